@@ -1,0 +1,27 @@
+"""What a command works on: a model of the catalogue on some runtime, or somebody else's service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Runtime = Literal["compose", "local", "embedded", "swarm"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The options that up, probe and bench share. Exactly one of model and url is set where one is required.
+
+    runtime: None chooses `compose` where a GPU and Docker are there. emulate: with compose, run the emulator's image.
+    launcher: the program of `local`. gpu: overrides the entry's. catalogue: path of models.yaml; None takes the one of
+    the working directory, else the packaged one.
+    """
+
+    model: str | None = None
+    url: str | None = None
+    runtime: Runtime | None = None
+    launcher: str | None = None
+    emulate: bool = False
+    gpu: str | None = None
+    catalogue: str | None = None
+    model_name: str | None = None

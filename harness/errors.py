@@ -1,0 +1,63 @@
+"""Everything that can go wrong and is not a bug, with the exit code that the command line ends with.
+
+    HarnessError
+        ConditionNotMet    1    done, but a gate, an SLO or a validity condition that was asked for does not hold
+        UsageError         2    wrong option or bad input file
+        MissingError       3    this machine lacks something: Docker, a GPU runtime, a token, disk, a free port
+        ServiceError       4    the service failed: did not start, ran out of memory, died, went away
+        Interrupted      130    Ctrl-C
+
+A message has up to three parts: what was found, where, and what to do. A library's own exception is translated where
+that library is used and kept as the cause. A traceback that reaches the user is a bug in the harness.
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of all expected failures.
+
+    found: what is wrong. where: the file, key, option or service concerned. advice: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, where: str | None = None, advice: str | None = None) -> None:
+        self.found, self.where, self.advice = found, where, advice
+        text = f"{where}: {found}" if where else found
+        if advice:
+            text = f"{text.rstrip('.')}. {advice}"
+        super().__init__(text)
+
+
+class ConditionNotMet(HarnessError):
+    """The work is done and recorded, but something that the user asked for does not hold."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """The command line or an input file is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class MissingError(HarnessError):
+    """This machine lacks something that the command needs."""
+
+    exit_code = 3
+
+
+class ServiceError(HarnessError):
+    """The engine did not start, ran out of memory, died, or cannot be reached."""
+
+    exit_code = 4
+
+
+class Interrupted(HarnessError):
+    """The user pressed Ctrl-C, or the process was told to end."""
+
+    exit_code = 130
+
+    def __init__(self, found: str = "interrupted", **parts: str | None) -> None:
+        super().__init__(found, **parts)

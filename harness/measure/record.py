@@ -1,0 +1,41 @@
+"""The noun everything turns around: what happened to one request, raw facts only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["completed", "failed", "dropped", "in_flight"]
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request that was due. All moments are seconds since the run's start (float64), null where they never came.
+
+    scheduled_at: when it should have been sent (closed loop: when it was). sent_at: when its bytes were handed to the
+    kernel; null for a dropped one. first_byte_at: first byte of the answer, headers included.
+    token_at, token_count: one entry per event that carries tokens, equal lengths, in order of arrival. An end-of-sequence
+    token counts in token_count, but an event whose text is empty never is the first token.
+    input_tokens, output_tokens: the server's own counts, null if it tells none.
+    error_kind: a key of the summary's `errors`; null unless the request failed or was dropped.
+    """
+
+    request_id: str
+    level: int
+    scheduled_at: float
+    status: Status
+    sent_at: float | None = None
+    first_byte_at: float | None = None
+    token_at: list[float] = field(default_factory=list)
+    token_count: list[int] = field(default_factory=list)
+    finished_at: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    http_status: int | None = None
+    error_kind: str | None = None
+    session_id: str | None = None
+    turn: int | None = None
+    asked_input_tokens: int | None = None
+    asked_output_tokens: int | None = None
+    glued_events: int = 0

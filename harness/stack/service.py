@@ -1,0 +1,57 @@
+"""One running instance of an engine, whatever runs it: a container, a local process, or somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from harness.engines.base import Endpoint
+
+Phase = Literal["starting", "pulling", "downloading", "loading", "warming up", "ready", "stopping", "exited", "unknown"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the runtime says of the process. exit_code: None while it runs, and where nobody can tell."""
+
+    running: bool
+    exit_code: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """What the manifest records of how a service was run. environment holds no secret."""
+
+    runtime: str
+    engine: str
+    engine_version: str | None = None
+    image: str | None = None
+    image_digest: str | None = None
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stack: str = ""
+
+
+class Service(Protocol):
+    """Start, look, read the log, stop. Implementations: compose, local, embedded, url."""
+
+    name: str
+    endpoint: Endpoint
+
+    def start(self) -> None:
+        """Start it and return at once; raises MissingError or ServiceError if it cannot even be launched."""
+        ...
+
+    def state(self) -> State: ...
+
+    def log_lines(self) -> Iterator[str]:
+        """The log lines that came since the last call, without colours; the log is drained all the time."""
+        ...
+
+    def stop(self, grace: float = 100.0) -> None:
+        """Ask it to end, wait `grace` seconds, then kill it and all it started. Harmless when it is gone."""
+        ...
+
+    def facts(self) -> ServiceFacts: ...
