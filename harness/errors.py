@@ -26,7 +26,7 @@ class HarnessError(Exception):
         self.found, self.where, self.advice = found, where, advice
         text = f"{where}: {found}" if where else found
         if advice:
-            text = f"{text.rstrip('.')}. {advice}"
+            text = f"{text}{'' if text[-1:] in '.?!' else '.'} {advice}"
         super().__init__(text)
 
 

@@ -1,0 +1,547 @@
+"""The command line: parse, make one call, print, exit code. No decisions.
+
+Each command imports its stage when it is called, so that `harness --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+import typer
+
+from harness import __version__, terminal
+from harness.commands.target import Target
+from harness.errors import ConditionNotMet, HarnessError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+app = typer.Typer(
+    name="harness",
+    help="Serve a model with Text Generation Inference, find its limits, load it, and report numbers to be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="The catalogue in models.yaml.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+
+# The root of typer's own errors: click's where typer builds on click (Python 3.10), its own elsewhere.
+_WrongUsage = next(each for each in reversed(typer.BadParameter.__mro__) if each.__module__ != "builtins")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; every expected failure becomes one line on stderr (and, with --json, a document) and a code."""
+    try:
+        return app(args=list(arguments), prog_name="harness", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed(Interrupted(), arguments)
+    except HarnessError as failure:
+        return _failed(failure, arguments)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except _WrongUsage as wrong:
+        return _wrong_usage(wrong, arguments)
+
+
+def _wrong_usage(wrong: Any, arguments: Sequence[str]) -> int:
+    context = getattr(wrong, "ctx", None)
+    if type(wrong).__name__ == "NoArgsIsHelpError":
+        print(context.get_help() if context else wrong)
+        return 2
+    advice = f"See {context.command_path} --help." if context is not None else None
+    return _failed(UsageError(wrong.format_message(), advice=advice), arguments)
+
+
+def _failed(failure: HarnessError, arguments: Sequence[str]) -> int:
+    terminal.say(f"harness: {failure}")
+    if "--json" in arguments:
+        terminal.print_json({"error": {"message": str(failure), "exit_code": failure.exit_code}})
+    return failure.exit_code
+
+
+def _show(as_json: bool, document: Any, text: str) -> None:
+    if as_json:
+        terminal.print_json(document)
+    else:
+        terminal.print_result(text)
+
+
+def _from_file(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
+    """`--config FILE`: options of the command as YAML; what stands on the command line wins."""
+    if path is not None:
+        from harness.commands.settings import read_settings
+
+        names = {name for each in context.command.params for name in (*each.opts, *each.secondary_opts)}
+        context.default_map = {**(context.default_map or {}), **read_settings(path, names)}
+    return path
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# Options that several commands share.
+ModelArg = Annotated[Optional[str], typer.Argument(metavar="[MODEL]", help="A name of the catalogue.")]
+ModelsArg = Annotated[Optional[list[str]], typer.Argument(metavar="[MODEL]...", help="Names of the catalogue.")]
+RuntimeOption = Annotated[
+    Optional[Literal["compose", "local", "embedded", "swarm"]],
+    typer.Option(
+        help="How the model is served: compose (Docker), local (a launcher on this host), embedded (the emulator: no"
+        " Docker, no GPU). Default: compose where a GPU and Docker are there, else embedded."
+    ),
+]
+LauncherOption = Annotated[Optional[str], typer.Option(help="The program of --runtime local.", metavar="PATH")]
+EmulateOption = Annotated[
+    bool, typer.Option("--emulate", help="With --runtime compose: run the emulator's image in the very stack.")
+]
+UrlOption = Annotated[Optional[str], typer.Option(help="A service that someone else runs.", metavar="URL")]
+GpuOption = Annotated[Optional[str], typer.Option(help="GPU, by a name of the GPU sheet; overrides the entry's.")]
+CatalogueOption = Annotated[
+    Optional[str], typer.Option(help="The catalogue. Default: models.yaml.", metavar="FILE", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ConfigOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Options of this command as YAML, `users: 4`; the command line wins.",
+        metavar="FILE",
+        callback=_from_file,
+        is_eager=True,
+        exists=True,
+        dir_okay=False,
+    ),
+]
+OutputOption = Annotated[Optional[Path], typer.Option(help="The run's folder itself; must be empty or absent.")]
+
+
+@app.command()
+def doctor(json: JsonOption = False) -> int:
+    """Check this machine: Docker, Compose, GPU, disk, token, ports; each finding with the command that mends it.
+
+    Example: harness doctor
+    """
+    from harness.commands.doctor import as_text
+    from harness.commands.doctor import doctor as examine
+
+    findings = examine()
+    _show(json, [each.as_json() for each in findings], as_text(findings))
+    return 0
+
+
+@models_app.command("list")
+def models_list(catalogue: CatalogueOption = None, json: JsonOption = False) -> int:
+    """List the catalogue.
+
+    Example: harness models list
+    """
+    from harness.commands.models import list_models, list_text
+
+    rows = list_models(catalogue)
+    _show(json, [each.as_json() for each in rows], list_text(rows))
+    return 0
+
+
+@models_app.command("check")
+def models_check(
+    models: ModelsArg = None, gpu: GpuOption = None, catalogue: CatalogueOption = None, json: JsonOption = False
+) -> int:
+    """Say, before anything is started, whether models fit their GPU and why not. All of them when none is named.
+
+    Example: harness models check llama-3.1-8b --gpu L4
+    """
+    from harness.commands.models import check_models, check_text
+
+    verdicts = check_models(models or [], gpu=gpu, catalogue=catalogue)
+    _show(json, [each.as_json() for each in verdicts], check_text(verdicts))
+    return 0 if all(each.fits for each in verdicts) else 1
+
+
+@models_app.command("add")
+def models_add(
+    repo: Annotated[str, typer.Argument(metavar="HUB_ID", help="A Hub id or a local directory.")],
+    name: Annotated[Optional[str], typer.Option(help="Its name in the catalogue. Default: from the id.")] = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Add a model to the catalogue; revision, sizes and defaults are filled in from the Hub.
+
+    Example: harness models add Qwen/Qwen2.5-7B-Instruct --gpu L4
+    """
+    from harness.commands.models import add_model, add_text
+
+    added = add_model(repo, name=name, gpu=gpu, catalogue=catalogue)
+    _show(json, added.as_json(), add_text(added))
+    return 0
+
+
+@app.command()
+def up(
+    models: ModelsArg = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    url: UrlOption = None,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="One OpenAI-style address for all models, by their name.")
+    ] = False,
+    monitoring: Annotated[bool, typer.Option("--monitoring", help="Prometheus and Grafana beside the stack.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rendered stack; start nothing.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Render the stack, start it, wait until the model truly answers, print endpoint and effective limits.
+
+    Example: harness up qwen2.5-7b        Example without Docker: harness up qwen2.5-0.5b --runtime embedded
+    """
+    if url is not None:
+        raise UsageError("--url makes no sense here: a service that someone else runs is up already")
+    from harness.commands.up import dry_run_text, up_text
+    from harness.commands.up import up as start
+
+    targets = _targets(models, runtime=runtime, launcher=launcher, emulate=emulate, gpu=gpu, catalogue=catalogue)
+    if dry_run:
+        terminal.print_result(dry_run_text(targets, gateway=gateway, monitoring=monitoring))
+        return 0
+    running = start(targets, gateway=gateway, monitoring=monitoring, progress=terminal.say)
+    _show(json, [each.as_json() for each in running], up_text(running))
+    return 0
+
+
+@app.command()
+def render(
+    models: ModelsArg = None,
+    format: Annotated[Literal["compose", "swarm", "kubernetes"], typer.Option(help="What to render.")] = "compose",
+    emulate: EmulateOption = False,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    gateway: Annotated[bool, typer.Option("--gateway", help="With the gateway.")] = False,
+    monitoring: Annotated[bool, typer.Option("--monitoring", help="With Prometheus and Grafana.")] = False,
+    output: Annotated[Optional[Path], typer.Option(help="A folder for the files. Default: stdout.")] = None,
+) -> int:
+    """Write the stack's files to stdout or into a folder; start nothing.
+
+    Example: harness render qwen2.5-7b --format compose
+    """
+    from harness.commands.render import render as write
+
+    targets = _targets(models, runtime=None, launcher=None, emulate=emulate, gpu=gpu, catalogue=catalogue)
+    text = write(targets, format=format, gateway=gateway, monitoring=monitoring, output=output)
+    terminal.print_result(text)
+    return 0
+
+
+@app.command()
+def status(models: ModelsArg = None, json: JsonOption = False) -> int:
+    """What runs, its phase, effective limits and health.
+
+    Example: harness status
+    """
+    from harness.commands.status import status as look
+    from harness.commands.status import status_text
+
+    running = look(models or [])
+    _show(json, [each.as_json() for each in running], status_text(running))
+    return 0
+
+
+@app.command()
+def logs(
+    models: ModelsArg = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+) -> int:
+    """Show the engines' logs.
+
+    Example: harness logs -f qwen2.5-7b
+    """
+    from harness.commands.status import logs as read
+
+    for line in read(models or [], follow=follow):
+        print(line, flush=follow)
+    return 0
+
+
+@app.command()
+def down(models: ModelsArg = None, json: JsonOption = False) -> int:
+    """Stop what `up` started and clean up; the model cache stays. All of it when no model is named.
+
+    Example: harness down
+    """
+    from harness.commands.status import down as stop
+
+    stopped = stop(models or [], progress=terminal.say)
+    _show(
+        json, [{"name": name} for name in stopped], "\n".join(f"{name}: stopped" for name in stopped) or "nothing runs"
+    )
+    return 0
+
+
+@app.command()
+def probe(
+    model: ModelArg = None,
+    answer_tokens: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Tokens the capacity card reserves for the answer. Default: the entry's."),
+    ] = None,
+    goal: Annotated[
+        Literal["balanced", "history", "chats", "latency"], typer.Option(help="What the recommended flags are for.")
+    ] = "balanced",
+    max_starts: Annotated[int, typer.Option(min=1, help="Start the service at most this often.")] = 8,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the proof under load; the result says so.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier probe of --output ended.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the limits into models.yaml.")] = False,
+    output: OutputOption = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    url: UrlOption = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Find the GPU's real limits: largest history, token budget, batch; proved under load, with flags to set.
+
+    Example: harness probe qwen2.5-7b --goal chats --write
+    """
+    from harness.commands.probe import ProbeOptions
+    from harness.commands.probe import probe as search
+
+    target = _target(model, runtime, launcher, emulate, url, gpu, catalogue)
+    options = ProbeOptions(
+        answer_tokens=answer_tokens,
+        goal=goal,
+        max_starts=max_starts,
+        quick=quick,
+        resume=resume,
+        write=write,
+        output=output,
+    )
+    report = search(target, options, progress=terminal.say)
+    _show(json, report.as_json(), report.as_text())
+    return 0
+
+
+@app.command()
+def bench(
+    model: ModelArg = None,
+    users: Annotated[
+        Optional[str], typer.Option(help="Closed loop: so many users at once; `1,4,16` are levels one after another.")
+    ] = None,
+    rate: Annotated[
+        Optional[str], typer.Option(help="Open loop: requests per second; `2,4` are levels one after another.")
+    ] = None,
+    arrival: Annotated[str, typer.Option(help="With --rate: poisson, constant or gamma:SHAPE.")] = "poisson",
+    trace: Annotated[
+        Optional[Path], typer.Option(help="Replay lengths and arrival times of this file.", metavar="FILE")
+    ] = None,
+    duration: Annotated[Optional[str], typer.Option(help="Of each level, such as 30s or 5m. Default: 60s.")] = None,
+    warmup: Annotated[
+        Optional[str], typer.Option(help="Part of each level's start that the metrics leave out.")
+    ] = None,
+    requests: Annotated[Optional[int], typer.Option(min=1, help="Of each level, at most.")] = None,
+    input_tokens: Annotated[
+        Optional[str], typer.Option(help="Prompt length: a number or a distribution such as lognormal:500:0.8.")
+    ] = None,
+    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length: a number or a distribution.")] = None,
+    workload: Annotated[str, typer.Option(help="What is asked: a file of locustfiles/, by name.")] = "chat",
+    api: Annotated[
+        Literal["tgi", "openai-chat", "openai-completions"], typer.Option(help="Which of the service's APIs.")
+    ] = "tgi",
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
+    slo: Annotated[Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".')] = None,
+    require_valid: Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Load processes on this machine.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.")] = 1,
+    timeout: Annotated[str, typer.Option(help="For one request.")] = "10m",
+    model_name: Annotated[
+        Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
+    ] = None,
+    output: OutputOption = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
+    web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    url: UrlOption = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Drive Locust load at the live service and say how many users it serves within the SLO.
+
+    Example: harness bench qwen2.5-7b --users 1,4,16 --duration 60s --slo "ttft_p95=1s,itl_p95=60ms"
+    """
+    from harness.commands.bench import BenchOptions
+    from harness.commands.bench import bench as measure
+
+    options = BenchOptions(
+        users=users,
+        rate=rate,
+        arrival=arrival,
+        trace=trace,
+        duration=duration,
+        warmup=warmup,
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        workload=workload,
+        api=api,
+        stream=not no_stream,
+        slo=slo,
+        require_valid=require_valid,
+        processes=processes,
+        seed=seed,
+        timeout=timeout,
+        output=output,
+        report=report,
+        web_ui=web_ui,
+    )
+    target = _target(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
+    result = measure(target, options, progress=terminal.say)
+    _show(json, result.as_json(), result.as_text())
+    if result.unmet is not None:
+        terminal.say(f"harness: {ConditionNotMet(result.unmet)}")
+    return result.exit_code
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    format: Annotated[
+        Optional[list[str]], typer.Option(help="html, markdown, json, csv; may be repeated. Default: html, markdown.")
+    ] = None,
+    output: Annotated[Optional[Path], typer.Option(help="A folder for the reports. Default: each run's own.")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Make the report again from run folders, also of a run that was killed.
+
+    Example: harness report reports/2026-05-04T12-00-00Z-qwen2.5-7b-L4-chat
+    """
+    from harness.commands.report import report as make
+
+    paths = make(runs, formats=format or None, output=output)
+    _show(json, [str(path) for path in paths], "\n".join(str(path) for path in paths))
+    return 0
+
+
+@app.command()
+def compare(
+    base: Annotated[str, typer.Argument(help="A run folder, or several with commas between: repeats of one setting.")],
+    new: Annotated[str, typer.Argument(help="Likewise.")],
+    gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
+    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
+    markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Two runs side by side, and a regression gate: exit 1 when NEW is worse beyond the limits or cannot be judged.
+
+    Example: harness compare reports/before reports/after --junit result.xml
+    """
+    from harness.commands.compare import compare as judge
+
+    verdict = judge(base.split(","), new.split(","), gate=gate, junit=junit, markdown=markdown)
+    _show(json, verdict.as_json(), verdict.as_text())
+    return verdict.exit_code
+
+
+@app.command()
+def calibrate(
+    users: Annotated[str, typer.Option(help="Streams at once, `64,512`.")] = "1,16,64,256,512",
+    json: JsonOption = False,
+) -> int:
+    """Measure this machine's client alone: the error of TTFT and ITL that a load generator makes by itself; stored.
+
+    Example: harness calibrate --users 64,512
+    """
+    from harness.commands.calibrate import calibrate as measure
+
+    floor = measure(users, progress=terminal.say)
+    _show(json, floor.as_json(), floor.as_text())
+    return 0
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def emulate() -> int:
+    """Serve the embedded TGI emulator on a port, alone. Takes TGI's own launcher flags and environment variables too.
+
+    Example: harness emulate --port 8080 --gpu L4 --model Qwen/Qwen2.5-0.5B-Instruct
+
+    All options: python -m harness.emulator --help
+    """
+    raise UsageError("emulate must be the first argument")
+
+
+@app.command()
+def demo(
+    output: OutputOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Run up, probe, bench and report on the embedded emulator: no GPU, no Docker, under two minutes.
+
+    Example: harness demo
+    """
+    from harness.commands.demo import demo as show
+
+    result = show(output, progress=terminal.say)
+    _show(json, result.as_json(), result.as_text())
+    return 0
+
+
+def _targets(models: list[str] | None, **options: Any) -> list[Target]:
+    """One target per named model; the catalogue's first entry when none is named."""
+    return [Target(model=name, **options) for name in (models or [None])]  # type: ignore[list-item]
+
+
+def _target(
+    model: str | None,
+    runtime: str | None,
+    launcher: str | None,
+    emulate: bool,
+    url: str | None,
+    gpu: str | None,
+    catalogue: str | None,
+    model_name: str | None = None,
+) -> Target:
+    if (model is None) == (url is None):
+        raise UsageError(
+            "give either a MODEL of the catalogue or --url" if model is None else "MODEL and --url exclude each other",
+            advice="`harness models list` shows the catalogue.",
+        )
+    if url is not None:
+        misplaced: Mapping[str, object] = {"--runtime": runtime, "--launcher": launcher, "--emulate": emulate or None}
+        for option, value in misplaced.items():
+            if value is not None:
+                raise UsageError(f"{option} cannot go with --url: that service is started by someone else")
+    return Target(
+        model=model,
+        url=url,
+        runtime=runtime,  # type: ignore[arg-type]
+        launcher=launcher,
+        emulate=emulate,
+        gpu=gpu,
+        catalogue=catalogue,
+        model_name=model_name,
+    )
