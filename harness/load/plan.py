@@ -12,10 +12,10 @@ from typing import Any
 class LevelPlan:
     """One load held for a while.
 
-    Exactly one of users (closed loop) and arrival (open loop) is set; arrival is `poisson`, `constant`, `gamma:SHAPE` with
-    a rate in requests per second, or `trace`. duration: seconds; requests: how many at most; the first reached ends the
-    level (a trace has neither, `offsets` are its moments in seconds from the level's start).
-    warmup: seconds at the level's start that the metrics leave out.
+    Exactly one of users (closed loop) and arrival (open loop) is set. arrival: `poisson`, `constant` or `gamma:SHAPE`
+    with a rate in requests per second, or `trace`, whose moments the workload holds. duration: seconds; requests: how
+    many at most; the first reached ends the level. warmup: seconds at the level's start that the metrics leave out.
+    think_time: seconds between an answer and the same user's next request.
     """
 
     index: int
@@ -32,9 +32,9 @@ class LevelPlan:
 class LoadPlan:
     """Everything a load process needs to know; no secret (the API key travels in HARNESS_API_KEY).
 
-    url: the service. api: a name of engines.APIS. workload: what workload.from_dict makes Requests of. trace: path of a
-    trace file whose arrival moments are replayed, and duration of it in seconds. timeout: seconds for one request.
-    folder: the run's folder, where each process keeps its journal.
+    url: the service. api: a name of engines.APIS. workload: what workload.from_dict makes Requests of, for a trace with
+    their moments. timeout: seconds for one request. folder: the run's folder, where each process keeps its journal.
+    clock_monotonic: the moment that 0 stands for in the records.
     """
 
     url: str
@@ -65,8 +65,10 @@ class LoadPlan:
 
 @dataclass(frozen=True)
 class LevelOutcome:
-    """How one level went. started_at, ended_at: seconds since the run's start. ended_by: `duration`, `requests`, `trace`,
-    `saturated` (queue grew for ever), `stalled` (no token to anyone), `interrupted`, `service gone`, or `client failed`.
+    """How one level went. started_at, ended_at: seconds since the run's start.
+
+    ended_by: `duration`, `requests`, `trace`, `saturated` (the queue grew for ever), `stalled` (no token to
+    anyone while requests waited), `interrupted`, `service gone`, or `client failed`.
     """
 
     index: int

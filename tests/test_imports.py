@@ -1,0 +1,115 @@
+"""The rule of who may import whom, read from the code itself."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "harness"
+
+# From top to bottom; a part may import what stands on a lower floor, and itself. Parts on one floor do not know each
+# other. `emulator` stands aside: nobody imports it.
+FLOORS = [
+    {"cli"},
+    {"commands"},
+    {"report"},
+    {"stack", "probe", "preflight", "load", "stats"},
+    {"engines", "simulator"},
+    {"catalog", "workload", "measure"},
+    {"errors", "units", "terminal"},
+]
+ALLOWED_EXTRA = {
+    "__main__": {"cli", "emulator"},  # hands `emulate` over to the emulator's own process
+    "emulator": {"simulator", "catalog", "measure", "errors", "units"},
+    "report": {"stats", "measure", "catalog", "errors", "units"},
+    "stats": {"measure", "catalog", "errors", "units"},
+    "engines": {"catalog", "workload", "errors", "units"},
+    "simulator": {"catalog", "measure", "errors", "units"},
+}
+
+# Each library has one door, so that it can be replaced, faked or upgraded in one place.
+DOORS = {
+    "typer": {"cli.py"},
+    "ruamel": {"catalog/"},
+    "huggingface_hub": {"catalog/hub.py"},
+    "text_generation": {"stack/readiness.py"},
+    "docker": {"stack/docker.py"},
+    "locust": {"load/"},
+    "gevent": {"load/"},
+    "aiohttp": {"load/"},
+    "altair": {"report/"},
+    "httptools": {"emulator/"},
+    "uvloop": {"emulator/"},
+    "jinja2": {"emulator/", "report/", "stack/"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.relative_to(PACKAGE).parts[:1])
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Dotted names that a module imports, and whether only for type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    only_types = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for node in ast.walk(branch)
+    }
+    found: list[tuple[str, bool]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in only_types) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "harness" else [node.module]
+            found += [(name, id(node) in only_types) for name in names]
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def allowed(part: str) -> set[str]:
+    if part in ALLOWED_EXTRA:
+        return ALLOWED_EXTRA[part]
+    floor = next((number for number, names in enumerate(FLOORS) if part in names), None)
+    assert floor is not None, f"harness/{part} stands on no floor: add it to FLOORS and to docs/architecture.md"
+    return set().union(*FLOORS[floor + 1 :])
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: Path) -> None:
+    """A module imports only from floors below its own, and from its own part."""
+    part = part_of(path)
+    if part == "__init__":
+        return
+    for name, _ in imports(path):
+        if name.split(".")[0] != "harness" or name in ("harness", "harness.__version__"):
+            continue
+        target = name.split(".")[1]
+        assert target == part or target in allowed(part), f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_library_has_one_door(path: Path) -> None:
+    """A library is imported only where its door is."""
+    place = path.relative_to(PACKAGE).as_posix()
+    for name, _ in imports(path):
+        doors = DOORS.get(name.split(".")[0])
+        assert doors is None or any(place.startswith(door) for door in doors), f"{place} imports {name}"
+
+
+def test_help_loads_no_heavy_package() -> None:
+    """`harness --help` and the import of the command line load none of the packages that take long."""
+    heavy = ["locust", "gevent", "numpy", "pyarrow", "altair", "docker", "huggingface_hub", "text_generation", "aiohttp"]
+    script = f"import sys, harness.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "[]"
