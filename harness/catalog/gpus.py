@@ -6,15 +6,17 @@ import difflib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
 from harness.errors import UsageError
+from harness.units import GIB, MIB
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU. Bytes, FLOP/s (dense) and bytes/s.
+    """One kind of GPU. Bytes, FLOP/s (dense, fp32 accumulation) and bytes/s; price in USD.
 
     memory_bytes: what nvidia-smi prints as memory.total. visible_bytes: what CUDA reports, which the formulas need.
     fp8_flops is None where the card has no fp8 units. compute_capability: (8, 9); (0, 0) for another maker's card.
@@ -41,11 +43,21 @@ def gpus() -> dict[str, Gpu]:
     return {name: _gpu(name, sheet) for name, sheet in document["gpus"].items()}
 
 
-def _gpu(name: str, sheet: dict[str, object]) -> Gpu:
-    fields = dict(sheet)
-    fields["compute_capability"] = tuple(int(part) for part in str(fields["compute_capability"]).split("."))
-    fields["aliases"] = tuple(fields.get("aliases") or ())  # type: ignore[arg-type]
-    return Gpu(name=name, **fields)  # type: ignore[arg-type]
+def _gpu(name: str, sheet: dict[str, Any]) -> Gpu:
+    major, _, minor = str(sheet["compute_capability"]).partition(".")
+    return Gpu(
+        name=name,
+        smi_name=sheet["smi_name"],
+        memory_bytes=sheet["memory_mib"] * MIB,
+        visible_bytes=round(sheet["visible_gib"] * GIB),
+        fp16_flops=sheet["fp16_tflops"] * 1e12,
+        fp8_flops=sheet["fp8_tflops"] * 1e12 if "fp8_tflops" in sheet else None,
+        bandwidth=sheet["bandwidth_gbs"] * 1e9,
+        link_bandwidth=sheet["link_gbs"] * 1e9,
+        compute_capability=(int(major), int(minor)),
+        aliases=tuple(sheet.get("aliases", ())),
+        price_per_hour=sheet.get("price_per_hour"),
+    )
 
 
 def find_gpu(name: str) -> Gpu:
