@@ -1,0 +1,82 @@
+"""The scraper against a page of TGI's form over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from harness.load.scrape import SCHEMA, Samples, Scraper
+
+PAGE = """# HELP tgi_request_count Total number of requests
+# TYPE tgi_request_count counter
+tgi_request_count 3
+
+# TYPE tgi_queue_size gauge
+tgi_queue_size 0
+
+# TYPE tgi_batch_inference_duration histogram
+tgi_batch_inference_duration_bucket{method="prefill",le="0.1"} 2
+tgi_batch_inference_duration_bucket{method="prefill",le="+Inf"} 2
+tgi_batch_inference_duration_sum{method="prefill"} 0.02
+tgi_batch_inference_duration_count{method="prefill"} 2
+"""
+
+
+def test_samples_keep_the_names_of_the_page(tmp_path: Path) -> None:
+    """A counter keeps its name without the suffix that OpenMetrics would give it, labels are kept."""
+    samples = Samples()
+    samples.add(1.5, PAGE)
+    samples.write(tmp_path / "server.parquet")
+    rows = pq.read_table(tmp_path / "server.parquet").to_pylist()
+    assert rows[0] == {"at": 1.5, "metric": "tgi_request_count", "labels": [], "value": 3.0}
+    assert rows[2]["labels"] == [("le", "0.1"), ("method", "prefill")]
+    assert len(rows) == 6
+
+
+def test_no_sample_still_gives_a_table(tmp_path: Path) -> None:
+    """A service without /metrics leaves a table with the columns and no rows."""
+    Samples().write(tmp_path / "server.parquet")
+    table = pq.read_table(tmp_path / "server.parquet")
+    assert table.num_rows == 0
+    assert table.schema.names == SCHEMA.names
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = self.path == "/metrics"
+        self.send_response(200 if known else 404)
+        self.end_headers()
+        self.wfile.write(PAGE.encode() if known else b"")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_scraper_reads_until_it_is_left() -> None:
+    """Pages are read while the context is open; one that is not there counts as missed."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        with Scraper(f"{base}/metrics", time.monotonic(), interval=0.01) as good:
+            _wait(lambda: len(good.samples.at) >= 12)
+        with Scraper(f"{base}/nothing", time.monotonic(), interval=0.01) as bad:
+            _wait(lambda: bad.missed >= 2)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert good.missed == 0
+    assert good.samples.at == sorted(good.samples.at)
+    assert bad.samples.at == []
+
+
+def _wait(condition: object, limit: float = 10.0) -> None:
+    end = time.monotonic() + limit
+    while not condition() and time.monotonic() < end:  # type: ignore[operator]
+        time.sleep(0.005)
