@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["completed", "failed", "dropped", "in_flight"]
+STATUSES: tuple[Status, ...] = ("completed", "failed", "dropped", "in_flight")
 
 
 @dataclass(slots=True)
@@ -39,3 +40,16 @@ class RequestRecord:
     asked_input_tokens: int | None = None
     asked_output_tokens: int | None = None
     glued_events: int = 0
+
+
+def from_first_text(
+    token_at: list[float], token_count: list[int], first_content: int | None
+) -> tuple[list[float], list[int]]:
+    """token_at and token_count of a record, from all events of an answer that carry tokens.
+
+    first_content: index of the first event with text, None without. Tokens of the events before it move into it: a user
+    sees nothing of them, but they were generated, and the counts must still add up to the server's own.
+    """
+    if first_content is None:
+        return [], []
+    return token_at[first_content:], [sum(token_count[: first_content + 1]), *token_count[first_content + 1 :]]

@@ -1,0 +1,83 @@
+"""What the load processes note about themselves: whether the client, not the server, made the numbers.
+
+In the journal while the run lasts, in client.json afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.measure.run_folder import RunFolder, write_atomically
+
+
+@dataclass(frozen=True)
+class ClientSample:
+    """One load process over the last short while, about a second. Seconds and counts since its previous sample.
+
+    at: run-relative. cpu_fraction: CPU time of its busiest thread / wall time, 1 is a whole core. loop_lag_max: the
+    longest that its event loop was late. streams: answers being read at the moment. events: token events read.
+    late_events: those whose moment was noted too late to be true, by the load's own rule. backlog: bytes of answers not
+    decoded yet.
+    """
+
+    at: float
+    process: str
+    cpu_fraction: float
+    loop_lag_max: float
+    streams: int = 0
+    events: int = 0
+    late_events: int = 0
+    backlog: int = 0
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The client's own error on this machine, measured against a null engine that answers on a known schedule. Seconds.
+
+    ttft, itl: what the client alone adds at p99. streams, events_per_second: the largest load that was calibrated;
+    what lies beyond is not covered. measured: UTC of the calibration.
+    """
+
+    ttft: float
+    itl: float
+    streams: int
+    events_per_second: float | None = None
+    measured: str | None = None
+
+
+@dataclass(frozen=True)
+class ClientFacts:
+    """All that is known of the client. lost_processes: load processes that died during the run, by name."""
+
+    samples: tuple[ClientSample, ...] = ()
+    lost_processes: tuple[str, ...] = ()
+    floor: Floor | None = None
+
+
+def write_client(folder: RunFolder, facts: ClientFacts) -> None:
+    """client.json, replaced in one step."""
+    write_atomically(folder.client, (json.dumps(dataclasses.asdict(facts)) + "\n").encode())
+
+
+def read_client(folder: RunFolder) -> ClientFacts | None:
+    """client.json, or None where there is none yet."""
+    if not folder.client.is_file():
+        return None
+    return client_from_dict(json.loads(folder.client.read_text(encoding="utf-8")))
+
+
+def client_from_dict(document: Mapping[str, Any]) -> ClientFacts:
+    floor = document.get("floor")
+    return ClientFacts(
+        samples=samples_from_dicts(document.get("samples", ())),
+        lost_processes=tuple(document.get("lost_processes", ())),
+        floor=Floor(**floor) if floor else None,
+    )
+
+
+def samples_from_dicts(entries: Sequence[Mapping[str, Any]]) -> tuple[ClientSample, ...]:
+    return tuple(ClientSample(**entry) for entry in entries)

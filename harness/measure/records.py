@@ -1,0 +1,250 @@
+"""All requests of a run as columns: what statistics work on, and what records.parquet holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UsageError
+from harness.measure.record import STATUSES, RequestRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COMPLETED, FAILED, DROPPED, IN_FLIGHT = range(4)
+MISSING = -1  # an integer that is null
+
+_MOMENTS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at")
+_COUNTS = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
+_TEXTS = ("finish_reason", "error_kind", "session_id")
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Records:
+    """One entry per request in each array; token events of request i are `token_at[offsets[i]:offsets[i + 1]]`.
+
+    Moments are seconds since the run's start, NaN where they never came. Integer columns are MISSING (-1) where null.
+    status holds indices into STATUSES. Text columns are arrays of str or None.
+    """
+
+    request_id: NDArray[np.object_]
+    level: Ints
+    scheduled_at: Floats
+    sent_at: Floats
+    first_byte_at: Floats
+    token_at: Floats
+    token_count: NDArray[np.int32]
+    offsets: Ints
+    finished_at: Floats
+    input_tokens: Ints
+    output_tokens: Ints
+    finish_reason: NDArray[np.object_]
+    status: NDArray[np.int8]
+    error_kind: NDArray[np.object_]
+    session_id: NDArray[np.object_]
+    turn: Ints
+    http_status: Ints
+    asked_input_tokens: Ints
+    asked_output_tokens: Ints
+    glued_events: Ints
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+    @property
+    def event_counts(self) -> Ints:
+        """Token events of each request."""
+        return np.diff(self.offsets)
+
+    def having(self, status: int) -> NDArray[np.bool_]:
+        """Which requests have this status, one of COMPLETED, FAILED, DROPPED, IN_FLIGHT."""
+        return self.status == status
+
+    def select(self, chosen: NDArray[Any]) -> Records:
+        """The requests of a mask or of indices, in that order."""
+        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        counts = self.event_counts[rows]
+        offsets = _offsets(counts)
+        # Index of each kept event: its request's first event, plus its place within the request.
+        events = np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        ragged = {"token_at": self.token_at[events], "token_count": self.token_count[events], "offsets": offsets}
+        plain = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name not in ragged}
+        return Records(**plain, **ragged)
+
+    def sorted(self) -> Records:
+        """By level, then by the moment due, then by id: the same whatever process recorded which."""
+        ids = self.request_id.astype(str)
+        return self.select(np.lexsort((ids, self.scheduled_at, self.level)))
+
+    @classmethod
+    def from_list(cls, records: Sequence[RequestRecord]) -> Records:
+        columns: dict[str, Any] = {
+            "request_id": _objects([each.request_id for each in records]),
+            "level": np.array([each.level for each in records], dtype=np.int64),
+            "status": np.array([STATUSES.index(each.status) for each in records], dtype=np.int8),
+            "glued_events": np.array([each.glued_events for each in records], dtype=np.int64),
+            "token_at": _flat([each.token_at for each in records], np.float64),
+            "token_count": _flat([each.token_count for each in records], np.int32),
+            "offsets": _offsets(np.array([len(each.token_at) for each in records], dtype=np.int64)),
+        }
+        for name in _MOMENTS:
+            columns[name] = np.array([_or_nan(getattr(each, name)) for each in records], dtype=np.float64)
+        for name in _COUNTS:
+            columns[name] = np.array([_or_missing(getattr(each, name)) for each in records], dtype=np.int64)
+        for name in _TEXTS:
+            columns[name] = _objects([getattr(each, name) for each in records])
+        return cls(**columns)
+
+    def to_list(self) -> list[RequestRecord]:
+        return list(self)
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        for row in range(len(self)):
+            events = slice(self.offsets[row], self.offsets[row + 1])
+            yield RequestRecord(
+                request_id=str(self.request_id[row]),
+                level=int(self.level[row]),
+                status=STATUSES[self.status[row]],
+                token_at=self.token_at[events].tolist(),
+                token_count=self.token_count[events].tolist(),
+                glued_events=int(self.glued_events[row]),
+                **{name: _none_if_nan(getattr(self, name)[row]) for name in _MOMENTS},  # type: ignore[arg-type]
+                **{name: _none_if_missing(getattr(self, name)[row]) for name in _COUNTS},  # type: ignore[arg-type]
+                **{name: getattr(self, name)[row] for name in _TEXTS},
+            )
+
+    def to_table(self) -> pa.Table:
+        """The columns of the contract, in its order and types; ours after them."""
+        import pyarrow as pa
+
+        lists = pa.array(self.offsets, pa.int32())
+        columns: dict[str, pa.Array] = {
+            "request_id": pa.array(self.request_id, pa.string()),
+            "level": pa.array(self.level, pa.int64()),
+            "scheduled_at": _moments(self.scheduled_at),
+            "sent_at": _moments(self.sent_at),
+            "first_byte_at": _moments(self.first_byte_at),
+            "token_at": pa.ListArray.from_arrays(lists, pa.array(self.token_at, pa.float64())),
+            "token_count": pa.ListArray.from_arrays(lists, pa.array(self.token_count, pa.int32())),
+            "finished_at": _moments(self.finished_at),
+            "input_tokens": _counts(self.input_tokens),
+            "output_tokens": _counts(self.output_tokens),
+            "finish_reason": pa.array(self.finish_reason, pa.string()),
+            "status": pa.array([STATUSES[code] for code in self.status], pa.string()),
+            "error_kind": pa.array(self.error_kind, pa.string()),
+            "session_id": pa.array(self.session_id, pa.string()),
+            "turn": _counts(self.turn),
+            "http_status": _counts(self.http_status),
+            "asked_input_tokens": _counts(self.asked_input_tokens),
+            "asked_output_tokens": _counts(self.asked_output_tokens),
+            "glued_events": pa.array(self.glued_events, pa.int64()),
+        }
+        return pa.table(columns)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Records:
+        import pyarrow as pa
+
+        def column(name: str) -> pa.Array:
+            if name not in table.column_names:  # extra columns may be missing where another program wrote the file
+                return pa.nulls(len(table), pa.int64())
+            chunks = table[name].combine_chunks()
+            return pa.concat_arrays(chunks.chunks) if isinstance(chunks, pa.ChunkedArray) else chunks
+
+        def numbers(name: str, null: float, kind: type) -> NDArray[Any]:
+            return column(name).fill_null(null).to_numpy(zero_copy_only=False).astype(kind)
+
+        at, counts = column("token_at"), column("token_count")
+        columns: dict[str, Any] = {name: numbers(name, np.nan, np.float64) for name in _MOMENTS}
+        columns |= {name: numbers(name, MISSING, np.int64) for name in _COUNTS}
+        columns |= {name: _objects(column(name).to_pylist()) for name in (*_TEXTS, "request_id")}
+        return cls(
+            level=numbers("level", 0, np.int64),
+            status=np.array([STATUSES.index(name) for name in column("status").to_pylist()], dtype=np.int8),
+            glued_events=numbers("glued_events", 0, np.int64),
+            token_at=at.flatten().to_numpy(zero_copy_only=False).astype(np.float64),
+            token_count=counts.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
+            offsets=_offsets(at.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)),
+            **columns,
+        )
+
+
+def write_parquet(records: Records, path: Path) -> None:
+    """records.parquet, replaced in one step."""
+    import pyarrow.parquet as pq
+
+    beside = path.with_name(f".{path.name}.part")
+    pq.write_table(records.to_table(), beside, compression="zstd")
+    beside.replace(path)
+
+
+def read_parquet(path: Path) -> Records:
+    """Records of a finished run. Raises UsageError where the file is no such table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return Records.from_table(pq.read_table(path))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def concatenate(parts: Sequence[Records]) -> Records:
+    """All parts after one another."""
+    plain = {
+        each.name: np.concatenate([getattr(part, each.name) for part in parts])
+        for each in fields(Records)
+        if each.name != "offsets"
+    }
+    return Records(offsets=_offsets(np.concatenate([part.event_counts for part in parts])), **plain)
+
+
+def _offsets(counts: NDArray[Any]) -> Ints:
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _flat(parts: Sequence[Sequence[float]], kind: type) -> NDArray[Any]:
+    arrays: list[NDArray[Any]] = [np.asarray(part, dtype=kind) for part in parts]
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=kind)
+
+
+def _objects(values: Sequence[Any]) -> NDArray[np.object_]:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _or_missing(value: int | None) -> int:
+    return MISSING if value is None else value
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _none_if_missing(value: int) -> int | None:
+    return None if value == MISSING else int(value)
+
+
+def _moments(values: Floats) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, pa.float64(), from_pandas=True)
+
+
+def _counts(values: Ints) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, pa.int64(), mask=values == MISSING)

@@ -1,0 +1,234 @@
+"""A run's folder: the names of its files, and manifest.json, which says what was run where and under which plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.measure.clock import Anchor
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where each file of a run lies. Nothing is read or created by making one."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new, empty folder. Raises UsageError where something is in it already."""
+        if path.exists() and not path.is_dir():
+            raise UsageError("is a file, not a folder", where=str(path), advice="Name a new folder with --output.")
+        if path.is_dir() and any(path.iterdir()):
+            raise UsageError("folder is not empty", where=str(path), advice="Name a new one with --output.")
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run's folder that is there already. Raises UsageError where it is none."""
+        folder = cls(path)
+        if not path.is_dir():
+            raise UsageError("no such run folder", where=str(path), advice="Name a folder that `harness bench` wrote.")
+        if not folder.manifest.is_file():
+            raise UsageError(
+                "holds no manifest.json", where=str(path), advice="Name a folder that `harness bench` wrote."
+            )
+        return folder
+
+    @property
+    def run_id(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def stack(self) -> Path:
+        return self.path / "stack.yaml"
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records.parquet"
+
+    @property
+    def server(self) -> Path:
+        return self.path / "server.parquet"
+
+    @property
+    def client(self) -> Path:
+        """What the load processes noted about themselves (measure/client.py)."""
+        return self.path / "client.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def html(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def markdown(self) -> Path:
+        return self.path / "report.md"
+
+    def journal(self, process: str | int) -> Path:
+        """The raw log of one load process, there while the run lasts and after a crash."""
+        return self.path / f"journal-{process}.log"
+
+    def journals(self) -> list[Path]:
+        return sorted(self.path.glob("journal-*.log"))
+
+
+def run_name(start: datetime, model: str, gpu: str | None, workload: str) -> str:
+    """`<UTC to the second>-<model>-<gpu>-<workload>`, safe as a folder's name everywhere."""
+    stamp = start.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    parts = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-.") for part in (model, gpu or "", workload)]
+    return "-".join([stamp, *(part for part in parts if part)])
+
+
+@dataclass(frozen=True)
+class Level:
+    """One offered load held for a while: the plan, and what became of it. Seconds, run-relative where they are moments.
+
+    users: closed loop; rate: open loop, requests per second; both None for a trace. arrival: `poisson`, `constant`,
+    `gamma:SHAPE`, `trace` or None in a closed loop. warmup: as asked; None leaves it to the default rule of
+    stats/window.py. started_at: None until it began. sending_ended_at: from when on no request was due: the duration
+    was over or the count reached. ended_at: when the last answer was in or given up. ended_by: `duration`, `requests`,
+    `trace`, or why it ended early: `oversaturated`, `stalled`, `service_gone`, `interrupted`.
+    """
+
+    level: int
+    users: int | None = None
+    rate: float | None = None
+    arrival: str | None = None
+    duration: float | None = None
+    requests: int | None = None
+    warmup: float | None = None
+    started_at: float | None = None
+    sending_ended_at: float | None = None
+    ended_at: float | None = None
+    ended_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was run, where, and under which plan. Written when the run begins, again as levels pass, and at its end.
+
+    model: the catalogue's name or the served model's id. engine: `tgi 3.3.7`. flags: the engine's variables as set or
+    told. seeds: one for what is asked, one for when. dataset: name, path and sha256 of a trace or prompt file.
+    workload: its name and the lengths asked for, enough to tell whether two runs asked the same. slo: bound -> seconds.
+    slo_asked: the bounds came from --slo, not from the catalogue. start, end: UTC, ISO 8601; end is None while it runs
+    and after a crash. interrupted: it was stopped before its plan was done.
+    """
+
+    run_id: str
+    harness_version: str
+    command: tuple[str, ...]
+    model: str
+    engine: str
+    emulated: bool
+    start: str
+    clock: Mapping[str, Any]
+    workload: Mapping[str, Any]
+    levels: tuple[Level, ...]
+    api: str
+    stream: bool = True
+    runtime: str | None = None
+    url: str | None = None
+    revision: str | None = None
+    image: str | None = None
+    image_digest: str | None = None
+    flags: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    gpu: str | None = None
+    gpus: int = 1
+    driver: str | None = None
+    host: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] | None = None
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    slo: Mapping[str, float] = field(default_factory=dict)
+    slo_asked: bool = False
+    timeout: float | None = None
+    processes: int = 1
+    price_per_gpu_hour: float | None = None
+    end: str | None = None
+    interrupted: bool = False
+    schema: int = SCHEMA
+
+    @property
+    def complete(self) -> bool:
+        """The plan was carried out to its end, whatever the server did."""
+        return self.end is not None and not self.interrupted
+
+    def with_level(self, level: Level) -> Manifest:
+        """The same with this level in place of the one with its number."""
+        return dataclasses.replace(
+            self, levels=tuple(level if each.level == level.level else each for each in self.levels)
+        )
+
+
+def clock_entry(anchor: Anchor) -> dict[str, Any]:
+    """`clock` of the manifest: the moment that 0 stands for in the records."""
+    return {"monotonic": anchor.monotonic, "utc": utc_text(anchor.utc)}
+
+
+def utc_text(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds, such as `2025-01-31T12:00:00.000000Z`."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
+    """manifest.json, replaced in one step: a reader sees the old or the new one, never half of it."""
+    document = {"schema": manifest.schema, **dataclasses.asdict(manifest)}
+    write_atomically(folder.manifest, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def read_manifest(folder: RunFolder) -> Manifest:
+    """The manifest of a run. Keys that this version does not know are left out. Raises UsageError."""
+    where = str(folder.manifest)
+    try:
+        document = json.loads(folder.manifest.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("expected a JSON object")
+        if document.get("schema") != SCHEMA:
+            found = f"schema {document.get('schema')!r}, this version reads {SCHEMA}"
+            raise UsageError(found, where=where, advice="Use the version of harness that wrote it.")
+        return _manifest(document)
+    except FileNotFoundError as error:
+        raise UsageError("not found", where=where, advice="Name a folder that `harness bench` wrote.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"cannot be read: {error}", where=where) from error
+
+
+def _manifest(document: Mapping[str, Any]) -> Manifest:
+    known = _known(Manifest, document)
+    known["command"] = tuple(known["command"])
+    known["levels"] = tuple(Level(**_known(Level, entry)) for entry in known["levels"])
+    return Manifest(**known)
+
+
+def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in dataclasses.fields(kind)}
+    return {name: value for name, value in document.items() if name in names}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside, flush to disk, rename over."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
