@@ -1,0 +1,265 @@
+"""Text Generation Inference: its versions, options and images, and what it says of itself.
+
+Facts are from TGI's source at its release tags: the launcher's options from launcher/src/main.rs (`struct Args`) of
+every tag from v1.0.0 to v3.3.7, the images from its Dockerfiles, `/info` from router/src/lib.rs (`struct Info`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.catalog.models import Limits, Model
+from harness.engines.base import EngineInfo, EngineLimits
+from harness.errors import UsageError
+
+Version = tuple[int, int, int]
+NEWEST: Version = (3, 3, 7)
+EMULATOR_LABEL = "harness-emulator"  # `docker_label` in the emulator's /info
+
+_EVER: Version = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the launcher as an environment variable. since: the first release that reads it. until: the last
+    one.
+    """
+
+    since: Version = _EVER
+    until: Version | None = None
+
+    def known_in(self, version: Version) -> bool:
+        return self.since <= version and (self.until is None or version <= self.until)
+
+
+OPTIONS: Mapping[str, Option] = {
+    "MODEL_ID": Option(),
+    "REVISION": Option(),
+    "VALIDATION_WORKERS": Option(),
+    "SHARDED": Option(),
+    "NUM_SHARD": Option(),
+    "QUANTIZE": Option(),
+    "DTYPE": Option(),
+    "TRUST_REMOTE_CODE": Option(),
+    "MAX_CONCURRENT_REQUESTS": Option(),
+    "MAX_BEST_OF": Option(),
+    "MAX_STOP_SEQUENCES": Option(),
+    "MAX_INPUT_LENGTH": Option(),
+    "MAX_TOTAL_TOKENS": Option(),
+    "WAITING_SERVED_RATIO": Option(),
+    "MAX_BATCH_PREFILL_TOKENS": Option(),
+    "MAX_BATCH_TOTAL_TOKENS": Option(),
+    "MAX_WAITING_TOKENS": Option(),
+    "HOSTNAME": Option(),
+    "PORT": Option(),
+    "SHARD_UDS_PATH": Option(),
+    "MASTER_ADDR": Option(),
+    "MASTER_PORT": Option(),
+    "HUGGINGFACE_HUB_CACHE": Option(),
+    "WEIGHTS_CACHE_OVERRIDE": Option(),
+    "DISABLE_CUSTOM_KERNELS": Option(),
+    "CUDA_MEMORY_FRACTION": Option(),
+    "JSON_OUTPUT": Option(),
+    "OTLP_ENDPOINT": Option(),
+    "CORS_ALLOW_ORIGIN": Option(),
+    "WATERMARK_GAMMA": Option(),
+    "WATERMARK_DELTA": Option(),
+    "NGROK": Option(),
+    "NGROK_AUTHTOKEN": Option(),
+    "NGROK_EDGE": Option(),
+    "ROPE_SCALING": Option((1, 0, 1)),
+    "ROPE_FACTOR": Option((1, 0, 1)),
+    "MAX_TOP_N_TOKENS": Option((1, 0, 3)),
+    "SPECULATE": Option((1, 3, 0)),
+    "TOKENIZER_CONFIG_PATH": Option((1, 4, 0)),
+    "MAX_BATCH_SIZE": Option((1, 4, 1)),
+    "ENABLE_CUDA_GRAPHS": Option((1, 4, 1), (1, 4, 5)),
+    "DISABLE_GRAMMAR_SUPPORT": Option((1, 4, 1)),
+    "MAX_INPUT_TOKENS": Option((2, 0, 0)),
+    "CUDA_GRAPHS": Option((2, 0, 0)),
+    "MAX_CLIENT_BATCH_SIZE": Option((2, 0, 1)),
+    "OTLP_SERVICE_NAME": Option((2, 1, 0)),
+    "LORA_ADAPTERS": Option((2, 1, 0)),
+    "DISABLE_USAGE_STATS": Option((2, 2, 0), (2, 2, 0)),
+    "DISABLE_CRASH_REPORTS": Option((2, 2, 0), (2, 2, 0)),
+    "API_KEY": Option((2, 3, 0)),
+    "USAGE_STATS": Option((2, 3, 0)),
+    "KV_CACHE_DTYPE": Option((2, 4, 0)),
+    "PAYLOAD_LIMIT": Option((2, 4, 1)),
+    "ENABLE_PREFILL_LOGPROBS": Option((3, 0, 0)),
+    "GRACEFUL_TERMINATION_TIMEOUT": Option((3, 2, 2)),
+    "PROMETHEUS_PORT": Option((3, 3, 0)),
+    # read by the server or the router, without an option of the launcher
+    "ATTENTION": Option((2, 3, 0)),
+    "USE_PREFIX_CACHING": Option((2, 3, 0), (2, 3, 1)),
+    "PREFIX_CACHING": Option((2, 4, 0)),
+    "PREFILL_CHUNKING": Option((2, 4, 0)),
+    "TGI_WIGGLE_ROOM": Option((2, 3, 0)),
+}
+
+# Further variables that change what an engine does, which a service of ours must not inherit by chance.
+_ALSO_FORGOTTEN = frozenset(
+    {
+        "USE_FLASH_ATTENTION",
+        "COMPUTE_TYPE",
+        "LOG_LEVEL",
+        "LOG_COLORIZE",
+        "REQUEST_LOGPROBS",
+        "XPU_MEMORY_FRACTION",
+        "MAX_IMAGE_FETCH_SIZE",
+        "RANK",
+        "WORLD_SIZE",
+        "NO_COLOR",
+        "HARNESS_EMULATOR_GPU",
+    }
+)
+
+QUANTIZE_SINCE: Mapping[str, Version] = {
+    "bitsandbytes": _EVER,
+    "gptq": _EVER,
+    "bitsandbytes-nf4": (1, 0, 1),
+    "bitsandbytes-fp4": (1, 0, 1),
+    "awq": (1, 1, 0),
+    "eetq": (1, 1, 0),
+    "fp8": (2, 0, 0),
+    "exl2": (2, 1, 0),
+    "marlin": (2, 1, 0),
+    "compressed-tensors": (2, 4, 1),
+}
+
+
+def parse_version(text: str) -> Version:
+    """`3.3.7`, `v2.0`, `3.3.6-dev0`, `latest` -> three numbers; a missing part counts as the newest of its line.
+
+    Raises UsageError.
+    """
+    if text in ("latest", ""):
+        return NEWEST
+    match = re.fullmatch(r"v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-+].*)?", text.strip())
+    if match is None:
+        raise UsageError(f"no version of TGI: {text!r}", advice="Expected a release such as 3.3.7.")
+    major, minor, patch = match.groups()
+    return int(major), 99 if minor is None else int(minor), 99 if patch is None else int(patch)
+
+
+def version_text(version: Version) -> str:
+    return ".".join(str(part) for part in version if part != 99)
+
+
+def forgotten_variables() -> frozenset[str]:
+    """Names that an engine reads and that must not come from the user's own environment."""
+    return frozenset(OPTIONS) | _ALSO_FORGOTTEN
+
+
+def options_for(model: Model, version: Version, changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The model's options as environment variables for this release; what is not set is left out.
+
+    changes: further variables, or other values; an empty value takes a variable away. Raises UsageError for an option
+    or a value that this release does not know, naming the one that has it.
+    """
+    limits = model.limits
+    wanted = {
+        "MODEL_ID": model.repo,
+        "REVISION": model.revision,
+        "NUM_SHARD": model.gpus,
+        "DTYPE": model.dtype,
+        "QUANTIZE": model.quantize,
+        "KV_CACHE_DTYPE": model.kv_cache_dtype,
+        "TRUST_REMOTE_CODE": "true" if model.trust_remote_code else None,
+        **limit_options(limits, version),
+        "USAGE_STATS": "off" if OPTIONS["USAGE_STATS"].known_in(version) else None,
+        **model.env,
+        **(changes or {}),
+    }
+    options = {name: str(value) for name, value in wanted.items() if value not in (None, "")}
+    for name, value in options.items():
+        _check_option(name, value, version, model.name)
+    if "MAX_INPUT_TOKENS" in options and "MAX_INPUT_LENGTH" in options:  # the launcher refuses both, even when equal
+        raise UsageError(
+            "both MAX_INPUT_TOKENS and MAX_INPUT_LENGTH are set",
+            where=model.name,
+            advice="They are one limit: keep one.",
+        )
+    return options
+
+
+def limit_options(limits: Limits | EngineLimits, version: Version) -> dict[str, int | None]:
+    """TGI's names of the limits; the input limit is `MAX_INPUT_LENGTH` before 2.0."""
+    return {
+        input_limit_name(version): limits.max_input_tokens,
+        "MAX_TOTAL_TOKENS": limits.max_total_tokens,
+        "MAX_BATCH_PREFILL_TOKENS": limits.max_batch_prefill_tokens,
+        "MAX_BATCH_TOTAL_TOKENS": limits.max_batch_total_tokens,
+        "MAX_CONCURRENT_REQUESTS": limits.max_concurrent_requests,
+        "MAX_BATCH_SIZE": limits.max_batch_size,
+    }
+
+
+def input_limit_name(version: Version) -> str:
+    """The environment variable of the largest input that this release reads."""
+    return "MAX_INPUT_TOKENS" if OPTIONS["MAX_INPUT_TOKENS"].known_in(version) else "MAX_INPUT_LENGTH"
+
+
+def _check_option(name: str, value: str, version: Version, model: str) -> None:
+    option = OPTIONS.get(name)
+    if option is not None and not option.known_in(version):
+        bound = f"came with {version_text(option.since)}"
+        if option.until is not None and version > option.until:
+            bound = f"ended with {version_text(option.until)}"
+        raise UsageError(
+            f"TGI {version_text(version)} has no option {name}: it {bound}",
+            where=model,
+            advice="Take it out, or take another engine version.",
+        )
+    if name == "QUANTIZE":
+        _check_quantize(value, version, model)
+
+
+def _check_quantize(value: str, version: Version, model: str) -> None:
+    known = [name for name, since in QUANTIZE_SINCE.items() if since <= version]
+    if value in known:
+        return
+    since = QUANTIZE_SINCE.get(value)
+    found = f"TGI {version_text(version)} cannot load quantize: {value}"
+    if since is not None:
+        found += f": it came with {version_text(since)}"
+    raise UsageError(found, where=model, advice=f"This release knows {', '.join(sorted(known))}.")
+
+
+def read_info(document: Mapping[str, object]) -> EngineInfo:
+    """What `/info` says, of any release: 2.2 and older also tell the token budget, and call the input limit by its
+    older name.
+    """
+
+    def number(*names: str) -> int | None:
+        for name in names:
+            value = document.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+        return None
+
+    def text(name: str) -> str | None:
+        value = document.get(name)
+        return value if isinstance(value, str) else None
+
+    return EngineInfo(
+        engine="tgi",
+        version=text("version"),
+        model_id=text("model_id"),
+        emulated=text("docker_label") == EMULATOR_LABEL,
+        limits=EngineLimits(
+            max_input_tokens=number("max_input_tokens", "max_input_length"),
+            max_total_tokens=number("max_total_tokens"),
+            max_batch_total_tokens=number("max_batch_total_tokens"),
+            max_concurrent_requests=number("max_concurrent_requests"),
+            max_batch_size=number("max_batch_size"),
+        ),
+        raw=dict(document),
+    )
+
+
+def is_info(document: object) -> bool:
+    """Whether this is TGI's own /info."""
+    return isinstance(document, Mapping) and "model_id" in document and "max_total_tokens" in document

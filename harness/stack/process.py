@@ -1,0 +1,434 @@
+"""A launcher, or the emulator, as a process of this host: the same verbs as a container.
+
+Its output goes to two files and not through pipes: nothing blocks when nobody reads, both streams stay whole line by
+line, and the engine survives the death of the harness (TGI loses its requests when the reader of its log goes away).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from harness.engines.base import Endpoint
+from harness.errors import MissingError
+from harness.stack import state as memory
+from harness.stack.lines import plain_line
+from harness.stack.service import ServiceFacts, State
+
+MARKER = "HARNESS_SERVICE"
+_SHARD_GRACE = 2.0  # seconds that shards get to end by themselves once their launcher is gone
+_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start. command: program and arguments. options: environment of the engine. forget: variables of the
+    user's own environment that the engine must not see. port: where it will listen on 127.0.0.1. scratch: paths to
+    remove afterwards; a trailing `*` is a pattern.
+    """
+
+    name: str
+    runtime: str
+    command: tuple[str, ...]
+    options: Mapping[str, str]
+    port: int
+    engine: str = "tgi"
+    engine_version: str | None = None
+    model_name: str = "tgi"
+    forget: frozenset[str] = frozenset()
+    repo: str = ""
+    gpu: str | None = None
+    digest: str = ""
+    scratch: tuple[str, ...] = field(default=())
+
+
+class ProcessService:
+    """Service of one launched process and all that it started. `keep()` leaves it to run when the harness ends."""
+
+    def __init__(self, launch: Launch, record: memory.Remembered | None = None) -> None:
+        self.name = launch.name
+        self.endpoint = Endpoint(f"http://127.0.0.1:{launch.port}", model_name=launch.model_name)
+        self._launch = launch
+        self._record = record
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._tails: list[_Tail] = _tails(record)
+
+    @classmethod
+    def found_again(cls, record: memory.Remembered) -> ProcessService:
+        """The handle of a process that an earlier command left running."""
+        port = int(record.url.rsplit(":", 1)[-1])
+        launch = Launch(
+            record.name, record.runtime, record.command, record.environment, port, record.engine, record.engine_version
+        )
+        return cls(launch, record)
+
+    @property
+    def record(self) -> memory.Remembered | None:
+        return self._record
+
+    def start(self) -> None:
+        """Raises MissingError when the program is not there, cannot be run, or its port is taken."""
+        require_free_port(self._launch.port)
+        marker = uuid.uuid4().hex
+        log = memory.subfolder("logs") / f"{memory.safe_name(self.name)}-{marker[:8]}"
+        self._popen = _spawn(self._launch, marker, log)
+        self._record = memory.Remembered(
+            name=self.name,
+            runtime=self._launch.runtime,
+            url=self.endpoint.url,
+            engine=self._launch.engine,
+            engine_version=self._launch.engine_version,
+            repo=self._launch.repo,
+            gpu=self._launch.gpu,
+            emulated=self._launch.runtime == "embedded",
+            pid=self._popen.pid,
+            created=_created(self._popen.pid),
+            marker=marker,
+            digest=self._launch.digest,
+            attached=os.getpid(),
+            command=self._launch.command,
+            environment=without_secrets(self._launch.options),
+            log=str(log),
+            started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        self._tails = _tails(self._record)
+        memory.remember(replace(self._record, name=self._record_name()))
+
+    def keep(self) -> None:
+        """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""
+        if self._record is None:
+            return
+        memory.forget(self._record_name())
+        self._record = replace(self._record, attached=None)
+        memory.remember(self._record)
+
+    def state(self) -> State:
+        if self._popen is not None:
+            return _state_of(self._popen.poll())
+        running = _alive(_process(self._record))
+        return State(running, detail=None if running else "not running")
+
+    def log_lines(self) -> Iterator[str]:
+        ended = not self.state().running
+        for tail in self._tails:
+            yield from tail.lines(ended)
+
+    def all_log_lines(self) -> Iterator[str]:
+        """The whole log from its beginning, wherever `log_lines` has come to."""
+        for tail in _tails(self._record):
+            yield from tail.lines(ended=True)
+
+    def stop(self, grace: float = 100.0) -> None:
+        """SIGTERM to the launcher, which drains and ends its shards itself; after `grace` seconds SIGKILL to all of
+        them.
+        """
+        if self._record is None:
+            return
+        launcher = _process(self._record)
+        family = _family(launcher)
+        try:
+            if launcher is not None and grace > 0:
+                _signal([launcher], signal.SIGTERM)
+                self._wait(launcher, grace)
+        finally:  # also when Ctrl-C comes once more: then nobody waits any longer
+            _end(family | _marked(self._record.marker), launcher)
+            self._reap()
+            self._clean()
+
+    def facts(self) -> ServiceFacts:
+        return ServiceFacts(
+            runtime=self._launch.runtime,
+            engine=self._launch.engine,
+            engine_version=self._launch.engine_version,
+            command=self._launch.command,
+            environment=without_secrets(self._launch.options),
+            stack=_as_script(self._launch),
+        )
+
+    def _wait(self, launcher: psutil.Process, grace: float) -> None:
+        if self._popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(grace)
+        else:
+            _wait_until_gone({launcher}, grace)
+
+    def _reap(self) -> None:
+        if self._popen is not None:
+            self._popen.wait()
+
+    def _clean(self) -> None:
+        assert self._record is not None
+        for tail in self._tails:
+            tail.keep_rest()
+        for pattern in (f"{self._record.log}.out", f"{self._record.log}.err", *self._launch.scratch):
+            for path in Path("/").glob(pattern.lstrip("/")):
+                path.unlink(missing_ok=True)
+        memory.forget(self._record_name())
+
+    def _record_name(self) -> str:
+        """Attached services stand under a name of their own: they never hide one that was left running."""
+        assert self._record is not None
+        return self.name if self._record.attached is None else f"{self.name[:30]}-{self._record.marker[:8]}"
+
+
+class _Tail:
+    """The lines of a file that grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._rest, self._kept = path, 0, b"", b""
+
+    def lines(self, ended: bool) -> Iterator[str]:
+        """Whole lines since the last call; the unfinished last one too when the writer has ended."""
+        for chunk in self._chunks():
+            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            yield from map(_decode, whole)
+        if ended and self._rest:
+            last, self._rest = self._rest, b""
+            yield _decode(last)
+
+    def keep_rest(self) -> None:
+        """Read what is left, because the file is about to go."""
+        self._kept = b"".join(self._chunks())
+
+    def _chunks(self) -> Iterator[bytes]:
+        if self._kept:
+            kept, self._kept = self._kept, b""
+            yield kept
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                while chunk := file.read(_READ):
+                    self._offset += len(chunk)
+                    yield chunk
+        except FileNotFoundError:
+            return
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def port_taken(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether binding it would fail. A port that is merely in TIME_WAIT is free."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError:
+            return True
+        return False
+
+
+def require_free_port(port: int, host: str = "127.0.0.1") -> None:
+    """Raises MissingError that says who holds it, where that can be seen."""
+    if not port_taken(port, host):
+        return
+    holder = _holder_of(port)
+    raise MissingError(
+        f"port {port} on {host} is in use{f' by {holder}' if holder else ''}",
+        advice=f"Stop what listens there (`ss -ltnp 'sport = :{port}'` shows it) or give the model another `port:`.",
+    )
+
+
+def _holder_of(port: int) -> str | None:
+    try:
+        found = [
+            c
+            for c in psutil.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port
+        ]
+        return next(f"{psutil.Process(c.pid).name()} (process {c.pid})" for c in found if c.pid)
+    except (psutil.Error, OSError, StopIteration):
+        return None
+
+
+@cache
+def launcher_version(program: str) -> str | None:
+    """What `PROGRAM --version` answers, such as `3.3.6-dev0`; None when it has no such option."""
+    marker = uuid.uuid4().hex
+    environment = {**os.environ, MARKER: marker}
+    try:
+        answer = subprocess.run(
+            [program, "--version"],
+            env={key: value for key, value in environment.items() if key not in ("MODEL_ID", "PORT")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=10,
+            start_new_session=True,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    finally:
+        _end(_marked(marker), None)
+    words = answer.stdout.decode("utf-8", "replace").split() if answer.returncode == 0 else []
+    return next((word.lstrip("v") for word in words if word.lstrip("v")[:1].isdigit() and "." in word), None)
+
+
+_SECRET_NAMES = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_AUTHTOKEN")
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same names; the value of whatever is named like a secret is `[REDACTED]`."""
+    return {
+        name: "[REDACTED]" if f"_{name.upper()}".endswith(_SECRET_NAMES) else value
+        for name, value in environment.items()
+    }
+
+
+def _spawn(launch: Launch, marker: str, log: Path) -> subprocess.Popen[bytes]:
+    inherited = {key: value for key, value in os.environ.items() if key not in launch.forget}
+    environment = {**inherited, "PYTHONUNBUFFERED": "1", **launch.options, MARKER: marker}
+    with open(f"{log}.out", "ab", opener=_private) as out, open(f"{log}.err", "ab", opener=_private) as err:
+        try:
+            return subprocess.Popen(
+                launch.command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # Ctrl-C in the terminal reaches only the harness, which then ends it in order
+            )
+        except (OSError, ValueError) as error:
+            Path(out.name).unlink(missing_ok=True)
+            Path(err.name).unlink(missing_ok=True)
+            raise _cannot_run(launch.command[0], error) from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _cannot_run(program: str, error: Exception) -> MissingError:
+    if isinstance(error, FileNotFoundError):
+        return MissingError(
+            f"launcher program {program!r} not found",
+            advice="Install Text Generation Inference, or name the program with --launcher PATH.",
+        )
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return MissingError(f"launcher program {program!r} cannot be run: {reason}", advice="Check --launcher.")
+
+
+def _state_of(code: int | None) -> State:
+    if code is None:
+        return State(True)
+    if code < 0:  # as a shell and Docker count it
+        return State(False, 128 - code, f"killed by signal {-code}")
+    return State(False, code, f"ended with exit code {code}")
+
+
+def _created(pid: int) -> float | None:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def _process(record: memory.Remembered | None) -> psutil.Process | None:
+    """The launcher's process; None when it has gone and its number may belong to another."""
+    if record is None or record.pid is None:
+        return None
+    try:
+        process = psutil.Process(record.pid)
+        return process if record.created is None or abs(process.create_time() - record.created) < 0.5 else None
+    except psutil.Error:
+        return None
+
+
+def _alive(process: psutil.Process | None) -> bool:
+    try:
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _family(launcher: psutil.Process | None) -> set[psutil.Process]:
+    if launcher is None:
+        return set()
+    try:
+        return {launcher, *launcher.children(recursive=True)}
+    except psutil.Error:
+        return {launcher}
+
+
+def _marked(marker: str) -> set[psutil.Process]:
+    """All processes that inherited the marker: shards are in sessions of their own and may have lost their parent."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER) == marker:
+                found.add(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _end(processes: set[psutil.Process], launcher: psutil.Process | None) -> None:
+    """Ask the shards, wait a moment, kill what is left, until nobody is left."""
+    rest = {process for process in processes if _alive(process)}
+    if rest and (launcher is None or launcher not in rest):
+        _signal(rest, signal.SIGTERM)
+        _wait_until_gone(rest, _SHARD_GRACE)
+    while rest := {process for process in rest if _alive(process)}:
+        rest |= {child for process in rest for child in _family(process)}
+        _signal(rest, signal.SIGKILL)
+        _wait_until_gone(rest, 0.2)
+
+
+def _wait_until_gone(processes: set[psutil.Process], seconds: float) -> None:
+    """A zombie counts as gone: whose parent does not collect it cannot be helped from here."""
+    deadline = time.monotonic() + seconds
+    while any(map(_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _signal(processes: Iterable[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def _tails(record: memory.Remembered | None) -> list[_Tail]:
+    return [] if record is None else [_Tail(Path(f"{record.log}.{stream}")) for stream in ("out", "err")]
+
+
+def _decode(line: bytes) -> str:
+    return plain_line(line.decode("utf-8", "replace"))
+
+
+def _as_script(launch: Launch) -> str:
+    """How the same process could be started by hand, without secrets."""
+    lines = [f"  {name}: {value!r}" for name, value in without_secrets(launch.options).items()]
+    return (
+        "\n".join([f"runtime: {launch.runtime}", f"command: {list(launch.command)!r}", "environment:", *lines]) + "\n"
+    )
+
+
+def emulator_command() -> tuple[str, ...]:
+    """The embedded emulator in this very Python."""
+    return (sys.executable, "-m", "harness.emulator")
+
+
+def wait_for_exit(service: ProcessService, seconds: float) -> State:
+    """The state once it has ended, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (now := service.state()).running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return now

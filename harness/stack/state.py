@@ -1,0 +1,118 @@
+"""What was started and may outlive the harness, remembered under `$XDG_STATE_HOME/harness/`.
+
+    services/<name>.json     one service: how it runs, where it answers, and how to find its processes or its stack
+    logs/<name>-<id>.out     output of a local process, .err beside it
+    stacks/<project>/        the rendered stack of a Compose project
+    secrets/                 files of mode 0600 that containers mount
+
+The folder itself is of mode 0700. A record is written whole and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import MissingError
+
+SCHEMA = 1
+_UNSAFE = re.compile(r"[^a-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """One started service.
+
+    runtime: compose, swarm, local or embedded. pid, created: the process and the moment it began (seconds since
+    1970), by which a reused process number is told apart; None for containers. marker: the value of HARNESS_SERVICE
+    in the environment of all its processes, or the Compose project. digest: hash of what was asked for, to notice a
+    changed entry. attached: process number of the harness that will stop it itself, None once it was left to run.
+    environment: the engine's options, no secrets.
+    """
+
+    name: str
+    runtime: str
+    url: str
+    engine: str = "tgi"
+    engine_version: str | None = None
+    repo: str = ""
+    gpu: str | None = None
+    emulated: bool = False
+    pid: int | None = None
+    created: float | None = None
+    marker: str = ""
+    digest: str = ""
+    attached: int | None = None
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    image: str | None = None
+    log: str | None = None
+    started_at: str = ""
+    schema: int = SCHEMA
+
+
+def state_folder() -> Path:
+    """`$XDG_STATE_HOME/harness`, by default `~/.local/state/harness`; made when it is not there."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
+    folder = root / "harness"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise MissingError(
+            f"cannot make the state folder: {error.strerror}", where=str(folder), advice="Set XDG_STATE_HOME."
+        ) from error
+    return folder
+
+
+def subfolder(name: str) -> Path:
+    folder = state_folder() / name
+    folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
+def safe_name(text: str) -> str:
+    """Lower case, and only what file names, Compose projects and host names may all hold: `a/../b: c` -> `a-b-c`."""
+    plain = _UNSAFE.sub("-", text.lower())
+    return re.sub(r"[-_.]{2,}", "-", plain).strip("-_.")[:48].strip("-_.") or "model"
+
+
+def remember(record: Remembered) -> None:
+    """Write or replace the record of this name."""
+    path = _path(record.name)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    scratch.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def forget(name: str) -> None:
+    _path(name).unlink(missing_ok=True)
+
+
+def recall(name: str) -> Remembered | None:
+    """The record of this name; None when there is none that can be read."""
+    try:
+        document: dict[str, Any] = json.loads(_path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        return None
+    document["command"] = tuple(document.get("command", ()))
+    try:
+        return Remembered(**document)
+    except TypeError:  # written by another version with other fields
+        return None
+
+
+def recall_all() -> list[Remembered]:
+    """All records, by name."""
+    names = sorted(path.stem for path in subfolder("services").glob("*.json"))
+    return [record for record in map(recall, names) if record is not None]
+
+
+def _path(name: str) -> Path:
+    return subfolder("services") / f"{safe_name(name)}.json"
