@@ -42,6 +42,8 @@ DOORS = {
     "locust": {"load/"},
     "gevent": {"load/"},
     "aiohttp": {"load/"},
+    "requests": {"preflight.py", "load/scrape.py"},
+    "prometheus_client": {"load/"},
     "altair": {"report/"},
     "httptools": {"emulator/"},
     "uvloop": {"emulator/"},
@@ -68,7 +70,9 @@ def imports(path: Path) -> list[tuple[str, bool]]:
             found += [(alias.name, id(node) in only_types) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "harness" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "harness" else [node.module]
+            )
             found += [(name, id(node) in only_types) for name in names]
     return found
 
@@ -109,7 +113,17 @@ def test_each_library_has_one_door(path: Path) -> None:
 
 def test_help_loads_no_heavy_package() -> None:
     """`harness --help` and the import of the command line load none of the packages that take long."""
-    heavy = ["locust", "gevent", "numpy", "pyarrow", "altair", "docker", "huggingface_hub", "text_generation", "aiohttp"]
+    heavy = [
+        "locust",
+        "gevent",
+        "numpy",
+        "pyarrow",
+        "altair",
+        "docker",
+        "huggingface_hub",
+        "text_generation",
+        "aiohttp",
+    ]
     script = f"import sys, harness.cli; print([name for name in {heavy!r} if name in sys.modules])"
     seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "[]"

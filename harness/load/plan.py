@@ -14,11 +14,11 @@ from harness.measure.run_folder import Level
 class LoadPlan:
     """Everything a load process needs to know; no secret (the API key travels in HARNESS_API_KEY).
 
-    url: the service. api: a name of engines.APIS. levels: the loads, one after another; in each exactly one of users and
-    arrival is set, and the first of duration and requests that is reached ends it. workload: what `workload.from_dict`
-    makes Requests of, for a trace with their moments. timeout: seconds for one request. think_time: seconds between an
-    answer and the same user's next request. folder: the run's folder, where each process keeps its journal.
-    clock_monotonic: the moment that 0 stands for in the records.
+    url: the service. api: a name of engines.APIS. levels: the loads, one after another; in each exactly one of users
+    and arrival is set, and the first of duration and requests that is reached ends it. workload: what
+    `workload.from_dict` makes Requests of, for a trace with their moments. timeout: seconds for one request.
+    think_time: seconds between an answer and the same user's next request. folder: the run's folder, where each process
+    keeps its journal. clock_monotonic: the moment that 0 stands for in the records.
     """
 
     url: str

@@ -1,0 +1,61 @@
+"""What all tests share: a state folder of their own, and the rule for tests that need Docker or a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
+
+@cache
+def missing_docker() -> str | None:
+    """Why there is no Docker Engine with Compose v2 here; None where there is one."""
+    if shutil.which("docker") is None:
+        return "no docker command"
+    for command, reason in (
+        (["docker", "info"], "the Docker Engine does not run"),
+        (["docker", "compose", "version"], "Docker has no Compose v2"),
+    ):
+        if subprocess.run(command, capture_output=True, timeout=60).returncode != 0:
+            return reason
+    return None
+
+
+@cache
+def browser() -> str | None:
+    """A Chromium of this machine."""
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A laptop without Docker skips what needs it and says why; in CI it is a failure."""
+    if item.get_closest_marker("docker") and (reason := missing_docker()):
+        _miss(f"needs Docker: {reason}", required=IN_CI)
+    if item.get_closest_marker("browser") and browser() is None:
+        _miss("needs a Chromium on PATH", required=False)
+
+
+def _miss(reason: str, *, required: bool) -> None:
+    if required:
+        pytest.fail(f"{reason} (CI=true does not skip this)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Each test remembers its services and calibrations in a folder of its own, and sees no engine variables."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    for name in ("HF_TOKEN", "MODEL_ID", "PORT", "HARNESS_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    yield folder
