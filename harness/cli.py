@@ -32,7 +32,7 @@ app.add_typer(models_app, name="models")
 
 
 # The root of typer's own errors: click's where typer builds on click (Python 3.10), its own elsewhere.
-_WrongUsage: type[Exception] = next(  # type: ignore[assignment]
+_WrongUsage: type[Exception] = next(
     each for each in reversed(typer.BadParameter.__mro__) if each.__module__ != "builtins"
 )
 

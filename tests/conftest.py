@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -52,10 +51,10 @@ def _miss(reason: str, *, required: bool) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test remembers its services and calibrations in a folder of its own, and sees no engine variables."""
     folder = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     for name in ("HF_TOKEN", "MODEL_ID", "PORT", "HARNESS_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    yield folder
+    return folder
