@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
 
-from harness.catalog.slo import Slo
+from harness.catalog.document import CatalogueError, Mistake, Value, parse, read_text
+from harness.catalog.schema import KEYS, NAME, NAME_EXPECTED, Layer, contradictions, merge, plain, read_layer
+from harness.catalog.shapes import ModelShape
+from harness.catalog.slo import Slo, slo_from_mapping
+from harness.errors import UsageError
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Which engine serves: its name and version, or an image, or a command that replaces it. image, command: as given."""
+    """Which engine serves: its name and version, or an image, or a command that replaces it.
+
+    image: as given, instead of the version's own. command: a program and its arguments. variant: the kind of image.
+    """
 
     name: str = "tgi"
     version: str = "3.3.7"
@@ -33,7 +45,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Model:
-    """One entry of models.yaml, defaults applied. start_timeout: seconds. price_per_gpu_hour: USD."""
+    """One entry of models.yaml, defaults applied. start_timeout: seconds. price_per_gpu_hour: USD.
+
+    weight_bytes: the exact size of the weights' files, where it is known. shape: only where the entry gives one.
+    """
 
     name: str
     repo: str
@@ -43,17 +58,25 @@ class Model:
     dtype: str | None = None
     quantize: str | None = None
     kv_cache_dtype: str | None = None
-    engine: EngineChoice = EngineChoice()
-    limits: Limits = Limits()
-    slo: Slo = Slo()
+    engine: EngineChoice = field(default_factory=EngineChoice)
+    limits: Limits = field(default_factory=Limits)
+    slo: Slo = field(default_factory=Slo)
     env: Mapping[str, str] = field(default_factory=dict)
     price_per_gpu_hour: float | None = None
+    price_source: str | None = None
     context_length: int | None = None
     answer_tokens: int | None = None
     start_timeout: float = 1200.0
     replicas: int = 1
     port: int | None = None
     trust_remote_code: bool = False
+    weight_bytes: int | None = None
+    shape: ModelShape | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `repo` names a directory instead of a Hub id."""
+        return self.repo.startswith(("/", "~", "./", "../"))
 
 
 @dataclass(frozen=True)
@@ -62,3 +85,142 @@ class Catalogue:
 
     path: str
     models: Mapping[str, Model]
+
+    def find(self, name: str) -> Model:
+        """The entry of this name, or the only one that serves this Hub id.
+
+        Raises UsageError: unknown, with the nearest names; or a Hub id that several entries serve.
+        """
+        if name in self.models:
+            return self.models[name]
+        wanted = name.lower()
+        serving = [model for model in self.models.values() if wanted in (model.name.lower(), model.repo.lower())]
+        if len(serving) == 1:
+            return serving[0]
+        if serving:
+            names = ", ".join(model.name for model in serving)
+            raise UsageError(f"{name!r} is served by several entries", where=self.path, advice=f"Name one of {names}.")
+        raise UsageError(f"unknown model {name!r}", where=self.path, advice=self._offer(wanted))
+
+    def first(self) -> Model:
+        """The entry that `demo` and `emulate` take when none is named."""
+        return next(iter(self.models.values()))
+
+    def _offer(self, wanted: str) -> str:
+        by_word = {word.lower(): model.name for model in self.models.values() for word in (model.name, model.repo)}
+        near = difflib.get_close_matches(wanted.rpartition("/")[2], by_word, n=3, cutoff=0.5)
+        offered = list(dict.fromkeys(by_word[word] for word in near))
+        if offered:
+            return f"Did you mean {', '.join(offered)}? `harness models list` shows all."
+        return f"Known: {', '.join(self.models)}."
+
+
+def load_catalogue(path: str | Path | None = None) -> Catalogue:
+    """Read and check a catalogue. None: models.yaml of the working directory, else the one that ships with harness.
+
+    Raises CatalogueError (a UsageError) that lists every mistake of the file, one line each; UsageError where there is
+    no such file or it cannot be read.
+    """
+    if path is None and not Path("models.yaml").is_file():
+        with as_file(_packaged()) as packaged:
+            return _load(packaged, "models.yaml (packaged)")
+    chosen = Path("models.yaml" if path is None else path)
+    return _load(chosen, str(chosen))
+
+
+def catalogue_path(path: str | Path | None = None) -> Path:
+    """The file that a command may write to. Raises UsageError where only the packaged one is there."""
+    chosen = Path("models.yaml" if path is None else path)
+    if not chosen.is_file():
+        raise UsageError("no such file", where=str(chosen), advice="Name a catalogue with --catalogue FILE.")
+    return chosen
+
+
+def _packaged() -> Any:
+    """The wheel's copy; in an editable checkout there is none, and the repository's own file stands for it."""
+    packaged = files("harness").joinpath("data/models.yaml")
+    return packaged if packaged.is_file() else Path(__file__).resolve().parents[2] / "models.yaml"
+
+
+def _load(path: Path, shown: str) -> Catalogue:
+    return parse_catalogue(read_text(path), shown)
+
+
+def parse_catalogue(text: str, shown: str = "models.yaml") -> Catalogue:
+    """A catalogue from its text. shown: the name that mistakes are reported under. Raises CatalogueError."""
+    root, mistakes = parse(text, shown)
+    defaults, entries = _sections(root, mistakes)
+    models = {}
+    for name, entry in entries.items():
+        model = _model(name, entry, defaults, mistakes)
+        if model is not None:
+            models[name] = model
+    if mistakes:
+        raise CatalogueError(shown, mistakes)
+    return Catalogue(shown, models)
+
+
+def _sections(root: Value, mistakes: list[Mistake]) -> tuple[Layer, Mapping[str, Value]]:
+    """The defaults, read, and the entries, unread."""
+    if root.kind != "mapping":
+        mistakes.append(Mistake(root.line, "", f"expected the keys defaults and models, found {root.found}"))
+        return {}, {}
+    for name, value in root.entries.items():
+        if name not in ("defaults", "models") and not name.startswith("x-"):
+            near = difflib.get_close_matches(name, ("defaults", "models"), n=1)
+            hint = f"did you mean {near[0]}?" if near else "known: defaults, models, and x-... for your own anchors"
+            mistakes.append(Mistake(value.line, name, f"unknown key; {hint}"))
+    defaults: Layer = {}
+    if "defaults" in root.entries:
+        defaults = read_layer(root.entries["defaults"], "defaults", mistakes)
+        if "repo" in defaults:
+            repo = defaults.pop("repo")
+            mistakes.append(Mistake(repo.line, "defaults/repo", "expected in each entry, found for all of them"))
+    models = root.entries.get("models")
+    if models is None:
+        mistakes.append(Mistake(None, "models", "expected at least one entry, found no such key"))
+    elif models.kind != "mapping" or not models.entries:
+        found = "an empty mapping" if models.kind == "mapping" else models.found
+        mistakes.append(Mistake(models.line, "models", f"expected at least one entry, found {found}"))
+    return defaults, models.entries if models else {}
+
+
+def _model(name: str, entry: Value, defaults: Layer, mistakes: list[Mistake]) -> Model | None:
+    key = f"models/{name}"
+    before = len(mistakes)
+    if not NAME.fullmatch(name):
+        hint = f"; {name.lower()} would do" if NAME.fullmatch(name.lower()) else ""
+        mistakes.append(Mistake(entry.line, key, f"{NAME_EXPECTED}, found '{name}'{hint}"))
+    own = read_layer(entry, key, mistakes)
+    if entry.kind != "mapping":
+        if entry.kind == "null":
+            mistakes.append(
+                Mistake(entry.line, key, f"expected a mapping of {', '.join(list(KEYS)[:3])}, ..., found nothing")
+            )
+        return None
+    if "repo" not in entry.entries or entry.entries["repo"].kind == "null":
+        mistakes.append(Mistake(entry.line, f"{key}/repo", "expected a Hub id or a directory, found nothing"))
+    layer = merge(defaults, own)
+    mistakes.extend(contradictions(layer))
+    return _build(name, plain(layer)) if len(mistakes) == before else None
+
+
+def _build(name: str, values: dict[str, Any]) -> Model:
+    shape = values.pop("shape", None)
+    repo = values["repo"]
+    return Model(
+        name=name,
+        **{
+            **values,
+            "engine": EngineChoice(**values.get("engine", {})),
+            "limits": Limits(**values.get("limits", {})),
+            "slo": slo_from_mapping(values.get("slo", {})),
+            "env": values.get("env", {}),
+            "shape": ModelShape(name=repo, **shape) if shape else None,
+        },
+    )
+
+
+SHAPE_REQUIRED = tuple(
+    each.name for each in dataclasses.fields(ModelShape) if each.default is dataclasses.MISSING and each.name != "name"
+)

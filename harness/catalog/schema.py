@@ -1,0 +1,457 @@
+"""What each key of models.yaml may hold: KEYS is the list, and reading goes through it.
+
+A layer (the defaults, or one entry) becomes nested Settings, which know where they were written, so that a
+contradiction between two of them can be reported at its line. Every mistake is noted; nothing here stops at the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.catalog.document import Mistake, Value
+from harness.catalog.gpus import find_gpu
+from harness.catalog.shapes import ModelShape
+from harness.catalog.slo import parse_bound
+from harness.errors import UsageError
+from harness.units import parse_duration
+
+# The values of text-generation-launcher 3.3's own options (launcher/src/main.rs:407-517).
+QUANTIZE = (
+    "awq",
+    "bitsandbytes",
+    "bitsandbytes-fp4",
+    "bitsandbytes-nf4",
+    "compressed-tensors",
+    "eetq",
+    "exl2",
+    "fp8",
+    "gptq",
+    "marlin",
+)
+DTYPES = ("bfloat16", "float16")
+KV_CACHE_DTYPES = ("fp8", "fp8_e4m3fn", "fp8_e5m2")
+# Suffixes of the image's tags (.github/workflows/build.yaml:50-212); `cuda` has none.
+VARIANTS = ("cuda", "rocm", "intel-xpu", "intel-cpu", "gaudi", "neuron", "trtllm", "llamacpp")
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+NAME_EXPECTED = (
+    "expected lower-case letters, digits, '.', '_' and '-', at most 63 and starting and ending with a letter or digit, "
+    "because the name becomes a Compose service, a host name and part of a folder's name"
+)
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_LOCAL = re.compile(r"(?:/|~|\.\.?/).*", re.DOTALL)
+_IMAGE_TAG = re.compile(r"\w[\w.-]{0,127}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"(?i)HF_TOKEN|HF_API_TOKEN|HUGGING_?FACE_HUB_TOKEN|.*(?:API_KEY|ACCESS_KEY|PASSWORD|SECRET)")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value with the place where it was written. value None: the key was given with nothing, which unsets it."""
+
+    value: Any
+    key: str
+    line: int
+
+
+Layer = dict[str, Any]  # Setting, or a Layer for engine, limits, slo, env and shape
+
+
+class _Wrong(Exception):
+    """What was expected, as the message says it; the place is added by the reader."""
+
+
+Parser = Callable[[Value], Any]
+
+
+def read_layer(value: Value, key: str, mistakes: list[Mistake]) -> Layer:
+    """The settings of one layer; what is wrong is added to `mistakes` and left out."""
+    return _read_mapping(value, key, KEYS, mistakes)
+
+
+def merge(below: Layer, above: Layer) -> Layer:
+    """`above` over `below`, mappings merged key by key; of keys that exclude each other, only the upper one stays."""
+    merged = dict(below)
+    for rivals in _RIVALS:
+        if any(key in above for key in rivals):
+            merged = {key: setting for key, setting in merged.items() if key not in rivals}
+    for key, setting in above.items():
+        under = merged.get(key)
+        merged[key] = merge(under, setting) if isinstance(under, dict) and isinstance(setting, dict) else setting
+    return merged
+
+
+def plain(layer: Layer) -> dict[str, Any]:
+    """The values alone, without those that were unset."""
+    values = {key: plain(each) if isinstance(each, dict) else each.value for key, each in layer.items()}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def contradictions(layer: Layer) -> list[Mistake]:
+    """What cannot hold at once in one entry, defaults applied."""
+    found = [_dtype_and_quantize(layer)]
+    limits = layer.get("limits", {})
+    found += [_order(limits, lower, upper, strict) for lower, upper, strict in _LIMIT_ORDER]
+    found.append(_bounded(limits.get("max_total_tokens"), layer.get("context_length"), strict=False))
+    found.append(_bounded(layer.get("answer_tokens"), limits.get("max_total_tokens"), strict=True))
+    for name, setting in layer.get("env", {}).items():
+        found.append(_set_twice(name, setting, layer))
+    return [mistake for mistake in found if mistake is not None]
+
+
+# TGI's own checks, in its words: `<` or `<=` (launcher/src/main.rs:2157-2208, backends/v3/src/main.rs:180-196).
+_LIMIT_ORDER = (
+    ("max_input_tokens", "max_total_tokens", True),
+    ("max_total_tokens", "max_batch_total_tokens", False),
+    ("max_batch_prefill_tokens", "max_batch_total_tokens", False),
+)
+# TGI refuses both, except with bitsandbytes (server/text_generation_server/cli.py:110-118).
+_RIVALS = (("dtype", "quantize"),)
+
+
+def _order(limits: Layer, lower: str, upper: str, strict: bool) -> Mistake | None:
+    return _bounded(limits.get(lower), limits.get(upper), strict=strict)
+
+
+def _bounded(lower: Setting | None, upper: Setting | None, *, strict: bool) -> Mistake | None:
+    if lower is None or upper is None or lower.value is None or upper.value is None:
+        return None
+    if lower.value < upper.value or (not strict and lower.value == upper.value):
+        return None
+    bound = "less than" if strict else "at most"
+    return Mistake(lower.line, lower.key, f"expected {bound} {_last(upper.key)} ({upper.value}), found {lower.value}")
+
+
+def _dtype_and_quantize(layer: Layer) -> Mistake | None:
+    dtype, quantize = layer.get("dtype"), layer.get("quantize")
+    if dtype is None or quantize is None or dtype.value is None or quantize.value is None:
+        return None
+    if str(quantize.value).startswith("bitsandbytes"):
+        return None
+    return Mistake(
+        quantize.line, quantize.key, f"expected either dtype or quantize, found both (dtype in line {dtype.line})"
+    )
+
+
+_ENV_TWINS: Mapping[str, tuple[str, ...]] = {
+    "MODEL_ID": ("repo",),
+    "REVISION": ("revision",),
+    "NUM_SHARD": ("gpus",),
+    "QUANTIZE": ("quantize",),
+    "DTYPE": ("dtype",),
+    "KV_CACHE_DTYPE": ("kv_cache_dtype",),
+    "TRUST_REMOTE_CODE": ("trust_remote_code",),
+    "MAX_INPUT_TOKENS": ("limits", "max_input_tokens"),
+    "MAX_INPUT_LENGTH": ("limits", "max_input_tokens"),
+    "MAX_TOTAL_TOKENS": ("limits", "max_total_tokens"),
+    "MAX_BATCH_PREFILL_TOKENS": ("limits", "max_batch_prefill_tokens"),
+    "MAX_BATCH_TOTAL_TOKENS": ("limits", "max_batch_total_tokens"),
+    "MAX_CONCURRENT_REQUESTS": ("limits", "max_concurrent_requests"),
+    "MAX_BATCH_SIZE": ("limits", "max_batch_size"),
+}
+
+
+def _set_twice(name: str, setting: Setting, layer: Layer) -> Mistake | None:
+    """A variable that another key of the entry sets too: which of them holds would be a matter of luck."""
+    twin = _ENV_TWINS.get(name)
+    if twin is None or setting.value is None:
+        return None
+    other: Any = layer
+    for key in twin:
+        other = other.get(key) if isinstance(other, dict) else None
+    if not isinstance(other, Setting) or other.value is None:
+        return None
+    return Mistake(setting.line, setting.key, f"expected once, found also as {'/'.join(twin)} in line {other.line}")
+
+
+def _last(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _read_mapping(value: Value, key: str, keys: Mapping[str, Any], mistakes: list[Mistake]) -> Layer:
+    if value.kind == "null":
+        return {}
+    if value.kind != "mapping":
+        mistakes.append(Mistake(value.line, key, f"expected a mapping of {_some(keys)}, found {value.found}"))
+        return {}
+    layer: Layer = {}
+    for name, entry in value.entries.items():
+        path = f"{key}/{name}"
+        expected = keys.get(name)
+        if expected is None:
+            mistakes.append(Mistake(entry.line, path, f"unknown key{_offer(name, keys)}"))
+        elif isinstance(expected, Mapping):
+            layer[name] = _read_mapping(entry, path, expected, mistakes)
+        elif expected in _SECTIONS:
+            layer[name] = _SECTIONS[expected](entry, path, mistakes)
+        else:
+            _read_setting(layer, name, entry, path, expected, mistakes)
+    return layer
+
+
+def _read_setting(layer: Layer, name: str, entry: Value, path: str, parser: Parser, mistakes: list[Mistake]) -> None:
+    target = _RENAMED.get(name, name)
+    if target in layer:
+        first = layer[target]
+        text = f"expected one of {_last(first.key)} and {name}, found both: two names of one limit (line {first.line})"
+        mistakes.append(Mistake(entry.line, path, text))
+        return
+    try:
+        parsed = None if entry.kind == "null" else parser(entry)
+    except _Wrong as wrong:
+        mistakes.append(Mistake(entry.line, path, str(wrong)))
+    else:
+        layer[target] = Setting(parsed, path, entry.line)
+
+
+def _some(keys: Mapping[str, Any]) -> str:
+    return ", ".join(list(keys)[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _offer(name: str, keys: Mapping[str, Any]) -> str:
+    """` (did you mean ...?)`, from these keys and from where the key would be right; else the keys there are."""
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), keys, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]}?"
+    deeper = _OFTEN.get(name) or next((path for path in _all_paths() if _last(path) == name), None)
+    if deeper:
+        return f"; did you mean {deeper}?"
+    return f"; known: {', '.join(keys)}"
+
+
+_OFTEN = {
+    "model": "repo",
+    "model_id": "repo",
+    "num_shard": "gpus",
+    "tensor_parallel": "gpus",
+    "tp": "gpus",
+    "price": "price_per_gpu_hour",
+}
+
+
+def _all_paths() -> list[str]:
+    return [
+        f"{key}/{inner}" if inner else key
+        for key, expected in KEYS.items()
+        for inner in ("", *(expected if isinstance(expected, Mapping) else ()))
+    ]
+
+
+def _whole(noun: str, least: int = 1, most: int | None = None) -> Parser:
+    bounds = f"from {least} to {most}" if most else f"of at least {least}"
+
+    def parse(value: Value) -> int:
+        digits = value.text.replace("_", "")
+        if value.kind != "int" or value.quoted or not re.fullmatch(r"[+-]?\d+", digits):
+            raise _Wrong(f"expected a whole number of {noun}, found {_as_written(value)}")
+        if int(digits) < least or (most and int(digits) > most):
+            raise _Wrong(f"expected a whole number of {noun} {bounds}, found {value.text}")
+        return int(digits)
+
+    return parse
+
+
+def _money(value: Value) -> float:
+    wrong = _Wrong(f"expected US dollars per GPU-hour such as 0.80, found {_as_written(value)}")
+    if value.kind not in ("int", "float") or value.quoted:
+        raise wrong
+    try:
+        amount = float(value.text.replace("_", ""))
+    except ValueError:
+        raise wrong from None
+    if not 0 <= amount < math.inf:
+        raise wrong
+    return amount
+
+
+def _duration(example: str) -> Parser:
+    def parse(value: Value) -> float:
+        try:
+            if value.kind not in ("int", "float", "text"):
+                raise ValueError
+            seconds = parse_duration(float(value.text) if value.kind != "text" else value.text)
+        except ValueError:
+            raise _Wrong(f"expected a duration such as {example}, found {value.found}") from None
+        if seconds <= 0:
+            raise _Wrong(f"expected a duration above zero such as {example}, found {value.text}")
+        return seconds
+
+    return parse
+
+
+def _truth(value: Value) -> bool:
+    if value.kind != "bool":
+        raise _Wrong(f"expected true or false, found {_as_written(value)}")
+    return value.text.lower() == "true"
+
+
+def _text(example: str) -> Parser:
+    def parse(value: Value) -> str:
+        if value.kind in ("list", "mapping") or not value.text.strip():
+            raise _Wrong(f"expected {example}, found {value.found}")
+        return value.text
+
+    return parse
+
+
+def _matching(pattern: re.Pattern[str], example: str) -> Parser:
+    text = _text(example)
+
+    def parse(value: Value) -> str:
+        content: str = text(value)
+        if not pattern.fullmatch(content):
+            raise _Wrong(f"expected {example}, found {value.found}")
+        return content
+
+    return parse
+
+
+def _one_of(choices: tuple[str, ...]) -> Parser:
+    def parse(value: Value) -> str:
+        if value.text in choices:
+            return value.text
+        near = difflib.get_close_matches(value.text.lower(), choices, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise _Wrong(f"expected one of {', '.join(choices)}, found {value.found}{hint}")
+
+    return parse
+
+
+def _repo(value: Value) -> str:
+    text: str = _text(_REPO_EXPECTED)(value)
+    if not (_HUB_ID.fullmatch(text) or _LOCAL.fullmatch(text)):
+        raise _Wrong(f"expected {_REPO_EXPECTED}, found {value.found}")
+    return text
+
+
+_REPO_EXPECTED = "a Hub id such as Qwen/Qwen2.5-7B-Instruct, or a directory that starts with /, ./ or ~"
+
+
+def _gpu(value: Value) -> str:
+    text: str = _text("a GPU's name such as L4 or H100")(value)
+    try:
+        return find_gpu(text).name
+    except UsageError as error:
+        raise _Wrong(f"expected a GPU of the data sheets, found {value.found}. {error.advice}") from None
+
+
+def _kv_cache_dtype(value: Value) -> str:
+    """`fp8` is TGI's fp8_e4m3fn, the form that other engines mean by it too."""
+    chosen: str = _one_of(KV_CACHE_DTYPES)(value)
+    return "fp8_e4m3fn" if chosen == "fp8" else chosen
+
+
+def _command(value: Value) -> tuple[str, ...]:
+    """A program, or a list of a program and its arguments."""
+    words = value.items if value.kind == "list" else (value,)
+    text = _text("a program such as text-generation-launcher, or a list of it and its arguments")
+    if not words:
+        raise _Wrong("expected a program, found an empty list")
+    return tuple(text(word) for word in words)
+
+
+def _as_written(value: Value) -> str:
+    """Shows the quotes where they are the mistake."""
+    return f"'{value.text}' in quotes" if value.quoted else value.found
+
+
+def _read_slo(value: Value, key: str, mistakes: list[Mistake]) -> Layer:
+    if value.kind not in ("mapping", "null"):
+        mistakes.append(Mistake(value.line, key, f"expected a mapping such as {{ttft_p95: 1s}}, found {value.found}"))
+    layer: Layer = {}
+    for name, entry in value.entries.items():
+        path = f"{key}/{name}"
+        try:
+            parse_bound(name, 1)
+        except ValueError as error:
+            mistakes.append(Mistake(entry.line, path, f"{error}, found '{name}'"))
+        else:
+            _read_setting(layer, name, entry, path, _duration("500ms or 1s"), mistakes)
+    return layer
+
+
+def _read_env(value: Value, key: str, mistakes: list[Mistake]) -> Layer:
+    if value.kind not in ("mapping", "null"):
+        text = f'expected a mapping such as {{CUDA_GRAPHS: "1,2,4,8"}}, found {value.found}'
+        mistakes.append(Mistake(value.line, key, text))
+    layer: Layer = {}
+    for name, entry in value.entries.items():
+        path = f"{key}/{name}"
+        if not _ENV_NAME.fullmatch(name):
+            mistakes.append(Mistake(entry.line, path, "expected a variable's name of letters, digits and '_'"))
+        elif _SECRET.fullmatch(name):
+            text = "a secret does not belong in this file; set it in harness's own environment instead"
+            mistakes.append(Mistake(entry.line, path, text))
+        else:
+            _read_setting(layer, name, entry, path, _variable, mistakes)
+    return layer
+
+
+def _variable(value: Value) -> str:
+    if value.kind in ("list", "mapping"):
+        raise _Wrong(f"expected one value, found {value.found}")
+    return value.text
+
+
+def _shape_keys() -> dict[str, Parser]:
+    """The fields of ModelShape, so that both cannot drift apart."""
+    parsers: dict[str, Parser] = {}
+    for each in dataclasses.fields(ModelShape):
+        if each.name == "name":
+            continue
+        if each.type == "bool":
+            parsers[each.name] = _truth
+        elif each.type == "int":
+            parsers[each.name] = _whole(each.name, least=0)
+        else:
+            parsers[each.name] = _text("a model type such as llama")
+    return parsers
+
+
+_RENAMED = {"max_input_length": "max_input_tokens"}
+_SECTIONS: Mapping[str, Callable[[Value, str, list[Mistake]], Layer]] = {"slo": _read_slo, "env": _read_env}
+_TOKENS = _whole("tokens")
+
+KEYS: Mapping[str, Any] = {
+    "repo": _repo,
+    "revision": _text("a commit, tag or branch of the Hub"),
+    "gpu": _gpu,
+    "gpus": _whole("GPUs"),
+    "dtype": _one_of(DTYPES),
+    "quantize": _one_of(QUANTIZE),
+    "kv_cache_dtype": _kv_cache_dtype,
+    "engine": {
+        "name": _matching(re.compile(r"[a-z][a-z0-9_-]*"), "an engine's name such as tgi"),
+        "version": _matching(_IMAGE_TAG, "a version such as 3.3.7"),
+        "image": _text("an image such as ghcr.io/huggingface/text-generation-inference:3.3.7"),
+        "command": _command,
+        "variant": _one_of(VARIANTS),
+    },
+    "limits": {
+        "max_input_tokens": _TOKENS,
+        "max_input_length": _TOKENS,
+        "max_total_tokens": _TOKENS,
+        "max_batch_prefill_tokens": _TOKENS,
+        "max_batch_total_tokens": _TOKENS,
+        "max_concurrent_requests": _whole("requests"),
+        "max_batch_size": _whole("requests"),
+    },
+    "slo": "slo",
+    "env": "env",
+    "price_per_gpu_hour": _money,
+    "price_source": _text("where the price is from, and when"),
+    "context_length": _TOKENS,
+    "answer_tokens": _TOKENS,
+    "start_timeout": _duration("20m"),
+    "replicas": _whole("replicas"),
+    "port": _whole("a port", least=1, most=65535),
+    "trust_remote_code": _truth,
+    "weight_bytes": _whole("bytes"),
+    "shape": _shape_keys(),
+}
