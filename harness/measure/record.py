@@ -18,6 +18,8 @@ class RequestRecord:
     token_at, token_count: one entry per event that carries tokens, equal lengths, in order of arrival. An
     end-of-sequence token counts in token_count, but an event whose text is empty never is the first token.
     input_tokens, output_tokens: the server's own counts, null if it tells none.
+    asked_*: tokens that the workload meant. glued_events: events that arrived together with an earlier one.
+    queue_time: seconds that the request waited inside the server, where the server tells.
     error_kind: a key of the summary's `errors`; null unless the request failed or was dropped.
     """
 
@@ -40,6 +42,7 @@ class RequestRecord:
     asked_input_tokens: int | None = None
     asked_output_tokens: int | None = None
     glued_events: int = 0
+    queue_time: float | None = None
 
 
 def from_first_text(

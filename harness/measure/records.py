@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COMPLETED, FAILED, DROPPED, IN_FLIGHT = range(4)
 MISSING = -1  # an integer that is null
 
-_MOMENTS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at")
+_MOMENTS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "queue_time")
 _COUNTS = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
 _TEXTS = ("finish_reason", "error_kind", "session_id")
 
@@ -55,6 +55,7 @@ class Records:
     asked_input_tokens: Ints
     asked_output_tokens: Ints
     glued_events: Ints
+    queue_time: Floats
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -146,6 +147,7 @@ class Records:
             "asked_input_tokens": _counts(self.asked_input_tokens),
             "asked_output_tokens": _counts(self.asked_output_tokens),
             "glued_events": pa.array(self.glued_events, pa.int64()),
+            "queue_time": _moments(self.queue_time),
         }
         return pa.table(columns)
 
@@ -154,8 +156,8 @@ class Records:
         import pyarrow as pa
 
         def column(name: str) -> pa.Array:
-            if name not in table.column_names:  # extra columns may be missing where another program wrote the file
-                return pa.nulls(len(table), pa.int64())
+            if name not in table.column_names:  # a column of ours: another program may have left it out
+                return pa.nulls(len(table), pa.float64())
             chunks = table[name].combine_chunks()
             return pa.concat_arrays(chunks.chunks) if isinstance(chunks, pa.ChunkedArray) else chunks
 
