@@ -30,8 +30,8 @@ BEGIN, END, NOTE = 1, 2, 3
 
 _ENTRY = struct.Struct("<BII")
 _BEGIN = struct.Struct("<idd")
-# level, status, scheduled_at, sent_at, first_byte_at, finished_at, six counts, glued events, number of events
-_END = struct.Struct("<iBdddd6iII")
+# level, status, scheduled_at, sent_at, first_byte_at, finished_at, queue_time, six counts, glued events, number of events
+_END = struct.Struct("<iB5d6iII")
 _NAN = float("nan")
 
 FLUSH_EVERY = 0.5  # seconds: half of what a kill may lose, so that a late tick still keeps the promise
@@ -94,6 +94,7 @@ def pack_record(record: RequestRecord) -> bytes:
         _NAN if record.sent_at is None else record.sent_at,
         _NAN if record.first_byte_at is None else record.first_byte_at,
         _NAN if record.finished_at is None else record.finished_at,
+        _NAN if record.queue_time is None else record.queue_time,
         -1 if record.input_tokens is None else record.input_tokens,
         -1 if record.output_tokens is None else record.output_tokens,
         -1 if record.http_status is None else record.http_status,
@@ -116,9 +117,8 @@ def pack_record(record: RequestRecord) -> bytes:
 
 def unpack_record(payload: bytes) -> RequestRecord:
     """The reverse of pack_record."""
-    (level, status, scheduled_at, sent_at, first_byte_at, finished_at, *counts, glued, events) = _END.unpack_from(
-        payload
-    )
+    fixed = _END.unpack_from(payload)
+    level, status, scheduled_at, sent_at, first_byte_at, finished_at, queue_time, *counts, glued, events = fixed
     at, count = array("d"), array("i")
     middle = _END.size + 8 * events
     last = middle + 4 * events
@@ -140,6 +140,7 @@ def unpack_record(payload: bytes) -> RequestRecord:
         error_kind=error_kind or None,
         session_id=session_id or None,
         glued_events=glued,
+        queue_time=_known(queue_time),
         **{name: None if value == -1 else value for name, value in zip(names, counts, strict=True)},
     )
 

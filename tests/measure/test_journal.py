@@ -47,6 +47,7 @@ def records(draw: st.DrawFn, request_id: str = "r") -> RequestRecord:
         asked_input_tokens=draw(counts),
         asked_output_tokens=draw(counts),
         glued_events=draw(st.integers(0, 1000)),
+        queue_time=draw(moments),
     )
 
 
