@@ -30,7 +30,7 @@ BEGIN, END, NOTE = 1, 2, 3
 
 _ENTRY = struct.Struct("<BII")
 _BEGIN = struct.Struct("<idd")
-# level, status, scheduled_at, sent_at, first_byte_at, finished_at, queue_time, six counts, glued events, number of events
+# level, status, scheduled_at, sent_at, first_byte_at, finished_at, queue_time, six counts, glued events, events
 _END = struct.Struct("<iB5d6iII")
 _NAN = float("nan")
 

@@ -1,0 +1,93 @@
+"""How sure: 95 % confidence intervals of quantiles, without assuming a distribution or independence.
+
+The level of a quantile is a proportion, so its interval is found on the scale of proportions and read off the sample's
+own quantile function (R. S. Woodruff, "Confidence Intervals for Medians and Other Position Measures", JASA 47 (1952)
+635-646). Samples of one request, and requests close in time, share a server's state and are not independent; therefore
+the proportion's variance is taken between blocks of consecutive requests, and turned into the number of independent
+samples that would be as sure (E. L. Korn and B. I. Graubard, "Confidence Intervals for Proportions with Small Expected
+Number of Positive Counts Estimated from Survey Data", Survey Methodology 24 (1998) 193-201). The interval of the
+proportion is Wilson's. Blocks have n^(1/3) requests, the order that is best for a variance (P. Hall, J. L. Horowitz and
+B.-Y. Jing, "On blocking rules for the bootstrap with dependent data", Biometrika 82 (1995) 561-574).
+
+Nothing here is random: the same records give the same interval.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.measure.records import Floats, Ints
+from harness.stats.metrics import Values
+from harness.stats.quantile import quantiles_of_sorted
+
+Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
+
+
+def quantile_interval(values: Values, ordered: Floats, level: float) -> tuple[float, float]:
+    """95 % interval of a quantile. ordered: the samples, ascending. NaN, NaN for no samples.
+
+    The upper end cannot lie above the largest sample; where it does reach it, the data is too thin to say more.
+    """
+    if len(ordered) == 0:
+        return math.nan, math.nan
+    blocks = block_of_request(values.request)
+    estimate = float(quantiles_of_sorted(ordered, [level])[0])
+    count = int(blocks[-1]) + 1
+    size = effective_size(values.samples <= estimate, blocks, level)
+    lower, upper = _wilson(level, size, _student(count - 1))
+    found = quantiles_of_sorted(ordered, [lower, upper])
+    # Ties and interpolation must not push the estimate out of its own interval.
+    return min(float(found[0]), estimate), max(float(found[1]), estimate)
+
+
+def block_of_request(request: Ints) -> Ints:
+    """For each sample the block of consecutive requests that it belongs to, from 0 without gaps.
+
+    request: ascending row of each sample.
+    """
+    position = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(request[1:] != request[:-1])])
+    return position // block_length(int(position[-1]) + 1)
+
+
+def block_length(requests: int) -> int:
+    """Requests per block: n^(1/3), rounded."""
+    return max(1, round(requests ** (1 / 3)))
+
+
+def effective_size(below: np.ndarray, blocks: Ints, level: float) -> float:
+    """Independent samples that would pin the proportion `level` down as well; at most the number of samples.
+
+    below: which samples lie at or below the quantile. blocks: their block.
+    """
+    samples, count = len(below), int(blocks[-1]) + 1
+    if count < 2:
+        return 1.0
+    share = np.count_nonzero(below) / samples
+    excess = np.bincount(blocks, weights=below) - share * np.bincount(blocks)
+    variance = count / (count - 1) * float(np.dot(excess, excess)) / samples**2
+    if variance <= 0:
+        return float(samples)
+    return float(np.clip(level * (1 - level) / variance, 1.0, samples))
+
+
+def _wilson(share: float, size: float, z: float) -> tuple[float, float]:
+    """E. B. Wilson, "Probable Inference", JASA 22 (1927) 209-212."""
+    centre = share + z * z / (2 * size)
+    spread = z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
+    scale = 1 + z * z / size
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def _student(freedom: int) -> float:
+    """97.5 % point of Student's t; Abramowitz and Stegun 26.7.5, good to 1 % from 3 degrees of freedom on."""
+    if freedom < 1:
+        return 12.706
+    z, n = Z95, freedom
+    return (
+        z
+        + (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    )
