@@ -1,21 +1,28 @@
-"""What a command works on: a model of the catalogue on some runtime, or somebody else's service."""
+"""What a command works on: a model of the catalogue on some runtime, or somebody else's service.
+
+The command line imports this module for `Target` alone, so what a running service needs is imported where it is used.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from harness.catalog.gpus import find_gpu
-from harness.catalog.models import Model
 from harness.errors import UsageError
-from harness.stack.launch import embedded_launch, local_launch
-from harness.stack.process import ProcessService
-from harness.stack.service import Service
+
+if TYPE_CHECKING:
+    from harness.catalog.models import Model
+    from harness.engines.base import EngineInfo, EngineLimits
+    from harness.stack.readiness import Ready
+    from harness.stack.service import Service
 
 Runtime = Literal["compose", "local", "embedded", "swarm"]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,37 @@ class Target:
     model_name: str | None = None
 
 
-def choose_runtime(target: Target, model: Model, say: Callable[[str], None] = lambda text: None) -> Runtime:
+@dataclass(frozen=True)
+class Served:
+    """A service that answers. model: its entry, None for a URL. ready: how its start went, None where it was up before.
+
+    ours: it was started for this command and is stopped after it.
+    """
+
+    service: Service
+    info: EngineInfo
+    limits: EngineLimits
+    model: Model | None = None
+    ready: Ready | None = None
+    ours: bool = False
+
+
+def _quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def resolve_model(target: Target) -> Model:
+    """The catalogue's entry of the target, with the command line's GPU. Raises UsageError, with the nearest names."""
+    from harness.catalog.gpus import find_gpu
+    from harness.catalog.models import load_catalogue
+
+    if target.model is None:
+        raise UsageError("no model named", advice="Name one of `harness models list`, or give --url.")
+    model = load_catalogue(target.catalogue).find(target.model)
+    return model if target.gpu is None else replace(model, gpu=find_gpu(target.gpu).name)
+
+
+def choose_runtime(target: Target, model: Model, say: Say = _quiet) -> Runtime:
     """The runtime that was asked for; else what the other options imply; else what this machine has."""
     if target.runtime is not None:
         if target.launcher and target.runtime != "local":
@@ -73,13 +110,18 @@ def service_for(
     *,
     changes: Mapping[str, str] | None = None,
     port: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = _quiet,
 ) -> Service:
-    """A service of this model as the target says, not yet started; each call gives a new one.
+    """A service of this model as the target says, not yet started; each call gives a new one, which whoever starts it
+    stops.
 
     changes: the engine's environment variables that differ from the entry's; an empty value takes one away.
     port: of 127.0.0.1; None takes the entry's, else a free one.
     """
+    from harness.catalog.gpus import find_gpu
+    from harness.stack.launch import embedded_launch, local_launch
+    from harness.stack.process import ProcessService
+
     if target.gpu is not None:
         model = replace(model, gpu=find_gpu(target.gpu).name)
     runtime = choose_runtime(target, model, say)
@@ -88,3 +130,78 @@ def service_for(
     if runtime == "embedded":
         return ProcessService(embedded_launch(model, port=port, changes=changes))
     raise UsageError(f"runtime {runtime} is not there yet")
+
+
+@contextmanager
+def open_service(
+    target: Target,
+    *,
+    own: bool = False,
+    changes: Mapping[str, str] | None = None,
+    say: Say = _quiet,
+) -> Iterator[Served]:
+    """A service that answers: the URL's; else the one that `up` started from the same entry; else one of our own,
+    which is stopped at the end whatever happens.
+
+    own: never use one that runs already. Raises UsageError, MissingError, ServiceError or StartFailed.
+    """
+    if target.url is not None:
+        yield _somebody_elses(target)
+        return
+    model = resolve_model(target)
+    running = None if own or changes else _already_up(target, model, say)
+    if running is not None:
+        yield running
+        return
+    service = service_for(model, target, changes=changes, say=say)
+    try:
+        ready = started(service, model, say)
+        yield Served(service, ready.info, ready.limits, model, ready, ours=True)
+    finally:
+        service.stop()
+
+
+def started(service: Service, model: Model, say: Say = _quiet) -> Ready:
+    """Start it and wait for its first answer. Raises StartFailed; does not stop it then."""
+    from harness.stack import timings
+    from harness.stack.readiness import wait_until_ready
+
+    service.start()
+    key = timings.key_of(service.facts(), model)
+    ready = wait_until_ready(service, timeout=model.start_timeout, say=say, expected=timings.last(key))
+    timings.note(key, ready.phases)
+    return ready
+
+
+def _somebody_elses(target: Target) -> Served:
+    from harness.engines.base import Endpoint, Secret
+    from harness.preflight import identify
+    from harness.stack.url import UrlService
+
+    assert target.url is not None
+    key = os.environ.get("HARNESS_API_KEY")
+    endpoint = Endpoint(target.url.rstrip("/"), Secret(key) if key else None)
+    info = identify(endpoint)
+    name = target.model_name or ("tgi" if info.engine == "tgi" else info.model_id or "tgi")
+    return Served(UrlService(replace(endpoint, model_name=name)), info, info.limits)
+
+
+def _already_up(target: Target, model: Model, say: Say) -> Served | None:
+    """What `up` left running for this entry, when it still answers and the entry has not changed."""
+    from harness.stack import found
+    from harness.stack.readiness import look_at
+
+    service = found.service_named(model.name)
+    if service is None or (target.runtime or service.facts().runtime) != service.facts().runtime:
+        return None
+    looked = look_at(service)
+    if looked is None:
+        say(f"{model.name}: what `up` left does not answer; starting another")
+        return None
+    if found.digest_of(service) != found.digest_of(service_for(model, target)):
+        raise UsageError(
+            "is up from another state of the entry",
+            where=model.name,
+            advice=f"`harness up {model.name}` renews it, `harness down {model.name}` ends it.",
+        )
+    return Served(service, looked.info, looked.limits, model, looked)

@@ -71,9 +71,22 @@ class ProcessService:
         """The handle of a process that an earlier command left running."""
         port = int(record.url.rsplit(":", 1)[-1])
         launch = Launch(
-            record.name, record.runtime, record.command, record.environment, port, record.engine, record.engine_version
+            name=record.name,
+            runtime=record.runtime,
+            command=record.command,
+            options=record.environment,
+            port=port,
+            engine=record.engine,
+            engine_version=record.engine_version,
+            repo=record.repo,
+            gpu=record.gpu,
         )
         return cls(launch, record)
+
+    @property
+    def digest(self) -> str:
+        """Equal for services that were asked for in the same way."""
+        return self._record.digest if self._record is not None else self._launch.digest
 
     @property
     def record(self) -> memory.Remembered | None:

@@ -1,0 +1,591 @@
+"""Why TGI did not start or died: a closed list of named causes, each with its pattern, its meaning and what to change.
+
+Patterns are texts of TGI's launcher, router and server (see tgi_log), of Python, CUDA, the Hugging Face Hub's client,
+and of Docker where it reports them in the place of the engine. The first cause in the list that is found in the log
+is the answer, so the specific ones stand before the general ones, and causes before their consequences.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["memory", "limits", "entry", "machine", "download", "crash", "unknown"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed start, or a death while serving.
+
+    cause: a name of CAUSES, or `unknown`. kind: memory (less of something may mend it), limits (limits that
+    contradict each other or the budget), entry (the model's entry is wrong), machine (this machine lacks something),
+    download, crash, unknown. found: what happened, in one sentence. advice: what to change, with a value. exit_code:
+    2, 3 or 4 as the command ends with. worth_a_retry: whether the same start may succeed a second time. line: the
+    line of the log that showed it. engine_exit_code: of the process or container; None where nobody can tell.
+    last_lines: end of the log.
+    """
+
+    cause: str
+    kind: Kind
+    found: str
+    advice: str | None
+    exit_code: int
+    worth_a_retry: bool = False
+    line: str | None = None
+    engine_exit_code: int | None = None
+    last_lines: tuple[str, ...] = ()
+
+
+Text = str | Callable[[re.Match[str]], str]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One named cause. pattern: searched in the log as a whole. found, advice: may use groups of the pattern."""
+
+    name: str
+    kind: Kind
+    pattern: str
+    found: Text
+    advice: Text
+    exit_code: int = 4
+    worth_a_retry: bool = False
+
+
+def _lower(template: str, group: int = 1) -> Callable[[re.Match[str]], str]:
+    """`{value}`: the number of the group; `{half}`: a round number of about half of it."""
+
+    def text(match: re.Match[str]) -> str:
+        value = int(match[group])
+        return template.format(value=value, half=_round_down(value // 2), less=max(1, value - 1))
+
+    return text
+
+
+def _round_down(value: int) -> int:
+    step = 1 << max(0, value.bit_length() - 4)
+    return max(1, value // step * step)
+
+
+_LESS_MEMORY = (
+    "Lower max_batch_prefill_tokens (half of it is a good next try), use fewer CUDA graphs (CUDA_GRAPHS:"
+    " '1,2,4,8'), quantize the"
+    " weights, or spread the model over more GPUs (gpus: 2). `harness probe` finds the largest values that hold."
+)
+
+CAUSES: tuple[Cause, ...] = (
+    # what the container runtime says before any engine runs
+    Cause(
+        "no-gpu-runtime",
+        "machine",
+        r'could not select device driver "?(?:nvidia|)"? with capabilities:'
+        r" \[\[gpu|unknown or invalid runtime name: nvidia"
+        r"|unresolvable CDI devices nvidia",
+        "Docker has no NVIDIA runtime",
+        "Install the NVIDIA Container Toolkit (`apt-get install -y nvidia-container-toolkit && nvidia-ctk"
+        " runtime configure"
+        " --runtime=docker && systemctl restart docker`), or use --emulate.",
+        3,
+    ),
+    Cause(
+        "driver-too-old",
+        "machine",
+        r"unsatisfied condition: cuda[>=]+\s*([\d.]+)|CUDA driver version is insufficient for CUDA runtime version"
+        r"|The NVIDIA driver on your system is too old",
+        "the GPU's driver is too old for this image",
+        "Install a newer NVIDIA driver (`nvidia-smi` shows what it supports), or take an older engine version.",
+        3,
+    ),
+    Cause(
+        "no-such-gpu",
+        "machine",
+        r"nvidia-container-cli: device error: ([^\n:]+): unknown device|CUDA error: invalid device ordinal",
+        "the GPU that the stack asks for is not in this machine",
+        "Compare `nvidia-smi -L` with the entry's `gpus`.",
+        3,
+    ),
+    Cause(
+        "no-cuda-device",
+        "machine",
+        r"No CUDA GPUs are available|Found no NVIDIA driver on your system|no CUDA-capable device is detected"
+        r"|libcuda\.so\.1: cannot open shared object|nvidia-container-cli: initialization error"
+        r"|NotEnoughCUDADevices\(\"([^\"]*)\"\)"
+        r"|--num-shard and CUDA_VISIBLE_DEVICES/NVIDIA_VISIBLE_DEVICES/ZE_AFFINITY_MASK are not set",
+        "the engine sees no usable GPU, or fewer than it was told to use",
+        "Check `nvidia-smi` on the host and the entry's `gpus`; `harness doctor` tells what is missing.",
+        3,
+    ),
+    Cause(
+        "gpu-too-old",
+        "machine",
+        r"no kernel image is available for execution on the device",
+        "this GPU is older than the engine's compiled kernels",
+        "Take an older engine version, or a GPU of compute capability 8.0 or newer.",
+        3,
+    ),
+    # the command line and the entry
+    Cause(
+        "unknown-argument",
+        "entry",
+        r"error: unexpected argument '([^']+)' found",
+        lambda match: f"this version of TGI does not know the argument {match[1]}",
+        "Take it out of the entry, or take the engine version that has it.",
+        2,
+    ),
+    Cause(
+        "empty-value",
+        "entry",
+        r"error: (?:invalid value '' for|a value is required for) '--([\w-]+)",
+        lambda match: f"{_env(match[1])} is set to nothing",
+        lambda match: f"Give {_env(match[1])} a value or leave it out: an empty variable is not an unset one.",
+        2,
+    ),
+    Cause(
+        "invalid-value",
+        "entry",
+        r"error: invalid value '([^']*)' for '--([\w-]+)[^\n]*(?:\n\s*\[possible values: ([^\]]*)\])?",
+        lambda match: f"{_env(match[2])} cannot be {match[1]!r}",
+        lambda match: f"Expected one of {match[3]}." if match[3] else "Expected a number as TGI's --help describes it.",
+        2,
+    ),
+    Cause(
+        "argument-twice",
+        "entry",
+        r"error: the argument '--([\w-]+)[^']*' cannot be used",
+        lambda match: f"--{match[1]} is given more than once or beside one that excludes it",
+        "Keep one of them.",
+        2,
+    ),
+    Cause(
+        "both-input-limits",
+        "entry",
+        r"Both `max_input_tokens` \(\d+\) and `max_input_length` \(\d+\) are set",
+        "max_input_tokens and its older name max_input_length are both set",
+        "Keep max_input_tokens.",
+        2,
+    ),
+    Cause(
+        "prefill-above-budget",
+        "limits",
+        r"`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`\. Given: (\d+) and (\d+)",
+        lambda match: (
+            f"the prefill budget of {int(match[1]):,} tokens is above the token budget of {int(match[2]):,} that fits"
+        ),
+        lambda match: f"Set max_batch_prefill_tokens to at most {match[2]}, or free memory for a larger budget.",
+    ),
+    Cause(
+        "prefill-below-input",
+        "limits",
+        r"`max_batch_prefill_tokens` must be >= `max_input_tokens`\. Given: (\d+) and (\d+)",
+        lambda match: (
+            f"the prefill budget of {int(match[1]):,} tokens is below max_input_tokens {int(match[2]):,}, and"
+            f" this model"
+            " cannot prefill in pieces"
+        ),
+        lambda match: f"Set max_batch_prefill_tokens to {match[2]}, or max_input_tokens to {match[1]}.",
+    ),
+    Cause(
+        "total-above-budget",
+        "limits",
+        r"`max_total_tokens` must be <= `max_batch_total_tokens`\. Given: (\d+) and (\d+)",
+        lambda match: f"max_total_tokens {int(match[1]):,} is above the token budget of {int(match[2]):,}",
+        lambda match: f"Set max_total_tokens to at most {match[2]}.",
+    ),
+    Cause(
+        "total-above-memory",
+        "memory",
+        r"NotEnoughMemory\((\d+)\)|Not enough memory to handle `max_total_tokens=(\d+)`",
+        lambda match: (
+            f"max_total_tokens {int(match[1] or match[2]):,} is more than the GPU's memory holds for one sequence"
+        ),
+        lambda match: f"Lower max_total_tokens below {match[1] or match[2]}; `harness probe` finds the largest value.",
+    ),
+    Cause(
+        "input-not-below-total",
+        "entry",
+        r"`max_input_tokens`\s*(?:\((\d+)\))? must be < `max_total_tokens`\s*(?:\((\d+)\))?",
+        lambda match: (
+            f"max_input_tokens {match[1] or ''} leaves no room for an answer in max_total_tokens {match[2] or ''}"
+        ),
+        "Set max_input_tokens below max_total_tokens by the length of an answer.",
+        2,
+    ),
+    Cause(
+        "shards-and-heads",
+        "entry",
+        r"`num_heads` must be divisible by `num_shards` \(got `num_heads`: (\d+)\s+and `num_shards`: (\d+)",
+        lambda match: f"{match[1]} attention heads do not divide by {match[2]} shards",
+        lambda match: f"Set gpus to one of {', '.join(str(n) for n in (1, 2, 4, 8) if int(match[1]) % n == 0)}.",
+        2,
+    ),
+    Cause(
+        "shards-and-size",
+        "entry",
+        r"The cho+sen size (\d+) is not compatible with sharding on (\d+) shards",
+        lambda match: f"a layer of size {match[1]} does not divide by {match[2]} shards",
+        "Set gpus to 1, 2 or 4.",
+        2,
+    ),
+    Cause(
+        "sharded-exl2",
+        "entry",
+        r"Sharding is currently not supported with `exl2`",
+        "exl2 weights cannot be spread over GPUs",
+        "Set gpus to 1, or take another quantization.",
+        2,
+    ),
+    Cause(
+        "no-hub-token",
+        "machine",
+        r"GatedRepoError|Cannot access gated repo|is restricted\. You must|[Aa]ccess to model \S+ is restricted"
+        r"|401 Client Error(?![^\n]*\n?[^\n]*Repository Not Found)|403 Client Error|Invalid (?:user token"
+        r"|credentials in Authorization)",
+        "the Hub refuses this model without an accepted token",
+        "Accept the model's licence on its Hub page, then set HF_TOKEN to a token of that account (or"
+        " `huggingface-cli login`).",
+        3,
+    ),
+    Cause(
+        "no-such-repo",
+        "entry",
+        r"RepositoryNotFoundError|Repository Not Found for url: (\S+)|is not a (?:local folder|valid model"
+        r" identifier)|HFValidationError",
+        "the Hub knows no such model, or it is private",
+        "Check the entry's `repo`; for a private one set HF_TOKEN.",
+        2,
+    ),
+    Cause(
+        "no-such-revision",
+        "entry",
+        r"RevisionNotFoundError|Revision Not Found for url",
+        "the model has no such revision",
+        "Check the entry's `revision`.",
+        2,
+    ),
+    Cause(
+        "nccl-shared-memory",
+        "machine",
+        r"(?s)NCCL[^\n]*(?:/dev/shm|shared memory)|/dev/shm/nccl[^\n]*No space left|No space left on device[^\n]*nccl",
+        "shared memory is too small for several shards",
+        "Set shm_size to 1 GiB or more (a rendered stack has it), or NCCL_SHM_DISABLE: '1'.",
+        3,
+    ),
+    Cause(
+        "no-space",
+        "machine",
+        r"No space left on device|[Nn]ot enough free disk space|StorageFull",
+        "the disk is full",
+        "Free space where Docker or the Hub's cache keeps its files (`docker system df`, `df -h`), or move the cache.",
+        3,
+    ),
+    Cause(
+        "no-weights",
+        "entry",
+        r"No (?:local weights found in|\.(?:safetensors|bin) weights found for model) (\S+)",
+        "the model has no weights that TGI can load",
+        "Check the entry's `repo`: it must hold .safetensors or .bin files.",
+        2,
+    ),
+    Cause(
+        "not-in-cache",
+        "machine",
+        r"LocalEntryNotFoundError|OfflineModeIsEnabled|outgoing traffic has been disabled|LocalModelNotFound",
+        "the model is not in the cache and the Hub is not asked",
+        "Take HF_HUB_OFFLINE away for the first start, or put the model's folder there and name it as `repo`.",
+        3,
+    ),
+    Cause(
+        "no-hub",
+        "machine",
+        r"Temporary failure in name resolution|Name or service not known|NameResolutionError|Failed to resolve"
+        r"|Max retries exceeded with url: /(?:api/models|[\w.-]+/[\w.-]+/resolve)|Network is unreachable",
+        "the Hugging Face Hub cannot be reached",
+        "Check the network and the proxy (HTTPS_PROXY), or serve a local directory.",
+        3,
+        worth_a_retry=True,
+    ),
+    Cause(
+        "remote-code",
+        "entry",
+        r"requires you to execute the (?:configuration|modeling|tokenizer) file|trust_remote_code=True",
+        "the model brings code of its own",
+        "Read that code; if you trust it, set trust_remote_code: true.",
+        2,
+    ),
+    Cause(
+        "unsupported-model",
+        "entry",
+        r"Unsupported model type (\S+)|does not recognize this architecture|sharded is not supported for this model",
+        "this version of TGI cannot serve this kind of model",
+        "Take a newer engine version, or another model.",
+        2,
+    ),
+    Cause(
+        "dtype-and-quantize",
+        "entry",
+        r"Only 1 can be set between `dtype` and `quantize`",
+        "dtype and quantize exclude each other",
+        "Keep one of them.",
+        2,
+    ),
+    Cause(
+        "fp8-cache",
+        "entry",
+        r"FP8 KV cache is currently only supported for",
+        "this GPU or attention kernel has no fp8 KV cache",
+        "Take kv_cache_dtype out.",
+        2,
+    ),
+    Cause(
+        "prefix-caching",
+        "entry",
+        r"Prefix caching is only supported with",
+        "prefix caching is forced on for an attention kernel without it",
+        "Take PREFIX_CACHING or ATTENTION out of `env`.",
+        2,
+    ),
+    # memory
+    Cause(
+        "warmup-memory",
+        "memory",
+        r"Not enough memory to handle (\d+) prefill tokens",
+        lambda match: f"not enough GPU memory to prefill {int(match[1]):,} tokens at once",
+        _lower(
+            "Set max_batch_prefill_tokens below {value}, for example to {half}; `harness probe` finds the"
+            " largest value."
+        ),
+    ),
+    Cause(
+        "warmup-memory",
+        "memory",
+        r"(?:UnboundLocalError|cannot access local variable|local variable)[^\n]*'?num_tokens'?",
+        "not enough GPU memory for the KV cache of one prefill batch (TGI hides it behind a Python error)",
+        "Set max_batch_prefill_tokens to half of what it is; `harness probe` finds the largest value.",
+    ),
+    Cause(
+        "no-cache-blocks",
+        "memory",
+        r"Not enough memory to (?:handle|allocate)[^\n]*|No available memory for the cache blocks"
+        r"|num_blocks[^\n]*must be positive",
+        "no GPU memory is left for the KV cache",
+        _LESS_MEMORY,
+    ),
+    Cause(
+        "gpu-memory",
+        "memory",
+        r"(?:CUDA|HIP|XPU) out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+        r"|hipErrorOutOfMemory|cudaErrorMemoryAllocation",
+        "the GPU ran out of memory",
+        _LESS_MEMORY,
+    ),
+    # the machine, as seen from the engine
+    Cause(
+        "metrics-port-taken",
+        "machine",
+        r"failed to build prometheus recorder[^\n]*Address already in use",
+        "port 9000, which the router binds for a moment, is taken in this network namespace",
+        "Set PROMETHEUS_PORT to a free port (TGI 3.3.0 and newer), or do not use host networking.",
+        3,
+    ),
+    Cause(
+        "port-taken",
+        "machine",
+        r"(?:Failed to bind to \S*?:?(\d+)?: )?Address already in use|port is already allocated|bind for"
+        r" \S+:(\d+) failed",
+        "the port is taken",
+        "Stop what listens there (`ss -ltnp` shows it), or give the model another `port:`.",
+        3,
+    ),
+    Cause(
+        "read-only",
+        "machine",
+        r"Read-only file system: '?([^'\n]*)|Read-only file system",
+        "the engine wrote to a place that the stack keeps read-only",
+        "Start it with `read_only: false` in the entry, and tell us which path it was.",
+        4,
+    ),
+    Cause(
+        "no-server",
+        "machine",
+        r"text-generation-(server|router) not found in PATH",
+        lambda match: f"the launcher finds no text-generation-{match[1]}",
+        "Install it beside the launcher, or use --runtime compose.",
+        3,
+    ),
+    Cause(
+        "tokenizer",
+        "entry",
+        r"Unable to load tokenizer|Failed to import python tokenizer|Can't load tokenizer for",
+        "the model's tokenizer cannot be loaded",
+        "Check that the repo holds tokenizer.json or tokenizer_config.json, or name one in TOKENIZER_CONFIG_PATH.",
+        4,
+    ),
+    Cause(
+        "bad-argument",
+        "entry",
+        r'Error: ArgumentValidation\("((?:[^"\\]|\\.)*)"\)',
+        lambda match: f"TGI refuses its options: {match[1]}",
+        "Correct the entry.",
+        2,
+    ),
+    # consequences, when no cause before them was seen
+    Cause(
+        "killed-download",
+        "memory",
+        r"Download process was signaled to shutdown with signal (\d+)",
+        lambda match: f"the download was killed by signal {match[1]}, most likely for want of main memory",
+        "Give the container or machine more memory.",
+        worth_a_retry=True,
+    ),
+    Cause(
+        "killed",
+        "memory",
+        r"Shard process was signaled to shutdown with signal (9|15)\b",
+        lambda match: f"the model's process was killed by signal {match[1]}, most likely for want of main memory",
+        "Give the container or machine more memory than the weights' size, or quantize the weights.",
+        worth_a_retry=True,
+    ),
+    Cause(
+        "crashed-shard",
+        "crash",
+        r"Shard process was signaled to shutdown with signal (\d+)",
+        lambda match: f"the model's process crashed with signal {match[1]}",
+        "See its last lines below.",
+        worth_a_retry=True,
+    ),
+    Cause(
+        "download",
+        "download",
+        r"Download encountered an error|Error: DownloadError",
+        "the weights could not be downloaded",
+        "See the last lines below.",
+        worth_a_retry=True,
+    ),
+    Cause(
+        "died-serving",
+        "crash",
+        r"Shard (\d+) crashed|Error: ShardFailed",
+        "the model's process died while serving",
+        "See the last lines below.",
+        worth_a_retry=True,
+    ),
+    Cause(
+        "shard-start",
+        "crash",
+        r"Error: ShardCannotStart|Shard \d+ failed to start",
+        "the model could not be loaded",
+        "See the last lines below.",
+        worth_a_retry=True,
+    ),
+    Cause(
+        "webserver",
+        "crash",
+        r"Error: WebserverFailed|Webserver Crashed",
+        "TGI's router ended",
+        "See the last lines below.",
+        worth_a_retry=True,
+    ),
+)
+
+
+def explain(
+    lines: Sequence[str], engine_exit_code: int | None = None, *, memory_limit_hit: bool = False, serving: bool = False
+) -> Failure:
+    """The named cause of a failure. memory_limit_hit: the container's own memory limit ended it. serving: it had been
+    ready.
+    """
+    text = "\n".join(lines)
+    tail = tuple(line for line in lines if line.strip())[-15:]
+    if memory_limit_hit:
+        return _with_end(_CONTAINER_MEMORY, None, engine_exit_code, tail)
+    for cause in CAUSES:
+        match = re.search(cause.pattern, text)
+        if match is not None:
+            return _with_end(_sharpened(cause, text, serving), match, engine_exit_code, tail)
+    if engine_exit_code == 137:
+        return _with_end(_KILLED, None, engine_exit_code, tail)
+    return _with_end(_UNKNOWN, None, engine_exit_code, tail)
+
+
+_CONTAINER_MEMORY = Cause(
+    "container-memory",
+    "memory",
+    "",
+    "the container ran into its own memory limit",
+    "Raise `memory_limit` in the entry, or take it out.",
+)
+_KILLED = Cause(
+    "killed",
+    "memory",
+    "",
+    "the engine was killed (signal 9), most likely for want of main memory",
+    "Look into `dmesg` for the kernel's word, and give it more memory than the weights' size.",
+    worth_a_retry=True,
+)
+_UNKNOWN = Cause(
+    "unknown",
+    "unknown",
+    "",
+    "the engine ended for a reason that its log does not name",
+    "See the last lines below.",
+    worth_a_retry=True,
+)
+
+
+def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
+    """What the cause means depends on when it happened."""
+    before_router = "Starting Webserver" not in text
+    if cause.name in ("total-above-budget", "bad-argument", "prefill-above-budget") and cause.kind != "machine":
+        exit_code = 2 if before_router else 4  # only the launcher's own check knows nothing of the GPU
+        return _replaced(cause, exit_code=exit_code)
+    if cause.name == "gpu-memory" and (serving or re.search(r"Shard \d+ crashed", text)) and "Connected" in text:
+        return _replaced(
+            cause,
+            name="gpu-memory-under-load",
+            advice="Its limits hold at start but not under load: lower max_batch_prefill_tokens, or leave more"
+            " memory free"
+            " (CUDA_MEMORY_FRACTION: '0.9'); `harness probe` finds values that survive.",
+        )
+    return cause
+
+
+def _replaced(cause: Cause, **fields: object) -> Cause:
+    return Cause(**{**cause.__dict__, **fields})
+
+
+def _with_end(
+    cause: Cause, match: re.Match[str] | None, engine_exit_code: int | None, tail: tuple[str, ...]
+) -> Failure:
+    return Failure(
+        cause=cause.name,
+        kind=cause.kind,
+        found=_filled(cause.found, match),
+        advice=_filled(cause.advice, match),
+        exit_code=cause.exit_code,
+        worth_a_retry=cause.worth_a_retry,
+        line=_line_around(match),
+        engine_exit_code=engine_exit_code,
+        last_lines=tail,
+    )
+
+
+def _filled(text: Text, match: re.Match[str] | None) -> str:
+    if isinstance(text, str):
+        return text
+    assert match is not None
+    return text(match)
+
+
+def _line_around(match: re.Match[str] | None) -> str | None:
+    if match is None:
+        return None
+    text = match.string
+    start = text.rfind("\n", 0, match.start()) + 1
+    end = text.find("\n", match.start())
+    return text[start : end if end >= 0 else len(text)].strip()
+
+
+def _env(option: str) -> str:
+    return option.upper().replace("-", "_")

@@ -1,0 +1,31 @@
+"""Somebody else's service: it can be asked, but neither started nor stopped nor read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.engines.base import Endpoint
+from harness.stack.service import ServiceFacts, State
+
+
+class UrlService:
+    """Service at a URL. Its state is `running` always: whether it answers is for whoever asks it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.name = endpoint.url
+        self.endpoint = endpoint
+
+    def start(self) -> None:
+        """Nothing: it is somebody else's."""
+
+    def state(self) -> State:
+        return State(True)
+
+    def log_lines(self) -> Iterator[str]:
+        return iter(())
+
+    def stop(self, grace: float = 100.0) -> None:
+        """Nothing: it is somebody else's."""
+
+    def facts(self) -> ServiceFacts:
+        return ServiceFacts(runtime="url", engine="unknown", stack=f"runtime: url\nurl: {self.endpoint.url}\n")
