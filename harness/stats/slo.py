@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,10 @@ class BoundResult:
     bound: Bound
     found: float
     holds: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        found = self.found if math.isfinite(self.found) else None
+        return {"name": self.bound.name, "limit": self.bound.limit, "found": found, "holds": self.holds}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""What is known of one level, and what a rule may say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.measure.client import ClientFacts, ClientSample
+from harness.measure.records import Records
+from harness.measure.run_folder import Level, Manifest
+from harness.stats.figure import Figure
+from harness.stats.slo import Attainment
+from harness.stats.window import Window
+
+About = Literal["client", "server", "data"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a level's figures may not stand. found, limit: in words, with units. advice: what to do next."""
+
+    rule: str
+    found: str
+    limit: str
+    advice: str
+    about: About = "data"
+    level: int | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        fields: dict[str, object] = {"rule": self.rule, "found": self.found, "limit": self.limit, "advice": self.advice}
+        return fields if self.level is None else {**fields, "level": self.level}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of one level. records: of the level. inside: those due in the window.
+
+    samples: what the load processes noted during the level.
+    """
+
+    manifest: Manifest
+    level: Level
+    window: Window
+    records: Records
+    inside: Records
+    figures: Mapping[str, Figure]
+    attainment: Attainment
+    facts: ClientFacts
+    samples: tuple[ClientSample, ...]
+
+    @property
+    def open_loop(self) -> bool:
+        return self.level.users is None

@@ -1,0 +1,143 @@
+"""Section: all figures of one level, or of a whole run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.measure.client import Floor
+from harness.stats.evidence import Reason
+from harness.stats.figure import Figure, or_none
+from harness.stats.series import Curve, TimePoint
+from harness.stats.slo import Attainment
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests of the whole level. sent = completed + failed + in_flight_at_end."""
+
+    sent: int
+    completed: int
+    failed: int
+    dropped: int
+    in_flight_at_end: int
+
+    def as_dict(self) -> dict[str, int]:
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Per second of the window: requests completed, prompt tokens of requests whose first token came, and tokens
+    generated in it, of all requests, whatever became of them.
+    """
+
+    requests: float
+    input_tokens: float
+    output_tokens: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        return {
+            "requests_per_second": or_none(self.requests),
+            "input_tokens_per_second": or_none(self.input_tokens),
+            "output_tokens_per_second": or_none(self.output_tokens),
+        }
+
+
+@dataclass(frozen=True)
+class ClientFigures:
+    """The load generator itself. Seconds; None where it is not known."""
+
+    processes: int
+    cpu_fraction_max: float | None
+    loop_lag_max: float | None
+    schedule_lag_p99: float | None
+    floor: Floor | None
+
+    def as_dict(self) -> dict[str, Any]:
+        floor = {"ttft": self.floor.ttft, "itl": self.floor.itl} if self.floor else {"ttft": None, "itl": None}
+        return {
+            "processes": self.processes,
+            "cpu_fraction_max": self.cpu_fraction_max,
+            "loop_lag_max": self.loop_lag_max,
+            "schedule_lag_p99": self.schedule_lag_p99,
+            "floor": floor,
+        }
+
+
+@dataclass(frozen=True)
+class Section:
+    """The figures of one level, or of the whole run. level: None for the run.
+
+    duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
+    those due in any level's window. seconds: total length of the windows. due: requests due in the window.
+    glued_events, events: token events of the requests in the window.
+    """
+
+    level: int | None
+    offered_rate: float | None
+    users: int | None
+    duration: float
+    window: tuple[float, float]
+    window_rule: str
+    seconds: float
+    complete: bool
+    ended_by: str | None
+    requests: Counts
+    due: int
+    errors: Mapping[str, int]
+    figures: Mapping[str, Figure]
+    curves: Mapping[str, Curve]
+    timeline: tuple[TimePoint, ...]
+    throughput: Throughput
+    attainment: Attainment
+    glued_events: int
+    events: int
+    client: ClientFigures
+    reasons: tuple[Reason, ...] = ()
+    warnings: tuple[Reason, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        return not self.reasons
+
+    @property
+    def goodput(self) -> float:
+        """Requests per second that met all bounds; NaN for an empty window."""
+        return self.attainment.met / self.seconds if self.seconds else math.nan
+
+    @property
+    def load(self) -> float | None:
+        """Users or offered requests per second."""
+        return self.users if self.users is not None else self.offered_rate
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "offered_rate": self.offered_rate,
+            "users": self.users,
+            "duration": self.duration,
+            "window": list(self.window),
+            "window_rule": self.window_rule,
+            "requests": self.requests.as_dict(),
+            "errors": dict(self.errors),
+            "metrics": {name: each.as_dict() for name, each in self.figures.items()},
+            "throughput": self.throughput.as_dict(),
+            "goodput": {
+                "slo": self.attainment.slo.as_dict(),
+                "requests_per_second": or_none(self.goodput),
+                "fraction": or_none(self.attainment.fraction),
+            },
+            "slo": {
+                "holds": self.attainment.holds,
+                "bounds": [each.as_dict() for each in self.attainment.bounds],
+            },
+            "glued_events": {"count": self.glued_events, "of": self.events},
+            "client": self.client.as_dict(),
+            "validity": {
+                "verdict": "valid" if self.valid else "invalid",
+                "reasons": [reason.as_dict() for reason in self.reasons],
+                "warnings": [reason.as_dict() for reason in self.warnings],
+            },
+        }

@@ -1,0 +1,116 @@
+"""What charts show, already aggregated: latency over time, and distributions as a few hundred points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from harness.measure.records import FAILED, Floats, Ints, Records
+from harness.stats.metrics import Values, itl, ttft
+from harness.stats.quantile import quantiles_of_sorted
+
+MOST_BINS = 120
+MOST_GAPS = 1_000_000  # per timeline: beyond, every k-th gap is drawn; the figures of the report use all
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+CURVE_LEVELS = np.unique(np.concatenate([np.linspace(0, 1, 101), 1 - np.logspace(-2, -4, 21), [0.005, 0.995]]))
+
+
+@dataclass(frozen=True)
+class TimePoint:
+    """What happened in one bin of time; seconds, NaN where nothing fell into it. at: the bin's middle, run-relative.
+
+    TTFT by the moment due, ITL and tokens by the moment of the token. in_flight: requests being served at its end.
+    """
+
+    at: float
+    level: int
+    ttft_p50: float
+    ttft_p95: float
+    itl_p50: float
+    itl_p99: float
+    output_tokens_per_second: float
+    in_flight: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A distribution: `share` of the samples are at or below `value` (seconds). Both ascending."""
+
+    value: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+def curve(ordered: Floats) -> Curve:
+    """ordered: samples, ascending."""
+    if len(ordered) == 0:
+        return Curve((), ())
+    return Curve(tuple(quantiles_of_sorted(ordered, CURVE_LEVELS).tolist()), tuple(CURVE_LEVELS.tolist()))
+
+
+def timeline(records: Records, level: int) -> tuple[TimePoint, ...]:
+    """records: of one level, all of them, warm-up included."""
+    if len(records) == 0:
+        return ()
+    start, end = float(records.scheduled_at.min()), _last_moment(records)
+    width = next((step for step in _STEPS if (end - start) / step <= MOST_BINS), (end - start) / MOST_BINS)
+    edges: Floats = start + width * np.arange(int((end - start) / width) + 2, dtype=np.float64)
+    first, gaps = ttft(records), itl(records)
+    ttft_quantiles = _by_bin(records.scheduled_at[first.request], first.samples, edges, (0.5, 0.95))
+    itl_quantiles = _by_bin(*_thinned(records, gaps), edges, (0.5, 0.99))
+    tokens = np.histogram(records.token_at, edges, weights=records.token_count)[0] / width
+    waiting = in_flight(records, edges[1:])
+    failed = np.histogram(_end_moments(records)[records.having(FAILED)], edges)[0]
+    return tuple(
+        TimePoint(
+            at=float(edges[bin] + width / 2),
+            level=level,
+            ttft_p50=float(ttft_quantiles[bin, 0]),
+            ttft_p95=float(ttft_quantiles[bin, 1]),
+            itl_p50=float(itl_quantiles[bin, 0]),
+            itl_p99=float(itl_quantiles[bin, 1]),
+            output_tokens_per_second=float(tokens[bin]),
+            in_flight=int(waiting[bin]),
+            failed=int(failed[bin]),
+        )
+        for bin in range(len(edges) - 1)
+    )
+
+
+def in_flight(records: Records, moments: Floats) -> Ints:
+    """Requests that are due and have no outcome yet, at each moment."""
+    sent = ~np.isnan(records.sent_at)
+    due = np.sort(records.scheduled_at[sent])
+    over = np.sort(_end_moments(records)[sent])
+    return np.searchsorted(due, moments, "right") - np.searchsorted(over, moments, "right")
+
+
+def _end_moments(records: Records) -> Floats:
+    """When each request was over; infinite for one that still is in flight."""
+    unknown = np.where(records.having(FAILED), records.sent_at, np.inf)
+    return np.where(np.isnan(records.finished_at), unknown, records.finished_at)
+
+
+def _last_moment(records: Records) -> float:
+    columns = [records.scheduled_at, records.sent_at, records.finished_at, records.token_at]
+    return max(float(np.nanmax(column)) for column in columns if len(column) and not np.isnan(column).all())
+
+
+def _thinned(records: Records, gaps: Values) -> tuple[Floats, Floats]:
+    """Moment (of the later token) and length of gaps, at most MOST_GAPS of them."""
+    owner = np.repeat(np.arange(len(records)), records.event_counts)
+    later = records.token_at[1:][owner[1:] == owner[:-1]]
+    every = max(1, -(-len(later) // MOST_GAPS))
+    return later[::every], gaps.samples[::every]
+
+
+def _by_bin(moments: Floats, values: Floats, edges: Floats, levels: Sequence[float]) -> Floats:
+    """Quantiles of the values in each bin; NaN in empty ones. Shape (bins, levels)."""
+    place = np.searchsorted(edges, moments, "right") - 1
+    order = np.lexsort((values, place))
+    ordered, bounds = values[order], np.searchsorted(place[order], np.arange(len(edges)))
+    rows = [quantiles_of_sorted(ordered[low:high], levels) for low, high in pairwise(bounds)]
+    return np.array(rows).reshape(-1, len(levels))

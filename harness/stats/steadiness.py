@@ -1,0 +1,69 @@
+"""Is the server steady? Queues that grow, silences, and whether two parts of a level differ."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.measure.records import Floats, Records
+from harness.stats.metrics import ttft
+from harness.stats.quantile import quantile
+from harness.stats.series import in_flight
+from harness.stats.window import Window
+
+
+def longest_silence(records: Records, resolution: float = 0.5) -> float:
+    """The longest time, in seconds, in which requests were in flight and nobody got a token, to within `resolution`."""
+    if len(records) == 0:
+        return 0.0
+    seen = np.concatenate([records.scheduled_at, records.token_at, records.finished_at])
+    seen = seen[np.isfinite(seen)]
+    edges = np.arange(seen.min(), seen.max() + 2 * resolution, resolution)
+    # A request that ends, however it does, is a sign of life too.
+    busy = np.histogram(
+        np.concatenate([records.token_at, records.finished_at[np.isfinite(records.finished_at)]]), edges
+    )[0]
+    waiting = np.minimum(in_flight(records, edges[:-1]), in_flight(records, edges[1:])) > 0
+    silent = np.concatenate([[False], waiting & (busy == 0), [False]]).astype(np.int8)
+    runs = np.flatnonzero(np.diff(silent) == -1) - np.flatnonzero(np.diff(silent) == 1)
+    return float(runs.max(initial=0)) * resolution
+
+
+def rank_sum(first: Floats, second: Floats) -> float:
+    """Wilcoxon's rank sum of `first`, in standard deviations from what equal distributions would give; ties by order.
+
+    F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics Bulletin 1 (1945) 80-83.
+    """
+    n, m = len(first), len(second)
+    pooled = np.concatenate([first, second])
+    ordered = np.sort(pooled)
+    middle = (np.searchsorted(ordered, first, "left") + np.searchsorted(ordered, first, "right") + 1) / 2
+    return float((middle.sum() - n * (n + m + 1) / 2) / math.sqrt(n * m * (n + m + 1) / 12))
+
+
+def enough_for(level: float) -> int:
+    """The fewest independent samples whose largest lies above the true quantile with 97.5 % confidence.
+
+    From level^n <= 0.025. The same reasoning as the early stopping of MLPerf LoadGen for a run without a violation.
+    """
+    return math.ceil(math.log(0.025) / math.log(level))
+
+
+def queue_growth(records: Records, window: Window) -> float:
+    """Requests by which those in flight grow over the window, by a straight line through 40 moments."""
+    moments: Floats = np.linspace(window.start, window.end, 40)
+    slope = np.polyfit(moments - moments[0], in_flight(records, moments), 1)[0]
+    return float(slope) * window.length
+
+
+def wait_growth(inside: Records, window: Window) -> float:
+    """Median TTFT of the window's last quarter over that of its first; infinite if the last got no answers."""
+    values = ttft(inside)
+    due = inside.scheduled_at[values.request]
+    quarter = window.length / 4
+    first = values.samples[due < window.start + quarter]
+    last = values.samples[due >= window.end - quarter]
+    if len(last) == 0 or len(first) == 0:
+        return math.inf
+    return quantile(last, 0.5) / max(quantile(first, 0.5), 1e-9)

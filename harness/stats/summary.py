@@ -1,0 +1,259 @@
+"""Summary: the one object that reports see, made from records, manifest and what the client said of itself."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harness.catalog.slo import Slo, slo_from_mapping
+from harness.measure.client import ClientFacts, Floor
+from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, Records, concatenate
+from harness.measure.run_folder import Level, Manifest
+from harness.stats.capacity import Capacity, find_capacity
+from harness.stats.evidence import Evidence, Reason
+from harness.stats.figure import Figure, figure
+from harness.stats.metrics import METRICS
+from harness.stats.section import ClientFigures, Counts, Section, Throughput
+from harness.stats.series import Curve, curve, timeline
+from harness.stats.slo import attain
+from harness.stats.validity import reasons, run_reasons, warnings
+from harness.stats.window import Window, steady_window
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run: who was measured and how (manifest), the levels that began, and all of them together."""
+
+    manifest: Manifest
+    total: Section
+    levels: tuple[Section, ...]
+    floor: Floor | None
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest.complete
+
+    @property
+    def valid(self) -> bool:
+        return self.total.valid
+
+    @cached_property
+    def capacity(self) -> Capacity:
+        return find_capacity(self.levels)
+
+    @property
+    def holds_on_lowest(self) -> bool | None:
+        """Whether the SLO holds on the level with the least load; None without an SLO or without levels."""
+        return self.levels[0].attainment.holds if self.levels else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document of summary.json."""
+        return {**self._section(self.total), "capacity": self.capacity.as_dict(), "levels": self._levels()}
+
+    def _levels(self) -> list[dict[str, Any]]:
+        return [{"level": each.level, **self._section(each), "ended_by": each.ended_by} for each in self.levels]
+
+    def _section(self, section: Section) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "run_id": self.manifest.run_id,
+            "emulated": self.manifest.emulated,
+            "complete": section.complete,
+            "model": self.manifest.model,
+            "engine": self.manifest.engine,
+            "workload": workload_name(self.manifest),
+            **section.as_dict(),
+        }
+
+
+def workload_name(manifest: Manifest) -> str:
+    return str(manifest.workload.get("name", "unnamed"))
+
+
+def summarise(records: Records, manifest: Manifest, facts: ClientFacts | None = None) -> Summary:
+    """What a run amounts to. The order of the records does not matter; levels without a record are left out."""
+    known = facts or ClientFacts()
+    ordered = records.sorted()
+    parts = [
+        _part(level, ordered)
+        for level in manifest.levels
+        if level.started_at is not None or np.any(ordered.level == level.level)
+    ]
+    slo = slo_from_mapping(dict(manifest.slo))
+    sections = tuple(_judged(part, manifest, slo, known) for part in parts)
+    alone = len(sections) == 1
+    total = sections[0] if alone else _measure(_together(parts), manifest, slo, known)
+    total = replace(
+        total,
+        level=None,
+        complete=manifest.complete,
+        reasons=run_reasons(manifest, sections),
+        warnings=_run_warnings(sections),
+    )
+    return Summary(manifest, total, sections, known.floor)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Records of one level, or of all."""
+
+    levels: tuple[Level, ...]
+    records: Records
+    inside: Records
+    windows: tuple[Window, ...]
+
+    @property
+    def window(self) -> tuple[float, float]:
+        return (self.windows[0].start, self.windows[-1].end) if self.windows else (0.0, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        return sum(window.length for window in self.windows)
+
+    def stamped(self, moments: np.ndarray) -> np.ndarray:
+        """Which moments lie in a window."""
+        return np.logical_or.reduce([window.holds(moments) for window in self.windows]) if self.windows else moments < 0
+
+
+def _part(level: Level, records: Records) -> _Part:
+    own = records.select(records.level == level.level)
+    window = steady_window(level, own)
+    return _Part((level,), own, own.select(window.holds(own.scheduled_at)), (window,))
+
+
+def _together(parts: Sequence[_Part]) -> _Part:
+    empty = Records.from_list([])
+    return _Part(
+        tuple(level for part in parts for level in part.levels),
+        concatenate([empty, *(part.records for part in parts)]),
+        concatenate([empty, *(part.inside for part in parts)]),
+        tuple(window for part in parts for window in part.windows),
+    )
+
+
+def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Section:
+    section = _measure(part, manifest, slo, facts)
+    evidence = Evidence(
+        manifest=manifest,
+        level=part.levels[0],
+        window=part.windows[0],
+        records=part.records,
+        inside=part.inside,
+        figures=section.figures,
+        attainment=section.attainment,
+        facts=facts,
+        samples=tuple(sample for sample in facts.samples if part.windows[0].start <= sample.at <= part.windows[0].end),
+    )
+    return replace(section, reasons=reasons(evidence), warnings=warnings(evidence))
+
+
+def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Section:
+    figures, curves = _figures(part.inside.select(part.inside.having(COMPLETED)))
+    return Section(
+        level=part.levels[0].level if len(part.levels) == 1 else None,
+        offered_rate=_same([_offered(level, part) for level in part.levels]),
+        users=_same([level.users for level in part.levels]),
+        duration=sum(window.end - window.began for window in part.windows),
+        window=part.window,
+        window_rule=part.windows[0].rule if len(part.windows) == 1 else "the levels' windows together",
+        seconds=part.seconds,
+        complete=manifest.complete or all(_finished(level) for level in part.levels),
+        ended_by=part.levels[0].ended_by if len(part.levels) == 1 else None,
+        requests=_count(part.records),
+        due=len(part.inside),
+        errors=dict(sorted(Counter(kind for kind in part.records.error_kind if kind).items())),
+        figures=figures,
+        curves=curves,
+        timeline=timeline(part.records, part.levels[0].level) if len(part.levels) == 1 else (),
+        throughput=_throughput(part),
+        attainment=attain(part.inside, slo),
+        glued_events=int(part.inside.glued_events.sum()),
+        events=int(part.inside.event_counts.sum()),
+        client=_client(part, manifest, facts),
+    )
+
+
+def _figures(completed: Records) -> tuple[dict[str, Figure], dict[str, Curve]]:
+    figures, curves = {}, {}
+    for metric in METRICS:
+        values = metric.of(completed)
+        if metric.name == "queue" and len(values.samples) == 0:
+            continue  # most servers do not tell
+        ordered = np.sort(values.samples)
+        figures[metric.name] = figure(metric, values, ordered)
+        curves[metric.name] = curve(ordered)
+    return figures, curves
+
+
+def _count(records: Records) -> Counts:
+    sent = ~np.isnan(records.sent_at)
+    return Counts(
+        sent=int(np.count_nonzero(sent)),
+        completed=int(np.count_nonzero(records.having(COMPLETED))),
+        failed=int(np.count_nonzero(records.having(FAILED))),
+        dropped=int(np.count_nonzero(records.having(DROPPED))),
+        in_flight_at_end=int(np.count_nonzero(records.having(IN_FLIGHT))),
+    )
+
+
+def _throughput(part: _Part) -> Throughput:
+    if part.seconds == 0:
+        return Throughput(math.nan, math.nan, math.nan)
+    records = part.records
+    done = records.having(COMPLETED) & part.stamped(records.finished_at)
+    answered = np.flatnonzero(records.event_counts > 0)
+    began = answered[part.stamped(records.token_at[records.offsets[:-1][answered]])]
+    return Throughput(
+        requests=float(np.count_nonzero(done)) / part.seconds,
+        input_tokens=float(np.maximum(records.input_tokens[began], 0).sum()) / part.seconds,
+        output_tokens=float(records.token_count[part.stamped(records.token_at)].sum()) / part.seconds,
+    )
+
+
+def _client(part: _Part, manifest: Manifest, facts: ClientFacts) -> ClientFigures:
+    end = max(
+        (level.ended_at or window.end for level, window in zip(part.levels, part.windows, strict=True)), default=0
+    )
+    begin = part.windows[0].began if part.windows else 0
+    samples = [sample for sample in facts.samples if begin <= sample.at <= end + 1]
+    sent = part.inside.select(~np.isnan(part.inside.sent_at))
+    lag = sent.sent_at - sent.scheduled_at
+    return ClientFigures(
+        processes=manifest.processes,
+        cpu_fraction_max=max((sample.cpu_fraction for sample in samples), default=None),
+        loop_lag_max=max((sample.loop_lag_max for sample in samples), default=None),
+        schedule_lag_p99=float(np.quantile(lag, 0.99)) if len(lag) else None,
+        floor=facts.floor,
+    )
+
+
+def _offered(level: Level, part: _Part) -> float | None:
+    """The rate asked for; of a trace, that of its requests in the window."""
+    if level.users is not None or level.rate is not None:
+        return level.rate
+    return len(part.inside) / part.seconds if part.seconds and len(part.levels) == 1 else None
+
+
+def _finished(level: Level) -> bool:
+    return level.ended_at is not None and level.ended_by != "interrupted"
+
+
+def _same(values: Sequence[Any]) -> Any:
+    return values[0] if len(set(values)) == 1 else None
+
+
+def _run_warnings(sections: Sequence[Section]) -> tuple[Reason, ...]:
+    """Each warning once, from the first level that it came up on."""
+    first: dict[str, Reason] = {}
+    for section in sections:
+        for reason in section.warnings:
+            first.setdefault(reason.rule, reason)
+    return tuple(first.values())

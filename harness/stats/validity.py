@@ -1,0 +1,404 @@
+"""May this run stand? RULES: each a function of the evidence of one level, each "no" with a reason and a next step.
+
+Any reason takes the level's verdict away. One that speaks of the server (errors, a queue that grows) does not spoil the
+lower levels of a sweep: to go beyond what the server holds is what a sweep is for. Warnings leave the verdict alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.measure.client import ClientSample
+from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Floats, Records
+from harness.measure.run_folder import Manifest
+from harness.stats.evidence import Evidence, Reason
+from harness.stats.metrics import arrived_tokens, ttft
+from harness.stats.quantile import quantile
+from harness.stats.section import Section
+from harness.stats.slo import QUANTILES
+from harness.stats.steadiness import enough_for, longest_silence, queue_growth, rank_sum, wait_growth
+from harness.units import format_count, format_duration, format_number, format_percent
+
+CPU_MOST = 0.9  # of a core: beyond, an event loop has no reserve left for a burst
+LOOP_LAG_MOST = 0.1  # seconds
+SAMPLES_BEYOND = 0.05  # share of a client's samples that may lie beyond a limit: one in twenty is a hiccup
+LATE_EVENTS_MOST = 0.01
+LAG_LEAST, LAG_SHARE = 0.010, 0.05  # schedule lag at p99: 10 ms, or this share of the median TTFT
+DROPPED_MOST, ERRORS_MOST, OPEN_MOST = 0.01, 0.01, 0.01
+RATE_OFF, RATE_SIGMAS = 0.05, 4.0
+GROWTH_MOST, GROWTH_LEAST = 0.10, 4.0  # of the requests due, and requests
+WAIT_GROWTH = 1.5
+WARMUP_RATIO, WARMUP_SIGMAS, WARMUP_LEAST = 1.25, 4.0, 8
+LENGTH_OFF, LENGTH_TOKENS = 0.10, 32.0
+STALL_MOST = 10.0  # seconds without a token to anyone while requests wait
+GLUED_MOST = 0.10
+UNCOUNTED_MOST = 0.05
+REQUESTS_LEAST = 10  # behind a metric of gaps: those of one request are alike
+
+
+Rule = Callable[[Evidence], Iterator[Reason]]
+
+
+def incomplete(evidence: Evidence) -> Iterator[Reason]:
+    """The run was killed or interrupted: what is missing may differ from what is there."""
+    if evidence.manifest.complete:
+        return
+    found = (
+        "the run was interrupted"
+        if evidence.manifest.interrupted
+        else "the run has no end: it was killed or still runs"
+    )
+    yield Reason("incomplete", found, "a run that was carried out to its end", "Run it again.")
+
+
+def nothing_measured(evidence: Evidence) -> Iterator[Reason]:
+    """No request completed in the window."""
+    if evidence.figures["e2e"].n == 0:
+        advice = "See the errors; lengthen --duration or shorten --warmup if requests only need longer than the window."
+        yield Reason("nothing_measured", "0 completed requests in the window", "at least 1", advice)
+
+
+def client_cpu(evidence: Evidence) -> Iterator[Reason]:
+    """A load process that has no CPU left reads and sends late."""
+    busy = [sample.cpu_fraction for sample in evidence.samples]
+    if _share_beyond(busy, CPU_MOST) > SAMPLES_BEYOND:
+        found = f"a load process used up to {format_percent(max(busy))} of a core"
+        advice = "Raise --processes, or move the client to a machine of its own."
+        yield Reason("client_cpu", found, f"{format_percent(CPU_MOST)} of a core", advice, "client")
+
+
+def client_loop_lag(evidence: Evidence) -> Iterator[Reason]:
+    """An event loop that is late cannot send at the planned moment."""
+    lags = [sample.loop_lag_max for sample in evidence.samples]
+    if _share_beyond(lags, LOOP_LAG_MOST) > SAMPLES_BEYOND:
+        found = f"the client's event loop was up to {format_duration(max(lags))} late"
+        advice = "Raise --processes, or stop what else uses this machine's cores."
+        yield Reason("client_loop_lag", found, format_duration(LOOP_LAG_MOST), advice, "client")
+
+
+def late_events(evidence: Evidence) -> Iterator[Reason]:
+    """Token events whose moment was noted too late blur TTFT and ITL."""
+    late, events = (sum(getattr(each, name) for each in evidence.samples) for name in ("late_events", "events"))
+    if events and late / events > LATE_EVENTS_MOST:
+        advice = "Raise --processes or lower the load: the client could not read as fast as the server wrote."
+        found = f"{format_percent(late / events)} of the token events were read late"
+        yield Reason("late_events", found, format_percent(LATE_EVENTS_MOST), advice, "client")
+
+
+def schedule_lag(evidence: Evidence) -> Iterator[Reason]:
+    """Requests that leave late were not the load that was asked for."""
+    if not evidence.open_loop or evidence.figures["schedule_lag"].n == 0:
+        return
+    lag = evidence.figures["schedule_lag"].quantiles["p99"]
+    wait = evidence.figures["ttft"].quantiles["p50"]
+    limit = max(LAG_LEAST, 0.0 if math.isnan(wait) else LAG_SHARE * wait)
+    if lag > limit:
+        advice = "Raise --processes, or lower the rate to what this client can send on time."
+        found = f"p99 of the schedule lag is {format_duration(lag)}"
+        yield Reason("schedule_lag", found, format_duration(limit), advice, "client")
+
+
+def lost_process(evidence: Evidence) -> Iterator[Reason]:
+    """A load process that died took its share of the load with it."""
+    if evidence.facts.lost_processes:
+        found = f"lost: {', '.join(evidence.facts.lost_processes)}"
+        advice = "See the client's log; run it again."
+        yield Reason("lost_process", found, "every load process lives to the end", advice, "client")
+
+
+def dropped(evidence: Evidence) -> Iterator[Reason]:
+    """Requests that were due and could not be sent."""
+    count = int(np.count_nonzero(evidence.inside.having(DROPPED)))
+    if count > DROPPED_MOST * len(evidence.inside):
+        found = f"{format_count(count)} of {format_count(len(evidence.inside))} requests due were dropped"
+        advice = "Raise the limit of open files (ulimit -n) or --processes, or lower the rate."
+        yield Reason("dropped", found, format_percent(DROPPED_MOST), advice, "client")
+
+
+def sent_rate(evidence: Evidence) -> Iterator[Reason]:
+    """The rate that was really sent against the one asked for, with room for the arrival process's own spread."""
+    rate, length = evidence.level.rate, evidence.window.length
+    if rate is None or length == 0:
+        return
+    sent = int(np.count_nonzero(~np.isnan(evidence.inside.sent_at)))
+    expected = rate * length
+    room = max(RATE_OFF * expected, RATE_SIGMAS * math.sqrt(expected / _regularity(evidence.level.arrival)), 2.0)
+    if abs(sent - expected) > room:
+        found = f"{format_number(sent / length)} requests per second sent"
+        limit = f"{format_number(rate)} asked, within {format_percent(room / expected)}"
+        advice = "See whether the level ended early or requests were dropped; then raise --processes or lower the rate."
+        yield Reason("sent_rate", found, limit, advice, "client")
+
+
+def oversaturated(evidence: Evidence) -> Iterator[Reason]:
+    """Beyond capacity an open loop's queue grows for as long as the load lasts: no figure is the server's own then."""
+    if evidence.level.ended_by == "oversaturated":
+        yield _oversaturated("the level was ended early because the queue kept growing")
+        return
+    if not evidence.open_loop or len(evidence.inside) < 20:
+        return
+    growth = queue_growth(evidence.records, evidence.window)
+    limit = max(GROWTH_LEAST, GROWTH_MOST * len(evidence.inside))
+    if growth > limit and wait_growth(evidence.inside, evidence.window) > WAIT_GROWTH:
+        share = format_percent(growth / len(evidence.inside))
+        yield _oversaturated(
+            f"requests in flight grew by {format_count(growth)}, {share} of those due, and TTFT with them"
+        )
+
+
+def stalled(evidence: Evidence) -> Iterator[Reason]:
+    """Requests wait and nobody gets a token."""
+    longest = longest_silence(evidence.records)
+    if evidence.level.ended_by == "stalled" or longest > STALL_MOST:
+        found = f"no token to anyone for {format_duration(longest)} while requests were waiting"
+        advice = "Look at the engine's log; TGI can stop for good with /health still answering 200. Restart it."
+        yield Reason("stalled", found, format_duration(STALL_MOST), advice, "server")
+
+
+def service_gone(evidence: Evidence) -> Iterator[Reason]:
+    """The service went away during the level."""
+    if evidence.level.ended_by == "service_gone":
+        advice = "Look at the engine's log for the cause, such as running out of memory."
+        yield Reason("service_gone", "the service went away", "it answers to the end", advice, "server")
+
+
+def errors(evidence: Evidence) -> Iterator[Reason]:
+    """Failures take load off the server and make the rest look faster."""
+    failed = evidence.inside.having(FAILED)
+    count, sent = int(np.count_nonzero(failed)), int(np.count_nonzero(~np.isnan(evidence.inside.sent_at)))
+    if count > ERRORS_MOST * sent:
+        kinds = sorted({str(kind) for kind in evidence.inside.error_kind[failed]})
+        found = f"{format_count(count)} of {format_count(sent)} requests failed ({', '.join(kinds)})"
+        advice = _ERROR_ADVICE.get(kinds[0] if len(kinds) == 1 else "", "See `errors` and the engine's log.")
+        yield Reason("errors", found, format_percent(ERRORS_MOST), advice, "server")
+
+
+def unfinished(evidence: Evidence) -> Iterator[Reason]:
+    """Requests without an outcome are the slow ones: to leave them out flatters the rest."""
+    count = int(np.count_nonzero(evidence.inside.having(IN_FLIGHT)))
+    if count > OPEN_MOST * len(evidence.inside):
+        found = f"{format_count(count)} of {format_count(len(evidence.inside))} requests had no outcome at the end"
+        advice = "Let the run wait for the last answers, or raise --timeout."
+        yield Reason("unfinished", found, format_percent(OPEN_MOST), advice)
+
+
+def too_few(evidence: Evidence) -> Iterator[Reason]:
+    """A quantile that an SLO bounds needs enough requests for its interval to have an upper end."""
+    for bound in evidence.attainment.slo.bounds:
+        if bound.statistic not in QUANTILES:
+            continue
+        needed, figure = enough_for(QUANTILES[bound.statistic]), evidence.figures[bound.metric]
+        if figure.n < needed:
+            longer = math.ceil(needed / figure.n) if figure.n else 10
+            yield Reason(
+                "too_few",
+                f"{format_count(figure.n)} samples for {bound.name}",
+                f"{format_count(needed)}, or the largest may well lie below the true {bound.statistic}",
+                f"Lengthen --duration {longer} times, or bound a lower quantile.",
+            )
+        elif figure.requests < REQUESTS_LEAST:
+            found = f"{bound.name} rests on {format_count(figure.requests)} requests"
+            yield Reason("too_few", found, format_count(REQUESTS_LEAST), "Lengthen --duration.")
+
+
+def warmup_over(evidence: Evidence) -> Iterator[Reason]:
+    """The first fifth of the window against the rest: as long as they differ clearly, the server is not steady yet."""
+    if evidence.level.arrival == "trace":
+        return  # its load changes by nature
+    for name, samples, moments in _per_request_latencies(evidence.inside):
+        early = moments < evidence.window.start + evidence.window.length / 5
+        first, rest = samples[early], samples[~early]
+        if min(len(first), len(rest)) < WARMUP_LEAST:
+            continue
+        ratio = quantile(first, 0.5) / max(quantile(rest, 0.5), 1e-9)
+        if max(ratio, 1 / max(ratio, 1e-9)) > WARMUP_RATIO and abs(rank_sum(first, rest)) > WARMUP_SIGMAS:
+            yield Reason(
+                "warmup",
+                f"median {name} of the window's first fifth is {format_number(ratio)} times that of the rest",
+                f"within a factor of {WARMUP_RATIO}",
+                "Lengthen --warmup, and --duration with it.",
+            )
+            return
+
+
+def lengths(evidence: Evidence) -> Iterator[Reason]:
+    """Prompts and answers of another length than asked are another workload."""
+    completed = evidence.inside.select(evidence.inside.having(COMPLETED))
+    for side, room, advice in (
+        ("output", 0.0, "TGI stops where the model does: use prompts that ask for long answers, and compare by TPOT."),
+        ("input", LENGTH_TOKENS, "See whether the service truncates, or adds a long chat template."),
+    ):
+        asked, got = getattr(completed, f"asked_{side}_tokens"), getattr(completed, f"{side}_tokens")
+        known = (asked != MISSING) & (got != MISSING)
+        if not known.any():
+            continue
+        wanted, found = float(asked[known].mean()), float(got[known].mean())
+        if abs(found - wanted) > max(LENGTH_OFF * wanted, room):
+            yield Reason(
+                "lengths",
+                f"{side} tokens were {format_number(found)} on average",
+                f"{format_number(wanted)} asked, within {format_percent(LENGTH_OFF)}",
+                advice,
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    incomplete,
+    nothing_measured,
+    client_cpu,
+    client_loop_lag,
+    late_events,
+    schedule_lag,
+    lost_process,
+    dropped,
+    sent_rate,
+    oversaturated,
+    stalled,
+    service_gone,
+    errors,
+    unfinished,
+    too_few,
+    warmup_over,
+    lengths,
+)
+
+
+def thin_tail(evidence: Evidence) -> Iterator[Reason]:
+    """A p99 of few requests is shown, but says little."""
+    needed, have = enough_for(0.99), evidence.figures["ttft"].n
+    if 0 < have < needed:
+        found, limit = f"{format_count(have)} requests", f"{format_count(needed)} for an interval with an upper end"
+        yield Reason("thin_tail", f"p99 of per-request metrics rests on {found}", limit, "Lengthen --duration.")
+
+
+def beyond_calibration(evidence: Evidence) -> Iterator[Reason]:
+    """The client's own error is only known up to the load that was calibrated."""
+    floor = evidence.facts.floor
+    streams = max((_streams_at_once(evidence.samples)), default=0)
+    if floor is None:
+        yield Reason("not_calibrated", "the client's own error on this machine is unknown", "a calibration",
+                     "Run `harness calibrate`.", "client")  # fmt: skip
+    elif streams > floor.streams:
+        found = f"{format_count(streams)} answers were read at once"
+        limit = f"calibrated up to {format_count(floor.streams)}"
+        yield Reason("beyond_calibration", found, limit, f"Run `harness calibrate --users {streams}`.", "client")
+
+
+def near_floor(evidence: Evidence) -> Iterator[Reason]:
+    """A figure of the size of the client's own error says nothing about the server."""
+    floor = evidence.facts.floor
+    for name, least in () if floor is None else (("ttft", floor.ttft), ("itl", floor.itl)):
+        found = evidence.figures[name].quantiles["p50"]
+        if found < 5 * least:
+            yield Reason(
+                "near_floor",
+                f"median {name} is {format_duration(found)}",
+                f"five times the client's own error of {format_duration(least)}",
+                "Read it as an upper bound.",
+                "client",
+            )
+
+
+def glued(evidence: Evidence) -> Iterator[Reason]:
+    """Events that arrive together make gaps of zero beside long ones."""
+    count, events = int(evidence.inside.glued_events.sum()), int(evidence.inside.event_counts.sum())
+    if events and count / events > GLUED_MOST:
+        found = f"{format_percent(count / events)} of the token events arrived together with an earlier one"
+        advice = "A proxy or the server's own buffering does this; low quantiles of ITL say little, TPOT holds."
+        yield Reason("glued_events", found, format_percent(GLUED_MOST), advice, "server")
+
+
+def uncounted(evidence: Evidence) -> Iterator[Reason]:
+    """Where the server's count differs from what arrived, TPOT is undefined."""
+    done = evidence.inside.select(evidence.inside.having(COMPLETED))
+    differs = (done.output_tokens != MISSING) & (done.output_tokens != arrived_tokens(done))
+    if len(done) and differs.mean() > UNCOUNTED_MOST:
+        found = f"{format_percent(float(differs.mean()))} of the answers hold other than the server's count of tokens"
+        yield Reason("uncounted", found, format_percent(UNCOUNTED_MOST), "TPOT covers only the rest.", "server")
+
+
+WARNINGS: tuple[Rule, ...] = (thin_tail, beyond_calibration, near_floor, glued, uncounted)
+
+
+def reasons(evidence: Evidence) -> tuple[Reason, ...]:
+    """Every reason why this level does not stand; none if it does."""
+    return tuple(reason for rule in RULES for reason in rule(evidence))
+
+
+def warnings(evidence: Evidence) -> tuple[Reason, ...]:
+    """What to know when reading the figures, though they stand."""
+    return tuple(reason for rule in WARNINGS for reason in rule(evidence))
+
+
+def run_reasons(manifest: Manifest, sections: Sequence[Section]) -> tuple[Reason, ...]:
+    """Why the run as a whole does not stand: the reasons of its levels, each with its level's number.
+
+    What speaks of the server on a level above one that stands is a finding, not a flaw.
+    """
+    if not sections:
+        return (Reason("nothing_measured", "no level began", "at least 1", "See the engine's log and run it again."),)
+    standing = min((section.load or 0.0 for section in sections if section.valid), default=math.inf)
+    kept = [
+        replace(reason, level=section.level if len(sections) > 1 else None)
+        for section in sections
+        for reason in section.reasons
+        if reason.rule not in _OF_THE_RUN and not (reason.about == "server" and (section.load or 0.0) > standing)
+    ]
+    whole = [reason for reason in sections[0].reasons if reason.rule in _OF_THE_RUN]
+    if not manifest.complete and len(sections) < len(manifest.levels):
+        whole[:1] = [replace(each, found=f"{each.found}; {_begun(manifest, sections)}") for each in whole[:1]]
+    return (*whole, *kept)
+
+
+def _begun(manifest: Manifest, sections: Sequence[Section]) -> str:
+    return f"{len(sections)} of {len(manifest.levels)} levels began"
+
+
+_OF_THE_RUN = ("incomplete", "lost_process")
+
+
+def _share_beyond(values: list[float], limit: float) -> float:
+    return sum(value > limit for value in values) / len(values) if values else 0.0
+
+
+def _streams_at_once(samples: tuple[ClientSample, ...]) -> list[int]:
+    """Streams over all processes, by whole seconds."""
+    totals: dict[int, dict[str, int]] = {}
+    for sample in samples:
+        totals.setdefault(round(sample.at), {})[sample.process] = sample.streams
+    return [sum(each.values()) for each in totals.values()]
+
+
+def _regularity(arrival: str | None) -> float:
+    """Shape of the gamma process that arrivals follow: 1 for Poisson; its counts vary by 1 / shape of Poisson's."""
+    if arrival and arrival.startswith("gamma:"):
+        return float(arrival.partition(":")[2])
+    return 1.0
+
+
+def _oversaturated(found: str) -> Reason:
+    limit = f"growth within {format_percent(GROWTH_MOST)} of the requests due"
+    advice = (
+        "The server is beyond its capacity at this rate: lower it, or find the capacity with several --rate levels."
+    )
+    return Reason("oversaturated", found, limit, advice, "server")
+
+
+def _per_request_latencies(records: Records) -> Iterator[tuple[str, Floats, Floats]]:
+    """Name, values and moments due of the latencies in which a warm-up shows."""
+    completed = records.select(records.having(COMPLETED))
+    first = ttft(completed)
+    yield "TTFT", first.samples, completed.scheduled_at[first.request]
+    yield "end-to-end latency", completed.finished_at - completed.scheduled_at, completed.scheduled_at
+
+
+_ERROR_ADVICE = {
+    "overloaded": "The server refused for load: lower it, or raise MAX_CONCURRENT_REQUESTS.",
+    "validation": "The server refused the requests: check --input-tokens and --output-tokens against its limits.",
+    "timeout": "Answers took longer than --timeout: raise it, or lower the load.",
+    "refused": "No connection: see whether the service runs, and its accept queue.",
+}
