@@ -1,0 +1,79 @@
+"""TGI's own routes: POST /generate_stream and POST /generate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.engines.base import Answer, Call
+from harness.engines.failures import error_kind, event_error_kind
+from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
+from harness.engines.stream import Heard, Kind, Memory, Stream, read, to_answer
+from harness.workload.request import Request
+
+
+class TgiApi:
+    """TGI's own routes. Every event of a stream carries one token; the last one also the answer's details."""
+
+    name = "tgi"
+    open_keys = frozenset((b"index", b"id", b"text", b"logprob"))
+
+    def __init__(self) -> None:
+        self._memory = Memory()
+
+    def encode(self, request: Request, request_id: str, model_name: str, *, stream: bool) -> Call:
+        """Greedy unless the request has a seed. model_name is not sent: one TGI serves one model."""
+        parameters: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "details": True}
+        if request.seed is not None:
+            parameters |= {"do_sample": True, "seed": request.seed}
+        body = encode_json({"inputs": request.prompt, "parameters": parameters})
+        path = "/generate_stream" if stream else "/generate"
+        return Call("POST", path, headers(request_id, stream=stream), body)
+
+    def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
+        body = b"".join(slices)
+        if not 200 <= http_status < 300:
+            return Answer(error_kind=error_kind(http_status, body))
+        if not stream:
+            return _whole(body, len(slices), complete)
+        return to_answer(read(body, self, complete=complete, memory=self._memory), slices, complete=complete)
+
+    def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
+        """One event: a token, an error, or something that TGI never sends."""
+        if "error" in payload or name == "error":
+            stream.error_kind = stream.error_kind or event_error_kind(payload)
+            return None
+        token = payload.get("token")
+        if not isinstance(token, dict):
+            stream.strange = True
+            return None
+        final = payload.get("generated_text") is not None
+        if final:
+            stream.final = True
+            details = as_mapping(payload.get("details"))
+            stream.finish_reason = as_text(details.get("finish_reason"))
+            stream.output_tokens = as_count(details.get("generated_tokens"))
+            stream.input_tokens = as_count(details.get("input_length"))
+        # The text of a special token, such as </s>, is not part of the answer.
+        shown = bool(token.get("text")) and not token.get("special")
+        return Heard(Kind.CONTENT if shown else Kind.TOKEN, plain=shown and not final)
+
+
+def _whole(body: bytes, slices: int, complete: bool) -> Answer:
+    """A /generate answer: all its tokens arrive at once, with the last slice."""
+    if not complete:
+        return Answer(error_kind="stream_broken")
+    payload = json_object(body)
+    if payload is None:
+        return Answer(error_kind="protocol" if body.strip() else "empty")
+    if "error" in payload:
+        return Answer(error_kind=event_error_kind(payload))
+    if not isinstance(payload.get("generated_text"), str):
+        return Answer(error_kind="protocol")
+    details = as_mapping(payload.get("details"))
+    return at_once(
+        slices,
+        tokens=as_count(details.get("generated_tokens")),
+        shown=bool(payload["generated_text"]),
+        finish_reason=as_text(details.get("finish_reason")),
+    )

@@ -1,0 +1,64 @@
+"""JSON bodies: written the same way for every API, and read without trusting that a field has its type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness.engines.base import Answer
+
+
+def encode_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def headers(request_id: str, *, stream: bool) -> dict[str, str]:
+    """The headers of every call; host, length and authorization belong to the connection."""
+    accept = "text/event-stream" if stream else "application/json"
+    return {"content-type": "application/json", "accept": accept, "x-request-id": request_id}
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The object that the bytes hold, None where they hold anything else."""
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def as_text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def at_once(
+    slices: int,
+    *,
+    tokens: int | None,
+    shown: bool,
+    input_tokens: int | None = None,
+    finish_reason: str | None = None,
+) -> Answer:
+    """An answer that is no stream: all of its tokens arrive in one event, with the last slice.
+
+    tokens: the server's count, None if it tells none. shown: whether there is any text.
+    """
+    if tokens == 0 or (tokens is None and not shown):
+        return Answer(input_tokens=input_tokens, output_tokens=tokens, finish_reason=finish_reason, error_kind="empty")
+    return Answer(
+        slice_of_event=[slices - 1],
+        token_count=[tokens or 1],
+        first_content=0 if shown else None,
+        input_tokens=input_tokens,
+        output_tokens=tokens,
+        finish_reason=finish_reason,
+    )
