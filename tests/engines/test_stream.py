@@ -1,0 +1,149 @@
+"""The fast reading of token streams against the slow one, over streams cut, glued and spoilt in every way."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.engines import APIS
+from harness.engines.stream import Dialect, Memory, read, to_answer
+
+texts = st.text(max_size=12)
+small_numbers = st.integers(0, 10**9) | st.floats(-50, 0)
+
+
+def tgi_token(index: int, text: str, *, special: bool = False, logprob: float = -0.5) -> dict[str, Any]:
+    token = {"id": index + 7, "text": text, "logprob": logprob, "special": special}
+    return {"index": index, "token": token, "generated_text": None, "details": None}
+
+
+def tgi_final(index: int, text: str, answer: str) -> dict[str, Any]:
+    details = {"finish_reason": "length", "generated_tokens": index, "seed": None, "input_length": 3}
+    return {**tgi_token(index, text), "generated_text": answer, "details": details}
+
+
+def chat_chunk(content: Any, *, reason: str | None = None, usage: Any = None, created: int = 1) -> dict[str, Any]:
+    delta = {"role": "assistant", "content": content}
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    return {"object": "chat.completion.chunk", "id": "", "created": created, "choices": [choice], "usage": usage}
+
+
+def completion_chunk(text: Any, *, reason: str = "") -> dict[str, Any]:
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+    return {"id": "", "object": "text_completion", "created": 5, "choices": [choice], "model": "m"}
+
+
+payloads = st.one_of(
+    st.builds(tgi_token, st.integers(0, 300), texts, special=st.booleans(), logprob=small_numbers),
+    st.builds(tgi_final, st.integers(0, 300), texts, texts),
+    st.builds(
+        chat_chunk,
+        texts | st.none(),
+        reason=st.sampled_from([None, "stop", "length", ""]),
+        usage=st.none() | st.fixed_dictionaries({"completion_tokens": st.integers(0, 9)}),
+        created=st.integers(1, 3),
+    ),
+    st.builds(completion_chunk, texts, reason=st.sampled_from(["", "length"])),
+    st.just({"error": "Model is overloaded", "error_type": "overloaded"}),
+    st.just({"error": {"message": "Request failed during generation: x", "http_status_code": 422}}),
+    st.just({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}),
+)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> bytes:
+    """One event in one of the ways in which servers write it, or something that is none."""
+    end = draw(st.sampled_from(["\n\n", "\n\n", "\n\n", "\r\n\r\n", "\r\r", "\n\n\n"]))
+    odd = draw(
+        st.sampled_from(["", "", "", "", ": \n\n", ":\n\n", "id: 4\n", "data: [DONE]\n\n", "data:\n\n", "x\n\n"])
+    )
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    text = json.dumps(draw(payloads), separators=separators, ensure_ascii=draw(st.booleans()))
+    space = draw(st.sampled_from(["", " "]))
+    return (odd + f"data:{space}{text}" + end).encode()
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """A stream that repeats some events, so that forms are met again, with a few bytes changed or cut off."""
+    body = b"".join(draw(st.lists(events(), max_size=4)) * draw(st.integers(1, 3)))
+    if body and draw(st.booleans()):
+        at = draw(st.integers(0, len(body) - 1))
+        body = body[:at] + draw(st.binary(max_size=2)) + body[at + draw(st.integers(0, 2)) :]
+    return body[: draw(st.integers(0, len(body)))] if draw(st.booleans()) else body
+
+
+dialects = st.sampled_from(sorted(APIS))
+
+
+@given(bodies(), dialects, st.booleans(), bodies())
+def test_the_fast_way_reads_what_the_slow_way_reads(body: bytes, name: str, complete: bool, earlier: bytes) -> None:
+    """Whatever the bytes, and whatever stream was read before, matching forms changes nothing."""
+    dialect: Dialect = APIS[name]  # type: ignore[assignment]
+    memory = Memory()
+    read(earlier, dialect, complete=True, memory=memory)
+    fast = read(body, dialect, complete=complete, memory=memory)
+    assert fast == read(body, dialect, complete=complete, fast=False)
+
+
+def cut(body: bytes, places: list[int]) -> list[bytes]:
+    marks = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
+    return [body[start:end] for start, end in pairwise(marks)]
+
+
+@given(bodies(), dialects, st.booleans(), st.lists(st.integers(0, 10**6), max_size=8))
+def test_slicing_changes_only_where_events_arrived(body: bytes, name: str, complete: bool, places: list[int]) -> None:
+    """The same bytes in other slices say the same, and each event lies in the slice that holds its last byte."""
+    api = APIS[name]
+    whole = api.decode(200, [body], stream=True, complete=complete)
+    slices = cut(body, places)
+    parts = api.decode(200, slices, stream=True, complete=complete)
+    assert whole.token_count == parts.token_count
+    assert (whole.first_content, whole.finish_reason) == (parts.first_content, parts.finish_reason)
+    assert (whole.error_kind, whole.output_tokens) == (parts.error_kind, parts.output_tokens)
+    by_byte = api.decode(200, [body[i : i + 1] for i in range(len(body))], stream=True, complete=complete)
+    ends = [index + 1 for index in by_byte.slice_of_event]
+    starts = [sum(map(len, slices[:index])) for index in range(len(slices))]
+    for end, index in zip(ends, parts.slice_of_event, strict=True):
+        assert starts[index] < end <= starts[index] + len(slices[index])
+    assert parts.glued_events == len(parts.slice_of_event) - len(set(parts.slice_of_event))
+
+
+def test_a_run_of_like_events_is_not_read_one_by_one() -> None:
+    """Of two hundred events of one form, all but the first and the last are matched by one call."""
+    heard = 0
+
+    class Counting(type(APIS["tgi"])):  # type: ignore[misc]
+        def hear(self, *arguments: Any) -> Any:
+            nonlocal heard
+            heard += 1
+            return super().hear(*arguments)
+
+    payload = [tgi_token(index, f" w{index}") for index in range(1, 200)] + [tgi_final(200, " end", "all")]
+    body = b"".join(b"data:" + json.dumps(each).encode() + b"\n\n" for each in payload)
+    stream = read(body, Counting(), complete=True)
+    assert len(stream.ends) == 200
+    assert heard == 2
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+def test_event_ends_are_offsets_behind_the_blank_line(blank: bytes) -> None:
+    """Each event ends where its blank line ends, in the fast way too."""
+    each = [b"data: " + json.dumps(tgi_token(index, "é")).encode() + blank for index in range(1, 8)]
+    stream = read(b"".join(each), APIS["tgi"], complete=False)  # type: ignore[arg-type]
+    assert stream.ends == [sum(map(len, each[: index + 1])) for index in range(7)]
+    assert to_answer(stream, each, complete=False).slice_of_event == list(range(7))
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"\t", b"\\x", b'"', b"\\u12g4", b"\\"])
+def test_a_like_event_that_is_no_json_is_noticed(text: bytes) -> None:
+    """The form admits neither bad UTF-8 nor control characters nor escapes that JSON does not know."""
+    good = b"data:" + json.dumps(tgi_token(1, "MARK")).encode() + b"\n\n"
+    answer = APIS["tgi"].decode(200, [good, good, good.replace(b"MARK", text)], stream=True, complete=True)
+    assert answer.error_kind == "protocol"
+    assert answer.token_count == [1, 1]
