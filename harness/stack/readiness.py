@@ -265,8 +265,20 @@ def ask_once(endpoint: Endpoint, timeout: float = _ANSWER_TIMEOUT) -> str | None
     except refusals.ValidationError:
         return None  # it took the request apart and held it against its limits: it is alive
     except (requests.RequestException, ValidationError, KeyError, ValueError, *_REFUSALS) as error:
-        return f"{type(error).__name__}: {error}"
+        # The client posts to `/` and is strict about the answer's form; an engine may serve the named routes alone.
+        return None if _generates(endpoint, timeout) else f"{type(error).__name__}: {error}"
     return None
+
+
+def _generates(endpoint: Endpoint, timeout: float) -> bool:
+    """Whether /generate or /generate_stream gives a token."""
+    body = json.dumps({"inputs": "Hi", "parameters": {"max_new_tokens": 1}}).encode()
+    headers = {**_headers(endpoint), "Content-Type": "application/json"}
+    return any(
+        any(word in answer for word in (b'"generated_text"', b'"token"'))
+        for route in ("/generate", "/generate_stream")
+        if (answer := _get(endpoint, route, timeout, body, headers)) is not None
+    )
 
 
 _REFUSALS = (
@@ -320,8 +332,11 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     return {} if endpoint.api_key is None else {"Authorization": f"Bearer {endpoint.api_key.reveal()}"}
 
 
-def _get(endpoint: Endpoint, path: str, timeout: float) -> bytes | None:
-    request = urllib.request.Request(endpoint.url + path, headers=_headers(endpoint))
+def _get(
+    endpoint: Endpoint, path: str, timeout: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> bytes | None:
+    """The body of a 200 answer to a GET, or to a POST of `body`; None for any other end."""
+    request = urllib.request.Request(endpoint.url + path, data=body, headers=dict(headers or _headers(endpoint)))
     try:
         with _OPENER.open(request, timeout=timeout) as response:
             return bytes(response.read()) if response.status == 200 else None
