@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.catalog.models import Limits, Model
 from harness.engines.base import EngineInfo, EngineLimits
@@ -263,3 +263,97 @@ def read_info(document: Mapping[str, object]) -> EngineInfo:
 def is_info(document: object) -> bool:
     """Whether this is TGI's own /info."""
     return isinstance(document, Mapping) and "model_id" in document and "max_total_tokens" in document
+
+
+# ---- images
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kind of TGI's image, and what a container of it needs. since: the first release that was published.
+
+    accelerator: `nvidia` is reserved by device id; `devices` are handed in as files; `none` needs nothing.
+    cache: `home` keeps models in /data/hub (HF_HOME=/data), `hub` in /data itself (HUGGINGFACE_HUB_CACHE=/data), so
+    the two must not share a volume. writable: places that the engine writes to beside the cache. read_only: whether
+    the rest of the image may be kept read-only.
+    """
+
+    suffix: str
+    since: Version
+    accelerator: str = "none"
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    security: tuple[str, ...] = ()
+    runtime: str | None = None
+    privileged: bool = False
+    host_ipc: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cache: str = "home"
+    read_only: bool = False
+
+
+# Tags from .github/workflows/build.yaml of the release tags; devices from docs/source/installation_*.md and
+# docs/source/backends.
+VARIANTS: Mapping[str, Variant] = {
+    "cuda": Variant("", _EVER, "nvidia", read_only=True),
+    "rocm": Variant(
+        "-rocm",
+        (2, 1, 0),
+        "devices",
+        devices=("/dev/kfd", "/dev/dri"),
+        groups=("video",),
+        capabilities=("SYS_PTRACE",),
+        security=("seccomp=unconfined",),
+        host_ipc=True,
+    ),
+    "intel-xpu": Variant("-intel-xpu", (2, 3, 0), "devices", devices=("/dev/dri",), privileged=True, host_ipc=True),
+    "intel-cpu": Variant("-intel-cpu", (2, 3, 0), "none", host_ipc=True, cache="hub"),
+    "gaudi": Variant(
+        "-gaudi",
+        (3, 2, 3),
+        "devices",
+        runtime="habana",
+        capabilities=("SYS_NICE",),
+        host_ipc=True,
+        environment={"HABANA_VISIBLE_DEVICES": "all"},
+    ),
+}
+IMAGE = "ghcr.io/huggingface/text-generation-inference"
+
+
+def variant_named(name: str, version: Version, where: str) -> Variant:
+    """Raises UsageError for a kind of image that is unknown, or that this release does not have."""
+    variant = VARIANTS.get(name)
+    if variant is None:
+        raise UsageError(f"unknown image variant {name!r}", where=where, advice=f"Known: {', '.join(VARIANTS)}.")
+    if version < variant.since:
+        raise UsageError(
+            f"TGI {version_text(version)} has no image {variant.suffix}: it came with {version_text(variant.since)}",
+            where=where,
+            advice="Take a newer engine version.",
+        )
+    return variant
+
+
+def image_name(version: str, variant: Variant) -> str:
+    """`ghcr.io/huggingface/text-generation-inference:3.3.7-rocm`."""
+    return f"{IMAGE}:{version.removeprefix('v')}{variant.suffix}"
+
+
+def cache_layout(version: Version, variant: Variant) -> str:
+    """`home` or `hub` as in Variant; CUDA images before 2.3 keep models as `hub` does."""
+    return "hub" if version < (2, 3, 0) else variant.cache
+
+
+def token_places(version: Version, variant: Variant) -> tuple[str, ...]:
+    """Where the engine looks for a Hub token that is not in its environment.
+
+    Python's huggingface_hub reads $HF_HOME/token, by default ~/.cache/huggingface/token. The Rust crate hf-hub reads
+    the same from TGI 3.3 on (`ApiBuilder::from_env`), and before that only the place under the home directory
+    (`ApiBuilder::new`).
+    """
+    home = "/root/.cache/huggingface/token"
+    if cache_layout(version, variant) == "hub":
+        return (home,)
+    return ("/data/token",) if version >= (3, 3, 0) else ("/data/token", home)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.stack import state
 from harness.stack.process import ProcessService
 from harness.stack.service import Service
 
-LocalService = ProcessService
+if TYPE_CHECKING:
+    from harness.stack.docker import ComposeService
 
 
-def service_of(record: state.Remembered) -> LocalService:
+def service_of(record: state.Remembered) -> ProcessService | ComposeService:
     """The handle of a remembered service."""
+    if record.runtime in ("compose", "swarm"):
+        from harness.stack.docker import ComposeService  # the SDK takes a moment to load, and may not be needed
+
+        return ComposeService(record)
     return ProcessService.found_again(record)
 
 
-def service_named(name: str) -> LocalService | None:
+def service_named(name: str) -> ProcessService | ComposeService | None:
     """What `up` left running under this name; None when there is none, or it has ended."""
     record = state.recall(name)
     if record is None or record.name != name or record.attached is not None:

@@ -31,7 +31,8 @@ class Remembered:
     1970), by which a reused process number is told apart; None for containers. marker: the value of HARNESS_SERVICE
     in the environment of all its processes, or the Compose project. digest: hash of what was asked for, to notice a
     changed entry. attached: process number of the harness that will stop it itself, None once it was left to run.
-    environment: the engine's options, no secrets.
+    environment: the engine's options, no secrets. service: its name in the Compose project. limits: what was in force
+    when it became ready, because the log that says so may be gone later.
     """
 
     name: str
@@ -51,6 +52,8 @@ class Remembered:
     environment: dict[str, str] = field(default_factory=dict)
     image: str | None = None
     log: str | None = None
+    service: str = ""
+    limits: dict[str, int] = field(default_factory=dict)
     started_at: str = ""
     schema: int = SCHEMA
 

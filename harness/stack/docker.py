@@ -1,0 +1,580 @@
+"""Containers: Compose's command line for up and down, the Docker SDK for looking.
+
+Everything of ours carries labels (`harness.project`, `harness.model`), by which it is found again without any file of
+ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import docker.models.containers
+import requests
+import yaml
+from docker.utils import parse_repository_tag
+
+from harness.engines.base import Endpoint
+from harness.errors import HarnessError, Interrupted, MissingError, UsageError
+from harness.stack import state as memory
+from harness.stack.lines import plain_line
+from harness.stack.plan import ServicePlan, StackPlan
+from harness.stack.process import require_free_port, without_secrets
+from harness.stack.render import LABEL, to_compose, to_yaml
+from harness.stack.service import ServiceFacts, State
+from harness.units import format_bytes
+
+_KEPT_LINES = 50_000
+_GONE = (docker.errors.NotFound, docker.errors.NullResource)
+_SDK_ERRORS = (docker.errors.DockerException, requests.RequestException)
+
+INSTALL_DOCKER = "Install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)"
+START_DOCKER = "Start it (`systemctl start docker`, or Docker Desktop), and see that you may use it (group `docker`)"
+INSTALL_GPU_RUNTIME = (
+    "Install the NVIDIA Container Toolkit (`apt-get install -y nvidia-container-toolkit && nvidia-ctk runtime configure"
+    " --runtime=docker && systemctl restart docker`), or add --emulate to run the emulator in the same stack."
+)
+
+
+# ---- the engine
+
+
+@cache
+def engine() -> docker.DockerClient:
+    """The Docker Engine that the `docker` command talks to. Raises MissingError when there is none, or it does"
+    " not run."""
+    if shutil.which("docker") is None:
+        raise MissingError("no `docker` command", advice=f"{INSTALL_DOCKER}, or use --runtime embedded.")
+    try:
+        client = docker.DockerClient(base_url=_host(), version="auto", timeout=120, use_ssh_client=True)
+        client.ping()
+    except _SDK_ERRORS as error:
+        raise MissingError(
+            f"the Docker Engine does not answer ({_short(error)})", advice=f"{START_DOCKER}, or use --runtime embedded."
+        ) from error
+    return client
+
+
+def _host() -> str | None:
+    """The address of the context in use; the SDK itself knows only DOCKER_HOST."""
+    if os.environ.get("DOCKER_HOST"):
+        return os.environ["DOCKER_HOST"]
+    answer = _docker(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def _short(error: Exception) -> str:
+    text = str(error)
+    for known in ("Permission denied", "Connection refused", "No such file or directory", "timed out"):
+        if known.lower() in text.lower():
+            return known.lower()
+    return text.splitlines()[0][:120] if text else type(error).__name__
+
+
+def compose_version() -> str | None:
+    """`2.26.1`; None without Compose v2."""
+    answer = _docker(["compose", "version", "--short"])
+    version = answer.stdout.strip().removeprefix("v")
+    return version if answer.returncode == 0 and version[:1].isdigit() and not version.startswith("1.") else None
+
+
+def require_compose() -> None:
+    """Raises MissingError without a running engine and Compose v2."""
+    engine()
+    if compose_version() is None:
+        raise MissingError(
+            "Docker has no Compose v2 (`docker compose version` fails)",
+            advice="Install it: `apt-get install -y docker-compose-plugin`.",
+        )
+
+
+def has_gpu_runtime() -> bool:
+    """Whether this engine can hand an NVIDIA GPU to a container, as far as can be seen without starting one."""
+    information = engine().info()
+    if "nvidia" in information.get("Runtimes", {}) or information.get("DiscoveredDevices"):
+        return True
+    if any("nvidia" in str(device) for device in information.get("DiscoveredDevices") or ()):
+        return True
+    return shutil.which("nvidia-container-runtime-hook") is not None
+
+
+def require_gpu_runtime() -> None:
+    """Raises MissingError; asked before gigabytes are pulled."""
+    if not has_gpu_runtime():
+        raise MissingError("Docker has no NVIDIA runtime", advice=INSTALL_GPU_RUNTIME)
+
+
+def _docker(arguments: Sequence[str], timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            start_new_session=True,  # Ctrl-C must not cut a `down` in half
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MissingError("no `docker` command", advice=f"{INSTALL_DOCKER}.") from error
+    except subprocess.TimeoutExpired as error:
+        raise MissingError(f"`docker {arguments[0]}` does not answer", advice=f"{START_DOCKER}.") from error
+
+
+# ---- images
+
+
+def pull(image: str, say: Callable[[str], None], cancelled: threading.Event) -> None:
+    """Fetch an image unless it is there, with the bytes told. Raises UsageError (no such image) or MissingError."""
+    client = engine()
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.images.get(image)
+        return
+    repository, tag = parse_repository_tag(image)
+    layers: dict[str, tuple[int, int]] = {}
+    try:
+        for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+            if cancelled.is_set():
+                raise Interrupted()
+            if "error" in event:
+                raise _cannot_pull(image, str(event["error"]))
+            say(_pulled(event, layers))
+    except _SDK_ERRORS as error:
+        raise _cannot_pull(image, str(getattr(error, "explanation", None) or error)) from error
+
+
+def _pulled(event: Mapping[str, Any], layers: dict[str, tuple[int, int]]) -> str:
+    detail = event.get("progressDetail") or {}
+    if event.get("status") == "Downloading" and detail.get("total"):
+        layers[event["id"]] = (int(detail.get("current", 0)), int(detail["total"]))
+    elif event.get("status") in ("Download complete", "Pull complete") and event.get("id") in layers:
+        layers[event["id"]] = (layers[event["id"]][1],) * 2
+    done, total = (sum(part) for part in zip(*layers.values(), strict=True)) if layers else (0, 0)
+    return f"pulling the image: {format_bytes(done)} of {format_bytes(total)}" if total else "pulling the image"
+
+
+def _cannot_pull(image: str, reason: str) -> HarnessError:
+    text = reason.strip().splitlines()[0][:200] if reason.strip() else "no reason given"
+    if any(word in reason for word in ("manifest unknown", "not found", "repository does not exist")):
+        return UsageError(f"no image {image} ({text})", advice="Check the entry's `engine`.")
+    if "no space left" in reason.lower():
+        return MissingError(
+            f"no disk space for the image {image}", advice="Free some: `docker system df` shows what is used."
+        )
+    return MissingError(f"cannot pull {image}: {text}", advice="Check the network, or `docker pull` it by hand.")
+
+
+def image_exists(image: str) -> bool:
+    try:
+        engine().images.get(image)
+    except docker.errors.ImageNotFound:
+        return False
+    except _SDK_ERRORS as error:
+        raise _lost(error) from error
+    return True
+
+
+def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Build an image from a tar archive. Raises MissingError with the builder's last line."""
+    last = ""
+    try:
+        events = engine().api.build(
+            fileobj=io.BytesIO(context),
+            custom_context=True,
+            dockerfile=dockerfile,
+            tag=tag,
+            labels=dict(labels),
+            network_mode="host",  # where the host reaches a package index, the build does too
+            rm=True,
+            forcerm=True,
+            decode=True,
+        )
+        for event in events:
+            if "error" in event:
+                raise MissingError(
+                    f"cannot build {tag}: {event['error'].strip()} {last}".strip(),
+                    advice="Check the network of Docker builds.",
+                )
+            last = str(event.get("stream") or "").strip() or last
+    except _SDK_ERRORS as error:
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> MissingError:
+    return MissingError(f"the Docker Engine does not answer any more ({_short(error)})", advice=f"{START_DOCKER}.")
+
+
+# ---- a stack
+
+
+class Stack:
+    """One Compose project: its file under the state folder, and the commands on it."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self.folder = memory.subfolder("stacks") / project
+        self.file = self.folder / "compose.yaml"
+
+    def write(self, plan: StackPlan) -> None:
+        """The file with these services; others that are in it already stay."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        new = yaml.safe_load(to_compose(plan))
+        old = self.read()
+        for section in ("services", "volumes", "secrets"):
+            if merged := {**old.get(section, {}), **new.get(section, {})}:
+                new[section] = merged
+        self._save(new)
+
+    def read(self) -> dict[str, Any]:
+        try:
+            document = yaml.safe_load(self.file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def text_of(self, service: str) -> str:
+        """The stack as it would be with this service alone."""
+        document = self.read()
+        services = {name: each for name, each in document.get("services", {}).items() if name == service}
+        return to_yaml({**document, "services": services})
+
+    def _save(self, document: dict[str, Any]) -> None:
+        scratch = self.file.with_suffix(".tmp")
+        scratch.write_text(to_yaml(document), encoding="utf-8")
+        scratch.chmod(0o600)
+        scratch.replace(self.file)
+
+    def compose(self, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+        return _docker(
+            ["compose", "-p", self.project, "-f", str(self.file), "--progress", "plain", *arguments], timeout
+        )
+
+    def containers(self, service: str | None = None) -> list[docker.models.containers.Container]:
+        """Ours, running or not."""
+        wanted = [f"{LABEL}project={self.project}"]
+        if service is not None:
+            wanted.append(f"com.docker.compose.service={service}")
+        try:
+            found: list[docker.models.containers.Container] = engine().containers.list(
+                all=True, filters={"label": wanted}, ignore_removed=True
+            )
+        except _SDK_ERRORS as error:
+            raise _lost(error) from error
+        return found
+
+    def remove(self, service: str, grace: float) -> None:
+        """Stop and remove one service; the network and the file too when it was the last."""
+        if self.file.is_file():
+            self.compose("stop", "--timeout", str(max(1, round(grace))), service)
+            self.compose("rm", "--force", "--stop", service)
+        for container in self.containers(service):  # also what Compose no longer knows
+            with contextlib.suppress(*_GONE):
+                container.remove(force=True)
+        document = self.read()
+        document.get("services", {}).pop(service, None)
+        if document.get("services"):
+            self._save(document)
+            return
+        self.remove_rest()
+
+    def remove_rest(self) -> None:
+        """What is left of the project; the volume with the models stays."""
+        if self.file.is_file():
+            self.compose("down", "--remove-orphans", "--timeout", "1")
+        try:
+            for container in self.containers():
+                container.remove(force=True)
+            label = f"com.docker.compose.project={self.project}"
+            for network in engine().networks.list(filters={"label": label}):
+                network.remove()
+        except _GONE:
+            pass
+        except _SDK_ERRORS as error:
+            raise _lost(error) from error
+        self.file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+class BringUp:
+    """Images, then `docker compose up` for some services of one stack, in a thread, so that the wait can be"
+    " watched and left."""
+
+    def __init__(self, stack: Stack, plan: StackPlan, prepare: Callable[[Callable[[str], None]], None] | None) -> None:
+        self.stack, self.plan = stack, plan
+        self.word = "starting"
+        self.error: HarnessError | None = None
+        self.complaints: list[str] = []
+        self._prepare = prepare
+        self._cancelled = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"up {stack.project}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        return self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Ends as soon as the step under way lets it."""
+        self._cancelled.set()
+        if self._thread.ident is not None:
+            self._thread.join(60)
+
+    def _run(self) -> None:
+        try:
+            if self._prepare is not None:
+                self._prepare(self._say)
+            for image in dict.fromkeys(service.image for service in self.plan.services):
+                pull(image, self._say, self._cancelled)
+            if not self._cancelled.is_set():
+                self._say("creating the container")
+                self._up()
+        except HarnessError as error:
+            self.error = error
+
+    def _say(self, word: str) -> None:
+        self.word = word
+
+    def _up(self) -> None:
+        names = [service.name for service in self.plan.services]
+        answer = self.stack.compose("up", "--detach", "--no-build", "--no-deps", *names)
+        if answer.returncode != 0:
+            self.complaints = [line for line in (answer.stderr + answer.stdout).splitlines() if line.strip()]
+
+
+class ComposeService:
+    """Service of one container. `keep()` leaves it to run when the harness ends."""
+
+    def __init__(self, record: memory.Remembered, bring_up: BringUp | None = None) -> None:
+        self.name = record.name
+        self.endpoint = Endpoint(record.url)
+        self.stack = Stack(record.marker)
+        self._record = record
+        self._bring_up = bring_up
+        self._container: docker.models.containers.Container | None = None
+        self._follower: _Follower | None = None
+        self._told: deque[str] = deque()
+        self._stack_text = ""
+        self._started = bring_up is None
+
+    @property
+    def digest(self) -> str:
+        """Equal for services that were asked for in the same way."""
+        return self._record.digest
+
+    @property
+    def record(self) -> memory.Remembered | None:
+        return self._record
+
+    def start(self) -> None:
+        """Raises MissingError when Docker, the GPU runtime or the port is not there. The image is fetched in"
+        " the background."""
+        assert self._bring_up is not None
+        plan = next(each for each in self._bring_up.plan.services if each.name == self._record.service)
+        require_compose()
+        if plan.devices:
+            require_gpu_runtime()
+        if self._bring_up.busy or self._bring_up.word != "starting":  # another service of the same stack began it
+            return
+        for each in self._bring_up.plan.services:
+            require_free_port(each.host_port)
+        self.stack.write(self._bring_up.plan)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._record = replace(self._record, started_at=now, attached=os.getpid())
+        self._started = True
+        memory.remember(replace(self._record, name=self._record_name()))
+        self._bring_up.start()
+
+    def keep(self, limits: Mapping[str, int] | None = None) -> None:
+        """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""
+        memory.forget(self._record_name())
+        self._record = replace(self._record, attached=None, limits=dict(limits or {}))
+        memory.remember(self._record)
+
+    def state(self) -> State:
+        if self._bring_up is not None:
+            if self._bring_up.error is not None:
+                raise self._bring_up.error
+            if self._bring_up.busy:
+                return State(True, detail=self._bring_up.word)
+            if self._bring_up.complaints:
+                self._told.extend(self._bring_up.complaints)
+                self._bring_up.complaints = []
+                return State(False, detail="Docker did not start it")
+        container = self._look()
+        return State(False, detail="no container") if container is None else self._state_of(container)
+
+    def _look(self) -> docker.models.containers.Container | None:
+        try:
+            if self._container is None:
+                found = self.stack.containers(self._record.service)
+                self._container = found[0] if found else None
+            else:
+                self._container.reload()
+        except _GONE:
+            self._container = None
+        except _SDK_ERRORS as error:
+            raise _lost(error) from error
+        return self._container
+
+    def _state_of(self, container: docker.models.containers.Container) -> State:
+        details: dict[str, Any] = container.attrs["State"]
+        self._follow(container)
+        if details.get("Running") or details.get("Status") == "restarting":
+            return State(True)
+        if self._follower is not None:
+            self._follower.finish()
+        if details.get("Error"):
+            self._told.append(str(details["Error"]))
+        code = details.get("ExitCode")
+        return State(False, code, f"ended with exit code {code}", memory_limit_hit=bool(details.get("OOMKilled")))
+
+    def _follow(self, container: docker.models.containers.Container) -> None:
+        if self._follower is None or self._follower.id != container.id:
+            self._follower = _Follower(container)
+
+    def log_lines(self) -> Iterator[str]:
+        if self._follower is None and self._bring_up is None and (container := self._look()) is not None:
+            yield from _whole_log(container)
+            self._follower = _Follower(container, since=datetime.now(timezone.utc))
+        if self._follower is not None:
+            yield from self._follower.take()
+        while self._told:
+            yield plain_line(self._told.popleft())
+
+    def all_log_lines(self) -> Iterator[str]:
+        """The whole log from its beginning, as far as Docker keeps it."""
+        container = self._look()
+        return iter(()) if container is None else _whole_log(container)
+
+    def stop(self, grace: float = 100.0) -> None:
+        """Stop and remove the container; the network too when it was the last of its stack."""
+        if not self._started:
+            return
+        if self._bring_up is not None:
+            self._bring_up.cancel()
+        self._stack_text = self.facts().stack
+        self.stack.remove(self._record.service, grace)
+        memory.forget(self._record_name())
+
+    def facts(self) -> ServiceFacts:
+        return ServiceFacts(
+            runtime=self._record.runtime,
+            engine=self._record.engine,
+            engine_version=self._record.engine_version,
+            image=self._record.image,
+            image_digest=_digest(self._record.image),
+            environment=self._record.environment,
+            stack=self._stack_text or self.stack.text_of(self._record.service),
+        )
+
+    def _record_name(self) -> str:
+        if self._record.attached is None:
+            return self.name
+        return f"{self.name[:30]}-{self.stack.project.rpartition('-')[2]}"
+
+
+def compose_services(
+    plan: StackPlan, prepare: Callable[[Callable[[str], None]], None] | None = None
+) -> list[ComposeService]:
+    """The services of a stack that is not yet started; starting one starts all. prepare: makes local images first."""
+    bring_up = BringUp(Stack(plan.project), plan, prepare)
+    return [ComposeService(_record_of(service, plan), bring_up) for service in plan.services]
+
+
+def _record_of(service: ServicePlan, plan: StackPlan) -> memory.Remembered:
+    return memory.Remembered(
+        name=service.name,
+        runtime="compose",
+        url=f"http://127.0.0.1:{service.host_port}",
+        engine_version=service.engine_version,
+        repo=service.repo,
+        gpu=service.gpu,
+        emulated=service.emulated,
+        marker=plan.project,
+        digest=service.digest,
+        environment=without_secrets(service.environment),
+        image=service.image,
+        service=service.name,
+    )
+
+
+def _digest(image: str | None) -> str | None:
+    """`name@sha256:...` of an image that came from a registry, else the image's own id; None when it is not here."""
+    try:
+        found = engine().images.get(image) if image else None
+    except (*_SDK_ERRORS, MissingError):
+        return None
+    if found is None:
+        return None
+    digests = found.attrs.get("RepoDigests") or []
+    return str(digests[0] if digests else found.id)
+
+
+def _whole_log(container: docker.models.containers.Container) -> Iterator[str]:
+    try:
+        text: bytes = container.logs(stdout=True, stderr=True)
+    except _SDK_ERRORS:
+        return
+    yield from (plain_line(line.decode("utf-8", "replace")) for line in text.split(b"\n") if line)
+
+
+class _Follower:
+    """Drains a container's log all the time; keeps the last lines until they are taken."""
+
+    def __init__(self, container: docker.models.containers.Container, since: datetime | None = None) -> None:
+        self.id = container.id
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._container, self._since = container, since
+        self._thread = threading.Thread(target=self._run, name=f"log {container.name}", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Iterator[str]:
+        while self._lines:
+            yield self._lines.popleft()
+
+    def finish(self) -> None:
+        """Wait for the last lines of a container that has ended."""
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        rest = b""
+        try:
+            for chunk in self._container.logs(stream=True, follow=True, stdout=True, stderr=True, since=self._since):
+                *whole, rest = (rest + chunk).split(b"\n")
+                self._lines.extend(plain_line(line.decode("utf-8", "replace")) for line in whole)
+        except (*_SDK_ERRORS, OSError):
+            pass  # the container or the engine is gone; state() says so
+        if rest:
+            self._lines.append(plain_line(rest.decode("utf-8", "replace")))
+
+
+def leftovers() -> list[str]:
+    """Projects of ours that Docker still knows, whether a file of ours remembers them or not."""
+    try:
+        containers = engine().containers.list(all=True, filters={"label": f"{LABEL}project"}, ignore_removed=True)
+    except _SDK_ERRORS as error:
+        raise _lost(error) from error
+    return sorted({container.labels[f"{LABEL}project"] for container in containers})
+
+
+def stack_file_of(project: str) -> Path:
+    return Stack(project).file

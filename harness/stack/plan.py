@@ -1,0 +1,203 @@
+"""Models + engine + this machine -> what a stack is to be. Pure: nothing is asked of Docker or of the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.catalog.gpus import find_gpu
+from harness.catalog.models import Model
+from harness.engines import tgi
+from harness.errors import MissingError, UsageError
+from harness.stack.launch import DEFAULT_GPU, digest_of
+from harness.stack.state import safe_name
+
+CONTAINER_PORT = 8080  # above 1024: no capability is needed to bind it
+CACHE_TARGET = "/data"
+STOP_GRACE = 100  # seconds; TGI lets open requests finish for up to 90 s
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of this host in the container, read-only."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One container that serves one model. name: of the service in the stack. model: of the entry in the catalogue.
+
+    devices: GPU ids as nvidia-smi counts them; empty without GPU. cache_volume: name of the volume with the model
+    files. writable: places kept in memory. start_period: seconds in which an unhealthy answer means nothing yet.
+    digest: hash of all that matters to the engine, to notice a changed entry.
+    """
+
+    name: str
+    model: str
+    image: str
+    environment: Mapping[str, str]
+    host_port: int
+    variant: tgi.Variant
+    engine_version: str
+    repo: str
+    gpu: str | None
+    emulated: bool
+    devices: tuple[str, ...] = ()
+    shards: int = 1
+    cache_volume: str = ""
+    token_places: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    start_period: float = 1200.0
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """All containers of one Compose project. token_file: of mode 0600 on this host; None without a token."""
+
+    project: str
+    services: tuple[ServicePlan, ...]
+    token_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the plan needs to know of the host. gpus: ids that may be used, None where nobody counted them.
+
+    ports: what a service gets that asks for none, in order.
+    """
+
+    gpus: tuple[str, ...] | None = None
+    ports: tuple[int, ...] = ()
+    token_file: str | None = None
+
+
+@dataclass
+class _Rest:
+    """What is left of the machine while services are planned one after another."""
+
+    gpus: list[str] | None
+    ports: list[int]
+    given: int = 0
+    used_ports: set[int] = field(default_factory=set)
+
+    def take_gpus(self, count: int, where: str) -> tuple[str, ...]:
+        if self.gpus is None:
+            first, self.given = self.given, self.given + count
+            return tuple(str(index) for index in range(first, first + count))
+        if len(self.gpus) < count:
+            raise MissingError(
+                f"needs {count} GPU{'s' if count > 1 else ''}, {len(self.gpus)} left on this machine",
+                where=where,
+                advice="Name fewer models at once, take models down, or lower `gpus` or `replicas`.",
+            )
+        taken, self.gpus = self.gpus[:count], self.gpus[count:]
+        return tuple(taken)
+
+    def take_port(self, wanted: int | None) -> int:
+        while wanted is None or wanted in self.used_ports:
+            wanted = self.ports.pop(0) if self.ports else _next_port(self.used_ports)
+        self.used_ports.add(wanted)
+        return wanted
+
+
+def _next_port(used: set[int]) -> int:
+    return next(port for port in range(8080, 65536) if port not in used)
+
+
+def plan_stack(
+    models: Sequence[Model],
+    *,
+    project: str,
+    machine: Machine = Machine(),
+    emulator_image: str | None = None,
+    changes: Mapping[str, str] | None = None,
+) -> StackPlan:
+    """One service per model and replica. emulator_image: run this in the place of the engine's.
+
+    Raises UsageError for what the engine's version does not know, MissingError when there are fewer GPUs than asked
+    for.
+    """
+    rest = _Rest(None if machine.gpus is None else list(machine.gpus), list(machine.ports))
+    services = [
+        _service(model, replica, rest, machine, emulator_image, changes)
+        for model in models
+        for replica in range(model.replicas)
+    ]
+    _require_distinct(services)
+    return StackPlan(project, tuple(services), machine.token_file)
+
+
+def _service(
+    model: Model,
+    replica: int,
+    rest: _Rest,
+    machine: Machine,
+    emulator_image: str | None,
+    changes: Mapping[str, str] | None,
+) -> ServicePlan:
+    version = tgi.parse_version(model.engine.version)
+    variant = tgi.variant_named(model.engine.variant, version, model.name)
+    environment, mounts = _environment(model, version, changes)
+    gpu = model.gpu or (DEFAULT_GPU if emulator_image else None)
+    if emulator_image is not None and gpu is not None:
+        environment["HARNESS_EMULATOR_GPU"] = find_gpu(gpu).name
+    on_gpus = variant.accelerator == "nvidia" and emulator_image is None
+    image = emulator_image or model.engine.image or tgi.image_name(model.engine.version, variant)
+    places = tgi.token_places(version, variant) if machine.token_file else ()
+    return ServicePlan(
+        name=service_name(model, replica),
+        model=model.name,
+        image=image,
+        environment=environment,
+        host_port=rest.take_port(model.port + replica if model.port else None),
+        variant=variant,
+        engine_version=model.engine.version,
+        repo=model.repo,
+        gpu=gpu,
+        emulated=emulator_image is not None,
+        devices=rest.take_gpus(model.gpus, model.name) if on_gpus else (),
+        shards=model.gpus,
+        cache_volume=f"harness-models-{tgi.cache_layout(version, variant)}",
+        token_places=places,
+        mounts=mounts,
+        start_period=model.start_timeout,
+        digest=digest_of("compose", image, environment, places, [[each.source, each.target] for each in mounts]),
+    )
+
+
+def _environment(
+    model: Model, version: tgi.Version, changes: Mapping[str, str] | None
+) -> tuple[dict[str, str], tuple[Mount, ...]]:
+    options = tgi.options_for(model, version, changes)
+    options |= {"HOSTNAME": "0.0.0.0", "PORT": str(CONTAINER_PORT)}  # inside its own network namespace
+    if "API_KEY" in options:
+        raise UsageError(
+            "env/API_KEY would stand in the stack's file and in TGI's log",
+            where=model.name,
+            advice="Take it out: the port is open to this host only.",
+        )
+    if not model.is_local:
+        return options, ()
+    target = f"/models/{safe_name(model.name)}"
+    return options | {"MODEL_ID": target}, (Mount(os.path.abspath(os.path.expanduser(model.repo)), target),)
+
+
+def service_name(model: Model, replica: int = 0) -> str:
+    """The entry's name as Compose takes it; replicas are counted from 1 when there is more than one."""
+    name = safe_name(model.name)
+    return name if model.replicas == 1 else f"{name}-{replica + 1}"
+
+
+def _require_distinct(services: Iterable[ServicePlan]) -> None:
+    seen: dict[str, str] = {}
+    for service in services:
+        if service.name in seen:
+            raise UsageError(
+                f"{seen[service.name]!r} and {service.model!r} are one name to Docker: {service.name}",
+                advice="Rename one of them.",
+            )
+        seen[service.name] = service.model
