@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from harness.stats.section import Section
@@ -13,13 +14,13 @@ from harness.stats.section import Section
 class Capacity:
     """unit: `users` or `requests per second`; None where nothing can be said.
 
-    highest: the highest level that holds the SLO with all levels below it. failing: the next level above, the first
-    that does not hold; None where none was tried. An SLO that holds on a level that does not stand counts as not held.
+    highest: the highest level that stands and holds the SLO, with none below it that breaks it; a lower level that
+    holds but does not stand says nothing against it. above: the next level; None where none was tried.
     """
 
     unit: str | None
     highest: Section | None
-    failing: Section | None
+    above: Section | None
 
     def as_dict(self) -> dict[str, Any] | None:
         if self.unit is None:
@@ -27,7 +28,7 @@ class Capacity:
         return {
             "unit": self.unit,
             "highest_that_holds": self.highest.load if self.highest else None,
-            "next_that_does_not": self.failing.load if self.failing else None,
+            "next_that_does_not": self.above.load if self.above else None,
         }
 
 
@@ -37,12 +38,11 @@ def find_capacity(levels: Sequence[Section]) -> Capacity:
     if not loads:
         return Capacity(None, None, None)
     unit = "users" if loads[0].users is not None else "requests per second"
-    highest: Section | None = None
-    for level in sorted(loads, key=lambda each: each.load or 0.0):
-        if not (level.attainment.holds and level.valid):
-            return Capacity(unit, highest, level)
-        highest = level
-    return Capacity(unit, highest, None)
+    ascending = sorted(loads, key=lambda each: each.load or 0.0)
+    below = list(takewhile(lambda each: each.attainment.holds, ascending))
+    highest = next((each for each in reversed(below) if each.valid), None)
+    above = ascending[ascending.index(highest) + 1 :] if highest else ascending
+    return Capacity(unit, highest, above[0] if above else None)
 
 
 class CapacitySearch:

@@ -337,16 +337,24 @@ def warnings(evidence: Evidence) -> tuple[Reason, ...]:
 def run_reasons(manifest: Manifest, sections: Sequence[Section]) -> tuple[Reason, ...]:
     """Why the run as a whole does not stand: the reasons of its levels, each with its level's number.
 
-    What speaks of the server on a level above one that stands is a finding, not a flaw.
+    Two kinds are findings of a sweep, not flaws: what speaks of the server on a level above one that stands, and too
+    few requests on a level below one that stands and holds the SLO.
     """
     if not sections:
         return (Reason("nothing_measured", "no level began", "at least 1", "See the engine's log and run it again."),)
-    standing = min((section.load or 0.0 for section in sections if section.valid), default=math.inf)
+    standing = [section.load or 0.0 for section in sections if section.valid]
+    holding = [section.load or 0.0 for section in sections if section.valid and section.attainment.holds]
+
+    def spoils(reason: Reason, load: float) -> bool:
+        beyond = reason.about == "server" and load > min(standing, default=math.inf)
+        below = reason.rule == "too_few" and load < max(holding, default=0.0)
+        return reason.rule not in _OF_THE_RUN and not beyond and not below
+
     kept = [
         replace(reason, level=section.level if len(sections) > 1 else None)
         for section in sections
         for reason in section.reasons
-        if reason.rule not in _OF_THE_RUN and not (reason.about == "server" and (section.load or 0.0) > standing)
+        if spoils(reason, section.load or 0.0)
     ]
     whole = [reason for reason in sections[0].reasons if reason.rule in _OF_THE_RUN]
     if not manifest.complete and len(sections) < len(manifest.levels):

@@ -1,0 +1,298 @@
+"""What a report says, independent of how it is shown: sentences and tables, made of a Summary's figures.
+
+Nothing is computed here; figures are only chosen, named and given their units.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.measure.client import Floor
+from harness.stats.evidence import Reason
+from harness.stats.figure import Figure
+from harness.stats.section import Section
+from harness.stats.summary import Summary, workload_name
+from harness.units import format_count, format_duration, format_number, format_percent
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts under named columns. numbers: the columns that are figures, to be set flush right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to know before any figure. kind: `bad`, `care` or `note`."""
+
+    kind: str
+    text: str
+    reasons: tuple[Reason, ...] = ()
+
+
+def title(summary: Summary) -> str:
+    """Whether it was emulated, what was served, on what, and what was asked."""
+    manifest = summary.manifest
+    card = f" on {manifest.gpus} x {manifest.gpu}" if manifest.gpus > 1 else f" on {manifest.gpu}"
+    what = f"{manifest.model}{card if manifest.gpu else ''}, {workload_name(manifest)}"
+    return f"Emulated run: {what}" if manifest.emulated else what
+
+
+def verdict(summary: Summary) -> str:
+    """One word, or two."""
+    if not summary.complete:
+        return "incomplete"
+    return "valid" if summary.valid else "invalid"
+
+
+def notices(summary: Summary) -> list[Notice]:
+    """What stands at the top of every report, worst first."""
+    found = []
+    if not summary.complete:
+        found.append(Notice("bad", "Incomplete: the figures below cover what was recorded before the run ended."))
+    if not summary.valid:
+        found.append(Notice("bad", "Invalid: do not quote these figures. Why, and what to do:", summary.total.reasons))
+    if summary.manifest.emulated:
+        text = "Emulated: the engine was a simulation in real time. These figures show the harness, not a GPU."
+        found.append(Notice("note", text))
+    if summary.total.warnings:
+        found.append(Notice("care", "To read with care:", summary.total.warnings))
+    return found
+
+
+def answer(summary: Summary) -> str:
+    """The sentence that the run was made for."""
+    capacity, slo = summary.capacity, summary.total.attainment.slo
+    if not slo.bounds:
+        return "No SLO was set, so no capacity is given. Set one with --slo or in models.yaml."
+    if capacity.unit is None:
+        holds = summary.total.attainment.holds
+        words = {True: "The SLO held", False: "The SLO did not hold", None: "Nothing can be said of the SLO"}
+        return f"{words[holds]}: {slo}."
+    above = capacity.above
+    if capacity.highest is None:
+        assert above is not None
+        if above.attainment.holds:
+            return f"Nothing can be said of the SLO ({slo}) at {load(above)}: {why_not(above)}."
+        return f"Not even {load(above)} held the SLO ({slo}): {why_not(above)}."
+    text = f"{load(capacity.highest)} held the SLO ({slo})"
+    if above is None:
+        return f"{text}, the most that was tried."
+    word = "cannot be judged" if above.attainment.holds else "did not"
+    return f"{text}; {load(above)} {word}: {why_not(above)}."
+
+
+def why_not(section: Section) -> str:
+    """Which bounds broke, or why the level does not stand."""
+    broken = [each for each in section.attainment.bounds if not each.holds]
+    measured = [f"{each.bound.name} was {format_duration(each.found)}" for each in broken if each.found < float("inf")]
+    lost = [each.bound.name for each in broken if each.found == float("inf")]
+    if lost:
+        measured.append(f"too many requests failed for {' and '.join(lost)} to hold")
+    if measured:
+        return ", ".join(measured)
+    return "; ".join(reason.found for reason in section.reasons)
+
+
+def load(section: Section) -> str:
+    """`4 users`, `2.5 requests/s`, `the trace`."""
+    if section.users is not None:
+        return "1 user" if section.users == 1 else f"{format_count(section.users)} users"
+    if section.offered_rate is not None:
+        return f"{format_number(section.offered_rate)} requests/s"
+    return "all levels"
+
+
+def level_table(summary: Summary) -> Table:
+    """One row per level: what was asked, what came of it."""
+    columns = (
+        "Load", "Requests", "Failed", "TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "End-to-end p95",
+        "Output tokens/s", "Requests/s", "Within SLO", "SLO", "Verdict",
+    )  # fmt: skip
+    rows = tuple(_level_row(section) for section in summary.levels)
+    return Table(columns, rows, frozenset(range(1, 11)))
+
+
+def _level_row(section: Section) -> tuple[str, ...]:
+    figures = section.figures
+    return (
+        load(section),
+        format_count(section.requests.sent + section.requests.dropped),
+        format_count(section.requests.failed + section.requests.dropped),
+        format_duration(figures["ttft"].value("p50")),
+        with_interval(figures["ttft"], "p95"),
+        format_duration(figures["itl"].value("p50")),
+        with_interval(figures["itl"], "p95"),
+        with_interval(figures["e2e"], "p95"),
+        format_number(section.throughput.output_tokens),
+        format_number(section.throughput.requests),
+        format_percent(section.attainment.fraction) if section.attainment.bounds else NOTHING,
+        {True: "holds", False: "broken", None: NOTHING}[section.attainment.holds],
+        "valid" if section.valid else "invalid: " + ", ".join(dict.fromkeys(each.rule for each in section.reasons)),
+    )
+
+
+def metric_table(section: Section) -> Table:
+    """Every metric of one level with quantiles and intervals."""
+    columns = ("Metric", "Samples", "Left out", "Mean", "p50", "p90", "p95", "p99", "Max")
+    rows = []
+    for figure in section.figures.values():
+        quantiles = [
+            with_interval(figure, name) if name in figure.ci95 else format_duration(figure.quantiles[name])
+            for name in figure.quantiles
+        ]
+        counts = (format_count(figure.n), format_count(figure.left_out))
+        rows.append(
+            (figure.metric.label, *counts, format_duration(figure.mean), *quantiles, format_duration(figure.max))
+        )
+    return Table(columns, tuple(rows), frozenset(range(1, 9)))
+
+
+def with_interval(figure: Figure, statistic: str) -> str:
+    """`812 ms (790–840)`: the quantile and its 95 % interval, `≥` where the data gives it no upper end."""
+    value, (low, high) = figure.value(statistic), figure.ci95[statistic]
+    if figure.n == 0:
+        return NOTHING
+    if high >= figure.max > low and statistic != "p50":
+        return f"{format_duration(value)} ({_short(low, value)} or more)"
+    return f"{format_duration(value)} ({_short(low, value)}–{_short(high, value)})"
+
+
+def request_table(summary: Summary) -> Table:
+    """What became of every request that was due."""
+    columns = ("Load", "Due", "Completed", "Failed", "Dropped", "In flight at end", "Errors")
+    sections = [*summary.levels, *([summary.total] if len(summary.levels) > 1 else [])]
+    rows = tuple(_request_row(section) for section in sections)
+    return Table(columns, rows, frozenset(range(1, 6)))
+
+
+def _request_row(section: Section) -> tuple[str, ...]:
+    counts = section.requests
+    kinds = ", ".join(f"{kind}: {format_count(count)}" for kind, count in section.errors.items())
+    numbers = (counts.sent + counts.dropped, counts.completed, counts.failed, counts.dropped, counts.in_flight_at_end)
+    return (load(section), *(format_count(number) for number in numbers), kinds or "none")
+
+
+def reason_table(reasons: Sequence[Reason]) -> Table:
+    columns = ("Found", "Limit", "What to do", "Rule")
+    rows = []
+    for reason in reasons:
+        where = "" if reason.level is None else f"level {reason.level}: "
+        rows.append((where + reason.found, reason.limit, reason.advice, reason.rule))
+    return Table(columns, tuple(rows))
+
+
+def method(summary: Summary) -> list[str]:
+    """How the figures were made, one statement each."""
+    total = summary.total
+    return [
+        "TTFT and end-to-end latency count from the moment a request was due, service TTFT from when it was sent. In a "
+        "closed loop the two are the same.",
+        "ITL is every single gap between token events, pooled over requests; an event with several tokens is one gap. "
+        "TPOT is (last token − first token) / (output tokens − 1), per request.",
+        "Quantiles are interpolated linearly between order statistics (type 7 of Hyndman and Fan). Intervals in "
+        "brackets hold the true quantile with 95 % confidence; they are taken between blocks of consecutive requests, "
+        "as requests close in time are not independent.",
+        *_windows(summary.levels),
+        f"Metrics cover completed requests; {_left_out(total)} Failed and dropped requests meet no SLO and count among "
+        "those due.",
+        "A request meets a bound on ITL when that quantile of its own gaps does.",
+        _glued(total),
+        _client(summary),
+    ]
+
+
+def _windows(levels: Sequence[Section]) -> list[str]:
+    """Where the metrics were taken: the spans, and the rule once where it is the same for all."""
+    spans = [f"{load(each)}: {_span(each)}" if len(levels) > 1 else _span(each) for each in levels]
+    rules = dict.fromkeys(each.window_rule for each in levels)
+    if len(rules) == 1:
+        return [f"Metrics cover the requests due in a window: {'; '.join(spans)}. {_sentence(next(iter(rules)))}"]
+    return [
+        f"Metrics cover the requests due in a window. {span}. {_sentence(each.window_rule)}"
+        for span, each in zip(spans, levels, strict=True)
+    ]
+
+
+def _span(section: Section) -> str:
+    start, end = section.window
+    due = f"{format_count(section.due)} request{'' if section.due == 1 else 's'}"
+    return f"{format_number(start)} s to {format_number(end)} s of the run, {due}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _left_out(section: Section) -> str:
+    gaps = [f"{each.metric.label} {format_count(each.left_out)}" for each in section.figures.values() if each.left_out]
+    return (
+        f"of these, without a defined value and left out: {', '.join(gaps)}." if gaps else "all of them have a value."
+    )
+
+
+def _glued(section: Section) -> str:
+    share = format_percent(section.glued_events / section.events) if section.events else "0 %"
+    count = format_count(section.glued_events)
+    return f"{count} of {format_count(section.events)} token events ({share}) arrived together with an earlier one."
+
+
+def _client(summary: Summary) -> str:
+    client = summary.total.client
+    parts = [f"{client.processes} load process{'es' if client.processes != 1 else ''}"]
+    if client.cpu_fraction_max is not None:
+        parts.append(f"at most {format_percent(client.cpu_fraction_max)} of a core each")
+    if client.loop_lag_max is not None:
+        parts.append(f"event loop at most {format_duration(client.loop_lag_max)} late")
+    if client.schedule_lag_p99 is not None:
+        parts.append(f"schedule lag p99 {format_duration(client.schedule_lag_p99)}")
+    return f"Client: {', '.join(parts)}; {_floor(client.floor)}."
+
+
+def _floor(floor: Floor | None) -> str:
+    if floor is None:
+        return "its own error on this machine is not calibrated"
+    return (
+        f"its own error on this machine (p99, measured against a null engine with up to {format_count(floor.streams)} "
+        f"streams) is {format_duration(floor.ttft)} for TTFT and {format_duration(floor.itl)} for ITL"
+    )
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """What was run where, as names and values; nothing that is not known."""
+    manifest = summary.manifest
+    pairs = [
+        ("Run", manifest.run_id),
+        ("Command", shlex.join(manifest.command)),
+        ("Start, end (UTC)", f"{manifest.start} – {manifest.end or 'none'}"),
+        ("Model", f"{manifest.model}{f' @ {manifest.revision}' if manifest.revision else ''}"),
+        ("Engine", manifest.engine + (", emulated" if manifest.emulated else "")),
+        ("Runtime", manifest.runtime or ""),
+        ("Service", manifest.url or ""),
+        ("Image", " ".join(part for part in (manifest.image, manifest.image_digest) if part)),
+        ("GPU", f"{manifest.gpus} x {manifest.gpu}" if manifest.gpu else ""),
+        ("Driver", manifest.driver or ""),
+        ("Engine settings", ", ".join(f"{name}={value}" for name, value in manifest.flags.items())),
+        ("Effective limits", ", ".join(f"{name} {format_count(value)}" for name, value in manifest.limits.items())),
+        ("Host", ", ".join(f"{name}: {value}" for name, value in manifest.host.items())),
+        ("API", f"{manifest.api}, {'streamed' if manifest.stream else 'not streamed'}"),
+        ("Workload", ", ".join(f"{name}: {value}" for name, value in manifest.workload.items())),
+        ("Data", ", ".join(f"{name}: {value}" for name, value in (manifest.dataset or {}).items())),
+        ("Seeds", ", ".join(f"{name}: {value}" for name, value in manifest.seeds.items())),
+        ("harness", manifest.harness_version),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _short(value: float, beside: float) -> str:
+    """A duration without its unit where the figure beside it has the same."""
+    text, other = format_duration(value), format_duration(beside)
+    number, _, unit = text.partition(" ")
+    return number if unit == other.partition(" ")[2] else text

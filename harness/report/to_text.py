@@ -1,0 +1,50 @@
+"""The report as a few lines for the terminal."""
+
+from __future__ import annotations
+
+from harness.report import content
+from harness.report.content import Table
+from harness.stats.summary import Summary
+
+_COLUMNS = (
+    "Load",
+    "Requests",
+    "Failed",
+    "TTFT p50",
+    "TTFT p95",
+    "ITL p50",
+    "ITL p95",
+    "Output tokens/s",
+    "SLO",
+    "Verdict",
+)
+
+
+def to_text(summary: Summary) -> str:
+    """Title, levels, the answer, and every reason not to trust it."""
+    whole = content.level_table(summary)
+    chosen = [whole.columns.index(name) for name in _COLUMNS]
+    rows = tuple(tuple(_plain(row[place]) for place in chosen) for row in whole.rows)
+    lines = [content.title(summary), "", *aligned(Table(_COLUMNS, rows, frozenset(range(1, 8)))), ""]
+    lines.append(content.answer(summary))
+    lines.append(f"Verdict: {content.verdict(summary)}")
+    for reason in summary.total.reasons:
+        where = "" if reason.level is None else f"level {reason.level}: "
+        lines.append(f"  {where}{reason.found} (limit: {reason.limit}). {reason.advice}")
+    return "\n".join(lines)
+
+
+def aligned(table: Table) -> list[str]:
+    """Columns of equal width, figures flush right."""
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
+    return ["  ".join(_cell(row, place, widths, table) for place in range(len(widths))).rstrip() for row in rows]
+
+
+def _cell(row: tuple[str, ...], place: int, widths: list[int], table: Table) -> str:
+    return row[place].rjust(widths[place]) if place in table.numbers else row[place].ljust(widths[place])
+
+
+def _plain(cell: str) -> str:
+    """Without the interval, which is in the report."""
+    return cell.partition(" (")[0]
