@@ -48,7 +48,8 @@ class CatalogueError(UsageError):
 class Value:
     """One YAML value. text: a scalar as it was written, without quotes. line: of its key where it has one.
 
-    start, end: offsets in the file's text; of a block mapping or list, the end is that of its last scalar.
+    start, end: offsets in the file's text; of a block mapping or list, the end is that of its last scalar. shared: it
+    has an anchor or came by an alias. merged: names of entries that came by a merge key (`<<`).
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Value:
     end: int = 0
     flow: bool = False
     shared: bool = False
+    merged: frozenset[str] = frozenset()
 
     @property
     def found(self) -> str:
@@ -202,6 +204,7 @@ class _Reader:
             end=end,
             flow=flow,
             shared=shared,
+            merged=frozenset(merged) - frozenset(entries),
         )
 
     def _merge(self, value: Value, path: str) -> dict[str, Value]:

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog.document import CatalogueError, Mistake, Value, parse, read_text
+from harness.catalog.edit import entry_lines, with_entry, with_limits, write_whole
 from harness.catalog.schema import KEYS, NAME, NAME_EXPECTED, Layer, contradictions, merge, plain, read_layer
 from harness.catalog.shapes import ModelShape
 from harness.catalog.slo import Slo, slo_from_mapping
 from harness.errors import UsageError
+
+_SHAPE_REQUIRED = tuple(
+    each.name for each in dataclasses.fields(ModelShape) if each.default is dataclasses.MISSING and each.name != "name"
+)
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,13 @@ class Catalogue:
         return next(iter(self.models.values()))
 
     def _offer(self, wanted: str) -> str:
-        by_word = {word.lower(): model.name for model in self.models.values() for word in (model.name, model.repo)}
-        near = difflib.get_close_matches(wanted.rpartition("/")[2], by_word, n=3, cutoff=0.5)
-        offered = list(dict.fromkeys(by_word[word] for word in near))
-        if offered:
-            return f"Did you mean {', '.join(offered)}? `harness models list` shows all."
+        word = wanted.rpartition("/")[2]
+        by_repo = {model.repo.rpartition("/")[2].lower(): model.name for model in self.models.values()}
+        near = difflib.get_close_matches(word, self.models, n=3, cutoff=0.5) or [
+            by_repo[repo] for repo in difflib.get_close_matches(word, by_repo, n=3, cutoff=0.5)
+        ]
+        if near:
+            return f"Did you mean {', '.join(near)}? `harness models list` shows all."
         return f"Known: {', '.join(self.models)}."
 
 
@@ -202,7 +209,11 @@ def _model(name: str, entry: Value, defaults: Layer, mistakes: list[Mistake]) ->
         mistakes.append(Mistake(entry.line, f"{key}/repo", "expected a Hub id or a directory, found nothing"))
     layer = merge(defaults, own)
     mistakes.extend(contradictions(layer))
-    return _build(name, plain(layer)) if len(mistakes) == before else None
+    values = plain(layer)
+    missing = [field for field in _SHAPE_REQUIRED if field not in values.get("shape", {})]
+    if values.get("shape") and missing:
+        mistakes.append(Mistake(entry.line, f"{key}/shape", f"expected also {', '.join(missing)}, found nothing"))
+    return _build(name, values) if len(mistakes) == before else None
 
 
 def _build(name: str, values: dict[str, Any]) -> Model:
@@ -221,6 +232,46 @@ def _build(name: str, values: dict[str, Any]) -> Model:
     )
 
 
-SHAPE_REQUIRED = tuple(
-    each.name for each in dataclasses.fields(ModelShape) if each.default is dataclasses.MISSING and each.name != "name"
-)
+def write_limits(
+    path: str | Path, name: str, limits: Mapping[str, int], comments: Mapping[str, str] | None = None
+) -> None:
+    """Put limits that were found into the entry; every other character of the file stays.
+
+    comments: why a limit is what it is, written behind it as `# probe: ...` and replaced by the next probe. Raises
+    UsageError, and writes nothing, where the entry cannot be edited or the limits contradict what it says.
+    """
+    file = Path(path)
+    text = read_text(file)
+    before = parse_catalogue(text, str(path))
+    model = before.find(name)
+    changed = with_limits(text, str(path), model.name, limits, comments or {})
+    after = parse_catalogue(changed, str(path))
+    wanted = dataclasses.replace(model, limits=dataclasses.replace(model.limits, **limits))
+    _require_only_change(before, after, wanted)
+    write_whole(file, changed)
+
+
+def add_entry(path: str | Path, name: str, keys: Mapping[str, Any]) -> Model:
+    """Append an entry to the file, which is made where there is none. Raises UsageError where the name is taken."""
+    file = Path(path)
+    if file.exists():
+        text = read_text(file)
+        known = parse_catalogue(text, str(path)).models
+        if name in known:
+            raise UsageError(
+                f"there is an entry {name!r} already", where=str(path), advice="Choose another with --name."
+            )
+        changed = with_entry(text, str(path), name, keys)
+    else:
+        known = {}
+        changed = "\n".join(["models:", *entry_lines(name, keys), ""])
+    after = parse_catalogue(changed, str(path))
+    _require_only_change(Catalogue(str(path), known), after, after.models[name])
+    write_whole(file, changed)
+    return after.models[name]
+
+
+def _require_only_change(before: Catalogue, after: Catalogue, wanted: Model) -> None:
+    """Holds the edited text against what it should say, so that an unusual file is refused and not spoilt."""
+    if after.models != {**before.models, wanted.name: wanted}:
+        raise UsageError("cannot be edited in the form that it has", where=before.path, advice="Edit it by hand.")

@@ -99,7 +99,9 @@ def contradictions(layer: Layer) -> list[Mistake]:
     limits = layer.get("limits", {})
     found += [_order(limits, lower, upper, strict) for lower, upper, strict in _LIMIT_ORDER]
     found.append(_bounded(limits.get("max_total_tokens"), layer.get("context_length"), strict=False))
-    found.append(_bounded(layer.get("answer_tokens"), limits.get("max_total_tokens"), strict=True))
+    answer = layer.get("answer_tokens")
+    if answer is not None and not answer.key.startswith("defaults/"):  # a default is no claim about this model
+        found.append(_bounded(answer, limits.get("max_total_tokens"), strict=True))
     for name, setting in layer.get("env", {}).items():
         found.append(_set_twice(name, setting, layer))
     return [mistake for mistake in found if mistake is not None]
