@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from harness.catalog.models import Model
     from harness.engines.base import EngineInfo, EngineLimits
     from harness.stack.readiness import Ready
-    from harness.stack.service import Service
+    from harness.stack.service import OwnService, Service
 
 Runtime = Literal["compose", "local", "embedded", "swarm"]
 Say = Callable[[str], None]
@@ -111,12 +112,12 @@ def service_for(
     changes: Mapping[str, str] | None = None,
     port: int | None = None,
     say: Say = _quiet,
-) -> Service:
+) -> OwnService:
     """A service of this model as the target says, not yet started; each call gives a new one, which whoever starts it
     stops.
 
     changes: the engine's environment variables that differ from the entry's; an empty value takes one away.
-    port: of 127.0.0.1; None takes the entry's, else a free one.
+    port: of 127.0.0.1; None takes the entry's, else a free one. Raises UsageError, MissingError.
     """
     from harness.catalog.gpus import find_gpu
     from harness.stack.launch import embedded_launch, local_launch
@@ -129,7 +130,25 @@ def service_for(
         return ProcessService(local_launch(model, program=target.launcher, port=port, changes=changes))
     if runtime == "embedded":
         return ProcessService(embedded_launch(model, port=port, changes=changes))
-    raise UsageError(f"runtime {runtime} is not there yet")
+    if runtime == "compose":
+        from harness.stack import machine
+
+        one = replace(model, replicas=1, port=port or model.port)
+        project = f"harness-{uuid.uuid4().hex[:8]}"
+        return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=changes)[0]
+    raise UsageError(f"--runtime {runtime} is not there yet", advice="Use --runtime compose.")
+
+
+def digests_for(model: Model, target: Target) -> list[str]:
+    """What `service.digest` is for services of this model and target, one per replica; nothing is started or
+    reserved.
+    """
+    if choose_runtime(target, model) != "compose":
+        return [service_for(model, target).digest]
+    from harness.stack import machine
+
+    plan = machine.plan_on_paper([model], project="", emulate=target.emulate)
+    return [service.digest for service in plan.services]
 
 
 @contextmanager
@@ -163,10 +182,15 @@ def open_service(
 
 def started(service: Service, model: Model, say: Say = _quiet) -> Ready:
     """Start it and wait for its first answer. Raises StartFailed; does not stop it then."""
+    service.start()
+    return await_ready(service, model, say)
+
+
+def await_ready(service: Service, model: Model, say: Say = _quiet) -> Ready:
+    """Wait for the first answer of a service that was started. Raises StartFailed; does not stop it then."""
     from harness.stack import timings
     from harness.stack.readiness import wait_until_ready
 
-    service.start()
     key = timings.key_of(service.facts(), model)
     ready = wait_until_ready(service, timeout=model.start_timeout, say=say, expected=timings.last(key))
     timings.note(key, ready.phases)
@@ -194,14 +218,25 @@ def _already_up(target: Target, model: Model, say: Say) -> Served | None:
     service = found.service_named(model.name)
     if service is None or (target.runtime or service.facts().runtime) != service.facts().runtime:
         return None
-    looked = look_at(service)
+    looked = look_at(service) if service.state().running else None
     if looked is None:
         say(f"{model.name}: what `up` left does not answer; starting another")
         return None
-    if found.digest_of(service) != found.digest_of(service_for(model, target)):
+    if service.digest not in digests_for(model, _as_it_runs(target, service)):
         raise UsageError(
             "is up from another state of the entry",
             where=model.name,
             advice=f"`harness up {model.name}` renews it, `harness down {model.name}` ends it.",
         )
     return Served(service, looked.info, looked.limits, model, looked)
+
+
+def _as_it_runs(target: Target, service: OwnService) -> Target:
+    """The target with what only `up` was told: bench need not repeat --runtime, --emulate and --launcher."""
+    record = service.record
+    if record is None or target.runtime or target.launcher or target.emulate:
+        return target
+    runtime: Runtime = record.runtime  # type: ignore[assignment]
+    program = record.command[0] if runtime == "local" and len(record.command) == 1 else None
+    emulate = record.emulated and runtime in ("compose", "swarm")
+    return replace(target, runtime=runtime, launcher=program, emulate=emulate, gpu=target.gpu or record.gpu)

@@ -265,6 +265,25 @@ def is_info(document: object) -> bool:
     return isinstance(document, Mapping) and "model_id" in document and "max_total_tokens" in document
 
 
+@dataclass(frozen=True)
+class EngineLoad:
+    """What an engine is doing now; None where it has not said anything yet. reserved_tokens: of the token budget."""
+
+    queued: int | None = None
+    running: int | None = None
+    reserved_tokens: int | None = None
+
+
+def read_load(page: str) -> EngineLoad:
+    """From a page of /metrics; TGI writes a gauge only after its first change, so an idle new server says nothing."""
+
+    def gauge(name: str) -> int | None:
+        match = re.search(rf"^{name} ([0-9.eE+]+)$", page, re.MULTILINE)
+        return None if match is None else int(float(match[1]))
+
+    return EngineLoad(gauge("tgi_queue_size"), gauge("tgi_batch_current_size"), gauge("tgi_batch_current_max_tokens"))
+
+
 # ---- images
 
 

@@ -503,6 +503,7 @@ def compose_services(
 def _record_of(service: ServicePlan, plan: StackPlan) -> memory.Remembered:
     return memory.Remembered(
         name=service.name,
+        model=service.model,
         runtime="compose",
         url=f"http://127.0.0.1:{service.host_port}",
         engine_version=service.engine_version,
@@ -565,6 +566,18 @@ class _Follower:
             pass  # the container or the engine is gone; state() says so
         if rest:
             self._lines.append(plain_line(rest.decode("utf-8", "replace")))
+
+
+def used_gpus() -> list[str]:
+    """Ids of the GPUs that running containers of ours hold."""
+    held: list[str] = []
+    try:
+        for container in engine().containers.list(filters={"label": f"{LABEL}project"}, ignore_removed=True):
+            for request in container.attrs["HostConfig"].get("DeviceRequests") or []:
+                held += request.get("DeviceIDs") or []
+    except _SDK_ERRORS as error:
+        raise _lost(error) from error
+    return sorted(set(held))
 
 
 def leftovers() -> list[str]:

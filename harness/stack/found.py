@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from harness.stack import state
 from harness.stack.process import ProcessService
-from harness.stack.service import Service
-
-if TYPE_CHECKING:
-    from harness.stack.docker import ComposeService
+from harness.stack.service import OwnService
 
 
-def service_of(record: state.Remembered) -> ProcessService | ComposeService:
+def service_of(record: state.Remembered) -> OwnService:
     """The handle of a remembered service."""
     if record.runtime in ("compose", "swarm"):
         from harness.stack.docker import ComposeService  # the SDK takes a moment to load, and may not be needed
@@ -21,16 +16,29 @@ def service_of(record: state.Remembered) -> ProcessService | ComposeService:
     return ProcessService.found_again(record)
 
 
-def service_named(name: str) -> ProcessService | ComposeService | None:
-    """What `up` left running under this name; None when there is none, or it has ended."""
-    record = state.recall(name)
-    if record is None or record.name != name or record.attached is not None:
-        return None
-    service = service_of(record)
-    return service if service.state().running else None
+def service_named(name: str) -> OwnService | None:
+    """The first of those; None when there is none."""
+    services = services_of(name)
+    return services[0] if services else None
 
 
-def digest_of(service: Service) -> str | None:
-    """The hash of what was asked for; None where it is somebody else's."""
-    digest = getattr(service, "digest", None)
-    return digest if isinstance(digest, str) else None
+def services_of(model: str) -> list[OwnService]:
+    """What `up` left for this entry, one per replica, running or ended."""
+    records = [record for record in state.recall_all() if record.attached is None]
+    return [service_of(record) for record in records if record.model == model]
+
+
+def all_services() -> list[OwnService]:
+    """Everything that is remembered: what `up` left, and what a harness that is gone did not stop."""
+    return [service_of(record) for record in state.recall_all() if not _somebody_works_with(record)]
+
+
+def _somebody_works_with(record: state.Remembered) -> bool:
+    """A service of a probe or bench that is under way is theirs to stop."""
+    return record.attached is not None and state.is_harness(record.attached)
+
+
+def projects_at_work() -> set[str]:
+    """Compose projects that a harness is working with, or that `up` left."""
+    records = state.recall_all()
+    return {each.marker for each in records if each.attached is None or _somebody_works_with(each)}

@@ -68,7 +68,7 @@ def _launch(
         forget=tgi.forgotten_variables(),
         repo=model.repo,
         gpu=gpu,
-        digest=digest_of(runtime, command, asked),
+        digest=digest_of(runtime, command, asked, model.port),
         scratch=scratch,
     )
 

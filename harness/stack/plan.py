@@ -165,7 +165,7 @@ def _service(
         token_places=places,
         mounts=mounts,
         start_period=model.start_timeout,
-        digest=digest_of("compose", image, environment, places, [[each.source, each.target] for each in mounts]),
+        digest=digest_of("compose", image, environment, model.port, places, [[m.source, m.target] for m in mounts]),
     )
 
 

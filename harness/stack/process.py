@@ -100,6 +100,7 @@ class ProcessService:
         self._popen = _spawn(self._launch, marker, log)
         self._record = memory.Remembered(
             name=self.name,
+            model=self.name,
             runtime=self._launch.runtime,
             url=self.endpoint.url,
             engine=self._launch.engine,
@@ -236,6 +237,17 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def ports_from(first: int, count: int) -> list[int]:
+    """The first `count` free ports from this one on: for services that people will type the address of."""
+    found: list[int] = []
+    for port in range(first, 65536):
+        if len(found) == count:
+            break
+        if not port_taken(port):
+            found.append(port)
+    return found
 
 
 def port_taken(port: int, host: str = "127.0.0.1") -> bool:

@@ -243,6 +243,12 @@ def answers(endpoint: Endpoint, path: str, timeout: float = _PROBE_TIMEOUT) -> b
     return _get(endpoint, path, timeout) is not None
 
 
+def metrics_page(endpoint: Endpoint, timeout: float = _PROBE_TIMEOUT) -> str | None:
+    """The text of /metrics; None when it does not answer."""
+    body = _get(endpoint, "/metrics", timeout)
+    return None if body is None else body.decode("utf-8", "replace")
+
+
 def engine_info(endpoint: Endpoint, timeout: float = _PROBE_TIMEOUT) -> EngineInfo | None:
     """Who answers there: TGI by its /info, another engine by /v1/models; None when neither is there."""
     document = _json(_get(endpoint, "/info", timeout))

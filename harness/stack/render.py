@@ -60,9 +60,7 @@ def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: Sta
     own: dict[str, Any] = {
         "image": service.image,
         "environment": dict(sorted(service.environment.items())),
-        "ports": [
-            {"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": "127.0.0.1", "mode": "host"}
-        ],
+        "ports": [{"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": "127.0.0.1"}],
         "volumes": _volumes(service),
         "labels": labels(service, plan.project),
     }

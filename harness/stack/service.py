@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from harness.engines.base import Endpoint
+from harness.stack.state import Remembered
 
 Phase = Literal["starting", "pulling", "downloading", "loading", "warming up", "ready", "stopping", "exited", "unknown"]
 
@@ -59,3 +60,25 @@ class Service(Protocol):
         ...
 
     def facts(self) -> ServiceFacts: ...
+
+
+class OwnService(Service, Protocol):
+    """A service that the harness itself started, now or earlier."""
+
+    @property
+    def record(self) -> Remembered | None:
+        """What is remembered of it; None before it was started."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of what was asked for; another one means that the entry has changed."""
+        ...
+
+    def keep(self, limits: Mapping[str, int] | None = None) -> None:
+        """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""
+        ...
+
+    def all_log_lines(self) -> Iterator[str]:
+        """The whole log from its beginning, wherever `log_lines` has come to."""
+        ...

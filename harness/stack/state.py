@@ -10,6 +10,7 @@ The folder itself is of mode 0700. A record is written whole and renamed, so a r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,7 +26,7 @@ _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Remembered:
-    """One started service.
+    """One started service. model: the entry it serves; several replicas of one have names of their own.
 
     runtime: compose, swarm, local or embedded. pid, created: the process and the moment it began (seconds since
     1970), by which a reused process number is told apart; None for containers. marker: the value of HARNESS_SERVICE
@@ -38,6 +39,7 @@ class Remembered:
     name: str
     runtime: str
     url: str
+    model: str = ""
     engine: str = "tgi"
     engine_version: str | None = None
     repo: str = ""
@@ -115,6 +117,27 @@ def recall_all() -> list[Remembered]:
     """All records, by name."""
     names = sorted(path.stem for path in subfolder("services").glob("*.json"))
     return [record for record in map(recall, names) if record is not None]
+
+
+def project_name() -> str:
+    """Of the Compose project that `up` works on: one for each state folder, so that two users or test runs never
+    meet.
+    """
+    folder = state_folder()
+    if folder == Path.home() / ".local" / "state" / "harness":
+        return "harness"
+    return f"harness-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
+
+
+def is_harness(pid: int) -> bool:
+    """Whether the process that started an attached service is still there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _path(name: str) -> Path:

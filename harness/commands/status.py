@@ -1,0 +1,153 @@
+"""`harness status`, `logs` and `down`: what `up` left running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from harness import terminal
+from harness.commands.target import Say
+from harness.commands.up import Running, running_of
+from harness.engines.base import EngineLimits
+from harness.engines.tgi import read_load
+from harness.errors import MissingError, UsageError
+from harness.stack import found
+from harness.stack.readiness import look_at, metrics_page
+from harness.stack.service import OwnService
+from harness.units import format_count, format_percent
+
+
+def status(names: Sequence[str] = ()) -> list[Running]:
+    """Everything that was started and not stopped, or what is named; what ended by itself has the phase `exited`."""
+    return [_status_of(service) for service in _chosen(names)]
+
+
+def _status_of(service: OwnService) -> Running:
+    state = service.state()
+    record = service.record
+    gpu = record.gpu if record else None
+    looked = look_at(service) if state.running else None
+    if looked is not None:
+        return _with_load(running_of(service, looked, gpu), service)
+    facts = service.facts()
+    return Running(
+        name=service.name,
+        runtime=facts.runtime,
+        url=service.endpoint.url,
+        phase="starting" if state.running else "exited",
+        engine=facts.engine,
+        engine_version=facts.engine_version,
+        emulated=bool(record and record.emulated),
+        gpu=gpu,
+        image=facts.image,
+        image_digest=facts.image_digest,
+        detail=state.detail,
+    )
+
+
+def _with_load(running: Running, service: OwnService) -> Running:
+    """With the limits that only the start-up log told, and with what it is doing now."""
+    known = service.record.limits if service.record else {}
+    limits = {name: value or known.get(name) for name, value in vars(running.limits).items()}
+    load = read_load(metrics_page(service.endpoint) or "")
+    budget = limits.get("max_batch_total_tokens")
+    return replace(
+        running,
+        limits=EngineLimits(**limits),
+        queue=load.queued,
+        batch=load.running,
+        kv_use=None if not budget or load.reserved_tokens is None else min(1.0, load.reserved_tokens / budget),
+    )
+
+
+def status_text(running: Sequence[Running]) -> str:
+    """One line per service."""
+    if not running:
+        return "nothing runs"
+    header = ["name", "phase", "runtime", "endpoint", "running", "queued", "KV used", "token budget", "GPU"]
+    return terminal.table([_row(each) for each in running], header)
+
+
+def _row(each: Running) -> list[str]:
+    budget = each.limits.max_batch_total_tokens
+    return [
+        each.name,
+        each.phase if each.detail is None or each.phase == "ready" else f"{each.phase} ({each.detail})",
+        each.runtime + (", emulated" if each.emulated and each.runtime != "embedded" else ""),
+        each.url,
+        "–" if each.batch is None else str(each.batch),
+        "–" if each.queue is None else str(each.queue),
+        "–" if each.kv_use is None else format_percent(each.kv_use),
+        "–" if budget is None else format_count(budget),
+        each.gpu or "–",
+    ]
+
+
+def logs(names: Sequence[str] = (), *, follow: bool = False) -> Iterator[str]:
+    """The engines' log lines, each with its service's name in front when there are several.
+
+    follow: go on as lines come, until all have ended. Raises UsageError for a name that is not up.
+    """
+    services = _chosen(names)
+    if not services:
+        raise UsageError("nothing runs", advice="Start a model with `harness up MODEL`.")
+    several = len(services) > 1
+    while True:
+        alive = [service for service in services if service.state().running]
+        for service in services:
+            for line in service.log_lines():
+                yield f"{service.name} | {line}" if several else line
+        if not follow or not alive:
+            return
+        time.sleep(0.2)
+
+
+def down(names: Sequence[str] = (), *, progress: Say = lambda text: None) -> list[str]:
+    """Stop what is named, or everything, also what a harness that was killed left half-started. The names that were
+    stopped.
+
+    Models stay in their cache. Raises UsageError for a name that is not up.
+    """
+    services = _chosen(names)
+    for service in services:
+        progress(f"{service.name}: stopping")
+        service.stop()
+    stopped = [service.name for service in services]
+    return stopped if names else stopped + _forgotten_stacks(progress)
+
+
+def _forgotten_stacks(say: Say) -> list[str]:
+    """Stacks that Docker knows and no record names, of this state folder."""
+    try:
+        from harness.stack import docker
+        from harness.stack.state import subfolder
+
+        ours = {path.name for path in subfolder("stacks").iterdir()}
+        if not ours:
+            return []
+        left = [project for project in docker.leftovers() if project in ours]
+    except MissingError:
+        return []
+    busy = found.projects_at_work()
+    for project in left:
+        if project not in busy:
+            say(f"{project}: removing what is left of it")
+            docker.Stack(project).remove_rest()
+    return [project for project in left if project not in busy]
+
+
+def _chosen(names: Sequence[str]) -> list[OwnService]:
+    """Those named, by service or by entry; all when none is."""
+    services = found.all_services()
+    if not names:
+        return services
+    for name in names:
+        if not any(_is(service, name) for service in services):
+            running = ", ".join(service.name for service in services) or "nothing"
+            raise UsageError(f"{name} is not up", advice=f"Running: {running}.")
+    return [service for service in services if any(_is(service, name) for name in names)]
+
+
+def _is(service: OwnService, name: str) -> bool:
+    return name == service.name or (service.record is not None and name == service.record.model)

@@ -1,0 +1,220 @@
+"""`harness up`: plan, start, wait until each model truly answers, and leave it to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.catalog.models import Model
+from harness.commands.render import compose_text
+from harness.commands.target import (
+    Say,
+    Target,
+    await_ready,
+    choose_runtime,
+    digests_for,
+    resolve_model,
+    service_for,
+)
+from harness.engines.base import EngineLimits
+from harness.errors import UsageError
+from harness.stack import found, machine
+from harness.stack.process import ports_from
+from harness.stack.readiness import Ready, look_at
+from harness.stack.service import OwnService, Service
+from harness.stack.state import project_name
+from harness.units import format_count, format_duration
+
+
+@dataclass(frozen=True)
+class Running:
+    """One service that was started: where it answers, what it allows, and how it is.
+
+    phase: a Phase of stack.service. detail: why, when it is not ready. seconds: of this start; 0 when it was up before.
+    """
+
+    name: str
+    runtime: str
+    url: str
+    phase: str
+    model_id: str | None = None
+    engine: str = "tgi"
+    engine_version: str | None = None
+    emulated: bool = False
+    gpu: str | None = None
+    limits: EngineLimits = field(default_factory=EngineLimits)
+    image: str | None = None
+    image_digest: str | None = None
+    queue: int | None = None
+    batch: int | None = None
+    kv_use: float | None = None
+    seconds: float = 0.0
+    detail: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; `endpoint` is the address."""
+        return {
+            "name": self.name,
+            "runtime": self.runtime,
+            "endpoint": self.url,
+            "phase": self.phase,
+            "model_id": self.model_id,
+            "engine": self.engine,
+            "engine_version": self.engine_version,
+            "emulated": self.emulated,
+            "gpu": self.gpu,
+            "limits": dict(vars(self.limits)),
+            "image": self.image,
+            "image_digest": self.image_digest,
+            "requests": {"queued": self.queue, "running": self.batch},
+            "kv_use": self.kv_use,
+            "detail": self.detail,
+        }
+
+
+def up(
+    targets: Sequence[Target], *, gateway: bool = False, monitoring: bool = False, progress: Say = lambda text: None
+) -> list[Running]:
+    """Start what does not run yet, renew what changed, wait for each first answer.
+
+    What answers stays when this is interrupted later; what does not answer yet is taken down. Raises UsageError,
+    MissingError, StartFailed.
+    """
+    if gateway or monitoring:
+        raise UsageError("--gateway and --monitoring are not there yet")
+    models = [resolve_model(target) for target in targets]
+    _require_distinct(models)
+    chosen = [
+        (model, replace(target, runtime=choose_runtime(target, model, progress)))
+        for model, target in zip(models, targets, strict=True)
+    ]
+    stays = {model.name: _still_good(model, target, progress) for model, target in chosen}
+    fresh = [pair for pair in chosen if not stays[pair[0].name]]
+    started_now = _start_all(fresh, progress)
+    return [each for model in models for each in stays[model.name] or started_now[model.name]]
+
+
+def _require_distinct(models: Sequence[Model]) -> None:
+    names = [model.name for model in models]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{twice} is named twice")
+    ports = [model.port for model in models if model.port]
+    if taken := next((port for port in ports if ports.count(port) > 1), None):
+        both = [model.name for model in models if model.port == taken]
+        raise UsageError(f"{' and '.join(both)} both want port {taken}", advice="Give one another `port:`.")
+
+
+def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
+    """What runs for this entry already, when all of it answers and nothing changed; else it is stopped, and the list
+    empty.
+    """
+    earlier = found.services_of(model.name)
+    if not earlier:
+        return []
+    looked = [look_at(service) if service.state().running else None for service in earlier]
+    unchanged = sorted(service.digest for service in earlier) == sorted(digests_for(model, target))
+    if unchanged and all(looked):
+        say(f"{model.name}: up already")
+        return [running_of(service, each, model.gpu) for service, each in zip(earlier, looked, strict=True) if each]
+    reason = "its entry changed" if all(looked) else "what was left does not answer"
+    say(f"{model.name}: stopping it, because {reason}")
+    for service in earlier:
+        service.stop()
+    return []
+
+
+def _start_all(chosen: Sequence[tuple[Model, Target]], say: Say) -> dict[str, list[Running]]:
+    """Start them side by side, wait for one after another; whatever does not answer in the end is stopped."""
+    services = _services(chosen, say)
+    waiting = list(services)
+    running: dict[str, list[Running]] = {model.name: [] for model, _ in chosen}
+    try:
+        for _, service in services:
+            service.start()
+        for model, service in services:
+            ready = await_ready(service, model, say)
+            service.keep(_told(ready.limits))
+            waiting.remove((model, service))
+            running[model.name].append(running_of(service, ready, model.gpu))
+    finally:
+        for _, service in waiting:
+            service.stop(grace=_GRACE_UNREADY)
+    return running
+
+
+def _services(chosen: Sequence[tuple[Model, Target]], say: Say) -> list[tuple[Model, OwnService]]:
+    """Those of Compose share one stack."""
+    services: list[tuple[Model, OwnService]] = []
+    in_stack = [model for model, target in chosen if target.runtime == "compose"]
+    if in_stack:
+        emulate = any(target.emulate for _, target in chosen)
+        by_name = {model.name: model for model in in_stack}
+        together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate)
+        services += [(by_name[each.record.model], each) for each in together if each.record]
+    taken = {model.port for model in in_stack if model.port}
+    for model, target in chosen:
+        if target.runtime != "compose":
+            port = model.port or next(port for port in ports_from(machine.FIRST_PORT, 64) if port not in taken)
+            taken.add(port)
+            services.append((model, service_for(model, target, port=port, say=say)))
+    return services
+
+
+def _told(limits: EngineLimits) -> dict[str, int]:
+    return {name: value for name, value in vars(limits).items() if value is not None}
+
+
+# Seconds for what has served nobody yet. A launcher in warm-up ends when the shard's call returns, which may take long.
+_GRACE_UNREADY = 15.0
+
+
+def running_of(service: Service, ready: Ready, gpu: str | None = None) -> Running:
+    """What the command line shows of a service that answers."""
+    facts = service.facts()
+    return Running(
+        name=service.name,
+        runtime=facts.runtime,
+        url=service.endpoint.url,
+        phase="ready",
+        model_id=ready.info.model_id,
+        engine=ready.info.engine,
+        engine_version=ready.info.version,
+        emulated=ready.info.emulated,
+        gpu=gpu,
+        limits=ready.limits,
+        image=facts.image,
+        image_digest=facts.image_digest,
+        seconds=ready.seconds,
+    )
+
+
+def dry_run_text(targets: Sequence[Target], *, gateway: bool = False, monitoring: bool = False) -> str:
+    """What `up` would start: the rendered stack, or the process with its environment."""
+    models = [resolve_model(target) for target in targets]
+    _require_distinct(models)
+    runtimes = {choose_runtime(target, model) for target, model in zip(targets, models, strict=True)}
+    if runtimes <= {"compose"}:
+        return compose_text(targets, gateway=gateway, monitoring=monitoring)
+    services = [service_for(model, target) for model, target in zip(models, targets, strict=True)]
+    return "\n".join(f"# {service.name}\n{service.facts().stack}" for service in services)
+
+
+def up_text(running: Sequence[Running]) -> str:
+    """Endpoint and effective limits of each."""
+    return "\n".join(_paragraph(each) for each in running)
+
+
+def _paragraph(each: Running) -> str:
+    head = f"{each.name}: {each.url}  ({_engine(each)}{_ready_in(each)})"
+    lines = [f"  {name.replace('_', ' ')}: {format_count(value)}" for name, value in vars(each.limits).items() if value]
+    return "\n".join([head, *lines])
+
+
+def _engine(each: Running) -> str:
+    simulated = ", emulated: figures are a simulation's" if each.emulated else ""
+    return f"{each.runtime}, {each.engine} {each.engine_version or ''}".rstrip() + simulated
+
+
+def _ready_in(each: Running) -> str:
+    return f", ready in {format_duration(each.seconds)}" if each.seconds >= 0.1 else ""
