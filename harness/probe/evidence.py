@@ -1,0 +1,192 @@
+"""What all starts so far have shown, folded into one value: a pure function of the outcomes, so that a resumed search
+decides as the interrupted one would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harness.probe.setting import Bracket, Kind, LoadResult, Outcome, Setting, Started
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Brackets for what can be searched.
+
+    rows: short chats at once. tokens: prompts and answers in flight. area: rows times the longest of them, which is
+    what a padded batch keeps. prefill: prefill budgets that started. single: prompt and answer of one chat alone.
+    worst_input: the prompt length whose load died with the fewest tokens.
+    """
+
+    outcomes: tuple[Outcome, ...] = ()
+    rows: Bracket = field(default_factory=Bracket)
+    tokens: Bracket = field(default_factory=Bracket)
+    area: Bracket = field(default_factory=Bracket)
+    prefill: Bracket = field(default_factory=Bracket)
+    single: Bracket = field(default_factory=Bracket)
+    worst_input: int | None = None
+
+    @property
+    def starts(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def last(self) -> Outcome | None:
+        return self.outcomes[-1] if self.outcomes else None
+
+    @property
+    def last_up(self) -> Outcome | None:
+        return next((each for each in reversed(self.outcomes) if each.came_up), None)
+
+    @property
+    def started(self) -> Started | None:
+        return self.last_up.started if self.last_up else None
+
+    @property
+    def kind(self) -> Kind | None:
+        return self.started.kind if self.started else None
+
+    @property
+    def padded_law(self) -> bool:
+        """Whether a long prompt makes its whole batch as long: a batch died that was small by its sum of tokens."""
+        return self.area.smallest_failed is not None
+
+    def budgets(self, prefill: int | None, fraction: float | None) -> list[int]:
+        """Budgets found by starts with this prefill budget and memory fraction."""
+        return [
+            each.started.budget
+            for each in self.outcomes
+            if each.started is not None
+            and each.started.budget is not None
+            and effective_prefill(each) == prefill
+            and each.setting.memory_fraction == fraction
+        ]
+
+
+def effective_prefill(outcome: Outcome) -> int | None:
+    """The prefill budget of a start: as given, else as the engine told."""
+    if outcome.setting.max_batch_prefill_tokens is not None:
+        return outcome.setting.max_batch_prefill_tokens
+    return outcome.started.prefill_tokens if outcome.started else None
+
+
+def gather(outcomes: Sequence[Outcome]) -> Evidence:
+    """All brackets from the outcomes so far."""
+    results = [(each, result) for each in outcomes for result in each.loads]
+    return Evidence(
+        outcomes=tuple(outcomes),
+        rows=_bracket(_rows(results)),
+        tokens=_bracket(_tokens(results)),
+        area=_bracket(_area(results)),
+        prefill=_prefill(outcomes),
+        single=_bracket(_single(results)),
+        worst_input=_worst_input(results),
+    )
+
+
+_Point = tuple[int, str | None]  # a value, and how it failed
+_Results = Iterable[tuple[Outcome, LoadResult]]
+
+
+def _bracket(points: Iterable[_Point]) -> Bracket:
+    points = list(points)
+    return Bracket.of(
+        (value for value, how in points if how is None), ((value, how) for value, how in points if how is not None)
+    )
+
+
+def _how(result: LoadResult) -> str:
+    return f"{result.load.name}: {result.reason or result.verdict}"
+
+
+def _kind_of(result: LoadResult) -> str:
+    return result.load.name.partition(" ")[0]
+
+
+def _rows(results: _Results) -> Iterable[_Point]:
+    for _, result in results:
+        if result.verdict == "held":
+            yield result.load.rows, None
+        elif result.verdict == "died" and _kind_of(result) in ("rows", "overload"):
+            yield result.load.rows, _how(result)
+
+
+def _tokens(results: _Results) -> Iterable[_Point]:
+    """A death in the middle of a fill tells how much was carried and how much more was too much."""
+    for outcome, result in results:
+        if result.verdict == "held" and not result.load.excess and not result.load.queued:
+            yield result.load.tokens, None
+        elif result.verdict == "died" and _kind_of(result) == "fill":
+            yield from _death_in_fill(outcome, result)
+
+
+def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
+    carried = result.begun_tokens
+    batch = effective_prefill(outcome) or result.load.longest
+    reached = min(result.load.tokens, carried + max(batch, result.load.longest) + _answers(result))
+    if 0 < carried < reached:
+        yield carried - result.begun * _new_tokens(result), None
+    yield reached, _how(result)
+
+
+def _new_tokens(result: LoadResult) -> int:
+    return max((shape.max_new_tokens for shape in result.load.shapes), default=0)
+
+
+def _answers(result: LoadResult) -> int:
+    """Answer tokens of one more prefill batch of the longest prompts."""
+    return _new_tokens(result)
+
+
+def _area(results: _Results) -> Iterable[_Point]:
+    for _, result in results:
+        if result.verdict == "held" and not result.load.excess:
+            yield result.load.area, None
+        elif result.verdict == "died" and _kind_of(result) == "onto":
+            yield result.load.area, _how(result)
+
+
+def _single(results: _Results) -> Iterable[_Point]:
+    for _, result in results:
+        if _kind_of(result) == "longest":
+            total = result.load.tokens
+            yield total, None if result.verdict == "held" else _how(result)
+
+
+def _prefill(outcomes: Iterable[Outcome]) -> Bracket:
+    held, failed = [], []
+    for each in outcomes:
+        prefill = effective_prefill(each)
+        if prefill is None:
+            continue
+        if each.came_up:
+            held.append(prefill)
+        elif each.failure is not None and each.failure.cause == "memory" and each.failure.stage == "warm-up":
+            failed.append((prefill, str(each.failure)))
+    return Bracket.of(held, failed)
+
+
+def _worst_input(results: _Results) -> int | None:
+    died = [
+        (result.begun_tokens or result.load.tokens, result.load.longest)
+        for _, result in results
+        if result.verdict == "died" and _kind_of(result) == "fill"
+    ]
+    return min(died)[1] if died else None
+
+
+def same_limits(one: Setting, other: Setting) -> bool:
+    """Whether two starts were given the same limits, whatever for."""
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in (
+            "max_input_tokens",
+            "max_total_tokens",
+            "max_batch_prefill_tokens",
+            "max_batch_total_tokens",
+            "max_concurrent_requests",
+            "max_batch_size",
+            "memory_fraction",
+        )
+    )

@@ -1,0 +1,129 @@
+"""What to ask of a started engine: the worst that a setting admits, as sets of requests in tokens.
+
+A setting is proved by any load that its flags admit, not only by the longest chats: many short ones, prompts shorter
+than the maximum (memory need not grow steadily with the length), a prefill on top of a full batch, the budget filled
+exactly. Sending is not done here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from harness.probe.setting import CHUNK, Load, Setting, Shape, Started
+
+SHORT = 24  # prompt tokens of a short chat
+BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
+ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joins (TGI lets it wait 20 steps)
+ROWS_CAP = 1024  # most chats at once that are tried
+EXCESS = 4
+
+
+def rows(count: int) -> Load:
+    """So many short chats at once; their lengths differ a little, so that they fill no prefill budget exactly."""
+    return Load(f"rows {count}", (tuple(Shape(SHORT + index % 7, BRIEF) for index in range(count)),))
+
+
+def row_steps(limit: int, fine: int = 1) -> Iterator[int]:
+    """1, 2, 4, 8, 16, 24, 32, 48, ... up to the limit, which is always the last. fine: from which number on the steps
+    are of a half and a third; below they double.
+    """
+    count = 1
+    while count < limit:
+        yield count
+        power = count & (count - 1) == 0
+        count = count * 2 if count < fine or count == 1 else (count * 3 // 2 if power else count * 4 // 3)
+    yield limit
+
+
+def longest(input_tokens: int, new_tokens: int) -> Load:
+    """The longest chat alone; nobody waits for the end of its answer."""
+    return Load("longest chat", ((Shape(input_tokens, min(new_tokens, CHUNK)),),), stay=4)
+
+
+def overload(permits: int) -> Load:
+    """A few requests more than the engine has permits: they must be refused at once, the others served."""
+    return Load(
+        "overload", (tuple(Shape(SHORT + index % 7, BRIEF) for index in range(permits + EXCESS)),), excess=EXCESS
+    )
+
+
+def onto(count: int, long_tokens: int, *, name: str = "onto") -> Load:
+    """A long prompt that joins `count` short chats in full swing."""
+    short = tuple(Shape(SHORT, ALIVE) for _ in range(count))
+    return Load(f"{name} {count}", (short, (Shape(long_tokens, BRIEF),)))
+
+
+def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: int = 0) -> Load:
+    """Chats of this length that together take exactly `budget` tokens, at most `most` of them; the odd one comes first.
+
+    slack: tokens by which a chat's reservation is smaller than prompt plus answer (1 on block-allocated engines).
+    """
+    each = input_tokens + new_tokens - slack
+    count = min(most, budget // each)
+    shapes = [Shape(input_tokens, new_tokens)] * count
+    rest = budget - count * each
+    if rest >= new_tokens + 8 and count < most:
+        shapes.insert(0, Shape(rest - new_tokens + slack, new_tokens))
+    return Load(f"fill {budget} by {input_tokens}", (tuple(shapes),))
+
+
+def varied(load: Load, steps: int = 5, by: int = 3) -> Load:
+    """The same tokens in all, but neighbouring prompts differ: equal ones that fill the prefill budget exactly get a
+    false hit of TGI's prefix cache and then look free (backends/v3/src/queue.rs:344).
+    """
+    return Load(load.name, tuple(_varied(wave, steps, by) for wave in load.waves), load.stay, load.excess, load.queued)
+
+
+def _varied(wave: tuple[Shape, ...], steps: int, by: int) -> tuple[Shape, ...]:
+    shapes = list(wave)
+    for index in range(0, len(shapes) - 1, 2):
+        first, second = shapes[index], shapes[index + 1]
+        change = by * (1 + index // 2 % steps)
+        if first.input_tokens == second.input_tokens and first.input_tokens > 4 * change:
+            shapes[index] = Shape(first.input_tokens - change, first.max_new_tokens + change)
+    return tuple(shapes)
+
+
+def answer_length(budget: int, prefill: int) -> int:
+    """Answer tokens with which the first of a set is still running when the last has been read in.
+
+    Between two prefill rounds the engine decodes at least once, so each round costs a running chat two tokens.
+    """
+    return max(BRIEF, min(CHUNK, 2 * math.ceil(budget / max(1, prefill)) + 16))
+
+
+def proof(setting: Setting, started: Started, capacity: int | None) -> list[Load]:
+    """All loads that a setting must survive, cheap ones first.
+
+    capacity: tokens that can be in flight at once; None where the permits alone bound it.
+    """
+    history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
+    permits = setting.max_concurrent_requests or 1
+    slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
+    room = capacity if capacity is not None else permits * total
+    loads = [longest(history, total - history), rows(permits), overload(permits)]
+    loads += list(_fills(setting, started, room, slack))
+    loads.append(_join(permits, history, total, room, slack))
+    return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
+
+
+def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterator[Load]:
+    """The budget filled by the longest prompts, then by shorter ones."""
+    history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
+    permits = setting.max_concurrent_requests or 1
+    prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or 4096
+    new = min(
+        answer_length(min(room, permits * total), prefill if started.chunking else min(prefill, history)), total // 2
+    )
+    shares = (1.0, 0.5) if started.kind == "flash" else (1.0, 0.8, 0.6, 0.4, 0.2)
+    for share in shares:
+        length = max(1, int(min(history, total - new) * share))
+        yield fill(room, length, new, most=permits, slack=slack)
+
+
+def _join(permits: int, history: int, total: int, room: int, slack: int) -> Load:
+    """The longest prompt on top of as many short chats as leave it room."""
+    long = Shape(min(history, total - BRIEF), BRIEF)
+    count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
+    return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto 0", ())

@@ -1,0 +1,352 @@
+"""Which limits to recommend for a goal, from what the starts have shown; each with its reason and its cost.
+
+Goals: `balanced`: a history not below what the engine's own prefill budget allows, then the most chats that survive;
+`history`: the longest one; `chats`: the most at once; `latency`: as many as hold the SLO.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from harness.probe.evidence import Evidence, effective_prefill
+from harness.probe.loads import ROWS_CAP, SHORT
+from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Outcome, Setting, Started, Wish
+
+MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
+LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
+MIDDLE_PREFILL = 2048
+WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the engine's own prefill budget
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One recommended limit: why this value, and what it costs."""
+
+    name: str
+    value: int | float
+    reason: str
+    cost: str = ""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A setting to prove, and what it means. history: the longest prompt of one chat that leaves the answer free.
+
+    capacity: tokens in flight that the setting can have at most; None where only the permits bound them.
+    """
+
+    setting: Setting
+    flags: tuple[Flag, ...]
+    history: int
+    answer: int
+    capacity: int | None
+    bound_by: str
+
+
+def answer_room(answer_tokens: int, version: tuple[int, int, int]) -> int:
+    """Tokens to keep for an answer: from 3.1.1 on TGI generates in pieces of 1024 and never shortens the last one
+    (router/src/infer/mod.rs:164), so a longer answer needs room for whole pieces.
+    """
+    if answer_tokens <= CHUNK or version < (3, 1, 1):
+        return answer_tokens
+    return math.ceil(answer_tokens / CHUNK) * CHUNK
+
+
+def recommend(evidence: Evidence, wish: Wish, knowledge: Knowledge, fast_rows: int | None = None) -> Recommendation:
+    """What to set next, as good as the evidence allows. fast_rows: most chats that held the SLO at once, as measured."""
+    started = evidence.started
+    assert started is not None
+    answer = answer_room(wish.answer_tokens, knowledge.version)
+    if started.kind == "flash" and started.usable is not None:
+        return _flash(evidence, started, wish, knowledge, answer, fast_rows)
+    return _padded(evidence, started, wish, knowledge, answer, fast_rows)
+
+
+def first_prefill(goal: Goal) -> int | None:
+    """The prefill budget of the first start; None leaves it to the engine, because `balanced` is defined by it."""
+    return None if goal == "balanced" else LOW_PREFILL
+
+
+def _flash(
+    evidence: Evidence, started: Started, wish: Wish, knowledge: Knowledge, answer: int, fast_rows: int | None
+) -> Recommendation:
+    last = evidence.last_up
+    assert last is not None
+    prefill = effective_prefill(last) or 4096
+    fraction = last.setting.memory_fraction
+    usable = _usable(evidence, started, prefill, fraction)
+    total, bound_by = _longest_total(evidence, started, knowledge, usable)
+    if not started.chunking and total - answer > prefill:
+        total, bound_by = prefill + answer, "the prefill budget, which must hold a whole prompt"
+    chats = _permits(evidence, usable, answer, wish, fast_rows)
+    if evidence.tokens.smallest_failed is not None and usable >= evidence.tokens.smallest_failed:
+        carried = evidence.tokens.largest_ok or usable // 2
+        if fraction is None:
+            fraction = _smaller_fraction(evidence, usable, knowledge)
+            usable = min(usable, int(carried * 0.97))
+            total = min(total, usable)
+            chats = _permits(evidence, usable, answer, wish, fast_rows)
+        else:  # the engine does not heed the fraction: the permits must bound what is in flight
+            total = min(total, prefill + answer, carried)
+            chats = min(chats, max(1, carried // total))
+    history = max(1, total - answer)
+    prefill = _safe_prefill(last, prefill, total, history, usable, started)
+    setting = Setting(
+        max_input_tokens=history + (answer - min(answer, CHUNK)),
+        max_total_tokens=total,
+        max_batch_prefill_tokens=prefill,
+        max_concurrent_requests=chats,
+        memory_fraction=fraction,
+        purpose="verify",
+    )
+    flags = _flash_flags(setting, started, bound_by, usable, wish)
+    return Recommendation(setting, flags, history, answer, usable, bound_by)
+
+
+def _usable(evidence: Evidence, started: Started, prefill: int, fraction: float | None) -> int:
+    """The smallest that any start with this prefill budget found: what differed once will differ again."""
+    budgets = evidence.budgets(prefill, fraction) or [started.budget or 0]
+    return min(replace(started, budget=budget).usable or 0 for budget in budgets)
+
+
+def spread(evidence: Evidence, prefill: int | None, fraction: float | None) -> float:
+    """How much the budget differed between equal starts, as a share."""
+    budgets = evidence.budgets(prefill, fraction)
+    return (max(budgets) - min(budgets)) / max(budgets) if budgets else 0.0
+
+
+def _longest_total(evidence: Evidence, started: Started, knowledge: Knowledge, usable: int) -> tuple[int, str]:
+    last = evidence.last_up
+    assert last is not None
+    margin = max(MARGIN, 2 * spread(evidence, effective_prefill(last), last.setting.memory_fraction))
+    # One slot of the last token is never written, so input + answer may be one more than the slots.
+    room = usable + 1 - started.speculate - max(1, math.ceil(margin * usable))
+    if evidence.single.smallest_failed is not None:
+        room = min(room, int(evidence.single.smallest_failed * 0.99) - started.block_size)
+    context = context_length(evidence, knowledge)
+    if context is not None and context <= room:
+        return context, "the model's context"
+    return max(2, room), "KV memory"
+
+
+def context_length(evidence: Evidence, knowledge: Knowledge) -> int | None:
+    """The model's own maximum: from the catalogue, else from an engine that chose less than its memory allows."""
+    if knowledge.context is not None:
+        return knowledge.context
+    for each in evidence.outcomes:
+        seen = each.started
+        if (
+            each.came_up
+            and seen is not None
+            and each.setting.max_total_tokens is None
+            and seen.max_total_tokens is not None
+            and seen.chunking
+            and seen.budget is not None
+            and seen.max_total_tokens < seen.budget
+        ):
+            return seen.max_total_tokens
+    return None
+
+
+def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Knowledge) -> float:
+    """A memory fraction with which the budget falls below what was carried before the engine died.
+
+    The budget falls by memory * wiggle room / KV bytes per unit of the fraction (utils/import_utils.py:13 of the
+    server); where sizes are unknown, KV memory is taken for 40 % of the GPU.
+    """
+    wanted = 0.97 * (evidence.tokens.largest_ok or usable / 2)
+    if knowledge.kv_bytes and knowledge.memory_bytes:
+        slope = 0.9 * knowledge.memory_bytes / knowledge.kv_bytes
+    else:
+        slope = usable / 0.4
+    return max(0.2, math.floor((1 - (usable - wanted) / slope) * 1000) / 1000)
+
+
+def _safe_prefill(last: Outcome, prefill: int, total: int, history: int, usable: int, started: Started) -> int:
+    """TGI's warm-up lays ceil(prefill / input) chats of full length beside each other before it measures
+    (backends/v3/src/client/grpc_client.rs:109); that must fit too.
+    """
+    if math.ceil(prefill / history) * (total - 1) > usable:
+        prefill = min(prefill, history)
+    if started.chunking and any(each.verdict == "died" and each.load.name.startswith("onto") for each in last.loads):
+        prefill = max(256, prefill // 2)
+    return min(prefill, usable)
+
+
+def _permits(evidence: Evidence, usable: int, answer: int, wish: Wish, fast_rows: int | None) -> int:
+    """As many chats as could be in flight at once if each had a short prompt, less where so many did not survive."""
+    fitting = max(1, usable // (answer + SHORT))
+    chats = min(ROWS_CAP, fitting)
+    if evidence.rows.smallest_failed is not None:
+        chats = min(chats, evidence.rows.largest_ok or max(1, evidence.rows.smallest_failed // 2))
+    if wish.goal == "latency" and fast_rows is not None:
+        chats = min(chats, fast_rows)
+    return max(1, chats)
+
+
+def _padded(
+    evidence: Evidence, started: Started, wish: Wish, knowledge: Knowledge, answer: int, fast_rows: int | None
+) -> Recommendation:
+    prefill = started.prefill_tokens or effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
+    context = context_length(evidence, knowledge)
+    capacity = padded_capacity(evidence, knowledge)
+    total = min(x for x in (prefill + answer, context or default_total(evidence), capacity) if x)
+    history = max(1, min(prefill, total - answer))
+    total = history + answer if history + answer <= total else total
+    chats = _padded_permits(evidence, capacity, total, answer, wish, fast_rows)
+    setting = Setting(
+        max_input_tokens=history,
+        max_total_tokens=total,
+        max_batch_prefill_tokens=history,
+        max_batch_total_tokens=max(capacity, total),
+        max_concurrent_requests=chats,
+        purpose="verify",
+    )
+    bound_by = "the prefill budget, which must hold a whole prompt"
+    if context and total == context:
+        bound_by = "the model's context"
+    return Recommendation(
+        setting, _padded_flags(setting, evidence, bound_by), history, answer, setting.max_batch_total_tokens, bound_by
+    )
+
+
+def default_total(evidence: Evidence) -> int | None:
+    """The total that a padded engine chose itself, beyond which nothing is known of the model's context."""
+    totals = [
+        each.started.max_total_tokens
+        for each in evidence.outcomes
+        if each.came_up and each.setting.max_total_tokens is None and each.started and each.started.max_total_tokens
+    ]
+    return max(totals, default=None)
+
+
+def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
+    """Tokens in flight that survived every load, less a margin for memory that differs from start to start.
+
+    Where no load was sent, what the memory model expects, and without one the engine's own default.
+    """
+    brackets = [evidence.area, evidence.tokens] if evidence.padded_law else [evidence.tokens]
+    if brackets == [Bracket()]:
+        return int((knowledge.budget or 16000) * 0.8)
+    bounds = [each.largest_ok or (each.smallest_failed or 2) // 2 for each in brackets if each.smallest_failed]
+    if not bounds:
+        return evidence.tokens.largest_ok or 2
+    return max(2, math.floor(min(bounds) * (1 - MARGIN / 2)))
+
+
+def _padded_permits(
+    evidence: Evidence, capacity: int, total: int, answer: int, wish: Wish, fast_rows: int | None
+) -> int:
+    """Where a long prompt makes the whole batch as long, only the number of chats bounds the memory."""
+    if evidence.padded_law:
+        chats = max(1, capacity // total)
+        return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
+    return _permits(evidence, capacity, answer, wish, fast_rows)
+
+
+def _flash_flags(setting: Setting, started: Started, bound_by: str, usable: int, wish: Wish) -> tuple[Flag, ...]:
+    total, prefill = setting.max_total_tokens or 0, setting.max_batch_prefill_tokens or 0
+    flags = [
+        Flag("max_total_tokens", total, _total_reason(total, usable, bound_by)),
+        Flag(
+            "max_input_tokens",
+            setting.max_input_tokens or 0,
+            f"the longest prompt that still leaves {wish.answer_tokens:,} tokens for the answer",
+            "longer prompts are refused at once (422) instead of being cut short",
+        ),
+        Flag(
+            "max_batch_prefill_tokens",
+            prefill,
+            _prefill_reason(prefill, started, wish.goal),
+            "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
+        ),
+        _permits_flag(setting.max_concurrent_requests or 0, wish),
+    ]
+    if setting.memory_fraction is not None:
+        flags.append(
+            Flag(
+                "memory_fraction",
+                setting.memory_fraction,
+                "with the engine's own memory budget it died under load",
+                "a smaller KV cache",
+            )
+        )
+    return tuple(flags)
+
+
+def _total_reason(total: int, usable: int, bound_by: str) -> str:
+    if bound_by == "KV memory":
+        return (
+            f"{usable:,} tokens of KV cache can be handed out; {usable - total + 1:,} are left free so that the same"
+            " flags start again when a little less memory is free"
+        )
+    return f"bounded by {bound_by}"
+
+
+def _prefill_reason(prefill: int, started: Started, goal: Goal) -> str:
+    if not started.chunking:
+        return "this model reads a prompt in one piece, so it must hold the longest one"
+    if goal == "balanced":
+        return "the engine's own choice: it keeps the GPU busy while prompts are read in pieces"
+    return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
+
+
+def _permits_flag(chats: int, wish: Wish) -> Flag:
+    reason = (
+        f"so many chats with short prompts and {wish.answer_tokens:,} answer tokens fill the KV cache; with longer"
+        " prompts the rest wait in a queue of bounded length"
+    )
+    if wish.goal == "latency":
+        reason = "most chats at once that held the SLO when measured"
+    return Flag("max_concurrent_requests", chats, reason, f"request number {chats + 1:,} is refused at once (429)")
+
+
+def _padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[Flag, ...]:
+    chats = setting.max_concurrent_requests or 0
+    many = (
+        "a long prompt makes its whole batch as long: so many chats of full length fit"
+        if evidence.padded_law
+        else "so many short chats survived at once"
+    )
+    return (
+        Flag(
+            "max_input_tokens",
+            setting.max_input_tokens or 0,
+            f"bounded by {bound_by}",
+            "longer prompts are refused (422)",
+        ),
+        Flag("max_total_tokens", setting.max_total_tokens or 0, "the longest prompt and its answer"),
+        Flag(
+            "max_batch_prefill_tokens",
+            setting.max_batch_prefill_tokens or 0,
+            "this model reads a prompt in one piece, so it must hold the longest one",
+        ),
+        Flag(
+            "max_batch_total_tokens",
+            setting.max_batch_total_tokens or 0,
+            "most tokens in flight that survived; the engine does not check memory for this model, so this flag is"
+            " all that protects it",
+            "chats beyond it wait",
+        ),
+        Flag(
+            "max_concurrent_requests",
+            chats,
+            many,
+            f"request number {chats + 1:,} is refused at once (429)",
+        ),
+    )
+
+
+def environment(setting: Setting, input_name: str) -> dict[str, str]:
+    """The setting as the engine's environment. input_name: how this version calls the limit of the prompt."""
+    values = {
+        input_name: setting.max_input_tokens,
+        "MAX_TOTAL_TOKENS": setting.max_total_tokens,
+        "MAX_BATCH_PREFILL_TOKENS": setting.max_batch_prefill_tokens,
+        "MAX_BATCH_TOTAL_TOKENS": setting.max_batch_total_tokens,
+        "MAX_CONCURRENT_REQUESTS": setting.max_concurrent_requests,
+        "MAX_BATCH_SIZE": setting.max_batch_size,
+        "CUDA_MEMORY_FRACTION": setting.memory_fraction,
+    }
+    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items() if value}

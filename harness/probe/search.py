@@ -1,0 +1,429 @@
+"""Ask and tell: which setting to start next, which load to send it, and when enough is known. Starts nothing.
+
+    while (setting := search.ask()) is not None:
+        started = start(setting)                                # or a failure
+        while (load := search.next_load(setting, started, results)) is not None:
+            results.append(send(load))
+        search.tell(Outcome(...))
+    search.recommendation, search.evidence
+
+Three cases. `flash`: the engine measures its own memory, so one start tells the token budget, and a second one proves
+the recommended limits under load. `padded` and `unchecked`: nothing protects the engine; its budget is left open and
+the load itself is raised until it dies, coarse in the first start, then between what held and what died.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.probe import loads
+from harness.probe.evidence import Evidence, effective_prefill, gather, same_limits
+from harness.probe.recommend import (
+    MIDDLE_PREFILL,
+    WORTH_ANOTHER_START,
+    Recommendation,
+    answer_room,
+    context_length,
+    default_total,
+    first_prefill,
+    recommend,
+)
+from harness.probe.setting import Failure, Knowledge, Load, LoadResult, Outcome, Setting, Started, Wish
+
+OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
+LEAST_PREFILL = 64  # below it there is nothing left to lower
+STEPS = 12  # sizes tried in one start between what held and what died
+FINE = 0.5  # of the asked precision: the smallest step towards a padded boundary
+SETTLED = 0.7  # of the asked precision: where the search for it stops; the rest is margin
+JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
+
+
+class Search:
+    """The whole search as a function of the outcomes told so far; telling them again resumes it."""
+
+    def __init__(self, wish: Wish, knowledge: Knowledge) -> None:
+        self.wish, self.knowledge = wish, knowledge
+        self.fast_rows: int | None = None
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def evidence(self) -> Evidence:
+        return gather(self._outcomes)
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """What to set, as good as the evidence allows; None before any start came up."""
+        evidence = self.evidence
+        return recommend(evidence, self.wish, self.knowledge, self.fast_rows) if evidence.started else None
+
+    @property
+    def proved(self) -> Outcome | None:
+        """The last start, if it was a recommendation that survived everything."""
+        last = self.evidence.last
+        return last if last is not None and _survived(last) else None
+
+    @property
+    def fatal(self) -> Failure | None:
+        """A failure that no limit can mend, or that came twice."""
+        last = self.evidence.last
+        if last is None or last.failure is None or last.came_up:
+            return None
+        failure = last.failure
+        if failure.cause in ("argument", "missing") or (failure.stage == "load" and failure.cause == "memory"):
+            return failure
+        if failure.cause in ("hang", "other"):
+            return failure if self._failed_before(last) else None
+        lowest = effective_prefill(last)
+        return failure if lowest is not None and lowest <= LEAST_PREFILL else None
+
+    def _failed_before(self, last: Outcome) -> bool:
+        """Whether the start just before it, with the same limits, failed too and not for want of memory."""
+        before = self._outcomes[-2] if len(self._outcomes) > 1 else None
+        return (
+            before is not None
+            and not before.came_up
+            and before.failure is not None
+            and before.failure.cause in ("hang", "other")
+            and same_limits(before.setting, last.setting)
+        )
+
+    def tell(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+
+    def ask(self) -> Setting | None:
+        """The next setting to start, or None when the search is over (see `proved` and `fatal`)."""
+        evidence = self.evidence
+        last = evidence.last
+        if last is None:
+            return self._first()
+        if evidence.starts >= self.wish.max_starts or self.fatal is not None:
+            return None
+        if not last.came_up:
+            return self._after_failed_start(evidence, last)
+        if evidence.kind == "flash" and evidence.started is not None and evidence.started.usable is not None:
+            return self._next_flash(evidence, last)
+        return self._next_padded(evidence, last)
+
+    def _first(self) -> Setting:
+        return Setting(
+            max_batch_prefill_tokens=first_prefill(self.wish.goal),
+            max_batch_total_tokens=OPEN_BUDGET,
+            max_concurrent_requests=loads.ROWS_CAP,
+            purpose="learn",
+        )
+
+    def _after_failed_start(self, evidence: Evidence, last: Outcome) -> Setting:
+        failure = last.failure
+        assert failure is not None
+        if failure.cause in ("hang", "other"):
+            return last.setting  # once more: it may have been chance
+        if last.setting.purpose == "verify" and evidence.started is not None:
+            return self._after_failed_proof(evidence, last, failure)
+        prefill = effective_prefill(last) or 4096
+        if failure.cause == "budget":
+            return replace(last.setting, max_batch_prefill_tokens=max(LEAST_PREFILL, (failure.limit or prefill) // 2))
+        failed = sum(not each.came_up for each in self._outcomes)
+        return replace(last.setting, max_batch_prefill_tokens=max(LEAST_PREFILL, prefill // (2 if failed < 2 else 8)))
+
+    def _after_failed_proof(self, evidence: Evidence, last: Outcome, failure: Failure) -> Setting:
+        """A recommendation that did not even start: less of what it was refused for."""
+        setting = last.setting
+        total = setting.max_total_tokens or 2
+        if failure.cause == "budget":
+            room = min(failure.limit or total, total)
+            lower = max(2, int(room * 0.985))
+            answer = total - (setting.max_input_tokens or 1)
+            return replace(
+                setting,
+                max_total_tokens=lower,
+                max_input_tokens=max(1, lower - answer),
+                max_batch_prefill_tokens=min(setting.max_batch_prefill_tokens or lower, lower),
+            )
+        prefill = setting.max_batch_prefill_tokens or 4096
+        return replace(setting, max_batch_prefill_tokens=max(LEAST_PREFILL, prefill // 2))
+
+    # flash
+
+    def _next_flash(self, evidence: Evidence, last: Outcome) -> Setting | None:
+        advice = recommend(evidence, self.wish, self.knowledge, self.fast_rows)
+        if self.wish.quick:
+            return None
+        if _survived(last) and not _differs(last.setting, advice.setting):
+            return None
+        if _survived(last) and self._settled_flash(last, advice):
+            return None
+        if last.setting.purpose == "learn" and (other := self._other_prefill(evidence, last, advice)) is not None:
+            return other
+        if last.setting.purpose == "verify" and not _survived(last):
+            return self._lower(last, advice)
+        return advice.setting
+
+    def _settled_flash(self, last: Outcome, advice: Recommendation) -> bool:
+        """Proved limits stand unless the same start has shown that more than the precision is left unused."""
+        verified, better = last.setting, advice.setting
+        gain = (better.max_total_tokens or 0) / max(1, verified.max_total_tokens or 1) - 1
+        return gain <= self.wish.precision
+
+    def _other_prefill(self, evidence: Evidence, last: Outcome, advice: Recommendation) -> Setting | None:
+        """Another prefill budget to learn from, where the goal is worth the start."""
+        prefill, started = effective_prefill(last), last.started
+        usable = started.usable if started else None
+        if started is None or usable is None or prefill is None or evidence.starts > 4:
+            return None
+        if started.chunking:
+            return self._smaller_pieces(last, prefill, usable)
+        if self.wish.goal == "history":
+            return self._larger_prompt(evidence, last, prefill, usable)
+        return None
+
+    def _smaller_pieces(self, last: Outcome, prefill: int, usable: int) -> Setting | None:
+        share = self.knowledge.prefill_share
+        if self.wish.goal != "balanced" or share is None or prefill <= MIDDLE_PREFILL:
+            return None
+        if last.setting.max_batch_prefill_tokens is not None:
+            return None
+        gain = (prefill - MIDDLE_PREFILL) * share / max(1, usable)
+        if gain < WORTH_ANOTHER_START:
+            return None
+        return replace(last.setting, max_batch_prefill_tokens=MIDDLE_PREFILL)
+
+    def _larger_prompt(self, evidence: Evidence, last: Outcome, prefill: int, usable: int) -> Setting | None:
+        """Without chunking the longest prompt is the prefill budget P, and KV memory T(P) falls as P grows: go to
+        T(P) - answer = P.
+        """
+        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
+        context = context_length(evidence, self.knowledge)
+        most = min(usable - answer, (context - answer) if context else usable)
+        known = sorted(
+            {
+                (effective_prefill(each), each.started.usable)
+                for each in evidence.outcomes
+                if each.came_up and each.started and each.started.usable and effective_prefill(each)
+            }
+        )
+        slope = -(self.knowledge.prefill_share or 0.5)
+        if len(known) >= 2:
+            (p1, t1), (p2, t2) = known[-2], known[-1]
+            slope = min(0.0, (t2 - t1) / (p2 - p1)) if p2 != p1 else slope  # type: ignore[operator]
+        crossing = int((usable - answer - slope * prefill) / (1 - slope))
+        wanted = min(crossing, most if slope == 0 else crossing)
+        if context is not None:
+            wanted = min(wanted, context - answer)
+        failed = evidence.prefill.smallest_failed
+        if failed is not None and wanted >= failed:
+            wanted = (prefill + failed) // 2
+        if abs(wanted - prefill) <= self.wish.precision * prefill or wanted < 1:
+            return None
+        return replace(last.setting, max_batch_prefill_tokens=wanted)
+
+    def _lower(self, last: Outcome, advice: Recommendation) -> Setting:
+        """The next lower recommendation after one that died or stalled; lower in every way if nothing tells which."""
+        better, failed = advice.setting, last.setting
+        if _differs(failed, better):
+            return better
+        return replace(
+            better,
+            max_concurrent_requests=max(1, (failed.max_concurrent_requests or 2) * 3 // 4),
+            max_batch_prefill_tokens=max(LEAST_PREFILL, (failed.max_batch_prefill_tokens or 512) // 2)
+            if last.started and last.started.chunking
+            else failed.max_batch_prefill_tokens,
+            memory_fraction=round((failed.memory_fraction or 1.0) * 0.95, 3),
+        )
+
+    # padded
+
+    def _next_padded(self, evidence: Evidence, last: Outcome) -> Setting | None:
+        if self.wish.quick:
+            return None
+        if _survived(last):
+            return None
+        if not self._settled_padded(evidence) and evidence.starts < self.wish.max_starts - 1:
+            return self._explore(evidence)
+        advice = recommend(evidence, self.wish, self.knowledge, self.fast_rows)
+        if last.setting.purpose == "verify" and same_limits(last.setting, advice.setting):
+            return replace(
+                advice.setting,
+                max_batch_total_tokens=max(
+                    advice.setting.max_total_tokens or 2, int((advice.setting.max_batch_total_tokens or 2) * 0.97)
+                ),
+                max_concurrent_requests=max(1, (advice.setting.max_concurrent_requests or 2) * 3 // 4),
+            )
+        return advice.setting
+
+    def _explore(self, evidence: Evidence) -> Setting:
+        """Limits as they will be recommended, with the budget left open: the load is raised instead."""
+        history, total, prefill = self._padded_lengths(evidence)
+        return Setting(
+            max_input_tokens=history,
+            max_total_tokens=total,
+            max_batch_prefill_tokens=prefill,
+            max_batch_total_tokens=max(OPEN_BUDGET, total),
+            max_concurrent_requests=loads.ROWS_CAP,
+            purpose="explore",
+        )
+
+    def _padded_lengths(self, evidence: Evidence) -> tuple[int, int, int]:
+        """Longest prompt, longest total and prefill budget of a model that reads a prompt in one piece."""
+        up = evidence.last_up
+        assert up is not None
+        prefill = effective_prefill(up) or (up.started.max_total_tokens if up.started else None) or 4096
+        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
+        context = context_length(evidence, self.knowledge) or default_total(evidence)
+        total = min(prefill + answer, context) if context else prefill + answer
+        if evidence.single.smallest_failed is not None:
+            total = min(total, evidence.single.smallest_failed * 9 // 10)
+        history = max(1, min(prefill, total - answer if total > answer else total // 2))
+        # A prefill budget above the longest prompt would only let several prompts need more memory than one.
+        return history, max(total, history + 1), history
+
+    def _settled_padded(self, evidence: Evidence) -> bool:
+        """Whether the boundary that bounds this engine is known closely enough, or nothing died at all."""
+        bracket = evidence.area if evidence.padded_law else evidence.tokens
+        if bracket.smallest_failed is None:
+            return evidence.last_up is not None and not evidence.last_up.died_under_load
+        return bracket.gap is not None and bracket.gap <= SETTLED * self.wish.precision
+
+    # loads
+
+    def next_load(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
+        """The next load for a start that is up, given what came of the earlier ones; None when it may be stopped."""
+        if self.wish.quick or (results and results[-1].verdict == "died"):
+            return None
+        if setting.purpose == "verify":
+            return self._next_proof(setting, started, results)
+        if started.kind == "flash" and started.usable is not None:
+            return self._next_learning_flash(started, results)
+        return self._next_learning_padded(setting, started, results)
+
+    def _next_proof(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
+        if any(result.verdict in ("stalled", "refused", "failed") for result in results):
+            return None
+        plan = loads.proof(
+            setting, started, started.usable if started.kind == "flash" else setting.max_batch_total_tokens
+        )
+        return plan[len(results)] if len(results) < len(plan) else None
+
+    def _next_learning_flash(self, started: Started, results: Sequence[LoadResult]) -> Load | None:
+        """How many short chats survive at once, then the whole budget in flight."""
+        usable = started.usable or 1
+        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
+        steps = list(loads.row_steps(min(loads.ROWS_CAP, max(1, usable // (answer + loads.SHORT))), fine=16))
+        if len(results) < len(steps):
+            return loads.rows(steps[len(results)])
+        if len(results) > len(steps):
+            return None
+        history = max(16, min((started.max_input_tokens or usable) * 3 // 4, usable // 12))
+        new = loads.answer_length(usable, started.prefill_tokens or 4096)
+        return loads.varied(loads.fill(usable, history, new, most=loads.ROWS_CAP, slack=1 - started.speculate))
+
+    def _next_learning_padded(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
+        """The first load of a list that the evidence does not answer yet."""
+        evidence = gather([*self._outcomes, Outcome(setting, started, True, None, tuple(results))])
+        plan = self._padded_plan(evidence)
+        done = {result.load.name for result in results}
+        return next((load for load in plan if load.name not in done), None)
+
+    def _padded_plan(self, evidence: Evidence) -> list[Load]:
+        history, total, prefill = self._padded_lengths(evidence)
+        reach = (
+            min(history, total - loads.ALIVE)
+            if evidence.last_up and evidence.last_up.setting.max_input_tokens
+            else min(history, (default_total(evidence) or total) - loads.ALIVE)
+        )
+        reach = max(1, reach)
+        plan: list[Load] = []
+        if not any(each.loads for each in self._outcomes):
+            plan += [
+                loads.longest(reach, loads.BRIEF),
+                loads.fill(2 * (reach + loads.BRIEF), reach, loads.BRIEF, most=2),
+            ]
+        if evidence.rows.smallest_failed is None:
+            limit = min(loads.ROWS_CAP, self._rows_to_try(evidence))
+            plan += [loads.rows(n) for n in loads.row_steps(limit, fine=16) if n > (evidence.rows.largest_ok or 0)]
+        if not evidence.padded_law:
+            most = min(JOINED_CAP, (evidence.rows.largest_ok or JOINED_CAP) - 1)
+            plan += [
+                loads.onto(n, reach)
+                for n in loads.row_steps(max(1, most))
+                if (n + 1) * (reach + loads.BRIEF) > (evidence.area.largest_ok or 0)
+                # Only a batch that is small by its sum of tokens tells anything about padding.
+                and n * (loads.SHORT + loads.ALIVE) + reach + loads.BRIEF <= (evidence.tokens.largest_ok or 0)
+            ]
+        if evidence.padded_law:
+            return plan + self._finer_area(evidence, reach)
+        if evidence.tokens.smallest_failed is None:
+            return [*plan, self._coarse(evidence, reach)]
+        return plan + self._finer_tokens(evidence, reach, prefill)
+
+    def _rows_to_try(self, evidence: Evidence) -> int:
+        """Short chats worth trying: what the expected budget holds, at most 256 on an engine of unknown size."""
+        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
+        known = evidence.tokens.largest_ok or self.knowledge.budget or 0
+        return max(32, min(256, known // (answer + loads.SHORT) if known else 64))
+
+    def _coarse(self, evidence: Evidence, reach: int) -> Load:
+        """Long prompts, each read alone, until the engine dies of one too many."""
+        total = reach + loads.ALIVE
+        expected = max(3 * (self.knowledge.budget or 0) // 2, 2 * (evidence.tokens.largest_ok or 0), 16 * total)
+        most = _most_rows(evidence)
+        count = max(1, min(most, expected // total, OPEN_BUDGET // total))
+        new = max(loads.BRIEF, min(count + loads.BRIEF, loads.CHUNK, total // 2))
+        return loads.fill(count * total, total - new, new, most=count)
+
+    def _finer_tokens(self, evidence: Evidence, reach: int, prefill: int) -> list[Load]:
+        """Budgets between what held and what died, each filled exactly; other prompt lengths are tried first."""
+        low = evidence.tokens.largest_ok or (evidence.tokens.smallest_failed or 2) // 2
+        high = evidence.tokens.smallest_failed or low
+        shares = (0.8, 0.6, 0.4, 0.2) if (high - low) / high > 5 * self.wish.precision else ()
+        plan = [self._filled(low, max(1, int(reach * share)), prefill, evidence) for share in shares]
+        worst = evidence.worst_input if evidence.worst_input and evidence.worst_input < reach else reach
+        plan += [
+            self._filled(size, min(worst, reach), prefill, evidence)
+            for size in _between(low, high, self.wish.precision)
+        ]
+        return plan
+
+    def _filled(self, budget: int, length: int, prefill: int, evidence: Evidence) -> Load:
+        most = _most_rows(evidence)
+        new = loads.answer_length(budget, min(prefill, max(length, prefill // 2)))
+        return loads.fill(budget, length, min(new, loads.CHUNK), most=most)
+
+    def _finer_area(self, evidence: Evidence, reach: int) -> list[Load]:
+        """As many rows as died, under a long prompt of growing length."""
+        low = evidence.area.largest_ok or (evidence.area.smallest_failed or 2) // 2
+        high = evidence.area.smallest_failed or low
+        count = max(2, math.ceil(high / (reach + loads.BRIEF)))
+        return [
+            replace(loads.onto(count - 1, max(1, size // count - loads.BRIEF)), name=f"onto {count - 1} to {size}")
+            for size in _between(low, high, self.wish.precision)
+        ]
+
+
+def _most_rows(evidence: Evidence) -> int:
+    """Chats at once that do not kill it by their number alone."""
+    if evidence.rows.smallest_failed is None:
+        return loads.ROWS_CAP
+    return evidence.rows.largest_ok or max(1, evidence.rows.smallest_failed // 2)
+
+
+def _between(low: int, high: int, precision: float) -> list[int]:
+    """Sizes above `low` and below `high`, in at most STEPS equal steps of not less than half the precision."""
+    count = min(STEPS, int((high - low) / max(1.0, FINE * precision * high)))
+    return [low + (high - low) * step // (count + 1) for step in range(1, count + 1)]
+
+
+def _survived(outcome: Outcome) -> bool:
+    """A recommendation that started and held every load."""
+    return (
+        outcome.setting.purpose == "verify"
+        and outcome.came_up
+        and outcome.failure is None
+        and bool(outcome.loads)
+        and all(result.verdict in ("held", "cut short") for result in outcome.loads)
+    )
+
+
+def _differs(one: Setting, other: Setting) -> bool:
+    return not same_limits(one, other)

@@ -1,0 +1,250 @@
+"""The nouns of the search: what a start is given, what it showed, what was asked of it, and what came of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["flash", "padded", "unchecked"]
+Purpose = Literal["learn", "explore", "verify"]
+Goal = Literal["balanced", "history", "chats", "latency"]
+Stage = Literal["launch", "load", "warm-up", "limits", "ready", "under load"]
+Cause = Literal["memory", "argument", "missing", "budget", "hang", "other"]
+Verdict = Literal["held", "died", "stalled", "refused", "failed", "cut short"]
+
+CHUNK = 1024  # largest piece in which TGI generates and reserves (router/src/validation.rs:25)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The limits that one start is given; None leaves a limit to the engine.
+
+    memory_fraction: CUDA_MEMORY_FRACTION. purpose: why the start is made: to learn what the engine is, to look for a
+    boundary under load, or to prove a recommendation.
+    """
+
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+    max_batch_prefill_tokens: int | None = None
+    max_batch_total_tokens: int | None = None
+    max_concurrent_requests: int | None = None
+    max_batch_size: int | None = None
+    memory_fraction: float | None = None
+    purpose: Purpose = "learn"
+
+    def __str__(self) -> str:
+        names = {
+            "input": self.max_input_tokens,
+            "total": self.max_total_tokens,
+            "prefill": self.max_batch_prefill_tokens,
+            "budget": self.max_batch_total_tokens,
+            "requests": self.max_concurrent_requests,
+            "batch": self.max_batch_size,
+            "memory": self.memory_fraction,
+        }
+        given = [f"{name} {value:,}" for name, value in names.items() if value is not None]
+        return ", ".join(given) or "the engine's own limits"
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a start that came up showed: from its log and from /info. Tokens; seconds until it answered.
+
+    kind: `flash` measures its own KV memory, `padded` says that it cannot, `unchecked` says neither. budget: the number
+    that the log gives as max batch total tokens (on flash models what memory allows, on padded ones just the option).
+    blocks: the KV cache's blocks, one of which no request gets. prefill_tokens: the budget of one prefill in effect.
+    """
+
+    kind: Kind
+    chunking: bool = False
+    budget: int | None = None
+    block_size: int = 1
+    blocks: int | None = None
+    prefill_tokens: int | None = None
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+    max_concurrent_requests: int | None = None
+    prefix_caching: bool = False
+    speculate: int = 0
+    version: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def usable(self) -> int | None:
+        """Tokens that requests can really get at once: the budget without the reserved block, in whole blocks.
+
+        backends/v3/src/block_allocator.rs hands out blocks 1 to n - 1; a padded model has no blocks.
+        """
+        if self.budget is None:
+            return None
+        if self.kind != "flash":
+            return self.budget
+        return max(0, self.budget // self.block_size - 1) * self.block_size
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One request of a load, in tokens."""
+
+    input_tokens: int
+    max_new_tokens: int
+
+    def reserved(self, speculate: int = 0) -> int:
+        """Slots that a block-allocated engine keeps for it (backends/v3/src/queue.rs:315)."""
+        return self.input_tokens + min(self.max_new_tokens, CHUNK) + speculate - 1
+
+    @property
+    def total(self) -> int:
+        return self.input_tokens + self.max_new_tokens
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests to send: each wave at once, the next wave when all of the wave before have their first token.
+
+    stay: the client leaves when every request has so many tokens; None waits for whole answers. excess: requests of the
+    last wave that must be refused at once. queued: requests that must still wait when all others have their tokens.
+    """
+
+    name: str
+    waves: tuple[tuple[Shape, ...], ...]
+    stay: int | None = None
+    excess: int = 0
+    queued: int = 0
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return tuple(shape for wave in self.waves for shape in wave)
+
+    @property
+    def rows(self) -> int:
+        return sum(len(wave) for wave in self.waves) - self.excess - self.queued
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer tokens of all requests together."""
+        return sum(shape.total for shape in self.shapes)
+
+    @property
+    def area(self) -> int:
+        """Tokens when every row is padded to the longest, as a model without flash attention keeps them."""
+        return len(self.shapes) * max((shape.total for shape in self.shapes), default=0)
+
+    @property
+    def longest(self) -> int:
+        return max((shape.input_tokens for shape in self.shapes), default=0)
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What came of a load. Seconds and tokens.
+
+    begun: requests that had their first token; begun_tokens: their prompts and answers together, which at a death is
+    what the engine was known to carry. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
+    value. rate: answer tokens per second while all were running. reason: of a verdict other than `held`.
+    """
+
+    load: Load
+    verdict: Verdict
+    begun: int = 0
+    begun_tokens: int = 0
+    completed: int = 0
+    refused: int = 0
+    waited: int = 0
+    ttft_p95: float | None = None
+    itl_p95: float | None = None
+    rate: float | None = None
+    seconds: float = 0.0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a start failed or a running engine died. text: the engine's own words. exit_code: what the harness ends with
+    if this is the end.
+    """
+
+    stage: Stage
+    cause: Cause
+    text: str
+    exit_code: int = 4
+    limit: int | None = None  # a budget that the engine named in the message, tokens
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.stage})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One start, from launch to stop.
+
+    started: what its log showed, also of a start that failed, as far as it came. failure: None when nothing failed.
+    """
+
+    setting: Setting
+    started: Started | None = None
+    came_up: bool = False
+    failure: Failure | None = None
+    loads: tuple[LoadResult, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def died_under_load(self) -> bool:
+        return any(result.verdict == "died" for result in self.loads)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Evidence for one limit: the largest value that worked, the smallest that failed, and how it failed."""
+
+    largest_ok: int | None = None
+    smallest_failed: int | None = None
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, held: Iterable[int], failed: Iterable[tuple[int, str]]) -> Bracket:
+        """A success above a failure does not count: memory need not grow steadily, and what failed once may again."""
+        smallest, how = min(failed, default=(None, None))
+        return cls(max((value for value in held if smallest is None or value < smallest), default=None), smallest, how)
+
+    @property
+    def gap(self) -> float | None:
+        """How far apart the two are, as a share of the larger; None while one is missing."""
+        if self.largest_ok is None or self.smallest_failed is None:
+            return None
+        return (self.smallest_failed - self.largest_ok) / self.smallest_failed
+
+    def as_json(self) -> dict[str, Any]:
+        return {"largest_ok": self.largest_ok, "smallest_failed": self.smallest_failed, "failure": self.failure}
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known before the first start; None where nothing is.
+
+    context: the model's own maximum. budget: tokens of KV cache that the memory model expects. kv_bytes: per token, on
+    each GPU. memory_bytes: of one GPU. prefill_share: activation bytes of one prefill token over kv_bytes.
+    """
+
+    context: int | None = None
+    budget: int | None = None
+    kv_bytes: float | None = None
+    memory_bytes: int | None = None
+    prefill_share: float | None = None
+    version: tuple[int, int, int] = (3, 3, 7)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for. precision: share of a boundary at which the search for it stops. itl, ttft: the SLO's
+    bounds on p95 in seconds, None without one.
+    """
+
+    goal: Goal = "balanced"
+    answer_tokens: int = 512
+    max_starts: int = 8
+    quick: bool = False
+    precision: float = 0.01
+    itl: float | None = None
+    ttft: float | None = None
