@@ -310,6 +310,8 @@ class Stack:
         self.file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+        if not any(memory.subfolder("stacks").iterdir()):
+            (memory.subfolder("secrets") / "hub-token").unlink(missing_ok=True)
 
 
 class BringUp:

@@ -34,6 +34,7 @@ Say = Callable[[str], None]
 _POLL = 0.1
 _HEARTBEAT = 30.0
 _PROBE_TIMEOUT = 10.0  # of one look at /health or /info
+_LOG_LAG = 2.0
 _REFUSED_FOR = 30.0
 _ANSWER_TIMEOUT = 300.0  # of the first real answer; the first request may compile kernels
 
@@ -178,10 +179,19 @@ class _Wait:
         if self.refusal is not None:
             self.give_up_on_refusals()
             return None
-        self.log.feed_all(self.service.log_lines())
+        self.read_to_the_budget(information)
         self.enter("ready")
         limits = effective_limits(information, self.log, self.service.facts().environment)
         return Ready(information, limits, self.log, self.elapsed(), self.phases)
+
+    def read_to_the_budget(self, information: EngineInfo) -> None:
+        """The log may lag behind the answer by a moment, and only there the token budget is told."""
+        deadline = time.monotonic() + _LOG_LAG
+        self.log.feed_all(self.service.log_lines())
+        told = information.limits.max_batch_total_tokens is not None
+        while not told and self.log.lines and self.log.max_batch_total_tokens is None and time.monotonic() < deadline:
+            time.sleep(_POLL)
+            self.log.feed_all(self.service.log_lines())
 
     def give_up_on_refusals(self) -> None:
         """A healthy service that refuses one token for a while will not get better by waiting."""
