@@ -14,7 +14,7 @@ class EngineRequest:
 
     id: unique among the requests of one scheduler. tokens: prompt token ids, on which the prefix cache matches.
     max_new_tokens: of this chunk. cacheable: False where prefill details are asked for; such a request neither reads
-    nor fills the prefix cache.
+    nor fills the prefix cache. answer_tokens: length of the answer where it is known beforehand (virtual time).
 
     State, kept by the scheduler: generated: tokens so far. cached_tokens: prompt tokens taken from the prefix cache.
     computed: prompt tokens whose keys and values exist, the cached ones included. chunk: tokens of its next forward.
@@ -26,6 +26,7 @@ class EngineRequest:
     tokens: Sequence[int]
     max_new_tokens: int
     cacheable: bool = True
+    answer_tokens: int | None = None
     input_length: int = field(init=False)
     generated: int = 0
     cached_tokens: int = 0
@@ -46,6 +47,11 @@ class EngineRequest:
     def blocks(self) -> list[int]:
         """The block ids that it holds; empty before it is taken, after it ended, and on padded models."""
         return self.allocation.blocks if self.allocation is not None else []
+
+    @property
+    def expected_tokens(self) -> int:
+        """New tokens after which it ends, if nothing but its known length ends it."""
+        return self.max_new_tokens if self.answer_tokens is None else min(self.answer_tokens, self.max_new_tokens)
 
     @property
     def prefilling(self) -> bool:

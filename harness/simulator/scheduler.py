@@ -152,6 +152,10 @@ class Scheduler:
         """Requests in the running batch, and those whose separate prefill is under way."""
         return len(self._run.members) + (len(self._extra.members) if self._extra else 0)
 
+    def members(self) -> list[EngineRequest]:
+        """The requests of the running batch, and those whose separate prefill is under way."""
+        return [*self._run.members, *(self._extra.members if self._extra else ())]
+
     @property
     def idle(self) -> bool:
         """No call is under way, and none will be before something is enqueued."""
@@ -223,7 +227,7 @@ class Scheduler:
         return emissions
 
     def complete_by_length(self, call: EngineCall, now: float) -> list[EngineRequest]:
-        """As `complete` where every answer has its full length and nobody leaves; only who finished is told.
+        """As `complete` where every answer has its known length and nobody leaves; only who finished is told.
 
         Costs nothing per token: a row's end is known when its first token comes. Use one of the two throughout.
         """
@@ -231,17 +235,17 @@ class Scheduler:
         tick = self.tick
         for request, _, _ in call.prompts:
             if request.computed == request.input_length:
-                self._ends.setdefault(tick + request.max_new_tokens - 1, []).append(request)
+                self._ends.setdefault(tick + request.expected_tokens - 1, []).append(request)
         # A separate prefill is no tick of the run: only its own rows can end here.
         if call.of_run:
             finished = self._ends.pop(tick, [])
         else:
-            finished = [each for each in call.members if each.max_new_tokens == 1]
+            finished = [each for each in call.members if each.expected_tokens == 1]
             if finished:
                 self._ends.pop(tick)
         finished.sort(key=_place)
         for request in finished:
-            request.generated = request.max_new_tokens
+            request.generated = request.expected_tokens
         if finished or call.prompts or self.settings.padded:
             self._settle(call, finished, len(finished) < len(call.members))
         else:

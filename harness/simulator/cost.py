@@ -1,0 +1,235 @@
+"""How long one forward takes, from the GPU's data sheet and the model's shape.
+
+A roofline per forward: arithmetic over the GPU's sustained throughput, bytes over its sustained bandwidth, and their
+sum in a norm, because a kernel hides only part of one behind the other. Beside it: all-reduces between shards, the
+time to launch kernels where no CUDA graph replays them, and what the server's own code costs per step.
+
+    linear layers     2 FLOP per weight and token (the output head only for rows that need a next token)
+    attention         4 L a d q (p + q/2) for q new tokens after p cached ones; keys and values are read once per row
+    weights           read once per forward; of experts those that the tokens hit: E (1 - (1 - k/E)^T), uniform routing
+    all-reduce        two per layer of T h values, 2 (n - 1)/n of the bytes over the link, plus a latency each
+    (Kaplan et al. 2020, section 2.1; Pope et al. 2022, "Efficiently scaling transformer inference"; NCCL's ring)
+
+The constants are in coefficients.yaml.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from harness.catalog.gpus import Gpu
+from harness.catalog.shapes import (
+    ModelShape,
+    bytes_per_weight,
+    dtype_bytes,
+    expert_parameters,
+    kv_bytes_per_token,
+    parameter_counts,
+)
+from harness.simulator.memory import Resolved, coefficients
+from harness.simulator.scheduler import StepShape
+from harness.simulator.world import World
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the serving software adds to a forward, in seconds.
+
+    step: per forward, outside the GPU: batch bookkeeping, sampling, answering. graph_layer, eager_layer: kernel
+    launches per layer with and without a CUDA graph. request: router and tokenizer before a request can be queued, and
+    per 1000 prompt tokens. graphs: batch sizes that have a CUDA graph.
+    """
+
+    step: float
+    graph_layer: float
+    eager_layer: float
+    request: float
+    request_per_1000: float
+    graphs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One forward's time by cause, in seconds. total is less than the sum where one hides behind another."""
+
+    compute: float
+    memory: float
+    communication: float
+    launch: float
+    step: float
+    total: float
+
+
+class CostModel:
+    """Seconds per forward of one model on one kind of GPU.
+
+    sizes: bytes of weights are those of `quantize` and `dtype`; the KV cache has `kv_cache_dtype`.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        gpu: Gpu,
+        host: Host,
+        *,
+        shards: int = 1,
+        quantize: str | None = None,
+        dtype: str | None = None,
+        kv_cache_dtype: str | None = None,
+        world: World | None = None,
+    ) -> None:
+        world = world or World()
+        constants = coefficients()["cost"]
+        self.host, self.shards, self._shape, self._world = host, shards, shape, world
+        kernel = _kernel(constants, quantize)
+        self._flops = _sustained_flops(constants, gpu, quantize) * kernel["compute"] * world.compute_factor
+        self._attention_flops = gpu.fp16_flops * _of_card(constants["attention_efficiency"], gpu) * world.compute_factor
+        bandwidth = gpu.bandwidth * _of_card(constants["bandwidth_efficiency"], gpu) * world.bandwidth_factor
+        self._weight_bandwidth, self._kv_bandwidth = bandwidth * kernel["bandwidth"], bandwidth
+        self._norm = constants["overlap_norm"]
+        self._link = gpu.link_bandwidth * constants["link_efficiency"] * world.link_factor
+        self._link_latency = _of_link(constants["link_latency_us"], gpu) * 1e-6
+        self._random = random.Random(world.seed)
+        self._set_sizes(shape, quantize, dtype, kv_cache_dtype)
+
+    def _set_sizes(
+        self, shape: ModelShape, quantize: str | None, dtype: str | None, kv_cache_dtype: str | None
+    ) -> None:
+        counts, width = parameter_counts(shape), bytes_per_weight(quantize, dtype)
+        head = shape.vocab * shape.hidden
+        expert_layers = shape.layers - shape.layers_dense if shape.experts else 0
+        active = counts.linear + expert_layers * shape.experts_per_token * expert_parameters(shape)
+        self._token_flops = 2.0 * active / self.shards
+        self._row_flops = 2.0 * head / self.shards
+        self._dense_bytes = (counts.linear * width + head * dtype_bytes(dtype)) / self.shards
+        self._expert_bytes = counts.experts * width / self.shards
+        self._expert_miss = 1 - shape.experts_per_token / shape.experts if shape.experts else 1.0
+        self._kv_bytes = float(kv_bytes_per_token(shape, kv_cache_dtype, self.shards, dtype))
+        width_of_heads = shape.heads * (shape.head_dim + (shape.v_head_dim or shape.head_dim)) / 2
+        self._pair_flops = 4.0 * shape.layers * width_of_heads / self.shards
+        self._hidden_bytes = shape.hidden * dtype_bytes(dtype)
+        self._windowed = shape.windowed_layers / shape.layers if shape.window else 0.0
+
+    def seconds(self, step: StepShape) -> float:
+        """Time of one forward, with the server's own share and the world's jitter."""
+        total = self.split(step).total
+        if self._world.jitter:
+            total *= max(0.1, self._random.gauss(1.0, self._world.jitter))
+        return total
+
+    def request_seconds(self, input_tokens: int) -> float:
+        """Router and tokenizer, before a request can be queued."""
+        host = self.host
+        return (host.request + host.request_per_1000 * input_tokens / 1000) * self._world.router_factor
+
+    def split(self, step: StepShape) -> Split:
+        """Time of one forward by cause, without jitter."""
+        prompts, rows = step.prompts, step.rows
+        graph = self._graph_for(rows) if not prompts else None
+        tokens = step.tokens if graph is None else graph
+        compute = tokens * self._token_flops + (rows + len(prompts)) * self._row_flops
+        compute /= self._flops
+        memory = self._weights(tokens) / self._weight_bandwidth
+        attended = self._attended(rows, step.context)
+        pairs = float(attended)
+        for new, cached in prompts:
+            pairs += self._pairs(new, cached)
+            attended += cached + new
+        compute += pairs * self._pair_flops / self._attention_flops
+        memory += attended * self._kv_bytes / self._kv_bandwidth
+        norm = self._norm
+        busy = (compute**norm + memory**norm) ** (1 / norm)
+        communication = self._communication(tokens)
+        layers, factor = self._shape.layers, self._world.launch_factor
+        launch = layers * (self.host.eager_layer if graph is None else self.host.graph_layer) * factor
+        host = self.host.step * factor
+        # Without a graph the CPU launches ahead while the GPU works: the slower of the two counts.
+        on_gpu = busy + communication
+        total = (max(on_gpu, launch) if graph is None else on_gpu + launch) + host
+        return Split(compute, memory, communication, launch, host, total)
+
+    def _graph_for(self, rows: int) -> int | None:
+        """Rows of the smallest captured graph that holds these (flash_causal_lm.py:1792-1800)."""
+        return min((size for size in self.host.graphs if size >= rows), default=None)
+
+    def _weights(self, tokens: int) -> float:
+        if not self._expert_bytes:
+            return self._dense_bytes
+        return self._dense_bytes + self._expert_bytes * (1 - self._expert_miss**tokens)
+
+    def _attended(self, rows: int, context: int) -> float:
+        """Tokens that rows attend to, layers with a window counted as what they see. By the mean row."""
+        if not self._windowed or not rows:
+            return context
+        mean = context / rows
+        return rows * (mean * (1 - self._windowed) + min(mean, self._shape.window) * self._windowed)
+
+    def _pairs(self, new: int, cached: int) -> float:
+        pairs = new * (cached + new / 2)
+        if not self._windowed:
+            return pairs
+        return pairs * (1 - self._windowed) + min(pairs, new * self._shape.window) * self._windowed
+
+    def _communication(self, tokens: int) -> float:
+        if self.shards == 1:
+            return 0.0
+        size = 2 * (self.shards - 1) / self.shards * tokens * self._hidden_bytes
+        return 2 * self._shape.layers * (size / self._link + self._link_latency)
+
+
+def tgi_host(release: tuple[int, ...], graphs: tuple[int, ...]) -> Host:
+    """TGI's own share of a forward. graphs: captured batch sizes, none before 2.0."""
+    return _host("tgi", graphs if release >= (2, 0) else ())
+
+
+def _host(engine: str, graphs: tuple[int, ...]) -> Host:
+    sheet = coefficients()["cost"]["hosts"][engine]
+    return Host(
+        step=sheet["step_ms"] * 1e-3,
+        graph_layer=sheet["graph_layer_us"] * 1e-6,
+        eager_layer=sheet["eager_layer_us"] * 1e-6,
+        request=sheet["request_ms"] * 1e-3,
+        request_per_1000=sheet["request_per_1000_ms"] * 1e-3,
+        graphs=graphs,
+    )
+
+
+def cost_of(resolved: Resolved, world: World | None = None, *, graphs_captured: bool = True) -> CostModel:
+    """The cost model of a resolved plan of TGI."""
+    plan = resolved.plan
+    graphs = resolved.cuda_graphs if graphs_captured and not resolved.padded else ()
+    return CostModel(
+        plan.shape,
+        plan.gpu,
+        tgi_host(plan.release, graphs),
+        shards=plan.shards,
+        quantize=resolved.quantize,
+        dtype=plan.dtype,
+        kv_cache_dtype=plan.kv_cache_dtype,
+        world=world,
+    )
+
+
+def _sustained_flops(constants: dict[str, Any], gpu: Gpu, quantize: str | None) -> float:
+    """Arithmetic runs in fp8 where weights and card allow it, else at 16 bits after dequantisation."""
+    fp8 = quantize == "fp8" and gpu.fp8_flops is not None
+    peak = gpu.fp8_flops if fp8 and gpu.fp8_flops is not None else gpu.fp16_flops
+    efficiency = _of_card(constants["compute_efficiency"], gpu)
+    return peak * efficiency * (constants["fp8_compute"] if fp8 else 1.0)
+
+
+def _kernel(constants: dict[str, Any], quantize: str | None) -> dict[str, float]:
+    kernels: dict[str, dict[str, float]] = constants["kernels"]
+    return kernels.get(quantize or "none", kernels["none"])
+
+
+def _of_card(table: dict[str, float], gpu: Gpu) -> float:
+    """By the card's name, else its architecture."""
+    architecture = "{}.{}".format(*gpu.compute_capability)
+    return table.get(gpu.name, table.get(architecture, table["default"]))
+
+
+def _of_link(table: dict[str, float], gpu: Gpu) -> float:
+    return table["nvlink" if gpu.link_bandwidth >= 100e9 else "pcie"]
