@@ -1,5 +1,11 @@
 """A process that is TGI to the outside, on a machine without a GPU: the simulator behind a real clock.
 
-Only ever run as a process (`harness emulate`, `python -m harness.emulator`); nothing that measures imports it, so that it
-cannot grade itself.
+In: TGI's flags and environment, requests over HTTP. Out: TGI's log, answers, errors and exit codes. Only ever run as a
+process (`harness emulate`, `python -m harness.emulator`): nothing that measures imports it, so it cannot grade itself.
+
+    launcher  options  log  boot  model  scenario  hardware   the start, its lines and its failures
+    server    app  http  sse  routes                             one port, and what comes before a route
+    native  chat  completions  clouds  docs                      the routes
+    bodies  serde  validation  grammar  template  problems       what may be asked, and how it is refused
+    infer  engine  alarm  tokens  metrics  faults                from a valid request to its tokens
 """

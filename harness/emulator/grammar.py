@@ -1,0 +1,251 @@
+"""Grammars and tools: what the router refuses, and a text that satisfies what it accepts.
+
+The router turns a JSON schema into a regular expression for the shard; here the schema (or the pattern) is turned at
+once into one text that matches, made of deterministic values.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from harness.emulator import rust
+from harness.emulator.bodies import Function, Grammar, Tool, ToolChoice
+from harness.emulator.problems import TOOL, Refused, invalid
+from harness.emulator.serde import ANYTHING, TEXT, Field, Flat, JsonError, Reader, Struct
+
+try:
+    import re._parser as regex_parser
+except ImportError:  # Python 3.10
+    import sre_parse as regex_parser
+
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_DEEPEST = 24
+
+
+def check_grammar(grammar: Grammar, supported: bool) -> str:
+    """A text that the grammar allows. Raises Refused with the router's text."""
+    if not supported:
+        raise invalid("grammar is not supported")
+    if grammar.kind == "regex":
+        return sample_pattern(grammar.value)
+    schema = grammar.value
+    if grammar.kind == "json":
+        if isinstance(schema, str):
+            schema = _parse(schema)
+        elif not isinstance(schema, dict):
+            raise invalid("grammar is not supported")
+    _check_schema(schema)
+    if not isinstance(schema, dict) or "properties" not in schema:
+        raise invalid("grammar is not valid: Grammar must have a 'properties' field")
+    try:
+        return json.dumps(sample_schema(schema, schema), separators=(",", ":"), ensure_ascii=False)
+    except _Unsupported as error:
+        raise invalid(f"cannot compile regex from schema: {error}") from None
+
+
+def _parse(text: str) -> Any:
+    reader = Reader(text.encode())
+    try:
+        value = ANYTHING.read(reader)
+        if reader.peek() >= 0:
+            reader.fail_peek("trailing characters")
+    except JsonError as error:
+        error.path = []
+        raise invalid(f"grammar is not valid: {error.describe()}") from None
+    return value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _check_schema(schema: Any) -> None:
+    """The commonest rules of the draft 2020-12 meta schema."""
+    if isinstance(schema, bool):
+        return
+    if not isinstance(schema, dict):
+        raise invalid(f'grammar is not valid: {_shown(schema)} is not of types "boolean", "object"')
+    kind = schema.get("type")
+    if "type" in schema and not (kind in _TYPES if isinstance(kind, str) else isinstance(kind, list)):
+        raise invalid(
+            f"grammar is not valid: {_shown(kind)} is not valid under any of the schemas listed in the 'anyOf' keyword"
+        )
+    for key, wanted, name in (("properties", dict, "object"), ("required", list, "array"), ("enum", list, "array")):
+        if key in schema and not isinstance(schema[key], wanted):
+            raise invalid(f'grammar is not valid: {_shown(schema[key])} is not of type "{name}"')
+    for inner in schema.get("properties", {}).values():
+        _check_schema(inner)
+    if "items" in schema:
+        _check_schema(schema["items"])
+
+
+class _Unsupported(Exception):
+    """A schema that the router cannot turn into a regular expression."""
+
+
+def _resolve(reference: str, root: Any) -> Any:
+    value = root
+    for part in reference.lstrip("#").strip("/").split("/"):
+        try:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise _Unsupported(f"Invalid reference path: {reference}") from None
+    return value
+
+
+def sample_schema(schema: Any, root: Any, depth: int = 0) -> Any:
+    """A value that the schema allows. Raises _Unsupported for a structure that says nothing about its value."""
+    if depth > _DEEPEST or not isinstance(schema, dict) or not schema:
+        return "word"
+    if "properties" in schema:
+        return {key: sample_schema(inner, root, depth + 1) for key, inner in schema["properties"].items()}
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return sample_schema(schema[key][0], root, depth + 1)
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "const" in schema:
+        return schema["const"]
+    if "$ref" in schema:
+        return sample_schema(_resolve(schema["$ref"], root), root, depth + 1)
+    if "type" in schema:
+        return _sample_type(schema, root, depth)
+    raise _Unsupported(
+        f"Unsupported JSON Schema structure {_shown(schema)} \nMake sure it is valid to the JSON Schema specification"
+        " and check if it's supported by Outlines.\nIf it should be supported, please open an issue."
+    )
+
+
+def _sample_type(schema: dict[str, Any], root: Any, depth: int) -> Any:
+    kind = schema["type"][0] if isinstance(schema["type"], list) else schema["type"]
+    if kind == "string":
+        return _sample_string(schema)
+    if kind == "array":
+        count = max(1, schema.get("minItems", 1))
+        return [sample_schema(schema.get("items", {"type": "string"}), root, depth + 1) for _ in range(count)]
+    return {"integer": 7, "number": 1.5, "boolean": True, "null": None, "object": {}}[kind]
+
+
+def _sample_string(schema: dict[str, Any]) -> str:
+    if "pattern" in schema:
+        return sample_pattern(schema["pattern"])
+    formats = {
+        "date": "2024-05-01",
+        "time": "12:00:00Z",
+        "date-time": "2024-05-01T12:00:00Z",
+        "uuid": "123e4567-e89b-12d3-a456-426614174000",
+    }
+    if schema.get("format") in formats:
+        return formats[schema["format"]]
+    low, high = schema.get("minLength", 1), schema.get("maxLength", 64)
+    words = "paper river morning light " * (1 + low // 24)
+    return words[: max(low, min(high, 11))]
+
+
+def sample_pattern(pattern: str) -> str:
+    """A text that a regular expression matches; a pattern that cannot be read gives plain words, as nobody notices."""
+    try:
+        return "".join(_sample_node(*node) for node in regex_parser.parse(pattern))
+    except (re.error, RecursionError, OverflowError):
+        return "the"
+
+
+def _sample_node(operator: Any, argument: Any) -> str:
+    name = str(operator)
+    if name == "LITERAL":
+        return chr(argument)
+    if name == "NOT_LITERAL":
+        return "a" if argument != ord("a") else "b"
+    if name == "ANY":
+        return "a"
+    if name == "IN":
+        return _sample_set(argument)
+    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        low, high, inner = argument
+        return "".join(_sample_node(*node) for node in inner) * max(low, min(int(high), 1))
+    if name == "SUBPATTERN":
+        return "".join(_sample_node(*node) for node in argument[-1])
+    if name == "BRANCH":
+        return "".join(_sample_node(*node) for node in argument[1][0])
+    return ""
+
+
+def _sample_set(items: Sequence[tuple[Any, Any]]) -> str:
+    operator, argument = items[0]
+    name = str(operator)
+    if name == "NEGATE":
+        excluded = {a for o, a in items[1:] if str(o) == "LITERAL"}
+        return next(c for c in "abcdefgh" if ord(c) not in excluded)
+    if name == "LITERAL":
+        return chr(argument)
+    if name == "RANGE":
+        return chr(argument[0])
+    return {"CATEGORY_DIGIT": "1", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "a"}.get(str(argument), "a")
+
+
+def tool_grammar(tools: list[Tool], choice: ToolChoice) -> tuple[list[Tool], Grammar] | None:
+    """The tools that the prompt lists and the grammar of a call; None when no tool is to be called. Raises Refused."""
+    if choice.kind == "none":
+        return None
+    if choice.kind == "function":
+        used = [tool for tool in tools if tool.function.name == choice.name][:1]
+        if not used:
+            raise Refused(TOOL, f"Tool with name {choice.name} not found")
+    elif choice.kind == "auto":
+        text = "Open ended response with no specific tool selected"
+        used = [*tools, Tool("function", Function("no_tool", {"type": "object"}, text))]
+    else:
+        used = tools
+    if not used:
+        return None
+    functions = {tool.function.name: _call_schema(tool) for tool in used}
+    references = [{"$ref": f"#/$functions/{tool.function.name}"} for tool in used]
+    schema = {"$functions": functions, "properties": {"function": {"anyOf": references}}}
+    return used, Grammar("json", schema)
+
+
+def _call_schema(tool: Tool) -> dict[str, Any]:
+    function = tool.function
+    properties: dict[str, Any] = {"_name": {"type": "string", "const": function.name}}
+    required: list[Any] = ["_name"]
+    schema: dict[str, Any] = {"description": function.description or ""}
+    if isinstance(function.arguments, dict):
+        given = function.arguments.get("properties")
+        properties |= given if isinstance(given, dict) else {}
+        needed = function.arguments.get("required")
+        required += needed if isinstance(needed, list) else []
+        schema["additionalProperties"] = function.arguments.get("additionalProperties") == "true"
+    return {**schema, "properties": properties, "required": required}
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a tool call as the model wrote it. Raises Refused when it is no such JSON."""
+    try:
+        value = _call(text)
+    except JsonError as error:
+        error.path = []
+        raise Refused(TOOL, f"Failed to parse generated text: {error.describe()} {rust.string(text)}") from None
+    arguments = dict(value)
+    return arguments.pop("_name"), arguments
+
+
+_CALL = Struct("Call", [Field("function", Flat("ToolCall", Field("_name", TEXT)))], dict)
+
+
+def _call(text: str) -> dict[str, Any]:
+    reader = Reader(text.encode())
+    value = _CALL.read(reader)
+    if reader.peek() >= 0:
+        reader.fail_peek("trailing characters")
+    return value
+
+
+def is_call(text: str) -> dict[str, Any] | None:
+    """The call that this text is, if it is one already."""
+    try:
+        return _call(text)
+    except JsonError:
+        return None

@@ -1,0 +1,282 @@
+"""From a valid request to its answer: permits, the turns of long answers, and who is told of each token.
+
+router/src/infer/mod.rs. A Generation is one answer being made; its listener is the HTTP side that wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from harness.emulator.bodies import Ask
+from harness.emulator.engine import Engine, Turn
+from harness.emulator.log import Log
+from harness.emulator.metrics import Metrics
+from harness.emulator.problems import OVERLOADED, Refused
+from harness.emulator.tokens import BOS_ID, END, EOS_ID, Speech, Spoken, alternatives, logprob
+from harness.emulator.validation import Valid, Validation, check_best_of
+
+SPECIAL = (BOS_ID, EOS_ID)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer. seed: None when greedy. queued, started: moments of the first turn, clock of the loop."""
+
+    text: str
+    finish_reason: str
+    generated_tokens: int
+    seed: int | None
+    input_length: int
+    queued: float
+    started: float
+    tokens: list[Spoken] = field(default_factory=list)
+    top_tokens: list[list[Spoken]] = field(default_factory=list)
+    prefill: list[tuple[int, str, float | None]] = field(default_factory=list)
+
+
+class Listener(Protocol):
+    """Who wants the tokens. index counts from 0. `last` carries the last token; nothing comes after it or a failure."""
+
+    def token(self, generation: Generation, index: int) -> None: ...
+    def last(self, generation: Generation, index: int, answer: Answer) -> None: ...
+    def failed(self, problem: Refused) -> None: ...
+
+
+class Generation:
+    """One answer being made, over one or more turns in the queue."""
+
+    __slots__ = (
+        "ask", "engine", "eos_after", "first", "infer", "input_length", "listener", "permit", "plan", "plan_base",
+        "produced", "queued", "seed", "speech", "start", "started", "texts", "top_n", "turn", "valid", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, infer: Infer, ask: Ask, valid: Valid, listener: Listener) -> None:
+        self.infer, self.ask, self.listener = infer, ask, listener
+        self.valid = valid
+        self.speech = infer.speech
+        self.input_length = valid.input_length
+        self.wanted = valid.wanted
+        self.seed = valid.seed if valid.sampling else None
+        self.top_n = valid.top_n_tokens
+        self.start = infer.speech.start(valid.encoding.ids, self.seed)
+        self.eos_after = infer.eos_after(self.start)
+        self.plan = infer.planned(valid.plan)
+        self.produced = 0
+        self.texts: list[str] = []
+        self.queued = self.started = 0.0
+        self.permit = True
+        self._queue(valid)
+
+    def spoken(self, index: int) -> Spoken:
+        """The token at this place of the answer."""
+        if self.plan is not None:
+            return self.plan[index] if index < len(self.plan) else END
+        if self.eos_after and index + 1 >= self.eos_after:
+            return END
+        return self.speech.at(self.start + index)
+
+    def top(self, index: int) -> list[Spoken]:
+        """The likeliest tokens at this place; empty unless they were asked for."""
+        return alternatives(self.spoken(index), index, self.top_n, self.speech) if self.top_n else []
+
+    def _queue(self, valid: Valid) -> None:
+        cacheable = not self.ask.parameters.decoder_input_details
+        turn = Turn(self, valid.encoding.ids, valid.max_new_tokens, cacheable)
+        turn.stop_after, turn.stop_reason = self._stop(valid.max_new_tokens)
+        self.turn = turn
+        self.infer.engine.enqueue(turn)
+        if not self.texts:
+            self.queued = turn.queued_at
+
+    def _stop(self, most: int) -> tuple[int, str]:
+        """After how many tokens this turn stops, and why, in the shard's order: length, end of sequence, stop text."""
+        end = most
+        if self.plan is not None:
+            end = min(most, len(self.plan) + 1 - self.produced)
+        elif self.eos_after:
+            end = min(most, max(1, self.eos_after - self.produced))
+        stops = self.ask.parameters.stop
+        if stops:
+            said = ""
+            for count in range(1, end):
+                said = (said + self.spoken(self.produced + count - 1).text)[-300:]
+                if any(said.endswith(stop) or said.removesuffix("\n").endswith(stop) for stop in stops):
+                    return count, "stop_sequence"
+        return end, "eos_token" if end < most else "length"
+
+    def advance(self, tokens: int, finished: str | None) -> None:
+        """The engine made `tokens` tokens; finished says why the turn ended, if it did."""
+        listener, index = self.listener, self.produced
+        self.produced = index + tokens
+        if finished is None:
+            if tokens == 1:
+                listener.token(self, index)
+                return
+            for each in range(index, self.produced):
+                listener.token(self, each)
+            return
+        for each in range(index, self.produced - 1):
+            listener.token(self, each)
+        self._turn_ended(finished)
+
+    def _turn_ended(self, finished: str) -> None:
+        turn = self.turn
+        if not self.texts:
+            self.started = turn.taken_at or turn.queued_at
+        first = self.produced - turn.generated
+        said = [self.spoken(index) for index in range(first, self.produced)]
+        self.texts.append("".join(each.text for each in said if not each.special))
+        if finished == "length" and self.produced < self.wanted and self._again():
+            self.listener.token(self, self.produced - 1)
+            return
+        self.release()
+        self.listener.last(self, self.produced - 1, self._answer(finished))
+
+    def _again(self) -> bool:
+        """Queue the grown prompt; False where it would break a limit, which ends the answer as it is."""
+        parameters = replace(self.ask.parameters, seed=self.valid.seed)
+        self.ask = replace(self.ask, inputs=self.ask.inputs + self.texts[-1], parameters=parameters)
+        try:
+            valid = self.infer.validation.check(self.ask)
+        except Refused:
+            return False
+        self.infer.metrics.record("tgi_request_max_new_tokens", valid.max_new_tokens)
+        self._queue(valid)
+        return True
+
+    def _answer(self, finished: str) -> Answer:
+        text, count = "".join(self.texts), self.produced
+        return Answer(text, finished, count, self.seed, self.input_length, self.queued, self.started)
+
+    def prefill(self) -> list[tuple[int, str, float | None]]:
+        """Prompt tokens with log probabilities, where the request and the server ask for them."""
+        if not (self.ask.parameters.decoder_input_details and self.infer.prefill_logprobs):
+            return []
+        encoding = self.valid.encoding
+        pairs = zip(encoding.ids, encoding.pieces, strict=True)
+        return [(number, piece, logprob(number, i) if i else None) for i, (number, piece) in enumerate(pairs)]
+
+    def fail(self, problem: Refused) -> None:
+        """The shard's call failed."""
+        self.infer.healthy = False
+        self.release()
+        self.listener.failed(problem)
+
+    def release(self) -> None:
+        """Give the permit back, once."""
+        if self.permit:
+            self.permit = False
+            self.infer.permits += 1
+
+    def abandon(self) -> None:
+        """The client is gone: the engine notices at the next token."""
+        if self.permit:
+            self.release()
+            self.infer.engine.leave(self.turn)
+
+
+@dataclass
+class Infer:
+    """What all requests of one server share. eos_after: tokens after which an answer ends by itself, 0 for never."""
+
+    validation: Validation
+    engine: Engine
+    speech: Speech
+    metrics: Metrics
+    log: Log
+    permits: int
+    prefill_logprobs: bool
+    eos_after: Callable[[int], int]
+    refuse: Callable[[], bool] = lambda: False
+    healthy: bool = True
+
+    def planned(self, text: str | None) -> list[Spoken] | None:
+        """A text that must be said word for word, as tokens."""
+        if text is None:
+            return None
+        encoding = self.validation.tokenizer.encode(text, special_tokens=False)
+        pairs = zip(encoding.ids, encoding.pieces, strict=True)
+        return [Spoken(number, piece, logprob(number, i), number in SPECIAL) for i, (number, piece) in enumerate(pairs)]
+
+    def begin(self, ask: Ask, listener: Listener) -> Generation:
+        """Take a permit, validate, queue. Raises Refused, counted and logged."""
+        if self.permits <= 0 or self.refuse():
+            self.metrics.count("tgi_request_failure", 'err="overloaded"')
+            self.log.router(
+                "ERROR", "text_generation_router::infer", "router/src/infer/mod.rs:118", "no permits available"
+            )
+            raise Refused(OVERLOADED)
+        self.permits -= 1
+        try:
+            valid = self.validation.check(ask)
+        except Refused as refused:
+            self.permits += 1
+            self.refused(refused, "router/src/infer/mod.rs:126")
+            raise
+        self.metrics.record("tgi_request_max_new_tokens", valid.max_new_tokens)
+        return Generation(self, ask, valid, listener)
+
+    def refused(self, refused: Refused, where: str) -> None:
+        """Count and log a request that validation refused."""
+        self.metrics.count("tgi_request_failure", 'err="validation"')
+        self.log.router("ERROR", "text_generation_router::infer", where, refused.detail)
+
+    async def answer(self, ask: Ask) -> Answer:
+        """The whole answer. Cancelling means that the client is gone. Raises Refused."""
+        collector = _Collector()
+        generation = self.begin(ask, collector)
+        try:
+            answer = await collector.done
+        except asyncio.CancelledError:
+            generation.abandon()
+            raise
+        said = range(answer.generated_tokens)
+        return replace(
+            answer,
+            tokens=[generation.spoken(index) for index in said],
+            top_tokens=[generation.top(index) for index in said] if generation.top_n else [],
+            prefill=generation.prefill(),
+        )
+
+    async def best_of(self, ask: Ask, count: int) -> tuple[Answer, list[Answer]]:
+        """The answer with the highest mean log probability, and the others. One failure fails all."""
+        check_best_of(count, self.validation.limits)
+        answers = await together([self.answer(ask) for _ in range(count)])
+        best = max(range(count), key=lambda i: sum(t.logprob for t in answers[i].tokens) / len(answers[i].tokens))
+        return answers[best], answers[:best] + answers[best + 1 :]
+
+
+async def together(parts: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; the first failure cancels the rest."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+class _Collector:
+    """The listener of a plain request: only the end matters."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def token(self, generation: Generation, index: int) -> None:
+        return
+
+    def last(self, generation: Generation, index: int, answer: Answer) -> None:
+        if not self.done.done():
+            self.done.set_result(answer)
+
+    def failed(self, problem: Refused) -> None:
+        if not self.done.done():
+            self.done.set_exception(problem)

@@ -1,0 +1,110 @@
+"""Which model is served: its config.json (or the shape table's stand-in for one), its chat template, its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.catalog.models import Model, load_catalogue
+from harness.catalog.shapes import ModelShape, config_from_shape, find_shape, shape_from_config
+from harness.emulator.template import BUILT_IN, ChatTemplate
+from harness.errors import HarnessError
+
+BUILT_IN_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+BUILT_IN_GPU = "L4"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """config: what the launcher reads; None where there is nothing readable. template: None for a model without one."""
+
+    name: str
+    shape: ModelShape
+    config: Mapping[str, Any] | None
+    template: ChatTemplate | None
+    local: bool
+
+    @property
+    def directory(self) -> Path | None:
+        return Path(self.name) if self.local else None
+
+
+class NoSuchModel(Exception):
+    """Nothing is known of the model: what a download that finds no repository is to TGI."""
+
+
+def load_model(name: str, tokenizer_config: str | None = None) -> ServedModel:
+    """The model of this Hub id or directory. Raises NoSuchModel."""
+    directory = Path(name)
+    if directory.is_dir():
+        return _from_directory(directory, name, tokenizer_config)
+    shape = find_shape(name)
+    if shape is None:
+        raise NoSuchModel(
+            f"{name}: the emulator knows no shape of this model. Name one of harness/catalog/shapes.yaml, or give a"
+            " directory with its config.json."
+        )
+    return ServedModel(name, shape, config_from_shape(shape), _template(None, tokenizer_config), local=False)
+
+
+def _from_directory(directory: Path, name: str, tokenizer_config: str | None) -> ServedModel:
+    config = _read_json(directory / "config.json")
+    if config is None:
+        raise NoSuchModel(f"{name}: no readable config.json in this directory")
+    try:
+        shape = shape_from_config(config, name)
+    except HarnessError as error:
+        raise NoSuchModel(f"{name}/config.json: {error}") from None
+    return ServedModel(name, shape, config, _template(directory, tokenizer_config), local=True)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _template(directory: Path | None, tokenizer_config: str | None) -> ChatTemplate | None:
+    """A directory's own template, or none if it has none; a model known by name only has the built-in one."""
+    if directory is None and tokenizer_config is None:
+        return ChatTemplate(BUILT_IN)
+    path = Path(tokenizer_config) if tokenizer_config else Path(str(directory)) / "tokenizer_config.json"
+    settings = _read_json(path)
+    settings = settings if isinstance(settings, dict) else {}
+    alone = _read_json(directory / "chat_template.json") if directory is not None else None
+    source = alone.get("chat_template") if isinstance(alone, dict) else settings.get("chat_template")
+    if isinstance(source, list):
+        source = next((each.get("template") for each in source if each.get("name") == "default"), None)
+    if not isinstance(source, str):
+        return None
+    return ChatTemplate(source, _special(settings.get("bos_token")), _special(settings.get("eos_token")))
+
+
+def _special(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def choose(name: str | None, gpu: str | None) -> tuple[str, str]:
+    """Model and GPU to serve. name: a Hub id, a directory, or the name of a catalogue entry; None where none was given.
+
+    A catalogue is models.yaml of the working directory; without a name its first entry is taken, and without a
+    catalogue a built-in small model.
+    """
+    entry = None if name is not None and Path(name).is_dir() else _entry(name)
+    if entry is not None:
+        return entry.repo, gpu or entry.gpu or BUILT_IN_GPU
+    return name or BUILT_IN_MODEL, gpu or BUILT_IN_GPU
+
+
+def _entry(name: str | None) -> Model | None:
+    try:
+        if not Path("models.yaml").is_file():
+            return None
+        catalogue = load_catalogue("models.yaml")
+        return catalogue.first() if name is None else catalogue.models.get(name)
+    except HarnessError:
+        return None
