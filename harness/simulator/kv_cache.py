@@ -8,9 +8,13 @@ blocks; what is cached is not free, but can be evicted: least recently used leav
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    Blocks = array[int]
 
 
 @dataclass(slots=True, eq=False)
@@ -20,7 +24,7 @@ class Allocation:
     prompt: what is inserted into the cache at release; None for a request that does not take part.
     """
 
-    blocks: list[int]
+    blocks: Blocks
     cached_tokens: int = 0
     prompt: Sequence[int] | None = None
     node: _Node | None = None
@@ -49,7 +53,7 @@ class StackAllocator:
 
     def __init__(self, blocks: int, block_size: int) -> None:
         self._block_size = block_size
-        self._free = list(range(1, blocks))
+        self._free = array("i", range(1, blocks))
 
     @property
     def free_blocks(self) -> int:
@@ -69,7 +73,7 @@ class StackAllocator:
         self._free += allocation.blocks
 
 
-def _pop_tail(stack: list[int], count: int) -> list[int]:
+def _pop_tail(stack: Blocks, count: int) -> Blocks:
     at = len(stack) - count
     tail = stack[at:]
     del stack[at:]
@@ -81,7 +85,7 @@ class RadixAllocator:
 
     def __init__(self, blocks: int, block_size: int, *, pin_whole_node: bool = True) -> None:
         self._block_size = block_size
-        self._free = list(range(1, blocks))
+        self._free = array("i", range(1, blocks))
         self._trie = RadixTrie(block_size)
         self._pin_whole_node = pin_whole_node
         self.last_lookup = (0, 0)
@@ -102,7 +106,7 @@ class RadixAllocator:
         only be served by evicting the rest of that node then waits for ever: nothing runs, so nothing changes. With
         pin_whole_node off, the node is split where the prefix ends and only the matched part is pinned.
         """
-        node, prefix = self._trie.find(prompt) if prompt is not None else (self._trie.root, [])
+        node, prefix = self._trie.find(prompt) if prompt is not None else (self._trie.root, array("i"))
         if not self._pin_whole_node:
             node = self._trie.split_after(node, len(prefix))
         self._trie.pin(node)
@@ -114,7 +118,7 @@ class RadixAllocator:
             return None
         return Allocation(prefix + rest, cached, prompt, node)
 
-    def _take(self, needed: int) -> list[int] | None:
+    def _take(self, needed: int) -> Blocks | None:
         if len(self._free) < needed:
             # What was evicted stays free even if it was not enough, as in TGI.
             self._free += self._trie.evict(needed - len(self._free))
@@ -144,7 +148,7 @@ class _Node:
 
     __slots__ = ("blocks", "children", "id", "key", "last_access", "parent", "pins")
 
-    def __init__(self, id: int, key: list[int], blocks: list[int], last_access: int, parent: _Node | None) -> None:
+    def __init__(self, id: int, key: list[int], blocks: Blocks, last_access: int, parent: _Node | None) -> None:
         self.id, self.key, self.blocks = id, key, blocks
         self.last_access, self.parent, self.pins = last_access, parent, 0
         self.children: dict[int | tuple[int, ...], _Node] = {}
@@ -162,16 +166,16 @@ class RadixTrie:
         self._time = 0
         self._unused_ids: list[int] = []
         self._last_id = 1
-        self.root = _Node(1, [], [], 0, None)
+        self.root = _Node(1, [], array("i"), 0, None)
         self.blocks = 0
         # Evictable leaves, as a heap with stale entries: one counts only while its node is a leaf of that access time.
         self._heap: list[tuple[int, int, _Node]] = []
         self._leaves: set[_Node] = set()
 
-    def find(self, key: Sequence[int]) -> tuple[_Node, list[int]]:
+    def find(self, key: Sequence[int]) -> tuple[_Node, Blocks]:
         """The node in which the longest cached prefix of `key` ends, and that prefix's blocks."""
         self._time += 1
-        node, blocks, at, size = self.root, [], 0, self._block_size
+        node, blocks, at, size = self.root, array("i"), 0, self._block_size
         while len(key) - at >= size:
             child = node.children.get(self._first(key, at))
             if child is None:
@@ -208,9 +212,9 @@ class RadixTrie:
         if node.pins == 0:
             self._add_leaf(node)
 
-    def evict(self, needed: int) -> list[int]:
+    def evict(self, needed: int) -> Blocks:
         """Up to `needed` blocks of unpinned leaves, fewer when there are no more."""
-        evicted: list[int] = []
+        evicted = array("i")
         while len(evicted) < needed:
             node = self._oldest_leaf()
             if node is None:
@@ -226,7 +230,7 @@ class RadixTrie:
                 self.blocks -= missing
         return evicted
 
-    def insert(self, key: Sequence[int], blocks: list[int]) -> int:
+    def insert(self, key: Sequence[int], blocks: Blocks) -> int:
         """Remember `key` with its blocks; how many of its tokens were known already, whose blocks stay as they were."""
         self._time += 1
         node, at, size = self.root, 0, self._block_size
@@ -258,7 +262,7 @@ class RadixTrie:
             count, step = end, step * 4
         return count // self._block_size * self._block_size
 
-    def _add(self, parent: _Node, key: list[int], blocks: list[int]) -> _Node:
+    def _add(self, parent: _Node, key: list[int], blocks: Blocks) -> _Node:
         node = _Node(self._new_id(), key, blocks, self._time, parent)
         self.blocks += len(blocks)
         self._link(parent, node)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.simulator.kv_cache import Allocation
+
+_NO_BLOCKS = array("i")
 
 
 @dataclass(slots=True, eq=False)
@@ -44,9 +47,9 @@ class EngineRequest:
         self.input_length = len(self.tokens)
 
     @property
-    def blocks(self) -> list[int]:
+    def blocks(self) -> Sequence[int]:
         """The block ids that it holds; empty before it is taken, after it ended, and on padded models."""
-        return self.allocation.blocks if self.allocation is not None else []
+        return self.allocation.blocks if self.allocation is not None else _NO_BLOCKS
 
     @property
     def expected_tokens(self) -> int:
