@@ -13,6 +13,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -313,11 +314,15 @@ _REFUSALS = (
 
 @contextlib.contextmanager
 def _direct() -> Iterator[None]:
-    """No proxy of the environment between the harness and the service; the client has no option for it."""
+    """No proxy of the environment between the harness and the service: the client has no option for it. And no word
+    about the client's own use of pydantic 1.
+    """
     before = os.environ.get("NO_PROXY")
     os.environ["NO_PROXY"] = "*"
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     finally:
         if before is None:
             del os.environ["NO_PROXY"]
