@@ -78,6 +78,22 @@ def require(endpoint: Endpoint, info: EngineInfo, intent: Intent, progress: Call
             raise (ServiceError if finding.name == "health" else UsageError)(finding.detail, where=endpoint.url)
 
 
+def tokenizer(endpoint: Endpoint) -> Callable[[str], list[tuple[int, int]]] | None:
+    """Text -> characters [start, stop) of its tokens, by the service's /tokenize; None where it has none."""
+
+    def tokenize(text: str) -> list[tuple[int, int]]:
+        answer = requests.post(
+            f"{endpoint.url}/tokenize", json={"inputs": text}, headers=authorization(endpoint), timeout=_TIMEOUT
+        )
+        answer.raise_for_status()
+        return [(token["start"], token["stop"]) for token in answer.json()]
+
+    try:
+        return tokenize if tokenize("time year") else None
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return None
+
+
 def _health(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | None:
     """The engine says of itself that it can generate. TGI's /health waits for the running forward, hence the time."""
     if info.engine != "tgi":

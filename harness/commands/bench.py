@@ -1,0 +1,350 @@
+"""Load a service, one level after another, and say what it serves within the SLO: the whole flow on one screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness import __version__, preflight
+from harness.catalog.slo import Slo, parse_slo
+from harness.commands.report import finish
+from harness.commands.target import Served, Target, open_service
+from harness.errors import ServiceError, UsageError
+from harness.load import runner
+from harness.load.arrivals import parse_arrival
+from harness.load.plan import LoadOutcome, LoadPlan
+from harness.load.scrape import Scraper
+from harness.measure.clock import Anchor
+from harness.measure.run import keep_records
+from harness.measure.run_folder import (
+    Level,
+    Manifest,
+    RunFolder,
+    clock_entry,
+    run_name,
+    utc_text,
+    write_atomically,
+    write_manifest,
+)
+from harness.report.to_text import to_text
+from harness.stats.summary import Summary
+from harness.units import parse_duration
+from harness.workload.named import named
+from harness.workload.vocabulary import assumed_vocabulary, checked_vocabulary
+from harness.workload.workload import Drawn, Replayed, drawn, replayed
+
+DEFAULT_USERS = "1,4,16"
+DEFAULT_DURATION = 60.0
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of `harness bench`, as given; None where the default holds."""
+
+    users: str | None = None
+    rate: str | None = None
+    arrival: str = "poisson"
+    trace: Path | None = None
+    duration: str | None = None
+    warmup: str | None = None
+    requests: int | None = None
+    input_tokens: str | None = None
+    output_tokens: str | None = None
+    workload: str = "chat"
+    api: str = "tgi"
+    stream: bool = True
+    slo: str | None = None
+    require_valid: bool = False
+    processes: int = 1
+    seed: int = 1
+    timeout: str = "10m"
+    output: Path | None = None
+    report: bool = True
+    web_ui: bool = False
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A run that was recorded. unmet: the condition that was asked for and does not hold; exit_code: what follows."""
+
+    folder: RunFolder
+    summary: Summary
+    unmet: str | None
+    exit_code: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.summary.as_dict(), "path": str(self.folder.path)}
+
+    def as_text(self) -> str:
+        report = self.folder.html if self.folder.html.exists() else self.folder.summary
+        return f"{to_text(self.summary)}\nreport: {report}"
+
+
+def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> BenchResult:
+    """Plan, check, hold the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk."""
+    levels = plan_levels(options)
+    slo = _slo(options)
+    timeout = _duration(options.timeout, "--timeout") or 600.0
+    with open_service(target, say=progress) as served:
+        workload = make_workload(options, served)
+        _check(served, options, workload, levels, progress)
+        folder = RunFolder.create(options.output or _default_folder(served, workload.name))
+        manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
+        write_manifest(folder, manifest)
+        write_atomically(folder.stack, served.service.facts().stack.encode())
+        progress(f"writing to {folder.path}")
+        plan = LoadPlan(
+            url=served.service.endpoint.url,
+            api=options.api,
+            model_name=target.model_name or served.service.endpoint.model_name,
+            stream=options.stream,
+            timeout=timeout,
+            levels=levels,
+            workload=workload.as_dict(),
+            seed=options.seed,
+            folder=str(folder.path),
+            clock_monotonic=float(manifest.clock["monotonic"]),
+            processes=options.processes,
+            web_ui=options.web_ui,
+        )
+        outcome = _load(plan, served, _Book(folder, manifest), progress)
+    return _conclude(folder, outcome, options, slo)
+
+
+class _Book:
+    """The manifest as the run goes on; every change is on disk at once."""
+
+    def __init__(self, folder: RunFolder, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    def note(self, level: Level) -> None:
+        self.manifest = self.manifest.with_level(level)
+        write_manifest(self.folder, self.manifest)
+
+    def close(self, outcome: LoadOutcome) -> None:
+        early = next((each.ended_by for each in outcome.levels if each.ended_by == "service_gone"), None)
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            end=None if early else utc_text(datetime.now(timezone.utc)),
+            interrupted=outcome.interrupted,
+        )
+        write_manifest(self.folder, self.manifest)
+
+
+def _load(plan: LoadPlan, served: Served, book: _Book, progress: Callable[[str], None]) -> LoadOutcome:
+    """Hold the levels, with the engine's own metrics read beside them."""
+
+    def gone() -> str | None:
+        state = served.service.state()
+        return None if state.running else f"exit code {state.exit_code}"
+
+    scraper = Scraper(f"{plan.url}/metrics", plan.clock_monotonic)
+    try:
+        with scraper:
+            outcome = runner.run(plan, on_level=book.note, progress=progress, gone=gone)
+    finally:
+        scraper.samples.write(book.folder.server)
+    book.close(outcome)
+    return outcome
+
+
+def _conclude(folder: RunFolder, outcome: LoadOutcome, options: BenchOptions, slo: Slo | None) -> BenchResult:
+    """Records, summary, reports; then what the exit code says."""
+    run = keep_records(folder, lost_processes=outcome.lost_processes)
+    summary = finish(run, with_reports=options.report)
+    if outcome.interrupted:
+        return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)
+    if summary.total.requests.completed == 0 and _service_away(outcome, summary):
+        raise ServiceError(
+            "no request was completed: the service is away or died",
+            where=str(folder.path),
+            advice="`harness logs` shows its last words.",
+        )
+    unmet = _unmet(summary, options, slo)
+    return BenchResult(folder, summary, unmet, 1 if unmet else 0)
+
+
+def _service_away(outcome: LoadOutcome, summary: Summary) -> bool:
+    if any(level.ended_by in ("service_gone", "stalled") for level in outcome.levels):
+        return True
+    return bool(summary.total.errors) and set(summary.total.errors) <= {"refused", "stream_broken", "timeout"}
+
+
+def _unmet(summary: Summary, options: BenchOptions, slo: Slo | None) -> str | None:
+    """The condition that was asked for and does not hold."""
+    if (options.require_valid or slo is not None) and not summary.valid:
+        rules = ", ".join(dict.fromkeys(reason.rule for reason in summary.total.reasons)) or "see the report"
+        return f"the run is not valid ({rules})"
+    if slo is not None and not summary.holds_on_lowest:
+        return f"the SLO does not hold on the lowest level ({slo})"
+    return None
+
+
+def plan_levels(options: BenchOptions) -> tuple[Level, ...]:
+    """The levels that the options ask for. Raises UsageError for what contradicts itself or cannot be read."""
+    given = [name for name in ("users", "rate", "trace") if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", advice="Give one of them.")
+    duration, warmup = _duration(options.duration, "--duration"), _duration(options.warmup, "--warmup")
+    if options.trace is not None:
+        return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
+    if duration is None and options.requests is None:
+        duration = DEFAULT_DURATION
+    if warmup is not None and duration is not None and warmup >= duration:
+        raise UsageError(f"--warmup {options.warmup} leaves nothing of --duration {options.duration}")
+    one = Level(0, duration=duration, warmup=warmup, requests=options.requests)
+    if options.rate is not None:
+        rates = _numbers(options.rate, "--rate", float)
+        parse_arrival(options.arrival, rates[0])
+        return tuple(
+            dataclasses.replace(one, level=number, rate=rate, arrival=options.arrival)
+            for number, rate in enumerate(rates)
+        )
+    users = _numbers(options.users or DEFAULT_USERS, "--users", int)
+    return tuple(dataclasses.replace(one, level=number, users=count) for number, count in enumerate(users))
+
+
+def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        values = [kind(part) for part in str(text).split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value < 1e6 for value in values):
+        raise UsageError(f"expected positive numbers such as 4 or 1,4,16, found {text!r}", where=option)
+    return values
+
+
+def _duration(text: str | None, option: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{error}, found {text!r}", where=option) from error
+    if seconds == 0 and option != "--warmup":
+        raise UsageError("a duration of 0 measures nothing", where=option)
+    return seconds
+
+
+def _slo(options: BenchOptions) -> Slo | None:
+    """The bounds of --slo, None without it."""
+    if options.slo is None:
+        return None
+    try:
+        return parse_slo(options.slo)
+    except ValueError as error:
+        raise UsageError(f"{error}, found {options.slo!r}", where="--slo") from error
+
+
+def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
+    """What is asked: the trace, or lengths drawn from the named workload's distributions or those of the options."""
+    tokenize = preflight.tokenizer(served.service.endpoint)
+    vocabulary = assumed_vocabulary() if tokenize is None else checked_vocabulary(tokenize)
+    salt = f"{time.time_ns():x}"
+    if options.trace is not None:
+        duration = _duration(options.duration, "--duration")
+        path = str(Path(options.trace).resolve())
+        return replayed(path, duration=duration, seed=options.seed, salt=salt, vocabulary=vocabulary)
+    spec = named(options.workload)
+    return drawn(
+        options.workload,
+        options.input_tokens or spec.input_tokens,
+        options.output_tokens or spec.output_tokens,
+        seed=options.seed,
+        salt=salt,
+        vocabulary=vocabulary,
+    )
+
+
+def _check(
+    served: Served,
+    options: BenchOptions,
+    workload: Drawn | Replayed,
+    levels: tuple[Level, ...],
+    progress: Callable[[str], None],
+) -> None:
+    """May we measure at all? Warnings are said, what would measure nothing ends the command."""
+    lengths = (workload.input_lengths, workload.output_lengths) if isinstance(workload, Drawn) else (None, None)
+    intent = preflight.Intent(
+        api=options.api,
+        longest_input=lengths[0].longest if lengths[0] else None,
+        longest_output=lengths[1].longest if lengths[1] else None,
+        concurrency=max((level.users or 0 for level in levels), default=0) or None,
+    )
+    preflight.require(served.service.endpoint, served.info, intent, progress)
+
+
+def _default_folder(served: Served, workload: str) -> Path:
+    model = served.model.name if served.model else (served.info.model_id or "service").rpartition("/")[2]
+    gpu = served.model.gpu if served.model else None
+    name = run_name(datetime.now(timezone.utc), model, gpu, workload)
+    folder = Path("reports") / name
+    # Two runs within a second get folders of their own.
+    return next(
+        path
+        for number in range(1000)
+        if not (path := folder.with_name(name + (f"-{number}" if number else ""))).exists()
+    )
+
+
+def _manifest(
+    folder: RunFolder,
+    served: Served,
+    options: BenchOptions,
+    workload: Drawn | Replayed,
+    levels: tuple[Level, ...],
+    slo: Slo | None,
+    timeout: float,
+) -> Manifest:
+    facts, model, anchor = served.service.facts(), served.model, Anchor.now()
+    version = served.info.version or facts.engine_version
+    bounds = slo or (model.slo if model else Slo())
+    return Manifest(
+        run_id=folder.run_id,
+        harness_version=__version__,
+        command=("harness", *sys.argv[1:]),
+        model=model.name if model else served.info.model_id or "unknown",
+        revision=model.revision if model else None,
+        engine=f"{served.info.engine} {version}" if version else served.info.engine,
+        emulated=served.info.emulated,
+        start=utc_text(anchor.utc),
+        clock=clock_entry(anchor),
+        workload=workload.describe(),
+        levels=levels,
+        api=options.api,
+        stream=options.stream,
+        runtime=facts.runtime,
+        url=served.service.endpoint.url,
+        image=facts.image,
+        image_digest=facts.image_digest,
+        flags=dict(facts.environment),
+        limits={name: value for name, value in vars(served.limits).items() if value is not None},
+        gpu=model.gpu if model else None,
+        gpus=model.gpus if model else 1,
+        host={
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "cpus": psutil.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        dataset=(
+            {"name": Path(workload.trace.path).name, "path": workload.trace.path, "sha256": workload.trace.sha256}
+            if isinstance(workload, Replayed)
+            else None
+        ),
+        seeds={"workload": options.seed, "arrivals": options.seed},
+        slo=bounds.as_dict(),
+        slo_asked=slo is not None,
+        timeout=timeout,
+        processes=options.processes,
+        price_per_gpu_hour=model.price_per_gpu_hour if model else None,
+    )

@@ -1,0 +1,255 @@
+"""A set of requests sent at once, and what became of each: how a prober asks. No Locust, no rates, no statistics.
+
+Waves: the requests of one wave are sent together; the next wave follows when all of the wave before have their first
+token. A watchdog ends the burst when the service died, or when nobody got a token for a while although requests wait:
+a queue of TGI can stop for ever without any sign (backends/v3/src/radix.rs, the lookup that pins what must be evicted).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import aiohttp
+
+from harness.engines.base import Api, Call, Endpoint
+from harness.workload.request import Request
+
+Ending = Literal["done", "died", "stalled", "late"]
+_LOOK = 0.05  # seconds between two looks of the watchdog
+_AFTER_DEATH = 3.0  # seconds that an engine gets to end after a failed generation, before it counts as alive
+_GIVE_UP = 2.0  # seconds for open answers to be cut off
+
+
+@dataclass
+class Answered:
+    """One request of a burst. Moments are seconds since the burst began, null where they never came.
+
+    left: the client went away as planned, after enough tokens. error: the service's own words, shortened.
+    """
+
+    request: Request
+    wave: int
+    sent_at: float | None = None
+    token_at: list[float] = field(default_factory=list)
+    finished_at: float | None = None
+    http_status: int | None = None
+    error_kind: str | None = None
+    error: str | None = None
+    left: bool = False
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.token_at)
+
+    @property
+    def ok(self) -> bool:
+        return self.error_kind is None and (self.left or self.finished_at is not None)
+
+
+@dataclass(frozen=True)
+class Burst:
+    """All answers, in the order of the requests, and how it ended: `done`, `died` (the service), `stalled` (nobody got
+    a token for a while), `late` (the time was over).
+    """
+
+    answers: tuple[Answered, ...]
+    ending: Ending
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds. stall: without a token for anyone while requests wait. total: for the whole burst."""
+
+    stall: float = 60.0
+    total: float = 600.0
+
+
+def send_burst(
+    endpoint: Endpoint,
+    api: Api,
+    waves: Sequence[Sequence[Request]],
+    *,
+    alive: Callable[[], bool] = lambda: True,
+    stay: int | None = None,
+    waiting: int = 0,
+    patience: Patience = Patience(),
+    stream: bool = True,
+) -> Burst:
+    """Send all waves and wait for their answers; an exception of the caller's thread (Ctrl-C) cuts them off.
+
+    alive: asked all the time whether the service still runs. stay: leave when every request that was not refused has so
+    many tokens; None waits for whole answers. waiting: so many requests need not have begun for that.
+    """
+    return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, patience, stream).run())
+
+
+class _Sender:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        api: Api,
+        waves: Sequence[Sequence[Request]],
+        alive: Callable[[], bool],
+        stay: int | None,
+        waiting: int,
+        patience: Patience,
+        stream: bool,
+    ) -> None:
+        self.endpoint, self.api, self.alive, self.stay = endpoint, api, alive, stay
+        self.waiting, self.patience, self.stream = waiting, patience, stream
+        self.waves = [[Answered(request, number) for request in wave] for number, wave in enumerate(waves)]
+        self.answers = [each for wave in self.waves for each in wave]
+        self.began = self.moved = time.monotonic()
+        self.doubt: float | None = None  # since when a failed generation makes us doubt that the service lives
+
+    async def run(self) -> Burst:
+        connector = aiohttp.TCPConnector(limit=0)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            tasks: list[asyncio.Task[None]] = []
+            try:
+                ending = await self._watch(session, tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                if tasks:
+                    await asyncio.wait(tasks, timeout=_GIVE_UP)
+        self._close(ending)
+        return Burst(tuple(self.answers), ending, time.monotonic() - self.began)
+
+    async def _watch(self, session: aiohttp.ClientSession, tasks: list[asyncio.Task[None]]) -> Ending:
+        for number, wave in enumerate(self.waves):
+            for each in wave:  # in order: a queue is first come, first served
+                tasks.append(asyncio.create_task(self._ask(session, each)))
+                await asyncio.sleep(0)
+            ready = self._all_ended if number == len(self.waves) - 1 else self._begun_until(number)
+            ending = await self._wait_for(ready)
+            if ending is not None:
+                return ending
+        return "done"
+
+    def _begun_until(self, number: int) -> Callable[[], bool]:
+        return lambda: all(each.begun or _over(each) for wave in self.waves[: number + 1] for each in wave)
+
+    def _all_ended(self) -> bool:
+        if all(_over(each) for each in self.answers):
+            return True
+        if self.stay is None:
+            return False
+        open_ones = [each for each in self.answers if not _over(each)]
+        short = sum(len(each.token_at) < self.stay for each in open_ones)
+        return short <= self.waiting
+
+    async def _wait_for(self, ready: Callable[[], bool]) -> Ending | None:
+        """None when it came to pass, else why the burst ends here."""
+        while not ready() or self.doubt is not None:
+            if not self.alive():
+                return "died"
+            now = time.monotonic()
+            if self.doubt is not None and now - self.doubt > _AFTER_DEATH:
+                self.doubt = None
+                continue
+            if now - self.moved > self.patience.stall:
+                return "stalled"
+            if now - self.began > self.patience.total:
+                return "late"
+            await asyncio.sleep(_LOOK if self.doubt is None else 0.02)
+        return None if self.alive() else "died"
+
+    async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:
+        call = self.api.encode(
+            each.request, f"probe-{uuid.uuid4().hex[:24]}", self.endpoint.model_name, stream=self.stream
+        )
+        slices: list[bytes] = []
+        each.sent_at = self._now()
+        try:
+            complete = await self._read(session, call, each, slices)
+        except aiohttp.ClientConnectorError as error:
+            self._failed(each, "refused", str(error))
+            return
+        except (aiohttp.ClientError, OSError) as error:
+            self._failed(each, "stream_broken", f"{type(error).__name__}: {error}")
+            return
+        self._understand(each, slices, complete)
+
+    async def _read(self, session: aiohttp.ClientSession, call: Call, each: Answered, slices: list[bytes]) -> bool:
+        headers = dict(call.headers)
+        if self.endpoint.api_key is not None:
+            headers["authorization"] = f"Bearer {self.endpoint.api_key.reveal()}"
+        url = self.endpoint.url + call.path
+        async with session.request(call.method, url, data=call.body, headers=headers) as response:
+            each.http_status = response.status
+            async for piece in response.content.iter_any():
+                slices.append(piece)
+                if response.status == 200 and self.stream:
+                    self._hear(each, piece)
+        return True
+
+    def _hear(self, each: Answered, piece: bytes) -> None:
+        """Token events by their mark; which of them carried text is read at the end."""
+        count = piece.count(b'"token"') or piece.count(b'"choices"')
+        if count:
+            now = self._now()
+            each.token_at += [now] * count
+            self.moved = time.monotonic()
+
+    def _understand(self, each: Answered, slices: list[bytes], complete: bool) -> None:
+        answer = self.api.decode(each.http_status or 0, slices, stream=self.stream, complete=complete)
+        each.finished_at = self._now()
+        each.input_tokens, each.output_tokens = answer.input_tokens, answer.output_tokens
+        if answer.error_kind is not None:
+            self._failed(each, answer.error_kind, b"".join(slices)[-400:].decode("utf-8", "replace"))
+            return
+        if not each.token_at:
+            each.token_at = [each.finished_at] * (answer.output_tokens or 1)
+        self.moved = time.monotonic()
+
+    def _failed(self, each: Answered, kind: str, text: str) -> None:
+        each.finished_at, each.error_kind, each.error = self._now(), kind, text.strip()[:400]
+        self.moved = time.monotonic()
+        if kind in ("generation", "stream_broken", "incomplete", "refused") and self.doubt is None:
+            self.doubt = time.monotonic()
+
+    def _close(self, ending: Ending) -> None:
+        """What is still open was left, as planned, or cut off by the end."""
+        for each in self.answers:
+            if each.finished_at is None and each.error_kind is None:
+                if ending == "done":
+                    each.left = True
+                else:
+                    each.error_kind = {"died": "stream_broken", "stalled": "timeout", "late": "timeout"}[ending]
+
+    def _now(self) -> float:
+        return time.monotonic() - self.began
+
+
+def _over(each: Answered) -> bool:
+    return each.finished_at is not None or each.error_kind is not None
+
+
+def fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None = None, timeout: float = 10.0) -> bytes | None:
+    """The body of one plain call when it was answered with 200; None otherwise."""
+    return asyncio.run(_fetch(endpoint, method, path, body, timeout))
+
+
+async def _fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None, timeout: float) -> bytes | None:
+    headers = {"content-type": "application/json"} if body is not None else {}
+    if endpoint.api_key is not None:
+        headers["authorization"] = f"Bearer {endpoint.api_key.reveal()}"
+    limit = aiohttp.ClientTimeout(total=timeout)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.request(method, endpoint.url + path, data=body, headers=headers) as response,
+        ):
+            return await response.read() if response.status == 200 else None
+    except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+        return None
