@@ -121,12 +121,11 @@ def _over_time(levels: Sequence[Section]) -> Chart:
         for section, point in points
     ]
     domain = [min(row["at"] for row in rows), max(row["at"] for row in rows)]
-    shade = _outside_windows(levels, domain)
     specs = (
-        _lines(rows, shade, domain, {"ttft_p50": "p50", "ttft_p95": "p95"}, "TTFT (ms)", _scale),
-        _lines(rows, shade, domain, {"itl_p50": "p50", "itl_p99": "p99"}, "ITL (ms)", _scale),
-        _lines(rows, shade, domain, {"tokens": "output tokens/s"}, "Output tokens/s"),
-        _lines(rows, shade, domain, {"in_flight": "requests in flight"}, "Requests in flight", last=True),
+        _lines(levels, rows, domain, {"ttft_p50": "p50", "ttft_p95": "p95"}, "TTFT (ms)", _scale),
+        _lines(levels, rows, domain, {"itl_p50": "p50", "itl_p99": "p99"}, "ITL (ms)", _scale),
+        _lines(levels, rows, domain, {"tokens": "output tokens/s"}, "Output tokens/s"),
+        _lines(levels, rows, domain, {"in_flight": "requests in flight"}, "Requests in flight", last=True),
     )
     text = (
         "TTFT by the moment a request was due, ITL and tokens by the moment of the token. Shaded parts (warm-up, "
@@ -136,8 +135,8 @@ def _over_time(levels: Sequence[Section]) -> Chart:
 
 
 def _lines(
+    levels: Sequence[Section],
     rows: Sequence[Row],
-    shade: alt.Chart,
     domain: list[float],
     series: dict[str, str],
     label: str,
@@ -158,7 +157,12 @@ def _lines(
     )
     line = alt.Chart(_data(long)).encode(
         x,
-        alt.Y("value:Q", title=label, scale=scale(row["value"] for row in long) if scale else alt.Scale(zero=True)),
+        alt.Y(
+            "value:Q",
+            title=label,
+            axis=alt.Axis(minExtent=44),  # so that the strips' time axes stand above one another
+            scale=scale(row["value"] for row in long) if scale else alt.Scale(zero=True),
+        ),
         colour,
         detail="level:N",  # no line from one level to the next
         tooltip=[
@@ -168,10 +172,15 @@ def _lines(
             alt.Tooltip("value:Q", title=label, format=".3~s"),
         ],
     )
-    return _finished(alt.layer(shade, line.mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=14))), height=120)
+    return _finished(
+        alt.layer(
+            _outside_windows(levels, domain, title), line.mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=14))
+        ),
+        height=120,
+    )
 
 
-def _outside_windows(levels: Sequence[Section], domain: list[float]) -> alt.Chart:
+def _outside_windows(levels: Sequence[Section], domain: list[float], title: str | None) -> alt.Chart:
     """What lies between the windows, as grey bands."""
     edges = [domain[0], *(edge for section in levels for edge in section.window), domain[1]]
     bands = [{"from": low, "to": high} for low, high in zip(edges[::2], edges[1::2], strict=True) if high > low]
@@ -179,7 +188,7 @@ def _outside_windows(levels: Sequence[Section], domain: list[float]) -> alt.Char
     return (
         alt.Chart(_data(bands))
         .mark_rect(opacity=0.14, color="#888")
-        .encode(alt.X("from:Q", scale=scale, title=None), alt.X2("to:Q"))
+        .encode(alt.X("from:Q", scale=scale, title=title), alt.X2("to:Q"))
     )
 
 
@@ -246,7 +255,7 @@ def _scale(values: Iterable[float]) -> alt.Scale:
     """From zero, or logarithmic where one would hide the other."""
     known = [value for value in values if value > 0]
     if known and max(known) / min(known) > LOG_FROM:
-        return alt.Scale(type="log")
+        return alt.Scale(type="log", nice=False)
     return alt.Scale(zero=True)
 
 

@@ -56,8 +56,9 @@ def notices(summary: Summary) -> list[Notice]:
     """What stands at the top of every report, worst first."""
     found = []
     if not summary.complete:
-        found.append(Notice("bad", "Incomplete: the figures below cover what was recorded before the run ended."))
-    if not summary.valid:
+        text = "Incomplete: the figures cover what was recorded before the run ended. Do not quote them."
+        found.append(Notice("bad", text, summary.total.reasons))
+    elif not summary.valid:
         found.append(Notice("bad", "Invalid: do not quote these figures. Why, and what to do:", summary.total.reasons))
     if summary.manifest.emulated:
         text = "Emulated: the engine was a simulation in real time. These figures show the harness, not a GPU."

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from harness.measure.records import Floats, Records
+from harness.stats.interval import block_of_request, effective_size
 from harness.stats.metrics import ttft
 from harness.stats.quantile import quantile
 from harness.stats.series import in_flight
@@ -31,7 +32,10 @@ def longest_silence(records: Records, resolution: float = 0.5) -> float:
 
 
 def rank_sum(first: Floats, second: Floats) -> float:
-    """Wilcoxon's rank sum of `first`, in standard deviations from what equal distributions would give; ties by order.
+    """Wilcoxon's rank sum of `first`, in standard deviations from what equal distributions would give.
+
+    Both in order of time. As neighbours are alike, the deviation is taken for as many independent values as blocks of
+    `second` show.
 
     F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics Bulletin 1 (1945) 80-83.
     """
@@ -39,7 +43,9 @@ def rank_sum(first: Floats, second: Floats) -> float:
     pooled = np.concatenate([first, second])
     ordered = np.sort(pooled)
     middle = (np.searchsorted(ordered, first, "left") + np.searchsorted(ordered, first, "right") + 1) / 2
-    return float((middle.sum() - n * (n + m + 1) / 2) / math.sqrt(n * m * (n + m + 1) / 12))
+    blocks = block_of_request(np.arange(m))
+    alike = effective_size(second <= np.median(second), blocks, 0.5) / m
+    return float((middle.sum() - n * (n + m + 1) / 2) / math.sqrt(n * m * (n + m + 1) / 12 / alike))
 
 
 def enough_for(level: float) -> int:

@@ -1,0 +1,136 @@
+"""Two runs, or two groups of repeats, side by side; a gate for CI."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UsageError
+from harness.measure.run import Run, read_run
+from harness.measure.run_folder import RunFolder
+from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
+from harness.stats.compare import DEFAULT_LIMIT, Comparison, Gate
+from harness.stats.compare import compare as compare_runs
+from harness.stats.metrics import METRICS
+from harness.stats.ratio import THROUGHPUT
+from harness.stats.slo import QUANTILES
+
+_GATE_KEYS = ("limits", "default", "inconclusive")
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What the command prints, and how it ends: 1 where the gate does not hold or nothing can be said."""
+
+    comparison: Comparison
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.comparison.passes else 1
+
+    def as_json(self) -> dict[str, Any]:
+        return self.comparison.as_dict()
+
+    def as_text(self) -> str:
+        return comparison_to_text(self.comparison)
+
+
+def compare(
+    base: Sequence[str | Path],
+    new: Sequence[str | Path],
+    gate: Path | None = None,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> CompareResult:
+    """Compare two groups of run folders and write what was asked for. Raises UsageError for a bad folder or gate.
+
+    Under GitHub Actions the step summary and annotations are written too; annotations go to stderr, so that stdout
+    keeps to one document.
+    """
+    limits = read_gate(gate) if gate else Gate()
+    comparison = compare_runs(_runs(base), _runs(new), limits)
+    if junit:
+        _write(junit, comparison_to_junit(comparison))
+    if markdown:
+        _write(markdown, comparison_to_markdown(comparison))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _tell_github(comparison)
+    return CompareResult(comparison)
+
+
+def read_gate(path: Path) -> Gate:
+    """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: fail`. Raises UsageError."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from error
+    if not isinstance(document, dict) or not isinstance(document.get("limits", {}), dict):
+        raise UsageError("expected `limits:` with figures and shares, such as ttft_p95: 10%", where=str(path))
+    for key in document:
+        _require_known(str(key), _GATE_KEYS, path)
+    for name in document.get("limits", {}):
+        _require_known(str(name), _figure_names(), path)
+    return Gate(
+        limits={str(name): _share(value, path, str(name)) for name, value in document.get("limits", {}).items()},
+        default=_share(document.get("default", DEFAULT_LIMIT), path, "default"),
+        inconclusive_fails=_inconclusive(document, path),
+    )
+
+
+def _inconclusive(document: Mapping[str, Any], path: Path) -> bool:
+    found = document.get("inconclusive", "pass")
+    if found not in ("pass", "fail"):
+        raise UsageError(f"inconclusive: expected pass or fail, found {found!r}", where=str(path))
+    return bool(found == "fail")
+
+
+def _require_known(name: str, known: Sequence[str], path: Path) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+        raise UsageError(f"unknown key {name!r}", where=str(path), advice=advice)
+
+
+def _figure_names() -> list[str]:
+    metrics = [metric.name for metric in METRICS]
+    return [*metrics, *(f"{name}_{statistic}" for name in metrics for statistic in QUANTILES), THROUGHPUT]
+
+
+def _share(value: object, path: Path, key: str) -> float:
+    """`10%` or 0.1."""
+    text = str(value).strip()
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if isinstance(value, bool) or not 0 <= share < 100:
+        raise UsageError(f"{key}: expected a share such as 10% or 0.1, found {value!r}", where=str(path))
+    return share
+
+
+def _runs(paths: Sequence[str | Path]) -> list[Run]:
+    return [read_run(RunFolder.open(Path(path))) for path in paths]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def _tell_github(comparison: Comparison) -> None:
+    for line in workflow_commands(comparison):
+        print(line, file=sys.stderr, flush=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(comparison_to_markdown(comparison))
