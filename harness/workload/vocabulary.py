@@ -1,0 +1,102 @@
+"""Words that are one token each, so that a prompt of so many words is a prompt of so many tokens.
+
+Checked on the running engine where it has a tokenizer route, given here as a function; otherwise assumed, and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+CANDIDATES: Sequence[str] = files("harness.workload").joinpath("words.txt").read_text(encoding="ascii").split()
+"""Everyday English words: single tokens in the vocabularies of GPT-2, Llama, Mistral, Qwen, Gemma and Phi."""
+
+FEWEST = 32
+_STARTERS_TRIED = 24
+
+Span = tuple[int, int]
+Tokenize = Callable[[str], Sequence[Span]]
+"""Text -> for each token the characters [start, stop) that it covers; (n, n) for a token that stands for no text."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """words: one token each behind a blank. starters: one token each also at the very beginning of a text.
+
+    overhead: tokens that the engine adds to a prompt by itself, such as one for the beginning of the text. checked: the
+    engine's own tokenizer said so.
+    """
+
+    words: tuple[str, ...]
+    starters: tuple[str, ...]
+    overhead: int = 0
+    checked: bool = False
+
+    def describe(self) -> str:
+        if not self.checked:
+            return f"{len(self.words)} common words, assumed to be one token each"
+        return f"{len(self.words)} words, each one token by the engine's own tokenizer"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "words": list(self.words),
+            "starters": list(self.starters),
+            "overhead": self.overhead,
+            "checked": self.checked,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Vocabulary:
+        return cls(tuple(fields["words"]), tuple(fields["starters"]), fields["overhead"], fields["checked"])
+
+
+def assumed_vocabulary(overhead: int = 0) -> Vocabulary:
+    """Without a tokenizer: all candidates, none of them checked."""
+    return Vocabulary(tuple(CANDIDATES), tuple(CANDIDATES), overhead)
+
+
+def checked_vocabulary(tokenize: Tokenize) -> Vocabulary:
+    """The candidates that are one token each by this tokenizer, in some two dozen calls.
+
+    Falls back to the assumption where the tokenizer knows fewer than FEWEST of them as single tokens.
+    """
+    spans = tokenize(" ".join(CANDIDATES))
+    words = single_tokens(CANDIDATES, spans)
+    overhead = sum(start >= stop for start, stop in spans)
+    starters = [word for word in words[:_STARTERS_TRIED] if len(tokenize(word)) == overhead + 1]
+    if len(words) < FEWEST or not starters:
+        return assumed_vocabulary(overhead)
+    return Vocabulary(tuple(words), tuple(starters), overhead, checked=True)
+
+
+def single_tokens(words: Sequence[str], spans: Sequence[Span]) -> list[str]:
+    """Of words that were tokenised in one text, joined by single blanks, those that are exactly one token.
+
+    A word's place is the blank before it and its letters: tokenizers differ in which token the blank belongs to. A
+    token belongs to the place that its last character is in, and spoils all places that it covers if these are several.
+    """
+    places = _places(words)
+    tokens = [0] * len(words)
+    for start, stop in spans:
+        if start >= stop:
+            continue
+        first = next((places[at] for at in range(start, stop) if places.get(at) is not None), None)
+        last = places.get(stop - 1)
+        if first is None or last is None:
+            continue
+        for index in range(first, last + 1):
+            tokens[index] += 1 if first == last else len(words)
+    return [word for word, count in zip(words, tokens, strict=True) if count == 1]
+
+
+def _places(words: Sequence[str]) -> dict[int, int]:
+    """For each character of the joined text the index of the word in whose place it is."""
+    places: dict[int, int] = {}
+    at = 0
+    for index, word in enumerate(words):
+        for character in range(at, at + len(word) + (index > 0)):
+            places[character] = index
+        at += len(word) + (index > 0)
+    return places
