@@ -54,7 +54,7 @@ def answer_room(answer_tokens: int, version: tuple[int, int, int]) -> int:
 
 
 def recommend(evidence: Evidence, wish: Wish, knowledge: Knowledge, fast_rows: int | None = None) -> Recommendation:
-    """What to set next, as good as the evidence allows. fast_rows: most chats that held the SLO at once, as measured."""
+    """What to set next, as good as the evidence allows. fast_rows: most chats at once that held the SLO."""
     started = evidence.started
     assert started is not None
     answer = answer_room(wish.answer_tokens, knowledge.version)

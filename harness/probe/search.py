@@ -59,6 +59,12 @@ class Search:
         return recommend(evidence, self.wish, self.knowledge, self.fast_rows) if evidence.started else None
 
     @property
+    def found(self) -> Recommendation | None:
+        """What to report: the setting that was proved, else the recommendation so far."""
+        advice = self.recommendation
+        return advice if advice is None or self.proved is None else replace(advice, setting=self.proved.setting)
+
+    @property
     def proved(self) -> Outcome | None:
         """The last start, if it was a recommendation that survived everything."""
         last = self.evidence.last

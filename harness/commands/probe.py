@@ -1,0 +1,287 @@
+"""`harness probe`: ask the search, start the service, load it, tell the search, until the limits are proved."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from harness import terminal
+from harness.catalog.models import Model, catalogue_path, write_limits
+from harness.commands.probing import Seen, input_name, run_start
+from harness.commands.target import Target, choose_runtime, resolve_model
+from harness.engines.tgi import parse_version
+from harness.errors import ServiceError, UsageError
+from harness.measure.run_folder import run_name, write_atomically
+from harness.probe.batching import points
+from harness.probe.card import Card, Cell, measured, sentence
+from harness.probe.findings import advice_of, boundaries, limits_of, measured_cells, sources_of
+from harness.probe.journal import NAME as JOURNAL
+from harness.probe.journal import StartJournal
+from harness.probe.prior import expect
+from harness.probe.recommend import Recommendation, environment
+from harness.probe.search import Search
+from harness.probe.setting import Failure, Goal, Outcome, Setting, Wish
+from harness.terminal import Progress
+from harness.units import format_count, format_duration
+
+DEFAULT_ANSWER = 512
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What the command line says. answer_tokens: None takes the entry's. output: None makes a folder under reports/."""
+
+    answer_tokens: int | None = None
+    goal: Goal = "balanced"
+    max_starts: int = 8
+    quick: bool = False
+    resume: bool = False
+    write: bool = False
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """probe.json as a value, where it lies, and the same for people."""
+
+    document: Mapping[str, Any]
+    path: Path
+    text: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.document, "path": str(self.path)}
+
+    def as_text(self) -> str:
+        return self.text
+
+
+def probe(target: Target, options: ProbeOptions, progress: Progress = lambda text: None) -> ProbeReport:
+    """Find the limits and prove them.
+
+    Raises UsageError, MissingError, and ServiceError when the service cannot be made to run; what was found until then
+    is in the folder, and `resume` goes on from there.
+    """
+    if target.url is not None:
+        return _of_url(target, options, progress)
+    return _Probe(target, options, progress).run()
+
+
+def _of_url(target: Target, options: ProbeOptions, progress: Progress) -> ProbeReport:
+    raise UsageError("--url is not there yet")
+
+
+class _Probe:
+    def __init__(self, target: Target, options: ProbeOptions, progress: Progress) -> None:
+        self.options, self.progress = options, progress
+        model = resolve_model(target)
+        self.runtime = choose_runtime(target, model, progress)
+        self.target = replace(target, runtime=self.runtime)
+        self.model = model
+        if options.write:
+            catalogue_path(target.catalogue)  # a file that cannot be written is said before the work, not after it
+        version = parse_version(model.engine.version)
+        bounds = {bound.name: bound.limit for bound in model.slo.bounds}
+        self.wish = Wish(
+            goal=options.goal,
+            answer_tokens=options.answer_tokens or model.answer_tokens or DEFAULT_ANSWER,
+            max_starts=options.max_starts,
+            quick=options.quick,
+            itl=bounds.get("itl_p95"),
+            ttft=bounds.get("ttft_p95"),
+        )
+        self.search = Search(self.wish, expect(model, version))
+        self.folder = _folder(options, model)
+        self.seen = Seen()
+
+    def run(self) -> ProbeReport:
+        journal = StartJournal(self.folder, self._subject())
+        for outcome in journal.read():
+            self.search.tell(outcome)
+        self._tell_resumed()
+        while (setting := self.search.ask()) is not None:
+            self._announce(setting)
+            outcome = run_start(self.search, setting, self.model, self.target, self.seen, self.progress)
+            self.search.tell(outcome)
+            journal.add(outcome)
+            self._tell_end(outcome)
+        return self._report()
+
+    def _subject(self) -> dict[str, Any]:
+        """What a resumed search must have in common with the interrupted one."""
+        return {
+            "model": self.model.name,
+            "repo": self.model.repo,
+            "engine": self.model.engine.version,
+            "runtime": self.runtime,
+            "gpu": self.model.gpu,
+            "goal": self.wish.goal,
+            "answer_tokens": self.wish.answer_tokens,
+            "quick": self.wish.quick,
+        }
+
+    def _tell_resumed(self) -> None:
+        known = self.search.evidence.starts
+        if known:
+            self.progress(f"{self.model.name}: {known} finished starts taken from {self.folder / JOURNAL}")
+
+    def _announce(self, setting: Setting) -> None:
+        why = {"learn": "to learn", "explore": "to find the boundary", "verify": "to prove"}[setting.purpose]
+        self.progress(f"{self.model.name}: start {self.search.evidence.starts + 1}, {why}: {setting}")
+
+    def _tell_end(self, outcome: Outcome) -> None:
+        how = "done" if outcome.failure is None else f"failed: {outcome.failure}"
+        self.progress(
+            f"{self.model.name}: start {self.search.evidence.starts} {how}, {format_duration(outcome.seconds)}"
+        )
+
+    def _report(self) -> ProbeReport:
+        found = self.search.found
+        fatal = self.search.fatal
+        if found is None or fatal is not None:
+            raise _dead(fatal or _last_failure(self.search), self.model.name, self.folder)
+        document, cells = self._document(found)
+        path = self.folder / "probe.json"
+        write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+        text = as_text(document, found, cells, self.wish)
+        write_atomically(self.folder / "probe.md", (text + "\n").encode())
+        if self.options.write:
+            self._write(document, found)
+        return ProbeReport(document, path, text)
+
+    def _document(self, found: Recommendation) -> tuple[dict[str, Any], list[Cell]]:
+        evidence = self.search.evidence
+        started = evidence.started
+        assert started is not None
+        card = Card(started, found.setting, self.wish.answer_tokens, self.search.knowledge.version)
+        cells = measured(card.cells(), measured_cells(evidence), self.wish)
+        proved = self.search.proved is not None
+        limits = limits_of(found, card, evidence, self.wish)
+        name = input_name(started.version, self.model)
+        document: dict[str, Any] = {
+            "schema": 1,
+            "model": self.model.name,
+            "engine": f"tgi {started.version or self.model.engine.version}",
+            "image": self.seen.facts.image if self.seen.facts else None,
+            "gpu": self.model.gpu,
+            "emulated": bool(self.seen.info and self.seen.info.emulated),
+            "goal": self.wish.goal,
+            "kind": started.kind,
+            "starts": evidence.starts,
+            "limits": limits,
+            "source": sources_of(limits, found, evidence),
+            "boundary": {limit: bracket.as_json() for limit, bracket in boundaries(evidence, found).items()},
+            "verified_under_load": proved,
+            "load": self._load_facts(),
+            "capacity": [cell.as_json() for cell in cells],
+            "batch": [point.as_json() for point in points(r for each in evidence.outcomes for r in each.loads)],
+            "recommended_flags": environment(found.setting, name),
+            "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
+            "advice": advice_of(self.search, found, card, self.seen.rejected_fast),
+        }
+        return document, cells
+
+    def _load_facts(self) -> dict[str, Any]:
+        proved = self.search.proved
+        if proved is None:
+            return {}
+        return {
+            "survived": [result.load.name for result in proved.loads if result.verdict == "held"],
+            "cut_short": [result.load.name for result in proved.loads if result.verdict == "cut short"],
+            "requests": sum(len(result.load.shapes) for result in proved.loads),
+            "seconds": round(sum(result.seconds for result in proved.loads), 1),
+            "excess_refused_at_once": self.seen.rejected_fast,
+        }
+
+    def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
+        values = {flag.name: int(flag.value) for flag in found.flags if flag.name != "memory_fraction"}
+        reasons = {flag.name: flag.reason for flag in found.flags}
+        path = catalogue_path(self.target.catalogue)
+        write_limits(path, self.model.name, values, reasons)
+        self.progress(f"{self.model.name}: limits written to {path}")
+
+
+def _folder(options: ProbeOptions, model: Model) -> Path:
+    """Where the result goes: as asked; with `resume` the latest probe of this model that has no result yet."""
+    if options.output is not None:
+        folder = options.output
+        if folder.exists() and not folder.is_dir():
+            raise UsageError("is a file, not a folder", where=str(folder), advice="Name a folder with --output.")
+        if not options.resume and folder.is_dir() and any(folder.iterdir()):
+            raise UsageError("folder is not empty", where=str(folder), advice="Name a new one, or go on with --resume.")
+    else:
+        found = _unfinished(model) if options.resume else None
+        folder = found or Path("reports") / run_name(datetime.now(timezone.utc), model.name, model.gpu, "probe")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _unfinished(model: Model) -> Path | None:
+    safe = re.sub(r"[^A-Za-z0-9._]+", "-", model.name)
+    folders = sorted(Path("reports").glob(f"*-{safe}-*probe"), reverse=True)
+    return next((each for each in folders if (each / JOURNAL).is_file() and not (each / "probe.json").is_file()), None)
+
+
+def _last_failure(search: Search) -> Failure:
+    last = search.evidence.last
+    if last is not None and last.failure is not None:
+        return last.failure
+    return Failure("launch", "other", f"no start came up in {search.evidence.starts}")
+
+
+def _dead(failure: Failure, name: str, folder: Path) -> ServiceError:
+    error = ServiceError(failure.text, where=name)
+    error.exit_code = failure.exit_code
+    return error
+
+
+def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[Cell], wish: Wish) -> str:
+    """The result for people: what fits, what to set and why, how sure."""
+    proof = "proved under load" if document["verified_under_load"] else "not proved under load"
+    emulated = " (emulated)" if document["emulated"] else ""
+    lines = [
+        f"{document['model']} on {document['gpu'] or 'this GPU'}{emulated}, {document['engine']}: {sentence(cells)}.",
+        f"{document['starts']} starts; {proof}. Answers of {wish.answer_tokens:,} tokens are kept free.",
+        "",
+        "Set",
+    ]
+    flags = {flag.name: flag for flag in found.flags}
+    names = {_plain(name): name for name in document["recommended_flags"]}
+    for plain, flag in flags.items():
+        shown = names.get(plain, plain.upper())
+        lines.append(f"  {shown}={flag.value}")
+        lines.append(f"      {flag.reason}{f'; cost: {flag.cost}' if flag.cost else ''}")
+    lines += ["", "What fits", *_grid(document, cells, found.setting)]
+    lines += ["", *(f"- {line}" for line in document["advice"])]
+    return "\n".join(lines)
+
+
+def _plain(name: str) -> str:
+    return {"MAX_INPUT_LENGTH": "max_input_tokens", "CUDA_MEMORY_FRACTION": "memory_fraction"}.get(name, name.lower())
+
+
+def _grid(document: Mapping[str, Any], cells: Sequence[Cell], setting: Setting) -> list[str]:
+    rows = []
+    for cell in cells:
+        speed = ["–", "–", ""]
+        if cell.ttft_p95 is not None:
+            verdict = {True: "yes", False: "no", None: ""}[cell.meets_slo]
+            speed = [format_duration(cell.ttft_p95), format_duration(cell.itl_p95), verdict]
+        permits = setting.max_concurrent_requests or cell.chats_fit
+        queue = f"{cell.chats_fit + 1:,} to {permits:,}" if permits > cell.chats_fit else "none"
+        rows.append(
+            [
+                format_count(cell.history_tokens),
+                format_count(min(cell.chats_fit, permits)),
+                queue,
+                f"{permits + 1:,}",
+                *speed,
+            ]
+        )
+    header = ["history", "fit at once", "queue", "refused from", "TTFT p95", "ITL p95", "meets SLO"]
+    return ["  " + line for line in terminal.table(rows, header).splitlines()]

@@ -1,0 +1,420 @@
+"""One start of a probe: launch with a setting, wait, send the loads that the search asks for, stop, and say what was
+seen. Everything that was started is stopped, whatever happens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from harness.catalog.models import Limits, Model
+from harness.commands.target import Target, await_ready, service_for
+from harness.engines import APIS
+from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.tgi import input_limit_name, parse_version
+from harness.engines.tgi_failures import Failure as EngineFailure
+from harness.engines.tgi_failures import explain
+from harness.engines.tgi_log import EngineLog
+from harness.load.burst import Answered, Burst, Patience, fetch, send_burst
+from harness.probe import prompts
+from harness.probe.search import Search
+from harness.probe.setting import Cause, Failure, Load, LoadResult, Outcome, Setting, Shape, Stage, Started, Verdict
+from harness.stack.readiness import Ready, StartFailed
+from harness.stack.service import OwnService, ServiceFacts, State
+from harness.stats.quantile import quantile
+from harness.terminal import Progress
+from harness.units import format_duration
+from harness.workload.request import Request
+
+_STOP_GRACE = 15.0  # seconds for an engine that is idle or stuck; TGI would drain a stuck queue for 90
+_LONGEST_BURST = 900.0
+_BLOCK_SIZES = {"flashinfer": 1, "flashdecoding": 256, "flashdecoding-ipex": 64, "paged": 16}
+_OUR_NAMES = (
+    "MAX_INPUT_TOKENS",
+    "MAX_INPUT_LENGTH",
+    "MAX_TOTAL_TOKENS",
+    "MAX_BATCH_PREFILL_TOKENS",
+    "MAX_BATCH_TOTAL_TOKENS",
+    "MAX_CONCURRENT_REQUESTS",
+    "MAX_BATCH_SIZE",
+)
+
+
+@dataclass
+class Seen:
+    """What the starts of this run have shown beside their outcomes, for the report."""
+
+    info: EngineInfo | None = None
+    facts: ServiceFacts | None = None
+    ruler: prompts.Ruler = field(default_factory=prompts.Ruler)
+    rejected_fast: bool | None = None  # whether more requests than permits were seen to be refused at once
+
+
+def run_start(
+    search: Search, setting: Setting, model: Model, target: Target, seen: Seen, progress: Progress
+) -> Outcome:
+    """Start the model with this setting and do what the search asks. Raises what cannot be the engine's fault: a
+    program that is not there, a port that is taken, Ctrl-C.
+    """
+    began = time.monotonic()
+    service = _Listening(service_for(with_setting(model, setting), target, changes=_changes(model, setting)))
+    try:
+        try:
+            service.start()
+            ready = await_ready(service, model, progress)
+        except StartFailed as failed:
+            why = start_failure(failed.failure, service.log)
+            return Outcome(setting, _guess(service.log, failed.failure), False, why, (), time.monotonic() - began)
+        seen.info, seen.facts = ready.info, service.facts()
+        started = facts_of(ready, service.log, setting, model)
+        _tell(started, progress)
+        loads, failure = _Loading(search, setting, started, service, seen, progress).run()
+        return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
+    finally:
+        service.stop(_STOP_GRACE)
+
+
+def with_setting(model: Model, setting: Setting) -> Model:
+    """The entry with the limits of the setting and no others."""
+    limits = Limits(
+        max_input_tokens=setting.max_input_tokens,
+        max_total_tokens=setting.max_total_tokens,
+        max_batch_prefill_tokens=setting.max_batch_prefill_tokens,
+        max_batch_total_tokens=setting.max_batch_total_tokens,
+        max_concurrent_requests=setting.max_concurrent_requests,
+        max_batch_size=setting.max_batch_size,
+    )
+    environment = {name: value for name, value in model.env.items() if name not in _OUR_NAMES}
+    return replace(model, limits=limits, env=environment)
+
+
+def _changes(model: Model, setting: Setting) -> dict[str, str]:
+    return {} if setting.memory_fraction is None else {"CUDA_MEMORY_FRACTION": f"{setting.memory_fraction:g}"}
+
+
+class _Listening:
+    """A service whose log is also kept here: why a start failed is read from the whole of it."""
+
+    def __init__(self, service: OwnService) -> None:
+        self._service = service
+        self.name, self.endpoint = service.name, service.endpoint
+        self.log = EngineLog()
+
+    def start(self) -> None:
+        self._service.start()
+
+    def state(self) -> State:
+        return self._service.state()
+
+    def log_lines(self) -> Iterator[str]:
+        for line in self._service.log_lines():
+            self.log.feed(line)
+            yield line
+
+    def stop(self, grace: float = 100.0) -> None:
+        self._service.stop(grace)
+
+    def facts(self) -> ServiceFacts:
+        return self._service.facts()
+
+    def drain(self) -> None:
+        for _ in self.log_lines():
+            pass
+
+
+_KINDS: Mapping[str, Cause] = {
+    "memory": "memory",
+    "entry": "argument",
+    "limits": "argument",
+    "machine": "missing",
+    "download": "other",
+    "crash": "other",
+    "unknown": "other",
+}
+_BUDGET_CAUSES = ("total-above-memory", "prefill-above-budget", "total-above-budget")
+
+
+def start_failure(failure: EngineFailure, log: EngineLog) -> Failure:
+    """The engine's failure as the search sees it: how far it came, and whether other limits can mend it."""
+    warmed = log.phase in ("warming up", "connected")
+    stage: Stage = "warm-up" if warmed else "launch" if log.phase == "starting" else "load"
+    cause = _KINDS[failure.kind]
+    limit = None
+    if failure.cause in _BUDGET_CAUSES:
+        cause, stage = "budget", "limits"
+        given = re.search(r"Given: \d+ and (\d+)", failure.line or "")
+        limit = int(given[1]) if given else None
+    elif failure.cause == "timeout":
+        cause = "hang"
+    elif failure.cause == "warmup-memory":
+        stage = "warm-up"
+    elif failure.worth_a_retry and not (cause == "memory" and warmed):
+        cause = "other"
+    return Failure(stage, cause, _sentence(failure), failure.exit_code, limit)
+
+
+def _sentence(failure: EngineFailure) -> str:
+    return f"{failure.found}. {failure.advice}" if failure.advice else failure.found
+
+
+def _guess(log: EngineLog, failure: EngineFailure) -> Started | None:
+    """What a failed start still told: the prefill budget it failed at, and how the model reads prompts."""
+    match = re.search(r"handle (\d+) prefill tokens", failure.line or "")
+    prefill = int(match[1]) if match else log.max_batch_prefill_tokens
+    if prefill is None and log.chunking is None:
+        return None
+    return Started("padded" if log.padded else "flash", bool(log.chunking), prefill_tokens=prefill)
+
+
+def facts_of(ready: Ready, log: EngineLog, setting: Setting, model: Model) -> Started:
+    """What a start that came up shows of the engine, from its log and /info."""
+    limits = ready.limits
+    budget = log.max_batch_total_tokens or ready.info.limits.max_batch_total_tokens
+    block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
+    if log.kv_blocks and not budget:
+        budget = log.kv_blocks * block_size
+    flash = bool(log.kv_blocks or log.inferred_total_tokens)
+    if log.padded:
+        kind = "padded"
+    elif flash or (budget is not None and budget != setting.max_batch_total_tokens):
+        kind = "flash"
+    else:
+        kind = "unchecked"
+    prefill = setting.max_batch_prefill_tokens or log.max_batch_prefill_tokens or limits.max_batch_prefill_tokens
+    return Started(
+        kind=kind,  # type: ignore[arg-type]
+        chunking=_chunks(log, limits.max_total_tokens, prefill, setting) if kind == "flash" else False,
+        budget=budget,
+        block_size=block_size if kind == "flash" else 1,
+        blocks=log.kv_blocks,
+        prefill_tokens=prefill or _default_prefill(limits.max_total_tokens, kind),
+        max_input_tokens=limits.max_input_tokens,
+        max_total_tokens=limits.max_total_tokens,
+        max_concurrent_requests=limits.max_concurrent_requests,
+        prefix_caching=bool(log.prefix_caching),
+        speculate=int(model.env.get("SPECULATE", "0") or 0),
+        version=ready.info.version,
+        seconds=ready.seconds,
+    )
+
+
+def _chunks(log: EngineLog, total: int | None, prefill: int | None, setting: Setting) -> bool:
+    """Whether prompts are read in pieces: by its own word, else by a total of its own choice that one piece cannot
+    hold.
+    """
+    if log.chunking is not None:
+        return log.chunking
+    if any("supports prefill chunking" in line for line in log.lines):
+        return True
+    return setting.max_total_tokens is None and total is not None and total > (prefill or 4096)
+
+
+def _default_prefill(total: int | None, kind: str) -> int:
+    """A padded model that chooses its own limits has as many tokens in all as in one prefill (models/model.py:132)."""
+    return total if kind != "flash" and total else 4096
+
+
+def _tell(started: Started, progress: Progress) -> None:
+    if started.kind == "flash":
+        how = "reads prompts in pieces" if started.chunking else "reads a prompt in one piece"
+        progress(f"flash attention: the engine measured {started.budget:,} tokens of KV cache itself; it {how}")
+    elif started.kind == "padded":
+        progress("no flash attention: the engine does not check its memory, so its budget is searched under load")
+    else:
+        progress("the engine tells no token budget of its own, so it is searched under load")
+
+
+class _Loading:
+    """The loads of one start, until the search has enough or the engine dies."""
+
+    def __init__(
+        self,
+        search: Search,
+        setting: Setting,
+        started: Started,
+        service: _Listening,
+        seen: Seen,
+        progress: Progress,
+    ) -> None:
+        self.search, self.setting, self.started, self.service = search, setting, started, service
+        self.seen, self.progress = seen, progress
+        self.read_rate: float | None = None  # prompt tokens per second, the slowest seen
+        self.looked = 0.0
+        self.running = True
+        self.sent = 0
+        self.streams = True
+
+    def run(self) -> tuple[list[LoadResult], Failure | None]:
+        results: list[LoadResult] = []
+        if self.search.next_load(self.setting, self.started, results) is not None:
+            self._calibrate()
+        while (load := self.search.next_load(self.setting, self.started, results)) is not None:
+            results.append(self._send(load))
+            self._say(results[-1])
+            if results[-1].verdict == "died":
+                return results, self._death()
+        return results, None
+
+    def _calibrate(self) -> None:
+        if not self.seen.ruler.exact:
+            most = min(self.started.max_input_tokens or 400, 400)
+            self.seen.ruler = prompts.measure(self._count, short=max(2, most // 10), long=max(4, most * 3 // 4))
+
+    def _count(self, text: str) -> int | None:
+        return count_tokens(self.service.endpoint, text)
+
+    def _send(self, load: Load) -> LoadResult:
+        waves = self._requests(load)
+        burst = send_burst(
+            self.service.endpoint,
+            APIS["tgi"],
+            waves,
+            alive=self._alive,
+            stay=load.stay,
+            patience=self._patience(load),
+            stream=self.streams,
+        )
+        result = judge(load, burst)
+        if result.verdict != "died" and not self.service.state().running:
+            result = replace(result, verdict="died")
+        if load.excess:
+            self.seen.rejected_fast = result.refused > 0
+        self._learn_rate(load, burst)
+        return result
+
+    def _requests(self, load: Load) -> list[list[Request]]:
+        self.sent += 1
+        return requests_of(load, self.seen.ruler, salt=f"{self.sent} {load.name}")
+
+    def _alive(self) -> bool:
+        """Looked at ten times a second at most; the log is read on the way, so that nothing ever blocks."""
+        now = time.monotonic()
+        if now - self.looked > 0.1:
+            self.looked = now
+            self.service.drain()
+            self.running = self.service.state().running
+        return self.running
+
+    def _patience(self, load: Load) -> Patience:
+        """Enough for the longest prompt at a quarter of the slowest speed seen; at first at 50 tokens a second."""
+        rate = self.read_rate or 200.0
+        return Patience(stall=20.0 + 4 * load.longest / rate, total=_LONGEST_BURST)
+
+    def _learn_rate(self, load: Load, burst: Burst) -> None:
+        reads = [
+            each.request.input_tokens / (each.token_at[0] - each.sent_at)
+            for each in burst.answers
+            if each.token_at and each.sent_at is not None and each.token_at[0] > each.sent_at
+        ]
+        if reads and load.longest >= 256:
+            slowest = min(reads)
+            self.read_rate = slowest if self.read_rate is None else min(self.read_rate, slowest)
+
+    def _say(self, result: LoadResult) -> None:
+        what = f"  {result.load.name}: {result.verdict}"
+        if result.reason and result.verdict != "held":
+            what += f" ({result.reason[:120]})"
+        if result.verdict == "held" and result.itl_p95 is not None:
+            what += f", TTFT p95 {format_duration(result.ttft_p95)}, ITL p95 {format_duration(result.itl_p95)}"
+        self.progress(what)
+
+    def _death(self) -> Failure:
+        deadline = time.monotonic() + 3.0
+        while self.service.state().running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.service.drain()
+        named = explain(list(self.service.log.lines), self.service.state().exit_code, serving=True)
+        cause: Cause = "memory" if named.kind == "memory" else "other"
+        return Failure("under load", cause, named.found, 4)
+
+
+def requests_of(load: Load, ruler: prompts.Ruler, *, salt: str) -> list[list[Request]]:
+    """The load's requests with prompts of their lengths, all different; three of four are sampled, one is greedy."""
+    made: list[list[Request]] = []
+    number = 0
+    base = zlib.crc32(salt.encode())
+    for wave in load.waves:
+        made.append([])
+        for shape in wave:
+            made[-1].append(_request(shape, ruler, base + number, number))
+            number += 1
+    return made
+
+
+def _request(shape: Shape, ruler: prompts.Ruler, seed: int, number: int) -> Request:
+    text = prompts.text(ruler.words(shape.input_tokens), seed=seed)
+    return Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31 if number % 4 else None)
+
+
+def judge(load: Load, burst: Burst) -> LoadResult:
+    """What a burst says about the engine."""
+    answers = burst.answers
+    begun = [each for each in answers if each.begun]
+    refused = [each for each in answers if each.error_kind == "overloaded"]
+    wrong = [each for each in answers if not each.ok and each.error_kind != "overloaded"]
+    verdict, reason = _verdict(burst, wrong, len(refused), load)
+    gaps = [after - before for each in begun for before, after in pairwise(each.token_at)]
+    firsts = [each.token_at[0] - each.sent_at for each in begun if each.sent_at is not None]
+    return LoadResult(
+        load=load,
+        verdict=verdict,
+        begun=len(begun),
+        begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
+        completed=sum(each.ok and not each.left for each in answers),
+        refused=len(refused),
+        waited=sum(not each.begun for each in answers),
+        ttft_p95=quantile(firsts, 0.95) if firsts else None,
+        itl_p95=quantile(gaps, 0.95) if gaps else None,
+        rate=_rate(begun),
+        seconds=burst.seconds,
+        reason=reason,
+    )
+
+
+def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) -> tuple[Verdict, str | None]:
+    if burst.ending == "died":
+        return "died", next((each.error for each in wrong if each.error), None) or "the engine ended"
+    if burst.ending == "stalled":
+        waiting = sum(not each.begun for each in burst.answers)
+        return "stalled", f"{waiting} requests wait and nobody gets a token"
+    if burst.ending == "late":
+        return "cut short", "took too long"
+    if wrong:
+        kinds = {each.error_kind for each in wrong}
+        return ("refused" if kinds == {"validation"} else "failed"), wrong[0].error or str(wrong[0].error_kind)
+    if refused > load.excess:
+        return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
+    return "held", None
+
+
+def _rate(begun: Sequence[Answered]) -> float | None:
+    """Tokens per second between the last first token and the first last one, when all are running."""
+    if not begun:
+        return None
+    start, end = max(each.token_at[0] for each in begun), min(each.token_at[-1] for each in begun)
+    tokens = sum(start < moment <= end for each in begun for moment in each.token_at)
+    return tokens / (end - start) if end > start and tokens else None
+
+
+def count_tokens(endpoint: Endpoint, text: str) -> int | None:
+    """Tokens of a text by /tokenize, else by the input length that an answer tells; None where neither is there."""
+    body = json.dumps({"inputs": text}).encode()
+    answer = fetch(endpoint, "POST", "/tokenize", body)
+    try:
+        listed = json.loads(answer) if answer is not None else None
+    except ValueError:
+        listed = None
+    if isinstance(listed, list) and listed:
+        return len(listed)
+    burst = send_burst(endpoint, APIS["tgi"], [[Request(text, len(text) // 4, 1)]], patience=Patience(30, 60))
+    return burst.answers[0].input_tokens
+
+
+def input_name(version: str | None, model: Model) -> str:
+    """How this engine calls the limit of the prompt."""
+    return input_limit_name(parse_version(version or model.engine.version))

@@ -1,0 +1,165 @@
+"""From the evidence to the fields of probe.json: limits, where each comes from, its evidence, and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
+from harness.probe.card import Card
+from harness.probe.evidence import Evidence
+from harness.probe.recommend import LOW_PREFILL, Recommendation
+from harness.probe.search import Search
+from harness.probe.setting import Bracket, Wish
+
+
+def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: Wish) -> dict[str, int | None]:
+    """The limits with the recommended flags. max_batch_size: the most chats that held the SLO, else the knee."""
+    setting, started = found.setting, card.started
+    budget = started.budget if started.kind == "flash" else setting.max_batch_total_tokens
+    return {
+        "max_batch_total_tokens": budget,
+        "max_input_tokens": card.longest_history(),
+        "max_total_tokens": setting.max_total_tokens,
+        "max_batch_prefill_tokens": setting.max_batch_prefill_tokens,
+        "max_batch_size": reasonable_batch(evidence, wish) or setting.max_concurrent_requests,
+        "max_concurrent_requests": setting.max_concurrent_requests,
+    }
+
+
+def curves(evidence: Evidence) -> list[list[BatchPoint]]:
+    """Measured speed over the number of chats, one curve per history length, shortest first."""
+    known = points(result for outcome in evidence.outcomes for result in outcome.loads)
+    return [of_history(known, history) for history in sorted({point.history_tokens for point in known})]
+
+
+def reasonable_batch(evidence: Evidence, wish: Wish) -> int | None:
+    """Of the longest history that was measured at several sizes: the largest batch within the SLO, else the knee."""
+    for curve in reversed(curves(evidence)):
+        if len(curve) >= 3:
+            return largest_within(curve, wish) or knee(curve)
+    return None
+
+
+def sources_of(limits: dict[str, int | None], found: Recommendation, evidence: Evidence) -> dict[str, str]:
+    """Where each limit comes from: `engine log`, `measured` or `derived`."""
+    flash = evidence.kind == "flash"
+    sources = {
+        "max_batch_total_tokens": "engine log" if flash else "measured" if evidence.tokens != Bracket() else "derived",
+        "max_input_tokens": "derived",
+        "max_total_tokens": "derived",
+        "max_batch_prefill_tokens": "engine log" if evidence.prefill.smallest_failed is None else "measured",
+        "max_batch_size": "measured" if curves(evidence) else "derived",
+        "max_concurrent_requests": "measured" if evidence.rows.largest_ok else "derived",
+    }
+    return {name: source for name, source in sources.items() if limits.get(name) is not None}
+
+
+def boundaries(evidence: Evidence, found: Recommendation) -> dict[str, Bracket]:
+    """Evidence for each limit that was searched."""
+    known: dict[str, Bracket] = {}
+    if evidence.kind == "flash":
+        if evidence.tokens.smallest_failed is not None:
+            known["max_batch_total_tokens"] = evidence.tokens
+    else:
+        known["max_batch_total_tokens"] = evidence.area if evidence.padded_law else evidence.tokens
+    if evidence.prefill.smallest_failed is not None:
+        known["max_batch_prefill_tokens"] = evidence.prefill
+    if evidence.rows != Bracket():
+        known["max_concurrent_requests"] = evidence.rows
+    if evidence.single.largest_ok is not None or evidence.single.smallest_failed is not None:
+        known["max_total_tokens"] = evidence.single
+    return known
+
+
+def measured_cells(evidence: Evidence) -> Iterable[tuple[int, float | None, float | None]]:
+    """(history, ttft_p95, itl_p95) of the card's cells that were loaded in the last start."""
+    last = evidence.last_up
+    for result in last.loads if last else ():
+        kind, _, history = result.load.name.partition(" ")
+        if kind == "cell" and result.verdict == "held":
+            yield int(history), result.ttft_p95, result.itl_p95
+
+
+def advice_of(search: Search, found: Recommendation, card: Card, rejected_fast: bool | None) -> list[str]:
+    """What the reader should know beside the flags, most important first."""
+    evidence, wish = search.evidence, search.wish
+    lines = [_case(evidence), *_proof(search), *_overload(found, rejected_fast)]
+    lines += _batch_advice(evidence, wish)
+    lines += _prefill_advice(search, found)
+    if wish.answer_tokens > 1024:
+        lines.append(
+            f"Answers above 1,024 tokens are generated in pieces that queue again; each chat holds up to"
+            f" {found.answer:,} tokens for its answer."
+        )
+    lines.append(
+        "Waiting is first come, first served: one long prompt at the head of the queue holds back short ones behind it."
+        " Clients with mixed lengths should send long prompts through a lane of their own."
+    )
+    return lines
+
+
+def _case(evidence: Evidence) -> str:
+    if evidence.kind == "flash":
+        return (
+            "Flash attention: the engine measures its KV memory itself and ignores MAX_BATCH_TOTAL_TOKENS, so the token"
+            " budget was read from its log and that flag is not among those to set."
+        )
+    if evidence.padded_law:
+        return (
+            "No flash attention: a long prompt makes its whole batch as long, which the engine's own budget does not"
+            " count. MAX_CONCURRENT_REQUESTS is what protects it; raise it only together with shorter prompts."
+        )
+    return (
+        "No flash attention: the engine does not check its memory. MAX_BATCH_TOTAL_TOKENS and MAX_INPUT_TOKENS are all"
+        " that protects it, so both were searched under load."
+    )
+
+
+def _proof(search: Search) -> list[str]:
+    if search.proved is not None:
+        return []
+    if search.wish.quick:
+        return ["Not proved: --quick sends no load. A start that succeeds may still die under load."]
+    return [
+        "Not proved: the search ended before a setting survived every load. `--resume` with a larger --max-starts goes"
+        " on."
+    ]
+
+
+def _overload(found: Recommendation, rejected_fast: bool | None) -> list[str]:
+    permits = found.setting.max_concurrent_requests or 0
+    if rejected_fast is None:
+        return []
+    seen = "was seen to be" if rejected_fast else "is"
+    return [
+        f"Request number {permits + 1:,} {seen} refused at once (429). Clients should wait a moment and try again, not"
+        " queue by themselves."
+    ]
+
+
+def _batch_advice(evidence: Evidence, wish: Wish) -> list[str]:
+    lines = []
+    for curve in curves(evidence):
+        if len(curve) < 3:
+            continue
+        best, bend = largest_within(curve, wish), knee(curve)
+        history = f"{curve[0].history_tokens:,}"
+        if best is not None:
+            lines.append(f"With {history} tokens of history, {best:,} chats at once hold the SLO.")
+        elif wish.itl or wish.ttft:
+            lines.append(f"With {history} tokens of history, not even one chat holds the SLO.")
+        if bend is not None:
+            lines.append(f"With {history} tokens of history, more than {bend:,} chats at once bring little more speed.")
+    return lines
+
+
+def _prefill_advice(search: Search, found: Recommendation) -> list[str]:
+    started, share = search.evidence.started, search.knowledge.prefill_share
+    prefill = found.setting.max_batch_prefill_tokens or 0
+    if started is None or not started.chunking or share is None or prefill < 2 * LOW_PREFILL:
+        return []
+    gain = int((prefill - LOW_PREFILL) * share)
+    return [
+        f"MAX_BATCH_PREFILL_TOKENS={LOW_PREFILL} would free about {gain:,} tokens of KV cache (an estimate) and shorten"
+        " the pauses of running chats, at the price of slower reading: `--goal chats` tries it."
+    ]
