@@ -1,0 +1,56 @@
+"""Up, probe, bench, report on the embedded emulator: what the tool does, without a GPU and without Docker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.catalog.models import load_catalogue
+from harness.commands.bench import BenchOptions, BenchResult, bench
+from harness.commands.probe import ProbeOptions, ProbeReport, probe
+from harness.commands.status import down
+from harness.commands.target import Target
+from harness.commands.up import Running, up, up_text
+
+_BENCH = BenchOptions(users="1,4,16", duration="12s", warmup="2s")
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What each stage gave."""
+
+    running: Running
+    limits: ProbeReport
+    load: BenchResult
+
+    def as_json(self) -> dict[str, Any]:
+        return {"up": self.running.as_json(), "probe": self.limits.as_json(), "bench": self.load.as_json()}
+
+    def as_text(self) -> str:
+        return "\n\n".join(
+            [
+                "1. up\n" + up_text([self.running]),
+                "2. probe\n" + self.limits.as_text(),
+                "3. bench\n" + self.load.as_text(),
+                "Everything above came from the emulator: the way is real, the figures are a simulation's.",
+            ]
+        )
+
+
+def demo(output: Path | None, progress: Callable[[str], None]) -> DemoResult:
+    """Run all stages on the catalogue's first model and stop what was started, whatever happens."""
+    model = next(iter(load_catalogue(None).models))
+    target = Target(model=model, runtime="embedded")
+    progress(f"1 of {_STEPS}: up. Starting the emulator for {model}")
+    (running,) = up([target], progress=progress)
+    try:
+        progress(f"2 of {_STEPS}: probe. Finding the limits of this model on {running.gpu}")
+        limits = probe(target, ProbeOptions(), progress=progress)
+        progress(f"3 of {_STEPS}: bench. 1, 4 and 16 users on what `up` started")
+        load = bench(target, replace(_BENCH, output=output), progress=progress)
+    finally:
+        down([model], progress=progress)
+    return DemoResult(running, limits, load)
