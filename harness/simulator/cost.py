@@ -30,6 +30,7 @@ from harness.catalog.shapes import (
 )
 from harness.simulator.memory import Resolved, coefficients
 from harness.simulator.scheduler import StepShape
+from harness.simulator.version import Release
 from harness.simulator.world import World
 
 
@@ -37,12 +38,13 @@ from harness.simulator.world import World
 class Host:
     """What the serving software adds to a forward, in seconds.
 
-    step: per forward, outside the GPU: batch bookkeeping, sampling, answering. graph_layer, eager_layer: kernel
-    launches per layer with and without a CUDA graph. request: router and tokenizer before a request can be queued, and
-    per 1000 prompt tokens. graphs: batch sizes that have a CUDA graph.
+    step, row: per forward and per row of it, outside the GPU: bookkeeping, sampling, detokenising. graph_layer,
+    eager_layer: kernel launches per layer with and without a CUDA graph. request: router and tokenizer before a request
+    can be queued, and per 1000 prompt tokens. graphs: batch sizes that have a CUDA graph.
     """
 
     step: float
+    row: float
     graph_layer: float
     eager_layer: float
     request: float
@@ -144,7 +146,7 @@ class CostModel:
         communication = self._communication(tokens)
         layers, factor = self._shape.layers, self._world.launch_factor
         launch = layers * (self.host.eager_layer if graph is None else self.host.graph_layer) * factor
-        host = self.host.step * factor
+        host = (self.host.step + self.host.row * (rows + len(prompts))) * factor
         # Without a graph the CPU launches ahead while the GPU works: the slower of the two counts.
         on_gpu = busy + communication
         total = (max(on_gpu, launch) if graph is None else on_gpu + launch) + host
@@ -179,15 +181,15 @@ class CostModel:
         return 2 * self._shape.layers * (size / self._link + self._link_latency)
 
 
-def tgi_host(release: tuple[int, ...], graphs: tuple[int, ...]) -> Host:
-    """TGI's own share of a forward. graphs: captured batch sizes, none before 2.0."""
-    return _host("tgi", graphs if release >= (2, 0) else ())
-
-
-def _host(engine: str, graphs: tuple[int, ...]) -> Host:
-    sheet = coefficients()["cost"]["hosts"][engine]
+def engine_host(engine: str, graphs: tuple[int, ...], release: Release | None = None) -> Host:
+    """An engine's own share of a forward. graphs: captured batch sizes. release: of TGI, None for the latest."""
+    hosts = coefficients()["cost"]["hosts"]
+    if engine == "tgi" and release is not None and release < (2, 0):
+        engine = "tgi-1"
+    sheet = hosts.get(engine, hosts["tgi"])
     return Host(
         step=sheet["step_ms"] * 1e-3,
+        row=sheet["row_us"] * 1e-6,
         graph_layer=sheet["graph_layer_us"] * 1e-6,
         eager_layer=sheet["eager_layer_us"] * 1e-6,
         request=sheet["request_ms"] * 1e-3,
@@ -203,7 +205,7 @@ def cost_of(resolved: Resolved, world: World | None = None, *, graphs_captured: 
     return CostModel(
         plan.shape,
         plan.gpu,
-        tgi_host(plan.release, graphs),
+        engine_host("tgi", graphs, plan.release),
         shards=plan.shards,
         quantize=resolved.quantize,
         dtype=plan.dtype,
