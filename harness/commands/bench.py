@@ -38,7 +38,9 @@ from harness.measure.run_folder import (
 from harness.report.to_text import to_text
 from harness.stats.summary import Summary
 from harness.units import parse_duration
+from harness.workload.lengths import parse_lengths
 from harness.workload.named import named
+from harness.workload.traces import read_trace
 from harness.workload.vocabulary import assumed_vocabulary, checked_vocabulary
 from harness.workload.workload import Drawn, Replayed, drawn, replayed
 
@@ -94,6 +96,7 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     levels = plan_levels(options)
     slo = _slo(options)
     timeout = _duration(options.timeout, "--timeout") or 600.0
+    _require_inputs(options)
     with open_service(target, say=progress) as served:
         workload = make_workload(options, served)
         _check(served, options, workload, levels, progress)
@@ -243,6 +246,18 @@ def _slo(options: BenchOptions) -> Slo | None:
         return parse_slo(options.slo)
     except ValueError as error:
         raise UsageError(f"{error}, found {options.slo!r}", where="--slo") from error
+
+
+def _require_inputs(options: BenchOptions) -> None:
+    """What can be refused before anything is started is refused then."""
+    if options.output is not None:
+        RunFolder.create(options.output)
+    if options.trace is not None:
+        read_trace(options.trace, _duration(options.duration, "--duration"))
+        return
+    spec = named(options.workload)
+    parse_lengths(options.input_tokens or spec.input_tokens)
+    parse_lengths(options.output_tokens or spec.output_tokens)
 
 
 def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
