@@ -85,8 +85,10 @@ def closed_level(level: int, users: int, start: float, duration: float, **change
     return replace(plain, **changes)
 
 
-def open_level(level: int, rate: float, start: float, duration: float, **changes: Any) -> Level:
-    return replace(closed_level(level, 1, start, duration), users=None, rate=rate, arrival="poisson", **changes)
+def open_level(level: int, rate: float | None, start: float, duration: float, **changes: Any) -> Level:
+    return replace(
+        closed_level(level, 1, start, duration), **{"users": None, "rate": rate, "arrival": "poisson", **changes}
+    )
 
 
 def closed_loop(

@@ -178,10 +178,15 @@ def _changes(base: Sequence[Run], new: Sequence[Run], gate: Gate) -> tuple[list[
 
 
 def _figures(gate: Gate, runs: Sequence[Run]) -> list[str]:
-    """What is compared: the default ones and those that the gate names; without a stream only what needs none."""
+    """What is compared: the default ones and those that the gate names.
+
+    Without a stream only what needs none; in an open loop not the throughput, which is what was offered.
+    """
     named = [name for name in gate.limits if name == THROUGHPUT or name.rpartition("_")[2] in QUANTILES]
     chosen = dict.fromkeys([*DEFAULT_FIGURES, *named])
     streamed = any(run.manifest.stream for run in runs)
+    if all(level.users is None for run in runs for level in run.manifest.levels) and THROUGHPUT not in named:
+        del chosen[THROUGHPUT]
     return [name for name in chosen if streamed or name in named or name.rpartition("_")[0] not in NEED_A_STREAM]
 
 

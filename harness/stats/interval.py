@@ -1,14 +1,14 @@
 """How sure: 95 % confidence intervals of quantiles, without assuming a distribution or independence.
 
-The level of a quantile is a proportion, so its interval is found on the scale of proportions and read off the sample's
-own quantile function (R. S. Woodruff, "Confidence Intervals for Medians and Other Position Measures", JASA 47 (1952)
-635-646). Samples of one request, and requests close in time, share a server's state and are not independent; therefore
-the proportion's variance is taken between blocks of consecutive requests, and turned into the number of independent
-samples that would be as sure (E. L. Korn and B. I. Graubard, "Confidence Intervals for Proportions with Small Expected
-Number of Positive Counts Estimated from Survey Data", Survey Methodology 24 (1998) 193-201). The interval of the
-proportion is Wilson's. There are as many blocks as requests in one, so that both grow with the run: queues remember for
-long, and too short blocks give too narrow intervals (J. M. Flegal and G. L. Jones, "Batch means and spectral variance
-estimators in Markov chain Monte Carlo", Annals of Statistics 38 (2010) 1034-1070).
+How many samples lie at or below the true quantile is a binomial count, so its interval is found on the scale of shares
+and read off the sample's own quantile function (R. S. Woodruff, "Confidence Intervals for Medians and Other Position
+Measures", JASA 47 (1952) 635-646). Samples of one request, and requests close in time, share a server's state and are
+not independent; therefore the share's variance is taken between blocks of consecutive requests, and turned into the
+number of independent samples that would be as sure (E. L. Korn and B. I. Graubard, "Confidence Intervals for
+Proportions with Small Expected Number of Positive Counts Estimated from Survey Data", Survey Methodology 24 (1998)
+193-201). There are as many blocks as requests in one, so that both grow with the run: queues remember for long, and too
+short blocks give too narrow intervals (J. M. Flegal and G. L. Jones, "Batch means and spectral variance estimators in
+Markov chain Monte Carlo", Annals of Statistics 38 (2010) 1034-1070).
 
 Nothing here is random: the same records give the same interval.
 """
@@ -37,7 +37,7 @@ def quantile_interval(values: Values, ordered: Floats, level: float) -> tuple[fl
     estimate = float(quantiles_of_sorted(ordered, [level])[0])
     count = int(blocks[-1]) + 1
     size = effective_size(values.samples <= estimate, blocks, level)
-    lower, upper = _wilson(level, size, student(count - 1))
+    lower, upper = _count_interval(level, size, student(count - 1))
     found = quantiles_of_sorted(ordered, [lower, upper])
     # Ties and interpolation must not push the estimate out of its own interval.
     return min(float(found[0]), estimate), max(float(found[1]), estimate)
@@ -73,18 +73,23 @@ def effective_size(below: np.ndarray, blocks: Ints, level: float) -> float:
     return float(np.clip(level * (1 - level) / variance, 1.0, samples))
 
 
-def _wilson(share: float, size: float, z: float) -> tuple[float, float]:
-    """E. B. Wilson, "Probable Inference", JASA 22 (1927) 209-212."""
-    centre = share + z * z / (2 * size)
-    spread = z * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
-    scale = 1 + z * z / size
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+def _count_interval(level: float, size: float, z: float) -> tuple[float, float]:
+    """Where the share of `size` samples at or below the true quantile falls: a binomial count's quantiles, as shares.
+
+    Normal approximation with the correction for skewness of E. A. Cornish and R. A. Fisher, "Moments and Cumulants in
+    the Specification of Distributions", Revue de l'Institut International de Statistique 5 (1938) 307-320, widened by
+    half a count as counts are whole.
+    """
+    centre = level + (z * z - 1) * (1 - 2 * level) / (6 * size)
+    spread = z * math.sqrt(level * (1 - level) / size) + 0.5 / size
+    low, high = (min(max(end, 0.0), 1.0) for end in (centre - spread, centre + spread))
+    return low, high
 
 
 def student(freedom: int) -> float:
-    """97.5 % point of Student's t; Abramowitz and Stegun 26.7.5, good to 1 % from 3 degrees of freedom on."""
-    if freedom < 1:
-        return 12.706
+    """97.5 % point of Student's t; Abramowitz and Stegun 26.7.5, within 1 % of the tables."""
+    if freedom <= 2:
+        return 4.303 if freedom == 2 else 12.706
     z, n = Z95, freedom
     return (
         z
