@@ -1,0 +1,228 @@
+"""What the Hugging Face Hub, or a local directory, says of a model: revision, shape, exact size of the weights.
+
+Only headers are read: of each safetensors file the first 100 kB, of the rest config.json. huggingface_hub is imported
+here and nowhere else, and its errors end here. A token is taken from where that library finds it (HF_TOKEN, or the file
+that `hf auth login` writes) and stands in no message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    NotASafetensorsRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    SafetensorsParsingError,
+)
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils import disable_progress_bars
+
+from harness.catalog.shapes import ModelShape, find_shape, quantization_from_config, shape_from_config
+from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
+from harness.errors import HarnessError, MissingError, UsageError
+
+TIMEOUT = 10.0
+"""Seconds for one answer of the Hub."""
+
+SizeSource = Literal["safetensors headers", "file sizes", "config.json"]
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """One model. revision: the commit; None for a directory. weight_bytes: of the files that an engine loads.
+
+    size_source: where weight_bytes is from, best first: the headers of the safetensors files, the sizes of other weight
+    files, arithmetic on config.json. quantize: the checkpoint's own method. dtype: as config.json has it.
+    """
+
+    repo: str
+    revision: str | None
+    shape: ModelShape
+    weight_bytes: int
+    size_source: SizeSource
+    quantize: str | None
+    dtype: str | None
+    gated: bool = False
+
+
+def describe(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> HubModel:
+    """Looks a model up. repo: a Hub id, or a directory. endpoint: another Hub than the usual.
+
+    Raises UsageError: no such repository or revision, or no shape to be had. MissingError: gated without an accepted
+    licence or token, or the Hub cannot be reached.
+    """
+    if repo.startswith(("/", "~", ".")):
+        return _describe_directory(Path(repo).expanduser(), repo)
+    disable_progress_bars()
+    api = HfApi(endpoint=endpoint)
+    with _translated(repo):
+        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        config = _config(api, repo, info.sha)
+        exact = _header_bytes(api, repo, info.sha) or _file_bytes(info)
+    return _put_together(repo, info.sha, config, exact, gated=bool(info.gated))
+
+
+def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> str:
+    """The commit that a branch, a tag or nothing stands for now. Raises like `describe`."""
+    with _translated(repo):
+        info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=TIMEOUT)
+    if info.sha is None:
+        raise MissingError(
+            "the Hub names no commit of this model", where=repo, advice="Give a revision in models.yaml."
+        )
+    return info.sha
+
+
+def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | None:
+    try:
+        path = api.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=TIMEOUT)
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+    return _read_config(Path(path))
+
+
+def _read_config(path: Path) -> Mapping[str, Any] | None:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _header_bytes(api: HfApi, repo: str, revision: str | None) -> tuple[int, SizeSource] | None:
+    """The bytes of all tensors: offsets, not counts, because packed 4-bit weights pass for 32-bit integers."""
+    try:
+        metadata = api.get_safetensors_metadata(repo, revision=revision)
+    except (NotASafetensorsRepoError, SafetensorsParsingError):
+        return None
+    spans = [tensor.data_offsets for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
+    return sum(end - start for start, end in spans), "safetensors headers"
+
+
+def _file_bytes(info: ModelInfo) -> tuple[int, SizeSource] | None:
+    """The sizes of PyTorch's weight files; their few headers hardly count."""
+    sizes = [
+        file.size
+        for file in info.siblings or ()
+        if file.rfilename.startswith("pytorch_model") and file.size is not None
+    ]
+    return (sum(sizes), "file sizes") if sizes else None
+
+
+def _describe_directory(folder: Path, repo: str) -> HubModel:
+    if not folder.is_dir():
+        raise UsageError("no such directory", where=repo, advice="Name a directory with config.json and weights.")
+    config = _read_config(folder / "config.json")
+    headers = [_local_header_bytes(path) for path in sorted(folder.glob("*.safetensors")) if _is_loaded(path)]
+    exact: tuple[int, SizeSource] | None = (sum(headers), "safetensors headers") if headers else None
+    if exact is None:
+        sizes = [path.stat().st_size for path in folder.glob("pytorch_model*.bin")]
+        exact = (sum(sizes), "file sizes") if sizes else None
+    return _put_together(repo, None, config, exact)
+
+
+def _is_loaded(path: Path) -> bool:
+    """Some repositories hold the weights twice, the second time in Mistral's own layout."""
+    return not path.name.startswith("consolidated") or not any(path.parent.glob("model*.safetensors"))
+
+
+def _local_header_bytes(path: Path) -> int:
+    """Of one safetensors file: eight bytes with the header's length, little-endian, and the header, JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, 100_000_000)))
+        spans = [tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"]
+        return sum(int(end) - int(start) for start, end in spans)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError("no safetensors file", where=str(path), advice="Download it again.") from error
+
+
+def _put_together(
+    repo: str,
+    revision: str | None,
+    config: Mapping[str, Any] | None,
+    exact: tuple[int, SizeSource] | None,
+    *,
+    gated: bool = False,
+) -> HubModel:
+    shape = shape_from_config(config, repo) if config is not None else find_shape(repo)
+    if shape is None:
+        raise UsageError(
+            "has no config.json, and harness does not know its shape",
+            where=repo,
+            advice="Give the fields under `shape:` in models.yaml.",
+        )
+    config = config or {}
+    quantize = quantization_from_config(config)
+    dtype = config.get("torch_dtype") or config.get("dtype")
+    size, source = exact or (_estimate(shape, quantize, dtype), "config.json")
+    return HubModel(repo, revision, shape, size, source, quantize, dtype if isinstance(dtype, str) else None, gated)
+
+
+def _estimate(shape: ModelShape, quantize: str | None, dtype: Any) -> int:
+    try:
+        return estimated_weight_bytes(shape, quantize, dtype if isinstance(dtype, str) else None)
+    except HarnessError:  # a method or type that the arithmetic does not know: as 16-bit weights
+        return estimated_weight_bytes(shape)
+
+
+@contextmanager
+def _translated(repo: str) -> Iterator[None]:
+    """Errors of the library as errors of harness; the order matters, because they inherit from each other."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise MissingError(
+            "is gated, and this machine has no token that its licence was accepted for",
+            where=repo,
+            advice=f"Accept it at https://huggingface.co/{repo} and set HF_TOKEN.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError("has no such revision", where=repo, advice="Name a commit, a tag or a branch.") from error
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(repo) from error
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise UsageError(
+            "is not on the Hub, or is private", where=repo, advice="Check the id; for a private model set HF_TOKEN."
+        ) from error
+    except HFValidationError as error:
+        raise UsageError("is no Hub id", where=repo, advice="Write it as ORGANISATION/NAME.") from error
+    except HfHubHTTPError as error:
+        raise _refused(repo, error) from error
+    except OSError as error:
+        raise _unreachable(repo) from error
+
+
+def _refused(repo: str, error: HfHubHTTPError) -> MissingError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        advice = "HF_TOKEN is not valid for it; make a new one at https://huggingface.co/settings/tokens."
+        return MissingError(f"the Hub refused the request ({status})", where=repo, advice=advice)
+    answered = f"the Hub answered {status}" if status else "the Hub did not answer properly"
+    return MissingError(answered, where=repo, advice="Try again later.")
+
+
+def _unreachable(repo: str) -> MissingError:
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return MissingError("HF_HUB_OFFLINE is set, and the Hub is needed", where=repo, advice="Unset it.")
+    return MissingError(
+        "the Hub cannot be reached",
+        where=repo,
+        advice="Check the network and HF_ENDPOINT, or name a directory that holds the model.",
+    )
