@@ -207,8 +207,8 @@ def too_few(evidence: Evidence) -> Iterator[Reason]:
 
 def warmup_over(evidence: Evidence) -> Iterator[Reason]:
     """The first fifth of the window against the rest: as long as they differ clearly, the server is not steady yet."""
-    if evidence.level.arrival == "trace":
-        return  # its load changes by nature
+    if evidence.level.arrival == "trace" or any(oversaturated(evidence)):
+        return  # the load of a trace changes by nature; a queue that grows is said already
     for name, samples, moments in _per_request_latencies(evidence.inside):
         early = moments < evidence.window.start + evidence.window.length / 5
         first, rest = samples[early], samples[~early]
@@ -275,6 +275,15 @@ def thin_tail(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("thin_tail", f"p99 of per-request metrics rests on {found}", limit, "Lengthen --duration.")
 
 
+def client_unknown(evidence: Evidence) -> Iterator[Reason]:
+    """Without samples of the client, its saturation can only be seen in the schedule lag."""
+    if not evidence.samples and len(evidence.inside):
+        advice = "Measure with `harness bench`, which watches its load processes."
+        yield Reason(
+            "client_unknown", "the load processes noted nothing of themselves", "a sample a second", advice, "client"
+        )
+
+
 def beyond_calibration(evidence: Evidence) -> Iterator[Reason]:
     """The client's own error is only known up to the load that was calibrated."""
     floor = evidence.facts.floor
@@ -321,7 +330,7 @@ def uncounted(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("uncounted", found, format_percent(UNCOUNTED_MOST), "TPOT covers only the rest.", "server")
 
 
-WARNINGS: tuple[Rule, ...] = (thin_tail, beyond_calibration, near_floor, glued, uncounted)
+WARNINGS: tuple[Rule, ...] = (thin_tail, client_unknown, beyond_calibration, near_floor, glued, uncounted)
 
 
 def reasons(evidence: Evidence) -> tuple[Reason, ...]:

@@ -1,0 +1,233 @@
+"""Every reason not to trust a run, each by a run that has this flaw and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from harness.measure.client import ClientFacts, ClientSample, Floor
+from harness.measure.record import RequestRecord
+from harness.measure.records import Records
+from harness.measure.run_folder import Level, Manifest
+from harness.stats.steadiness import enough_for, longest_silence, rank_sum
+from harness.stats.summary import Summary, summarise
+from harness.stats.validity import RULES, WARNINGS
+from tests.runs import dropped, failed, manifest, open_level, ticking
+
+
+def idle(seconds: int = 60, **changes) -> tuple[ClientSample, ...]:
+    """A client at ease, one sample a second."""
+    calm = ClientSample(0.0, "0", cpu_fraction=0.2, loop_lag_max=0.001, streams=4, events=100)
+    return tuple(replace(calm, at=float(second), **changes) for second in range(seconds))
+
+
+def steady(count: int = 600, **changes) -> list[RequestRecord]:
+    """Ten requests a second for a minute, each taking 0.4 s."""
+    return [ticking(n, n * 60 / count, **changes) for n in range(count)]
+
+
+def as_planned(plain: Manifest) -> Manifest:
+    return plain
+
+
+@dataclass
+class Case:
+    """A run: by default one in which nothing is wrong."""
+
+    records: list[RequestRecord] = field(default_factory=steady)
+    level: Level = field(default_factory=lambda: open_level(0, 10.0, 0.0, 60.0, arrival="constant"))
+    facts: ClientFacts = field(default_factory=lambda: ClientFacts(idle(), floor=Floor(0.0005, 0.0001, 64)))
+    manifest: Callable[[Manifest], Manifest] = as_planned
+
+    def summary(self) -> Summary:
+        return summarise(Records.from_list(self.records), self.manifest(manifest([self.level])), self.facts)
+
+
+def with_slo(**slo: float) -> Callable[[Manifest], Manifest]:
+    return lambda plain: replace(plain, slo=slo)
+
+
+def facts(samples=None, **changes) -> ClientFacts:
+    return replace(ClientFacts(idle() if samples is None else samples, floor=Floor(0.0005, 0.0001, 64)), **changes)
+
+
+def growing() -> list[RequestRecord]:
+    """Each request waits a tenth of a second longer than the one before."""
+    return [ticking(n, n * 0.1, first=0.2 + 0.05 * n) for n in range(600)]
+
+
+def silent() -> list[RequestRecord]:
+    """Between 30 and 42 s nobody gets anything, and whoever is waiting then waits on."""
+    records = []
+    for n in range(600):
+        due = n * 0.1
+        wait = max(0.0, 42.0 - due) if 29.9 < due < 42.0 else 0.0
+        records.append(ticking(n, due, first=0.2 + wait))
+    return records
+
+
+INVALID = {
+    "incomplete": Case(manifest=lambda plain: replace(plain, end=None)),
+    "nothing_measured": Case(records=[ticking(n, n * 0.1, status="in_flight", finished_at=None) for n in range(600)]),
+    "client_cpu": Case(facts=facts(idle(cpu_fraction=0.97))),
+    "client_loop_lag": Case(facts=facts(idle(loop_lag_max=0.3))),
+    "late_events": Case(facts=facts(idle(late_events=5))),
+    "schedule_lag": Case(records=steady(lag=0.05)),
+    "lost_process": Case(facts=facts(lost_processes=("2",))),
+    "dropped": Case(records=[dropped(n, n * 0.1) if n % 50 == 0 else ticking(n, n * 0.1) for n in range(600)]),
+    "sent_rate": Case(records=steady(count=400)),
+    "oversaturated": Case(records=growing()),
+    "stalled": Case(records=silent()),
+    "service_gone": Case(level=open_level(0, 10.0, 0.0, 60.0, ended_by="service_gone")),
+    "errors": Case(records=[failed(n, n * 0.1) if n % 50 == 0 else ticking(n, n * 0.1) for n in range(600)]),
+    "unfinished": Case(
+        records=[ticking(n, n * 0.1, **({"status": "in_flight"} if n % 50 == 0 else {})) for n in range(600)]
+    ),
+    "too_few": Case(
+        records=steady(count=60), level=open_level(0, 1.0, 0.0, 60.0), manifest=with_slo(ttft_p95=1.0)
+    ),
+    "warmup": Case(records=[ticking(n, n * 0.1, first=0.8 if n * 0.1 < 16 else 0.2) for n in range(600)]),
+    "lengths": Case(records=steady(asked_output_tokens=20)),
+}  # fmt: skip
+
+WARNED = {
+    "thin_tail": Case(records=steady(count=300), level=open_level(0, 5.0, 0.0, 60.0)),
+    "client_unknown": Case(facts=facts(())),
+    "not_calibrated": Case(facts=ClientFacts(idle())),
+    "beyond_calibration": Case(facts=facts(idle(streams=500))),
+    "near_floor": Case(facts=facts(floor=Floor(0.1, 0.0001, 64))),
+    "glued_events": Case(records=steady(glued_events=3)),
+    "uncounted": Case(records=steady(output_tokens=12, asked_output_tokens=12)),
+}
+
+
+def test_a_run_without_a_flaw_is_valid() -> None:
+    """The run that all cases below start from stands, without a warning."""
+    summary = Case().summary()
+    assert (summary.valid, summary.total.reasons, summary.total.warnings) == (True, (), ())
+
+
+@pytest.mark.parametrize("rule", INVALID)
+def test_a_flaw_makes_the_run_invalid_and_is_named(rule: str) -> None:
+    """The reason says what was found, the limit, and what to do."""
+    summary = INVALID[rule].summary()
+    assert rule in {reason.rule for reason in summary.total.reasons}
+    assert summary.as_dict()["validity"]["verdict"] == "invalid"
+    for reason in summary.as_dict()["validity"]["reasons"]:
+        assert all(reason[key] for key in ("rule", "found", "limit", "advice"))
+
+
+@pytest.mark.parametrize("rule", [rule for rule in INVALID if rule not in ("nothing_measured", "stalled")])
+def test_a_flaw_is_not_taken_for_another(rule: str) -> None:
+    """One flaw, one reason."""
+    assert {reason.rule for reason in INVALID[rule].summary().total.reasons} == {rule}
+
+
+@pytest.mark.parametrize("rule", WARNED)
+def test_what_weakens_a_run_is_a_warning(rule: str) -> None:
+    """Such a run still stands."""
+    summary = WARNED[rule].summary()
+    assert {reason.rule for reason in summary.total.warnings} == {rule}
+    assert summary.valid
+
+
+def test_every_rule_has_a_case() -> None:
+    """A rule that is added is tested, or this fails."""
+    assert len(INVALID) == len(RULES)
+    assert len(WARNED) == len(WARNINGS) + 1  # beyond_calibration warns of two things
+
+
+@pytest.mark.parametrize("ended_by", ["oversaturated", "stalled"])
+def test_a_level_that_the_load_ended_early_does_not_stand(ended_by: str) -> None:
+    """What the load saw while it ran is believed."""
+    case = Case(level=open_level(0, 10.0, 0.0, 60.0, ended_by=ended_by))
+    assert [reason.rule for reason in case.summary().total.reasons] == [ended_by]
+
+
+def test_one_hiccup_of_the_client_is_no_saturation() -> None:
+    """A single busy second in a minute does not spoil it."""
+    samples = (*idle(59), replace(idle(1)[0], at=59.0, cpu_fraction=1.0, loop_lag_max=0.5))
+    assert Case(facts=facts(samples)).summary().valid
+
+
+def test_a_stall_is_found_to_the_half_second() -> None:
+    """Twelve seconds without a token to anyone."""
+    assert longest_silence(Records.from_list(silent())) == pytest.approx(12.0, abs=1.0)
+    assert longest_silence(Records.from_list(steady())) == 0.0
+
+
+def test_silence_without_anyone_waiting_is_no_stall() -> None:
+    """A quiet stretch of a trace is not the server's fault."""
+    assert longest_silence(Records.from_list([ticking(0, 0.0), ticking(1, 60.0)])) == 0.0
+
+
+@pytest.mark.parametrize(("level", "count"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368)])
+def test_how_many_samples_a_quantile_needs(level: float, count: int) -> None:
+    """The fewest for which level^n is at most 2.5 %."""
+    assert enough_for(level) == count
+    assert level**count <= 0.025 < level ** (count - 1)
+
+
+def test_the_rank_sum_of_equal_samples_is_small_and_of_different_ones_large() -> None:
+    """In standard deviations, whichever side is larger."""
+    random = np.random.default_rng(3)
+    first, second = random.normal(size=100), random.normal(size=400)
+    assert abs(rank_sum(first, second)) < 3
+    assert rank_sum(first + 2, second) > 6
+    assert rank_sum(first - 2, second) < -6
+
+
+def sweep(*flaws: Case) -> Summary:
+    """Levels one after another, each 100 s after the one before."""
+    levels, records = [], []
+    for number, case in enumerate(flaws):
+        begin = 100.0 * number
+        level = replace(
+            case.level, level=number, rate=10.0 * (number + 1) if case.level.rate else None,
+            started_at=begin, sending_ended_at=begin + 60, ended_at=begin + 61,
+        )  # fmt: skip
+        levels.append(level)
+        for record in case.records:
+            for copy in range(number + 1):
+                records.append(_moved(record, begin, number, copy))
+    samples = tuple(replace(each, at=each.at + 100 * n) for n in range(len(flaws)) for each in idle())
+    plain = replace(manifest(levels), slo={"ttft_p95": 0.3})
+    return summarise(Records.from_list(records), plain, ClientFacts(samples, floor=Floor(0.0005, 0.0001, 64)))
+
+
+def _moved(record: RequestRecord, begin: float, level: int, copy: int) -> RequestRecord:
+    moved = {
+        name: None if getattr(record, name) is None else getattr(record, name) + begin
+        for name in ("scheduled_at", "sent_at", "first_byte_at", "finished_at")
+    }
+    token_at = [at + begin for at in record.token_at]
+    return replace(record, request_id=f"{level}-{copy}-{record.request_id}", level=level, token_at=token_at, **moved)
+
+
+def test_a_sweep_that_goes_beyond_capacity_stands() -> None:
+    """The level that over-saturates is invalid; the run that found the capacity is not."""
+    summary = sweep(Case(), INVALID["oversaturated"])
+    assert [section.valid for section in summary.levels] == [True, False]
+    assert summary.valid
+    assert summary.capacity.as_dict() == {
+        "unit": "requests per second", "highest_that_holds": 10.0, "next_that_does_not": 20.0,
+    }  # fmt: skip
+
+
+def test_a_sweep_whose_lowest_level_is_over_saturated_does_not_stand() -> None:
+    """There is no level below that would make it a finding."""
+    summary = sweep(INVALID["oversaturated"], INVALID["oversaturated"])
+    assert not summary.valid
+    assert {reason.level for reason in summary.total.reasons} == {0, 1}
+
+
+def test_too_few_requests_on_a_lower_level_do_not_spoil_a_sweep() -> None:
+    """A higher load that holds with enough requests leaves no doubt about the lower one."""
+    thin = Case(records=[ticking(n, float(n)) for n in range(60)], level=open_level(0, 1.0, 0.0, 60.0))
+    thin.level = replace(thin.level, arrival="gamma:0.001")  # any number of requests is as asked
+    summary = sweep(thin, Case())
+    assert [section.valid for section in summary.levels] == [False, True]
+    assert summary.valid
