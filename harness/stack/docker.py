@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -325,6 +326,8 @@ class BringUp:
         self.complaints: list[str] = []
         self._prepare = prepare
         self._cancelled = threading.Event()
+        self._creating = False
+        self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"up {stack.project}", daemon=True)
 
     def start(self) -> None:
@@ -335,9 +338,11 @@ class BringUp:
         return self._thread.is_alive()
 
     def cancel(self) -> None:
-        """Ends as soon as the step under way lets it."""
-        self._cancelled.set()
-        if self._thread.ident is not None:
+        """No container is made after this. A pull or build is left behind; it ends with this process at the latest."""
+        with self._gate:
+            self._cancelled.set()
+            creating = self._creating
+        if creating:
             self._thread.join(60)
 
     def _run(self) -> None:
@@ -346,7 +351,9 @@ class BringUp:
                 self._prepare(self._say)
             for image in dict.fromkeys(service.image for service in self.plan.services):
                 pull(image, self._say, self._cancelled)
-            if not self._cancelled.is_set():
+            with self._gate:
+                self._creating = not self._cancelled.is_set()
+            if self._creating:
                 self._say("creating the container")
                 self._up()
         except HarnessError as error:
@@ -439,7 +446,6 @@ class ComposeService:
 
     def _state_of(self, container: docker.models.containers.Container) -> State:
         details: dict[str, Any] = container.attrs["State"]
-        self._follow(container)
         if details.get("Running") or details.get("Status") == "restarting":
             return State(True)
         if self._follower is not None:
@@ -449,14 +455,15 @@ class ComposeService:
         code = details.get("ExitCode")
         return State(False, code, f"ended with exit code {code}", memory_limit_hit=bool(details.get("OOMKilled")))
 
-    def _follow(self, container: docker.models.containers.Container) -> None:
-        if self._follower is None or self._follower.id != container.id:
-            self._follower = _Follower(container)
+    def _busy(self) -> bool:
+        return self._bring_up is not None and self._bring_up.busy
 
     def log_lines(self) -> Iterator[str]:
-        if self._follower is None and self._bring_up is None and (container := self._look()) is not None:
-            yield from _whole_log(container)
-            self._follower = _Follower(container, since=datetime.now(timezone.utc))
+        if self._follower is None and not self._busy() and (container := self._look()) is not None:
+            fresh = self._bring_up is not None and container.status == "running"
+            if not fresh:  # found again, or ended: all that was said so far is there at once
+                yield from _whole_log(container)
+            self._follower = _Follower(container, None if fresh else time.time())
         if self._follower is not None:
             yield from self._follower.take()
         while self._told:
@@ -543,7 +550,7 @@ def _whole_log(container: docker.models.containers.Container) -> Iterator[str]:
 class _Follower:
     """Drains a container's log all the time; keeps the last lines until they are taken."""
 
-    def __init__(self, container: docker.models.containers.Container, since: datetime | None = None) -> None:
+    def __init__(self, container: docker.models.containers.Container, since: float | None = None) -> None:
         self.id = container.id
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._container, self._since = container, since

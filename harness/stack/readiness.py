@@ -190,7 +190,7 @@ class _Wait:
         deadline = time.monotonic() + _LOG_LAG
         self.log.feed_all(self.service.log_lines())
         told = information.limits.max_batch_total_tokens is not None
-        while not told and self.log.lines and self.log.max_batch_total_tokens is None and time.monotonic() < deadline:
+        while not told and self.log.max_batch_total_tokens is None and time.monotonic() < deadline:
             time.sleep(_POLL)
             self.log.feed_all(self.service.log_lines())
 
