@@ -29,11 +29,11 @@ from harness.catalog.gpus import Gpu, find_gpu
 from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, weight_bytes
 from harness.errors import HarnessError, UsageError
 from harness.measure.record import RequestRecord
-from harness.simulator.cost import CostModel, Host, engine_host
+from harness.simulator.cost import CostModel, Host, engine_host, kernel_of
 from harness.simulator.memory import Budget, ServingPlan, budget, largest_set_budget, resolve
 from harness.simulator.scheduler import EngineSettings, StepShape
 from harness.simulator.version import MAIN_2023_07_19
-from harness.simulator.virtual import closed_loop, simulate
+from harness.simulator.virtual import PlannedRequest, closed_loop, simulate
 from harness.units import GIB, MIB, format_percent
 
 BUDGET, USED, FIT, WEIGHTS = "budget", "memory used after the start", "fits or not", "weights"
@@ -205,7 +205,7 @@ def _plan(row: Mapping[str, Any], shape: ModelShape, gpu: Gpu, flags: Mapping[st
         shards=int(flags.get("num_shard") or count),
         version=str(row.get("version") or ""),
         quantize=quant,
-        kv_cache_dtype="fp8_e4m3fn" if "fp8-kv" in str(row["model"]).lower() else None,
+        kv_cache_dtype="fp8_e4m3fn" if _fp8_cache(row, quant) else None,
         cuda_memory_fraction=float(flags.get("cuda_memory_fraction", 1.0)),
         cuda_graphs=tuple(flags["cuda_graphs"]) if flags.get("cuda_graphs") else None,
         max_input_tokens=max_input,
@@ -213,6 +213,11 @@ def _plan(row: Mapping[str, Any], shape: ModelShape, gpu: Gpu, flags: Mapping[st
         max_batch_prefill_tokens=_limit(flags.get("max_batch_prefill_tokens")),
         max_batch_total_tokens=_limit(flags.get("max_batch_total_tokens")),
     )
+
+
+def _fp8_cache(row: Mapping[str, Any], quantize: str | None) -> bool:
+    """TensorRT-LLM's published fp8 figures have an fp8 KV cache too."""
+    return "fp8-kv" in str(row["model"]).lower() or (row["engine"] == "tensorrt-llm" and quantize == "fp8")
 
 
 def _limit(value: Any) -> int | None:
@@ -322,7 +327,7 @@ def _cost(reading: Reading) -> CostModel:
         plan.gpu,
         host,
         shards=plan.shards,
-        quantize=plan.quantize,
+        quantize=kernel_of(plan.release, plan.quantize, plan.shards) if reading.engine == "tgi" else plan.quantize,
         kv_cache_dtype=plan.kv_cache_dtype,
     )
 
@@ -330,11 +335,11 @@ def _cost(reading: Reading) -> CostModel:
 def _host(reading: Reading, graphs: tuple[int, ...]) -> Host:
     """TGI's own host, or that of another engine. Engines other than TGI capture graphs up to large batches."""
     if reading.engine == "tgi":
-        return engine_host("tgi", graphs, reading.plan.release)
-    version = reading.plan.version or ""
-    eager = "no cuda graph" in version.lower() or "2023" in version
+        return engine_host("tgi", graphs, reading.plan.release, sampling="sampling on" in reading.workload)
+    version = (reading.plan.version or "").lower()
+    eager = "no cuda graph" in version or "2023" in version
     many = () if eager else (1, 2, 4, *range(8, 513, 8))
-    return engine_host(reading.engine, many)
+    return engine_host("vllm-2023" if reading.engine == "vllm" and "2023" in version else reading.engine, many)
 
 
 def _static(reading: Reading, cost: CostModel, load: Load) -> float | None:
@@ -380,15 +385,24 @@ def _played(reading: Reading, cost: CostModel, load: Load) -> float | None:
     """Play the load on the scheduler in virtual time."""
     settings = _settings(reading)
     output = load.output or 100
-    together = load.together or min(1024, settings.max_batch_total_tokens // (load.input + output))
-    count = together if load.shape == "burst" else together * (3 if load.shape == "saturated" else 8)
-    requests, follow_up = closed_loop(together, [(load.input, output)], count)
+    together = load.together or min(2048, settings.max_batch_total_tokens // (load.input + output))
+    if load.shape == "burst":
+        records = simulate([PlannedRequest(0.0, load.input, output)] * together, settings, cost)
+        return _measure(reading, records, 0.0)
+    # All users start at once, as load generators let them; answers vary by a fifth, or users would stay in step.
+    rounds = 3 if load.shape == "saturated" else 8
+    lengths = [
+        (load.input, max(1, round(output * (0.8 + 0.4 * (turn * 0.618 % 1))))) for turn in range(together * rounds)
+    ]
+    requests, follow_up = closed_loop(together, lengths, together * rounds)
     records = simulate(requests, settings, cost, follow_up=follow_up)
-    done = [record for record in records if record.status == "completed" and record.finished_at is not None]
-    return _measure(reading, done, saturated=load.shape == "saturated") if done else None
+    return _measure(reading, records, 0.0)
 
 
-def _measure(reading: Reading, done: list[RequestRecord], *, saturated: bool) -> float:
+def _measure(reading: Reading, records: list[RequestRecord], start: float) -> float | None:
+    done = [record for record in records if record.status == "completed"]
+    if not done:
+        return None
     metric = reading.metric
     middle: Callable[[Iterable[float]], float] = median if "median" in metric or "p50" in metric else mean
     ends = [record.finished_at or 0.0 for record in done]
@@ -403,16 +417,8 @@ def _measure(reading: Reading, done: list[RequestRecord], *, saturated: bool) ->
     if metric in ("duration", "e2e_latency_batch"):
         return max(ends)
     tokens = sum(len(record.token_at) for record in done)
-    rate = tokens / max(ends) if not saturated else _steady_rate(done)
+    rate = tokens / (max(ends) - start)
     return rate / reading.plan.shards if metric.endswith("per_gpu") else rate
-
-
-def _steady_rate(done: list[RequestRecord]) -> float:
-    """Tokens per second between the first and the last quarter of the run."""
-    end = max(record.finished_at or 0.0 for record in done)
-    low, high = end * 0.25, end * 0.75
-    tokens = sum(1 for record in done for moment in record.token_at if low <= moment < high)
-    return tokens / (high - low)
 
 
 # Report.

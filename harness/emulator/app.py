@@ -128,36 +128,44 @@ class App:
             exchange.respond(404)
             return True
         route = methods.get("GET" if exchange.method == "HEAD" else exchange.method)
-        protected = next((each for each in methods.values() if not each.open), None)
-        if self.web.api_key is not None and protected is not None and (route is None or not route.open):
-            given = exchange.headers.get("authorization", "")
-            if given.lower() != f"bearer {self.web.api_key}".lower():
-                exchange.respond(401)
-                return True
+        if self._locked(exchange, list(methods.values()) if route is None else [route]):
+            exchange.respond(401, last=[] if route else [("allow", self._allow(methods))])
+            return True
         if route is None:
-            exchange.respond(405, allow=self._allow(methods))
+            exchange.respond(405, last=[("allow", self._allow(methods))])
             return True
         if route.shape is not None and not _is_json(exchange.headers.get("content-type", "")):
             exchange.respond(415, PLAIN, b"Expected request with `Content-Type: application/json`")
             return True
         return False
 
+    def _locked(self, exchange: Exchange, routes: list[Route]) -> bool:
+        """Whether a key is needed and not there. A path that also has an open method answers wrong ones openly."""
+        if self.web.api_key is None or any(route.open for route in routes):
+            return False
+        return exchange.headers.get("authorization", "").lower() != f"bearer {self.web.api_key}".lower()
+
     def _allow(self, methods: dict[str, Route]) -> str:
         return ",".join("GET,HEAD" if method == "GET" else method for method in methods)
 
     def _preflight(self, exchange: Exchange) -> None:
+        """Any OPTIONS is answered, whatever the path."""
         methods = self._routes.get(exchange.path)
-        exchange.respond(200, allow=self._allow(methods) if methods else None)
+        last = [("access-control-allow-methods", "GET,POST"), ("access-control-allow-headers", "content-type")]
+        exchange.respond(200, last=[*last, *([("allow", self._allow(methods))] if methods else [])])
 
-    def too_large(self, exchange: Exchange) -> None:
-        exchange.respond(413, PLAIN, b"Failed to buffer the request body: length limit exceeded")
+    def unreadable(self, exchange: Exchange, *, too_large: bool) -> None:
+        if too_large:
+            exchange.respond(413, PLAIN, b"Failed to buffer the request body: length limit exceeded")
+        else:
+            exchange.respond(400, PLAIN, b"Failed to buffer the request body: error reading a body from connection")
 
     def handle(self, exchange: Exchange) -> None:
         route = self._routes[exchange.path]["GET" if exchange.method == "HEAD" else exchange.method]
         body = None
         if route.shape is not None:
             try:
-                body = read_body(route.shape, bytes(exchange.body))
+                body = read_body(route.shape, exchange.body)
             except JsonError as error:
                 what = (
                     "deserialize the JSON body into the target type" if error.data else "parse the request body as JSON"
@@ -255,6 +263,5 @@ class Timings:
 
 def _is_json(content_type: str) -> bool:
     """As axum reads it: application/json, or any subtype that ends in +json; parameters do not matter."""
-    essence = content_type.partition(";")[0].strip().lower()
-    kind, slash, subtype = essence.partition("/")
+    kind, slash, subtype = content_type.partition(";")[0].lower().partition("/")
     return bool(slash) and kind == "application" and (subtype == "json" or subtype.endswith("+json"))

@@ -11,8 +11,8 @@ from harness.emulator.app import JSON, App
 from harness.emulator.bodies import Ask, Completion, Parameters
 from harness.emulator.chat import adapter, finish_reason, sampling, usage
 from harness.emulator.http import Exchange
-from harness.emulator.infer import Answer, Generation, together
-from harness.emulator.native import Result, begin_stream, generate_internal
+from harness.emulator.infer import Answer, Generation
+from harness.emulator.native import Result, begin_stream, finished
 from harness.emulator.problems import Refused
 from harness.emulator.sse import EventStream
 from harness.emulator.tokens import Spoken
@@ -63,13 +63,14 @@ def completions(app: App, exchange: Exchange, body: Completion) -> Any:
 
 
 async def _plain(app: App, exchange: Exchange, asks: list[Ask]) -> None:
-    created = int(time.time())
-    finished: list[tuple[int, Result]] = []
+    entered, created = time.monotonic(), int(time.time())
+    app.metrics.count("tgi_request_count", by=len(asks))
+    complete: list[tuple[int, Result]] = []
 
-    async def one(index: int, ask: Ask) -> None:
-        finished.append((index, await generate_internal(app, ask, "completions")))
+    def told(index: int, answer: Answer) -> None:
+        complete.append((index, finished(app, asks[index], "completions", answer, entered)))
 
-    await together([one(index, ask) for index, ask in enumerate(asks)])
+    await app.infer.answers(asks, told)
     choices = [
         {
             "index": index,
@@ -77,10 +78,10 @@ async def _plain(app: App, exchange: Exchange, asks: list[Ask]) -> None:
             "logprobs": None,
             "finish_reason": finish_reason(result.answer.finish_reason),
         }
-        for index, result in finished
+        for index, result in complete
     ]
-    prompt = sum(result.answer.input_length for _, result in finished)
-    completion = sum(result.answer.generated_tokens for _, result in finished)
+    prompt = sum(result.answer.input_length for _, result in complete)
+    completion = sum(result.answer.generated_tokens for _, result in complete)
     answer = {
         "object": "text_completion",
         "id": "",
@@ -90,7 +91,7 @@ async def _plain(app: App, exchange: Exchange, asks: list[Ask]) -> None:
         "choices": choices,
         "usage": usage(prompt, completion),
     }
-    app.json(exchange, rust.dumps(answer), _summed([result.headers for _, result in finished]))
+    app.json(exchange, rust.dumps(answer), _summed([result.headers for _, result in complete]))
 
 
 def _summed(parts: list[list[tuple[str, str]]]) -> list[tuple[str, str]]:

@@ -86,13 +86,20 @@ class _Unsupported(Exception):
     """A schema that the router cannot turn into a regular expression."""
 
 
-def _resolve(reference: str, root: Any) -> Any:
+def _resolve(reference: Any, root: Any) -> Any:
+    """What a local reference points to; a list is not looked into, as the router's library does not."""
+    if not isinstance(reference, str):
+        raise _Unsupported("'$ref' must be a string")
+    base, found, fragment = reference.rpartition("#")
+    if "#" in base:
+        raise _Unsupported(f"Invalid reference format: {reference}")
+    if found and base and base != root.get("$id"):
+        raise _Unsupported(f"External references are not supported: {reference}")
     value = root
-    for part in reference.lstrip("#").strip("/").split("/"):
-        try:
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise _Unsupported(f"Invalid reference path: {reference}") from None
+    for part in filter(None, fragment.split("/")):
+        if not isinstance(value, dict) or part not in value:
+            raise _Unsupported(f"Invalid reference path: {part}")
+        value = value[part]
     return value
 
 
@@ -120,7 +127,9 @@ def sample_schema(schema: Any, root: Any, depth: int = 0) -> Any:
 
 
 def _sample_type(schema: dict[str, Any], root: Any, depth: int) -> Any:
-    kind = schema["type"][0] if isinstance(schema["type"], list) else schema["type"]
+    kind = schema["type"]
+    if not isinstance(kind, str):
+        raise _Unsupported("'type' must be a string")
     if kind == "string":
         return _sample_string(schema)
     if kind == "array":
@@ -130,6 +139,11 @@ def _sample_type(schema: dict[str, Any], root: Any, depth: int) -> Any:
 
 
 def _sample_string(schema: dict[str, Any]) -> str:
+    low, high = schema.get("minLength", 1), schema.get("maxLength", 64)
+    if "minLength" in schema or "maxLength" in schema:
+        if high < low:
+            raise _Unsupported("maxLength must be greater than or equal to minLength")
+        return ("paper river morning light " * (1 + low // 24))[: max(low, min(high, 11))]
     if "pattern" in schema:
         return sample_pattern(schema["pattern"])
     formats = {
@@ -138,11 +152,9 @@ def _sample_string(schema: dict[str, Any]) -> str:
         "date-time": "2024-05-01T12:00:00Z",
         "uuid": "123e4567-e89b-12d3-a456-426614174000",
     }
-    if schema.get("format") in formats:
-        return formats[schema["format"]]
-    low, high = schema.get("minLength", 1), schema.get("maxLength", 64)
-    words = "paper river morning light " * (1 + low // 24)
-    return words[: max(low, min(high, 11))]
+    if "format" in schema and schema["format"] not in formats:
+        raise _Unsupported(f"Format {schema['format']} is not supported by Outlines")
+    return formats.get(schema.get("format", ""), "paper")
 
 
 def sample_pattern(pattern: str) -> str:

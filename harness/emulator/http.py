@@ -1,20 +1,22 @@
 """HTTP/1.1 on one connection as hyper speaks it: framing, keep-alive, pipelining, and one write per event.
 
-httptools parses. A response is written by an Exchange, at once or as a stream of chunks; what is written to the socket,
-and when, is decided here and in `faults` only.
+A response is written by an Exchange, at once or as a stream of chunks; what is written to the socket, and when, is
+decided here and in `faults` only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, Protocol
 
-import httptools
+from harness.emulator.wire import PREFACE, BadBody, BadRequest, Body, Head, read_head
 
 Headers = Iterable[tuple[str, str]]
+
+_MOST_UNREAD = 1 << 20  # bytes of pipelined requests that are kept while an answer is made
+_LINGER = 1.0  # seconds
 
 REASONS = {
     200: "OK",
@@ -24,6 +26,7 @@ REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Payload Too Large",
+    414: "URI Too Long",
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
     424: "Failed Dependency",
@@ -47,8 +50,8 @@ class Application(Protocol):
         """Answer, now or later. The body is complete."""
         ...
 
-    def too_large(self, exchange: Exchange) -> None:
-        """Answer a body beyond the limit."""
+    def unreadable(self, exchange: Exchange, *, too_large: bool) -> None:
+        """Answer a body that is beyond the limit, or that broke off."""
         ...
 
     def cross_origin(self, exchange: Exchange) -> list[tuple[str, str]]:
@@ -62,46 +65,42 @@ class Application(Protocol):
 class Exchange:
     """One request and its answer. Everything that is sent goes through here."""
 
-    __slots__ = (
-        "body",
-        "chunked",
-        "connection",
-        "finished",
-        "headers",
-        "keep_alive",
-        "method",
-        "minor",
-        "on_gone",
-        "path",
-    )
+    __slots__ = ("body", "chunked", "connection", "finished", "head", "keep_alive", "on_gone", "quiet_close")
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.method, self.path, self.minor = "", "", 1
-        self.headers: dict[str, str] = {}
-        self.body = bytearray()
-        self.keep_alive = True
+    def __init__(self, connection: Connection, head: Head) -> None:
+        self.connection, self.head = connection, head
+        self.body: bytes = b""
+        self.keep_alive = head.keep_alive
+        self.quiet_close = False  # close after the answer without saying so
         self.chunked = False
         self.finished = False
         self.on_gone: Callable[[], None] | None = None
 
     @property
-    def gone(self) -> bool:
-        """The client is no longer there."""
-        return self.connection.lost
+    def method(self) -> str:
+        return self.head.method
 
-    def respond(self, status: int, headers: Headers = (), body: bytes = b"", allow: str | None = None) -> None:
-        """A whole answer in one write. allow: the methods that this path has, for a wrong one."""
+    @property
+    def path(self) -> str:
+        return self.head.path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.head.headers
+
+    def respond(
+        self, status: int, headers: Headers = (), body: bytes = b"", last: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """A whole answer in one write. last: headers that stand behind those of cross-origin sharing."""
         if self.finished:
             return
-        last = [("allow", allow)] if allow else []
         head = self._head(status, headers, [*last, ("content-length", str(len(body)))])
         self.connection.write(head if self.method == "HEAD" else head + body)
         self.finish()
 
     def start_stream(self, headers: Headers) -> None:
         """The head of a streamed answer; the body follows event by event."""
-        self.chunked = self.minor >= 1
+        self.chunked = self.head.minor >= 1
         coding = [("transfer-encoding", "chunked")] if self.chunked else []
         if not self.chunked:
             self.keep_alive = False
@@ -129,32 +128,33 @@ class Exchange:
 
     def _head(self, status: int, headers: Headers, framing: Headers) -> bytes:
         connection = self.connection
-        lines = [f"HTTP/1.{min(self.minor, 1)} {status} {REASONS[status]}"]
+        lines = [f"HTTP/1.{self.head.minor} {status} {REASONS[status]}"]
         ordered = (*headers, *connection.application.cross_origin(self), *framing)
         lines += [f"{name}: {value}" for name, value in ordered]
-        if connection.closing or not self.keep_alive:
+        if connection.closing:
             self.keep_alive = False
+        if not self.keep_alive and self.head.minor:
             lines.append("connection: close")
-        elif self.minor == 0:
+        elif self.keep_alive and not self.head.minor:
             lines.append("connection: keep-alive")
         lines.append(f"date: {formatdate(usegmt=True)}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. Requests are answered in the order in which they came."""
+    """One client's connection. A request is read only when the answer before it is complete."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
         self.lost = False
         self.closing = False
         self.transport: Any = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Exchange] = deque()
-        self._current: Exchange | None = None  # the one whose answer is being made
-        self._incoming: Exchange | None = None  # the one whose request is still arriving
-        self._skip_body = False
-        self.write: Callable[[bytes], object] = lambda data: None
+        self.write: Callable[[bytes], object] = _nowhere
+        self._buffer = bytearray()
+        self._current: Exchange | None = None
+        self._body: Body | None = None  # of the current request, while it is arriving
+        self._discard = False  # the current request is answered; the rest of its body is not wanted
+        self._silent = False
 
     # What asyncio calls.
 
@@ -165,110 +165,124 @@ class Connection(asyncio.Protocol):
         self.application.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        if self._silent:
             return
-        except httptools.HttpParserError:
-            if not self.lost:
-                self._malformed()
+        self._buffer += data
+        if len(self._buffer) > _MOST_UNREAD and self._current is not None and self._body is None:
+            self.transport.pause_reading()
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """A client that closes its side is gone, except that one whose body broke off is told so."""
+        exchange = self._current
+        if exchange is not None and self._body is not None and not exchange.finished:
+            self._body = None
+            exchange.quiet_close = True
+            self.application.unreadable(exchange, too_large=False)
+        return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.lost = True
-        self.write = lambda data: None
+        self.write = _nowhere
         current, self._current = self._current, None
-        self._waiting.clear()
         if current is not None and current.on_gone is not None:
             current.on_gone()
         self.application.closed(self)
 
-    # What the parser calls.
+    # Requests.
 
-    def on_message_begin(self) -> None:
-        self._incoming = Exchange(self)
-        self._skip_body = False
+    def _advance(self) -> None:
+        """Go on with what is in the buffer as far as it goes."""
+        while not self.lost and not self._silent:
+            if self._body is not None:
+                if not self._read_body(self._body):
+                    return
+            elif self._current is not None or not self._begin():
+                return
 
-    def on_url(self, url: bytes) -> None:
-        assert self._incoming is not None
-        self._incoming.path += url.decode("latin-1")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._incoming is not None
-        key = name.decode("latin-1").lower()
-        self._incoming.headers.setdefault(key, value.decode("latin-1"))
-
-    def on_headers_complete(self) -> None:
-        exchange = self._incoming
-        assert exchange is not None
-        exchange.method = self._parser.get_method().decode("ascii")
-        exchange.minor = 0 if self._parser.get_http_version() == "1.0" else 1
-        exchange.path = exchange.path.partition("?")[0]
-        exchange.keep_alive = self._parser.should_keep_alive()
-        if self._current is not None or self._waiting:
-            return
-        length = exchange.headers.get("content-length", "0")
-        oversize = length.isdigit() and int(length) > self.application.payload_limit
-        expects = exchange.headers.get("expect", "").lower() == "100-continue"
-        if (oversize or expects) and self._answer_early(exchange, oversize):
-            return
-        if expects:
+    def _begin(self) -> bool:
+        """Read the next head, and answer what needs no body. False when there is none."""
+        if self._buffer.startswith(PREFACE):
+            self._silent = True  # HTTP/2: a conversation that this server does not lead
+            return False
+        try:
+            head = read_head(self._buffer)
+        except BadRequest as bad:
+            self._refuse(bad.status)
+            return False
+        if head is None:
+            return False
+        exchange = self._current = Exchange(self, head)
+        self._body = Body(head.length, self.application.payload_limit)
+        self._take(self._body)
+        exchange.quiet_close = (head.length or 0) > self.application.payload_limit
+        if self.application.early(exchange):
+            return True
+        if not self._body.complete and head.headers.get("expect", "").lower() == "100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, data: bytes) -> None:
-        exchange = self._incoming
-        if exchange is None or self._skip_body:
-            return
-        exchange.body += data
-        if len(exchange.body) > self.application.payload_limit and self._current is None and not self._waiting:
-            self._answer_early(exchange, True)
-
-    def on_message_complete(self) -> None:
-        exchange, self._incoming = self._incoming, None
-        if exchange is None or self._skip_body:
-            return
-        self._waiting.append(exchange)
-        self._next()
-
-    # Answers.
-
-    def _answer_early(self, exchange: Exchange, oversize: bool) -> bool:
-        """Answer before the body is here; the connection cannot be used afterwards, as its rest is never read."""
-        self._current = exchange
-        exchange.keep_alive = False
-        if not self.application.early(exchange):
-            if not oversize:
-                self._current = None
-                exchange.keep_alive = True
-                return False
-            self.application.too_large(exchange)
-        self._skip_body = True
         return True
 
-    def _next(self) -> None:
-        while self._current is None and self._waiting and not self.lost:
-            exchange = self._current = self._waiting.popleft()
-            if self.application.early(exchange):
-                continue
-            if len(exchange.body) > self.application.payload_limit:
-                self.application.too_large(exchange)
-                continue
-            self.application.handle(exchange)
+    def _take(self, body: Body) -> bool:
+        try:
+            body.take(self._buffer)
+        except BadBody:
+            return False
+        return True
+
+    def _read_body(self, body: Body) -> bool:
+        """Go on with the current request's body. False when more bytes are needed."""
+        exchange = self._current
+        readable = self._take(body)
+        if exchange is None or exchange.finished:
+            return self._drained(body, readable)
+        if not readable or body.too_large:
+            exchange.quiet_close = not body.complete
+            self.application.unreadable(exchange, too_large=readable)
+            return True
+        if not body.complete:
+            return False
+        exchange.body, self._body = bytes(body.data), None
+        exchange.quiet_close = body.trailers
+        self.application.handle(exchange)
+        return True
+
+    def _drained(self, body: Body, readable: bool) -> bool:
+        """An answered request's body is read to its end; the connection then goes on only if all of it was here."""
+        if not readable or body.complete:
+            self._body = None
+            exchange, self._current = self._current, None
+            if exchange is not None and (exchange.quiet_close or not exchange.keep_alive or not readable):
+                self.transport.close()
+            return True
+        if self._current is not None:
+            self._current.quiet_close = True
+        return False
 
     def answered(self, exchange: Exchange) -> None:
         """The current answer is complete."""
         if self._current is not exchange:
             return
-        self._current = None
-        if not exchange.keep_alive or (self.closing and not self._waiting):
+        if self._body is not None and not self._body.complete:
+            # Let the client see the answer while it still sends; it is not waited for for ever.
+            exchange.quiet_close = True
+            asyncio.get_running_loop().call_later(_LINGER, self.transport.close)
+            return
+        self._current = self._body = None
+        if not exchange.keep_alive or exchange.quiet_close:
             self.transport.close()
-        else:
-            self._next()
+            return
+        self.transport.resume_reading()
+        asyncio.get_running_loop().call_soon(self._advance)
 
-    def _malformed(self) -> None:
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\ndate: {formatdate(usegmt=True)}\r\n\r\n"
-        if self._current is None:
-            self.write(head.encode())
-        self.transport.close()
+    def _refuse(self, status: int) -> None:
+        """A head that cannot be read: hyper's own answer, without any of the application's headers."""
+        date = formatdate(usegmt=True)
+        head = f"HTTP/1.1 {status} {REASONS[status]}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n"
+        self.write(head.encode())
+        self._silent = True
+        # What is still unread would turn a plain close into a reset, and the client might not see the answer.
+        self.transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER, self.transport.close)
 
     def abort(self) -> None:
         self.transport.abort()
@@ -276,5 +290,9 @@ class Connection(asyncio.Protocol):
     def drain(self) -> None:
         """No further requests: an idle connection closes now, a busy one after its answer."""
         self.closing = True
-        if self._current is None and not self._waiting and self._incoming is None:
+        if self._current is None:
             self.transport.close()
+
+
+def _nowhere(data: bytes) -> None:
+    return None

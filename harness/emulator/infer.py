@@ -6,20 +6,19 @@ router/src/infer/mod.rs. A Generation is one answer being made; its listener is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from harness.emulator.bodies import Ask
 from harness.emulator.engine import Engine, Turn
-from harness.emulator.log import Log
+from harness.emulator.log import Log, Span, request_fields
 from harness.emulator.metrics import Metrics
 from harness.emulator.problems import OVERLOADED, Refused
 from harness.emulator.tokens import BOS_ID, END, EOS_ID, Speech, Spoken, alternatives, logprob
-from harness.emulator.validation import Valid, Validation, check_best_of
+from harness.emulator.validation import Measured, Valid, Validation, check_best_of
 
 SPECIAL = (BOS_ID, EOS_ID)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +140,11 @@ class Generation:
         parameters = replace(self.ask.parameters, seed=self.valid.seed)
         self.ask = replace(self.ask, inputs=self.ask.inputs + self.texts[-1], parameters=parameters)
         try:
-            valid = self.infer.validation.check(self.ask)
+            measured = self.infer.validation.measure(self.ask)
         except Refused:
             return False
+        valid = self.infer.validation.complete(measured)
+        self.infer.metrics.record("tgi_request_input_length", valid.input_length)
         self.infer.metrics.record("tgi_request_max_new_tokens", valid.max_new_tokens)
         self._queue(valid)
         return True
@@ -204,78 +205,108 @@ class Infer:
 
     def begin(self, ask: Ask, listener: Listener) -> Generation:
         """Take a permit, validate, queue. Raises Refused, counted and logged."""
+        return self._start(self._admit(ask), listener)
+
+    def _admit(self, ask: Ask) -> Measured:
+        """A permit, and everything that is checked before the request counts as valid."""
         if self.permits <= 0 or self.refuse():
             self.metrics.count("tgi_request_failure", 'err="overloaded"')
-            self.log.router(
-                "ERROR", "text_generation_router::infer", "router/src/infer/mod.rs:118", "no permits available"
-            )
+            self.log.router("ERROR", _TARGET, "router/src/infer/mod.rs:118", "no permits available", _spans(ask))
             raise Refused(OVERLOADED)
         self.permits -= 1
         try:
-            valid = self.validation.check(ask)
+            return self.validation.measure(ask)
         except Refused as refused:
-            self.permits += 1
-            self.refused(refused, "router/src/infer/mod.rs:126")
+            self._refused(ask, refused)
+            raise
+
+    def _start(self, measured: Measured, listener: Listener) -> Generation:
+        self.metrics.record("tgi_request_input_length", len(measured.encoding))
+        try:
+            valid = self.validation.complete(measured)
+        except Refused as refused:
+            self._refused(measured.ask, refused)
             raise
         self.metrics.record("tgi_request_max_new_tokens", valid.max_new_tokens)
-        return Generation(self, ask, valid, listener)
+        return Generation(self, measured.ask, valid, listener)
 
-    def refused(self, refused: Refused, where: str) -> None:
-        """Count and log a request that validation refused."""
+    def _refused(self, ask: Ask, refused: Refused) -> None:
+        self.permits += 1
         self.metrics.count("tgi_request_failure", 'err="validation"')
-        self.log.router("ERROR", "text_generation_router::infer", where, refused.detail)
+        self.log.router("ERROR", _TARGET, "router/src/infer/mod.rs:126", refused.detail, _spans(ask))
 
     async def answer(self, ask: Ask) -> Answer:
         """The whole answer. Cancelling means that the client is gone. Raises Refused."""
-        collector = _Collector()
-        generation = self.begin(ask, collector)
+        return (await self.answers([ask]))[0]
+
+    async def answers(self, asks: list[Ask], told: Callable[[int, Answer], None] | None = None) -> list[Answer]:
+        """All answers, or the first failure. All are checked before one of them is queued.
+
+        told: called with each answer's place as it comes.
+        """
+        admitted: list[Measured] = []
         try:
-            answer = await collector.done
-        except asyncio.CancelledError:
-            generation.abandon()
+            for ask in asks:
+                admitted.append(self._admit(ask))
+        except Refused:
+            self.permits += len(admitted)
             raise
-        said = range(answer.generated_tokens)
-        return replace(
-            answer,
-            tokens=[generation.spoken(index) for index in said],
-            top_tokens=[generation.top(index) for index in said] if generation.top_n else [],
-            prefill=generation.prefill(),
-        )
+        collectors = [_Collector(index, told) for index in range(len(asks))]
+        started: list[Generation] = []
+        try:
+            for measured, collector in zip(admitted, collectors, strict=True):
+                started.append(self._start(measured, collector))
+            return list(await asyncio.gather(*(collector.done for collector in collectors)))
+        except BaseException:
+            # A prompt that was refused gave its permit back; the ones behind it were never started.
+            self.permits += max(0, len(admitted) - len(started) - 1)
+            for generation in started:
+                generation.abandon()
+            for collector in collectors:
+                collector.done.cancel()
+            raise
 
     async def best_of(self, ask: Ask, count: int) -> tuple[Answer, list[Answer]]:
         """The answer with the highest mean log probability, and the others. One failure fails all."""
         check_best_of(count, self.validation.limits)
-        answers = await together([self.answer(ask) for _ in range(count)])
+        answers = await self.answers([ask] * count)
         best = max(range(count), key=lambda i: sum(t.logprob for t in answers[i].tokens) / len(answers[i].tokens))
         return answers[best], answers[:best] + answers[best + 1 :]
 
 
-async def together(parts: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order; the first failure cancels the rest."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+_TARGET = "text_generation_router::infer"
+
+
+def _spans(ask: Ask) -> list[Span]:
+    """The spans of a refused request's log line."""
+    return [Span("generate", request_fields("generate", ask.parameters)), Span("generate"), Span("generate_stream")]
 
 
 class _Collector:
     """The listener of a plain request: only the end matters."""
 
-    __slots__ = ("done",)
+    __slots__ = ("_index", "_told", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, index: int, told: Callable[[int, Answer], None] | None) -> None:
+        self._index, self._told = index, told
         self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def token(self, generation: Generation, index: int) -> None:
         return
 
     def last(self, generation: Generation, index: int, answer: Answer) -> None:
-        if not self.done.done():
-            self.done.set_result(answer)
+        if self.done.done():
+            return
+        said = range(answer.generated_tokens)
+        whole = replace(
+            answer,
+            tokens=[generation.spoken(each) for each in said],
+            top_tokens=[generation.top(each) for each in said] if generation.top_n else [],
+            prefill=generation.prefill(),
+        )
+        if self._told is not None:
+            self._told(self._index, whole)
+        self.done.set_result(whole)
 
     def failed(self, problem: Refused) -> None:
         if not self.done.done():

@@ -68,8 +68,16 @@ async def generate_internal(app: App, ask: Ask, span: str) -> Result:
         answer, others = await app.infer.best_of(ask, p.best_of)
     else:
         answer = await app.infer.answer(ask)
+    return finished(app, ask, span, answer, entered, others)
+
+
+def finished(
+    app: App, ask: Ask, span: str, answer: Answer, entered: float, others: list[Answer] | None = None
+) -> Result:
+    """Count, log and write a plain answer that is complete."""
     timings = app.succeeded(span, ask, answer, entered, time.monotonic(), 432)
     headers = timings.headers(app.web.compute_type, len(ask.inputs), answer)
+    p = ask.parameters
     prompt = ask.inputs if p.return_full_text else ""
     body = f'{{"generated_text":{rust.text(prompt + answer.text)}'
     if p.details or p.decoder_input_details:

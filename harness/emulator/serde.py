@@ -126,13 +126,30 @@ class Reader:
             self.fail("invalid unicode code point")
         return text
 
-    def _escape(self) -> None:
+    def skip_string(self) -> None:
+        """Past a string whose opening quote has been read; its bytes need not be UTF-8."""
+        while True:
+            self.at = _PLAIN.match(self.data, self.at).end()  # type: ignore[union-attr]
+            if self.at >= self.size:
+                self.at = self.size
+                self.fail("EOF while parsing a string")
+            byte = self.data[self.at]
+            self.at += 1
+            if byte == 0x22:
+                return
+            if byte != 0x5C:
+                self.fail("control character (\\u0000-\\u001F) found while parsing a string")
+            self._escape(surrogates=False)
+
+    def _escape(self, surrogates: bool = True) -> None:
         if self.at >= self.size:
             self.fail("EOF while parsing a string")
         byte = self.data[self.at]
         self.at += 1
         if byte == 0x75:
             code = self._hex()
+            if not surrogates:
+                return
             if 0xDC00 <= code <= 0xDFFF:
                 self.fail("lone leading surrogate in hex escape")
             if 0xD800 <= code <= 0xDBFF:
@@ -159,7 +176,7 @@ class Reader:
         if not 0xDC00 <= self._hex() <= 0xDFFF:
             self.fail("lone leading surrogate in hex escape")
 
-    def number(self) -> int | float:
+    def number(self, ignore: bool = False) -> int | float:
         """A number at the current byte: an int where it fits 64 bits as serde_json keeps it, else a float."""
         start = self.at
         negative = self.data[start] == 0x2D
@@ -177,6 +194,8 @@ class Reader:
             self.fail("invalid number")
         whole = not self._fraction()
         whole = not self._exponent() and whole
+        if ignore:
+            return 0
         return self._value(start, negative, whole)
 
     def _fraction(self) -> bool:
@@ -494,10 +513,59 @@ ANYTHING = Anything()
 
 
 class Ignored(Shape):
-    """The value of a field that the struct does not have."""
+    """The value of a field that the struct does not have: skipped, without a look at ranges, depth or encoding."""
 
     def read(self, reader: Reader) -> None:
-        ANYTHING.read(reader)
+        open_brackets: list[int] = []
+        while True:
+            byte = _need(reader)
+            if byte == 0x5B or byte == 0x7B:
+                reader.at += 1
+                open_brackets.append(byte)
+                accept_comma = False
+            else:
+                self._scalar(reader, byte)
+                accept_comma = True
+            if not self._close(reader, open_brackets, accept_comma):
+                return
+            if open_brackets[-1] == 0x7B:
+                self._key(reader)
+
+    def _scalar(self, reader: Reader, byte: int) -> None:
+        if byte == 0x22:
+            reader.at += 1
+            reader.skip_string()
+        elif byte == 0x2D or 0x30 <= byte <= 0x39:
+            reader.number(ignore=True)
+        else:
+            _found(reader, byte)
+
+    def _close(self, reader: Reader, open_brackets: list[int], accept_comma: bool) -> bool:
+        """Past closing brackets and one comma; False at the end of the value."""
+        while open_brackets:
+            byte, frame = reader.peek(), open_brackets[-1]
+            listed = frame == 0x5B
+            if byte < 0:
+                reader.fail_peek(f"EOF while parsing {'a list' if listed else 'an object'}")
+            if byte == 0x2C and accept_comma:
+                reader.at += 1
+                return True
+            if byte != (0x5D if listed else 0x7D):
+                if accept_comma:
+                    reader.fail_peek(f"expected `,` or `{']' if listed else '}'}`")
+                return True
+            reader.at += 1
+            open_brackets.pop()
+            accept_comma = True
+        return False
+
+    def _key(self, reader: Reader) -> None:
+        byte = reader.peek()
+        if byte != 0x22:
+            reader.fail_peek("EOF while parsing an object" if byte < 0 else "key must be a string")
+        reader.at += 1
+        reader.skip_string()
+        _colon(reader)
 
 
 _IGNORED = Ignored()
@@ -679,7 +747,7 @@ class AdjacentlyTagged(Shape):
         """The variant's name. Raises for an unknown one, with the list of all."""
         byte = _need(reader)
         if byte != 0x22:
-            _invalid_type(reader, byte, "variant identifier")
+            reader.fail_peek("expected value")
         reader.at += 1
         name = reader.string()
         if name not in self.variants:

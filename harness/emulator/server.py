@@ -113,7 +113,7 @@ class Router:
             options.max_client_batch_size,
             not options.disable_grammar_support,
         )
-        validation = Validation(limits, tokenizer, lambda n: metrics.record("tgi_request_input_length", n))
+        validation = Validation(limits, tokenizer)
         infer = Infer(
             validation,
             self.engine,

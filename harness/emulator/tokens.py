@@ -1,8 +1,9 @@
 """A deterministic tokenizer of words, and the words that answers are made of.
 
-Every plain word is one token, together with the space before it, as byte-level tokenizers of today have it; so are a
-punctuation mark and each further white-space character. `<s>` stands before every prompt. The identity of a known word
-is its place in a table, that of any other piece a hash, so that the same text has the same tokens in every process.
+Every plain word is one token, together with the space before it, as byte-level tokenizers of today have it; so are up
+to four punctuation marks in a row and each further white-space character. `<s>` stands before every prompt. The
+identity of a known word is its place in a table, that of any other piece a hash, so that the same text has the same
+tokens in every process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BOS_ID, EOS_ID = 1, 2
 _FIRST_WORD_ID = 3
 _LONGEST_PIECE = 24  # longer runs of letters are several tokens, as in any real vocabulary
 
-_PIECE = re.compile(rf"<s>|</s>| ?\w{{1,{_LONGEST_PIECE}}}| ?[^\w\s]|\s")
+_PIECE = re.compile(rf"<s>|</s>| ?\w{{1,{_LONGEST_PIECE}}}| ?(?:(?!</?s>)[^\w\s]){{1,4}}|\s")
 
 _WORDS = """
 the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.emulator.bodies import Ask, Parameters
@@ -112,14 +111,24 @@ def samples(p: Parameters) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A request whose parameters and length are fine; only its grammar has not been looked at."""
+
+    ask: Ask
+    encoding: Encoding
+    max_new_tokens: int
+    wanted: int
+
+
 class Validation:
-    """All checks of one server. on_input: told the input length as soon as it is known to fit, grammar or not."""
+    """All checks of one server."""
 
-    def __init__(self, limits: Limits, tokenizer: Tokenizer, on_input: Callable[[int], None]) -> None:
-        self.limits, self.tokenizer, self._on_input = limits, tokenizer, on_input
+    def __init__(self, limits: Limits, tokenizer: Tokenizer) -> None:
+        self.limits, self.tokenizer = limits, tokenizer
 
-    def check(self, ask: Ask, seed: int | None = None) -> Valid:
-        """The request, ready to queue. seed: drawn in an earlier turn. Raises Refused."""
+    def measure(self, ask: Ask) -> Measured:
+        """Parameters, then the length in tokens. Raises Refused."""
         p = ask.parameters
         drawn = p.do_sample or any(v is not None for v in (p.temperature, p.top_k, p.top_p, p.typical_p))
         if (p.best_of or 1) > 1 and not drawn:
@@ -130,8 +139,12 @@ class Validation:
         if p.truncate is not None:
             encoding = encoding.last(p.truncate)
         new, wanted = _lengths(p, len(encoding), self.limits)
-        self._on_input(len(encoding))
+        return Measured(ask, encoding, new, wanted)
+
+    def complete(self, measured: Measured) -> Valid:
+        """The request, ready to queue. Raises Refused for its grammar."""
+        p = measured.ask.parameters
         plan = check_grammar(p.grammar, self.limits.grammar_support) if p.grammar is not None else None
-        if seed is None:
-            seed = p.seed if p.seed is not None else random.getrandbits(64)
-        return Valid(encoding, new, wanted, seed, samples(p), p.top_n_tokens or 0, plan)
+        seed = p.seed if p.seed is not None else random.getrandbits(64)
+        new, wanted = measured.max_new_tokens, measured.wanted
+        return Valid(measured.encoding, new, wanted, seed, samples(p), p.top_n_tokens or 0, plan)
