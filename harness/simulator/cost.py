@@ -7,7 +7,7 @@ time to launch kernels where no CUDA graph replays them, and what the server's o
     linear layers     2 FLOP per weight and token (the output head only for rows that need a next token)
     attention         4 L a d q (p + q/2) for q new tokens after p cached ones; keys and values are read once per row
     weights           read once per forward; of experts those that the tokens hit: E (1 - (1 - k/E)^T), uniform routing
-    all-reduce        two per layer of T h values, 2 (n - 1)/n of the bytes over the link, plus a latency each
+    all-reduce        two per layer of T h values in a ring: 2 (n - 1)/n of the bytes over the link, 2 (n - 1) hops
     (Kaplan et al. 2020, section 2.1; Pope et al. 2022, "Efficiently scaling transformer inference"; NCCL's ring)
 
 The constants are in coefficients.yaml.
@@ -91,15 +91,16 @@ class CostModel:
         bandwidth = gpu.bandwidth * _of_card(constants["bandwidth_efficiency"], gpu) * world.bandwidth_factor
         self._weight_bandwidth, self._kv_bandwidth = bandwidth * kernel["bandwidth"], bandwidth
         self._norm = constants["overlap_norm"]
-        self._link = gpu.link_bandwidth * constants["link_efficiency"] * world.link_factor
-        self._link_latency = _of_link(constants["link_latency_us"], gpu) * 1e-6
+        self._link = gpu.link_bandwidth * _of_link(constants["link_efficiency"], gpu) * world.link_factor
+        self._link_latency = 2 * (shards - 1) * _of_link(constants["link_hop_us"], gpu) * 1e-6
         self._random = random.Random(world.seed)
         self._set_sizes(shape, quantize, dtype, kv_cache_dtype)
 
     def _set_sizes(
         self, shape: ModelShape, quantize: str | None, dtype: str | None, kv_cache_dtype: str | None
     ) -> None:
-        counts, width = parameter_counts(shape), bytes_per_weight(quantize, dtype)
+        counts = parameter_counts(shape)
+        width = bytes_per_weight("gptq" if quantize == "gptq-triton" else quantize, dtype)
         head = shape.vocab * shape.hidden
         expert_layers = shape.layers - shape.layers_dense if shape.experts else 0
         active = counts.linear + expert_layers * shape.experts_per_token * expert_parameters(shape)
@@ -181,21 +182,32 @@ class CostModel:
         return 2 * self._shape.layers * (size / self._link + self._link_latency)
 
 
-def engine_host(engine: str, graphs: tuple[int, ...], release: Release | None = None) -> Host:
-    """An engine's own share of a forward. graphs: captured batch sizes. release: of TGI, None for the latest."""
+def engine_host(
+    engine: str, graphs: tuple[int, ...], release: Release | None = None, *, sampling: bool = False
+) -> Host:
+    """An engine's own share of a forward.
+
+    graphs: captured batch sizes. release: of TGI, None for the latest. sampling: rows sample instead of taking the
+    likeliest token.
+    """
     hosts = coefficients()["cost"]["hosts"]
     if engine == "tgi" and release is not None and release < (2, 0):
         engine = "tgi-1"
     sheet = hosts.get(engine, hosts["tgi"])
     return Host(
         step=sheet["step_ms"] * 1e-3,
-        row=sheet["row_us"] * 1e-6,
+        row=(sheet["row_us"] + (sheet["sampled_row_us"] if sampling else 0)) * 1e-6,
         graph_layer=sheet["graph_layer_us"] * 1e-6,
         eager_layer=sheet["eager_layer_us"] * 1e-6,
         request=sheet["request_ms"] * 1e-3,
         request_per_1000=sheet["request_per_1000_ms"] * 1e-3,
         graphs=graphs,
     )
+
+
+def kernel_of(release: Release, quantize: str | None, shards: int) -> str | None:
+    """The kernel family that serves these weights, for the constants; `quantize` itself but for old sharded GPTQ."""
+    return "gptq-triton" if quantize == "gptq" and shards > 1 and release < (2, 0) else quantize
 
 
 def cost_of(resolved: Resolved, world: World | None = None, *, graphs_captured: bool = True) -> CostModel:
@@ -207,7 +219,7 @@ def cost_of(resolved: Resolved, world: World | None = None, *, graphs_captured: 
         plan.gpu,
         engine_host("tgi", graphs, plan.release),
         shards=plan.shards,
-        quantize=resolved.quantize,
+        quantize=kernel_of(plan.release, resolved.quantize, plan.shards),
         dtype=plan.dtype,
         kv_cache_dtype=plan.kv_cache_dtype,
         world=world,
