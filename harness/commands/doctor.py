@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from harness.errors import MissingError
 from harness.stack import docker, machine
+from harness.stack.plan import FIRST_PORT
 from harness.stack.process import port_taken
 from harness.stack.state import state_folder
 from harness.units import GIB, format_bytes
@@ -151,8 +152,8 @@ def _token() -> Finding:
 
 
 def _ports() -> Finding:
-    taken = [port for port in range(machine.FIRST_PORT, machine.FIRST_PORT + 8) if port_taken(port)]
-    first = machine.FIRST_PORT
+    taken = [port for port in range(FIRST_PORT, FIRST_PORT + 8) if port_taken(port)]
+    first = FIRST_PORT
     if len(taken) == 8:
         found = f"{first} to {first + 7} are all taken; later ones will be used"
         return Finding("ports", "warn", found, f"ss -ltnp 'sport >= :{first}'")

@@ -20,6 +20,7 @@ from harness.commands.target import (
 from harness.engines.base import EngineLimits
 from harness.errors import UsageError
 from harness.stack import found, machine
+from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from
 from harness.stack.readiness import Ready, look_at
 from harness.stack.service import OwnService, Service
@@ -99,10 +100,6 @@ def _require_distinct(models: Sequence[Model]) -> None:
     names = [model.name for model in models]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{twice} is named twice")
-    ports = [model.port for model in models if model.port]
-    if taken := next((port for port in ports if ports.count(port) > 1), None):
-        both = [model.name for model in models if model.port == taken]
-        raise UsageError(f"{' and '.join(both)} both want port {taken}", advice="Give one another `port:`.")
 
 
 def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
@@ -155,7 +152,7 @@ def _services(chosen: Sequence[tuple[Model, Target]], say: Say) -> list[tuple[Mo
     taken = {model.port for model in in_stack if model.port}
     for model, target in chosen:
         if target.runtime != "compose":
-            port = model.port or next(port for port in ports_from(machine.FIRST_PORT, 64) if port not in taken)
+            port = model.port or next(port for port in ports_from(FIRST_PORT, 64) if port not in taken)
             taken.add(port)
             services.append((model, service_for(model, target, port=port, say=say)))
     return services

@@ -169,7 +169,7 @@ def options_for(model: Model, version: Version, changes: Mapping[str, str] | Non
         "KV_CACHE_DTYPE": model.kv_cache_dtype,
         "TRUST_REMOTE_CODE": "true" if model.trust_remote_code else None,
         **limit_options(limits, version),
-        "USAGE_STATS": "off" if OPTIONS["USAGE_STATS"].known_in(version) else None,
+        **_no_usage_stats(version),
         **model.env,
         **(changes or {}),
     }
@@ -195,6 +195,13 @@ def limit_options(limits: Limits | EngineLimits, version: Version) -> dict[str, 
         "MAX_CONCURRENT_REQUESTS": limits.max_concurrent_requests,
         "MAX_BATCH_SIZE": limits.max_batch_size,
     }
+
+
+def _no_usage_stats(version: Version) -> dict[str, str]:
+    """TGI posts what it serves to a Hugging Face address from within containers, since 2.2."""
+    if OPTIONS["USAGE_STATS"].known_in(version):
+        return {"USAGE_STATS": "off"}
+    return {"DISABLE_USAGE_STATS": "true"} if OPTIONS["DISABLE_USAGE_STATS"].known_in(version) else {}
 
 
 def input_limit_name(version: Version) -> str:

@@ -191,7 +191,7 @@ def image_exists(image: str) -> bool:
     return True
 
 
-def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str], say: Callable[[str], None]) -> None:
+def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str]) -> None:
     """Build an image from a tar archive. Raises MissingError with the builder's last line."""
     last = ""
     try:
@@ -213,6 +213,18 @@ def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str], 
                     advice="Check the network of Docker builds.",
                 )
             last = str(event.get("stream") or "").strip() or last
+    except _SDK_ERRORS as error:
+        raise _lost(error) from error
+
+
+def remove_older_images(tag: str, label: str) -> None:
+    """Images of this label under other tags, unless a container uses them."""
+    try:
+        for image in engine().images.list(filters={"label": label}):
+            for other in image.tags:
+                if other != tag and other.partition(":")[0] == tag.partition(":")[0]:
+                    with contextlib.suppress(docker.errors.APIError):
+                        engine().images.remove(other)
     except _SDK_ERRORS as error:
         raise _lost(error) from error
 

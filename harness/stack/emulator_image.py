@@ -36,15 +36,18 @@ def ensure(image: str, say: Callable[[str], None]) -> None:
     if docker.image_exists(image):
         return
     say("building the emulator's image")
-    labels = {f"{LABEL}image": "emulator"}
     content = _content()
     try:
-        docker.build(_tar(content), DOCKERFILE, image, labels, say)
+        docker.build(_tar(content), DOCKERFILE, image, _LABELS)
     except MissingError:
         wheels = _wheels(content[REQUIREMENTS].decode())
         if not wheels:
             raise
-        docker.build(_tar(content | wheels), DOCKERFILE, image, labels, say)
+        docker.build(_tar(content | wheels), DOCKERFILE, image, _LABELS)
+    docker.remove_older_images(image, f"{LABEL}image=emulator")
+
+
+_LABELS = {f"{LABEL}image": "emulator"}
 
 
 def _content() -> dict[str, bytes]:

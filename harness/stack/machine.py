@@ -13,11 +13,9 @@ from pathlib import Path
 from harness.catalog.models import Model
 from harness.engines.base import Secret
 from harness.stack import docker, emulator_image, state
-from harness.stack.plan import Machine, StackPlan, plan_stack
+from harness.stack.plan import FIRST_PORT, Machine, StackPlan, plan_stack
 from harness.stack.process import ports_from
 from harness.units import MIB
-
-FIRST_PORT = 8080
 
 
 @dataclass(frozen=True)

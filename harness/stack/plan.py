@@ -15,7 +15,7 @@ from harness.stack.state import safe_name
 
 CONTAINER_PORT = 8080  # above 1024: no capability is needed to bind it
 CACHE_TARGET = "/data"
-STOP_GRACE = 100  # seconds; TGI lets open requests finish for up to 90 s
+FIRST_PORT = 8080  # on the host, for models that ask for none
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,13 @@ class _Rest:
         taken, self.gpus = self.gpus[:count], self.gpus[count:]
         return tuple(taken)
 
-    def take_port(self, wanted: int | None) -> int:
-        while wanted is None or wanted in self.used_ports:
-            wanted = self.ports.pop(0) if self.ports else _next_port(self.used_ports)
-        self.used_ports.add(wanted)
-        return wanted
-
-
-def _next_port(used: set[int]) -> int:
-    return next(port for port in range(8080, 65536) if port not in used)
+    def take_port(self) -> int:
+        """One that no model asked for and none got."""
+        port = self.ports.pop(0) if self.ports else FIRST_PORT
+        while port in self.used_ports:
+            port = self.ports.pop(0) if self.ports else port + 1
+        self.used_ports.add(port)
+        return port
 
 
 def plan_stack(
@@ -121,7 +119,7 @@ def plan_stack(
     Raises UsageError for what the engine's version does not know, MissingError when there are fewer GPUs than asked
     for.
     """
-    rest = _Rest(None if machine.gpus is None else list(machine.gpus), list(machine.ports))
+    rest = _Rest(None if machine.gpus is None else list(machine.gpus), list(machine.ports), used_ports=_asked(models))
     services = [
         _service(model, replica, rest, machine, emulator_image, changes)
         for model in models
@@ -129,6 +127,19 @@ def plan_stack(
     ]
     _require_distinct(services)
     return StackPlan(project, tuple(services), machine.token_file)
+
+
+def _asked(models: Sequence[Model]) -> set[int]:
+    """The ports that models name; replicas take the following ones. Raises UsageError where two want the same."""
+    owners: dict[int, str] = {}
+    for model in models:
+        for port in range(model.port, model.port + model.replicas) if model.port else ():
+            if port in owners:
+                raise UsageError(
+                    f"{owners[port]} and {model.name} both want port {port}", advice="Give one of them another `port:`."
+                )
+            owners[port] = model.name
+    return set(owners)
 
 
 def _service(
@@ -153,7 +164,7 @@ def _service(
         model=model.name,
         image=image,
         environment=environment,
-        host_port=rest.take_port(model.port + replica if model.port else None),
+        host_port=model.port + replica if model.port else rest.take_port(),
         variant=variant,
         engine_version=model.engine.version,
         repo=model.repo,

@@ -6,6 +6,7 @@ change the document's structure; `$` is doubled, because Compose would put varia
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from importlib.resources import files
@@ -14,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from harness import __version__
 from harness.errors import UsageError
 from harness.stack.plan import CACHE_TARGET, CONTAINER_PORT, ServicePlan, StackPlan
 
@@ -80,7 +80,6 @@ def labels(service: ServicePlan, project: str) -> dict[str, str]:
         "gpu": service.gpu or "",
         "emulated": "true" if service.emulated else "false",
         "digest": service.digest,
-        "version": __version__,
     }
     return {f"{LABEL}{name}": value for name, value in facts.items()}
 
@@ -152,5 +151,21 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# What some reader of YAML might take for a number, a moment or a truth value. Compose reads YAML 1.2, where `1e3` is a
+# number, and this library writes 1.1, where it is none.
+_AMBIGUOUS = re.compile(r"[-+.\d].*|(?i:y|n|yes|no|on|off|true|false|null|~|)", re.DOTALL)
+
+
+def _string(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    style = "'" if _AMBIGUOUS.fullmatch(value) else None
+    if not value.isprintable():  # other kinds of line breaks would be folded within single quotes
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _string)
+
+
 def to_yaml(document: Any) -> str:
+    """The document as YAML that every reader reads alike; keys keep their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)

@@ -1,0 +1,155 @@
+"""Rendered stacks: whole documents as golden files, and no name that could break out of one.
+
+UPDATE_GOLDEN=1 rewrites tests/golden/stacks; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.catalog.models import EngineChoice, Limits, Model
+from harness.errors import UsageError
+from harness.stack.plan import Machine, StackPlan, plan_stack
+from harness.stack.render import compose_file, render
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "stacks"
+TOKEN = "/home/me/.local/state/harness/secrets/hub-token"
+
+QWEN = Model(
+    "qwen2.5-7b",
+    "Qwen/Qwen2.5-7B-Instruct",
+    revision="a09a35458c702b33eeacc393d103063234e8bc28",
+    gpu="L4",
+    dtype="bfloat16",
+    kv_cache_dtype="fp8_e4m3fn",
+    limits=Limits(
+        max_input_tokens=8192, max_total_tokens=10240, max_batch_prefill_tokens=8192, max_concurrent_requests=64
+    ),
+    env={"CUDA_GRAPHS": "1,2,4,8"},
+)
+LLAMA = Model("llama-3.3-70b", "meta-llama/Llama-3.3-70B-Instruct", gpu="H100", gpus=4, start_timeout=3600)
+TINY = Model("tiny", "Qwen/Qwen2.5-0.5B-Instruct", gpu="T4", port=8090)
+
+
+def of_version(model: Model, version: str, **more: object) -> Model:
+    return replace(model, engine=EngineChoice(version=version), **more)  # type: ignore[arg-type]
+
+
+EIGHT = Machine(gpus=tuple("01234567"), token_file=TOKEN)
+STACKS: dict[str, StackPlan] = {
+    "one-model": plan_stack([QWEN], project="harness", machine=Machine(gpus=("0",))),
+    "several-models": plan_stack([QWEN, LLAMA, replace(TINY, replicas=2)], project="harness", machine=EIGHT),
+    "emulated": plan_stack([QWEN, TINY], project="harness", machine=EIGHT, emulator_image="harness-emulator:0"),
+    "version-1.4": plan_stack(
+        [of_version(QWEN, "1.4.0", kv_cache_dtype=None, env={})], project="harness", machine=EIGHT
+    ),
+    "version-2.0": plan_stack([of_version(QWEN, "2.0.4", kv_cache_dtype=None)], project="harness", machine=EIGHT),
+    "version-2.3": plan_stack([of_version(QWEN, "2.3.1", kv_cache_dtype=None)], project="harness", machine=EIGHT),
+    "rocm": plan_stack([replace(LLAMA, engine=EngineChoice(variant="rocm"))], project="harness", machine=EIGHT),
+    "intel-cpu": plan_stack([replace(TINY, engine=EngineChoice(variant="intel-cpu"))], project="harness"),
+    "intel-xpu": plan_stack([replace(TINY, engine=EngineChoice(variant="intel-xpu"))], project="harness"),
+    "gaudi": plan_stack([replace(TINY, engine=EngineChoice(variant="gaudi"))], project="harness", machine=EIGHT),
+    "local-directory": plan_stack(
+        [replace(TINY, repo="/srv/models/my model: $1"), of_version(QWEN, "3.3.7", name="img")], project="harness"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_golden(name: str) -> None:
+    """The whole document is what it was; a change is reviewed as a difference of files."""
+    text = render(STACKS[name])
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("name", STACKS)
+def test_compose_accepts(name: str, tmp_path: Path) -> None:
+    """`docker compose config` finds nothing wrong with any of them."""
+    path = tmp_path / "compose.yaml"
+    path.write_text(render(STACKS[name]), encoding="utf-8")
+    checked = subprocess.run(["docker", "compose", "-f", str(path), "config", "-q"], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+HOSTILE = st.text(
+    alphabet=st.sampled_from("ab/.:$\"'#{}[]&*!|>%@`\\ \t\né😀-_,?~=") | st.characters(codec="utf-8"),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(name=HOSTILE, value=HOSTILE.filter(lambda text: "\x00" not in text))
+def test_no_name_changes_the_document(name: str, value: str) -> None:
+    """Whatever a model is called and an option holds: one service, with exactly these values, `$` doubled, in"
+    " safe places."""
+    model = Model(name, "/models/" + name, env={"NOTE": value})
+    document = yaml.safe_load(render(plan_stack([model], project="harness")))
+    ((service, body),) = document["services"].items()
+    assert service.strip("abcdefghijklmnopqrstuvwxyz0123456789_.-") == ""
+    assert body["labels"]["harness.model"] == name.replace("$", "$$")
+    assert body["environment"]["NOTE"] == value.replace("$", "$$")
+    target = body["volumes"][1]["target"]
+    assert target == f"/models/{service}"
+    assert ".." not in target
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_what_every_stack_keeps(name: str) -> None:
+    """Ports on this host alone, exit codes not hidden by restarts, time to drain, no secret, shards always told."""
+    text = render(STACKS[name])
+    for service in yaml.safe_load(text)["services"].values():
+        assert [port["host_ip"] for port in service["ports"]] == ["127.0.0.1"]
+        assert service["restart"] == "no"
+        assert int(service["stop_grace_period"].removesuffix("s")) > 90
+        assert int(service["environment"]["NUM_SHARD"]) >= 1
+        assert "HF_TOKEN" not in service["environment"]
+        assert "" not in service["environment"].values()
+        assert "command" not in service
+        assert ("shm_size" in service) == (service["environment"]["NUM_SHARD"] != "1" and "ipc" not in service)
+
+
+def test_token_is_a_file_where_python_and_rust_look() -> None:
+    """The document names the file's place and nothing else of it."""
+    document = yaml.safe_load(render(STACKS["version-2.3"]))
+    assert document["secrets"] == {"hub-token": {"file": TOKEN}}
+    (service,) = document["services"].values()
+    assert [each["target"] for each in service["secrets"]] == ["/data/token", "/root/.cache/huggingface/token"]
+
+
+def test_stack_without_token_has_no_secret() -> None:
+    """And no capability that only the token's file needs."""
+    document = yaml.safe_load(render(STACKS["one-model"]))
+    assert "secrets" not in document
+    (service,) = document["services"].values()
+    assert "secrets" not in service
+    assert "cap_add" not in service
+
+
+def test_unknown_target_is_refused() -> None:
+    """With those that are known."""
+    with pytest.raises(UsageError, match="compose"):
+        render(STACKS["one-model"], "nomad")
+
+
+def test_template_of_the_working_directory_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who keeps a compose/ of their own gets their stack."""
+    folder = tmp_path / "compose"
+    folder.mkdir()
+    (folder / "service.yaml").write_text("restart: always\nhealthcheck: {interval: 1s}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert "always" in compose_file("service.yaml")
+    (service,) = yaml.safe_load(render(STACKS["one-model"]))["services"].values()
+    assert service["restart"] == "always"
