@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.logging import set_verbosity_error
 
 from harness.catalog.shapes import ModelShape, find_shape, quantization_from_config, shape_from_config
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
@@ -59,7 +60,7 @@ class HubModel:
 
 
 def describe(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> HubModel:
-    """Looks a model up. repo: a Hub id, or a directory. endpoint: another Hub than the usual.
+    """Looks a model up. repo: a Hub id, or a directory. endpoint: another Hub than HF_ENDPOINT's.
 
     Raises UsageError: no such repository or revision, or no shape to be had. MissingError: gated without an accepted
     licence or token, or the Hub cannot be reached.
@@ -67,7 +68,8 @@ def describe(repo: str, revision: str | None = None, *, endpoint: str | None = N
     if repo.startswith(("/", "~", ".")):
         return _describe_directory(Path(repo).expanduser(), repo)
     disable_progress_bars()
-    api = HfApi(endpoint=endpoint)
+    set_verbosity_error()
+    api = _api(endpoint)
     with _translated(repo):
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
         config = _config(api, repo, info.sha)
@@ -78,12 +80,16 @@ def describe(repo: str, revision: str | None = None, *, endpoint: str | None = N
 def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> str:
     """The commit that a branch, a tag or nothing stands for now. Raises like `describe`."""
     with _translated(repo):
-        info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=TIMEOUT)
+        info = _api(endpoint).model_info(repo, revision=revision, timeout=TIMEOUT)
     if info.sha is None:
         raise MissingError(
             "the Hub names no commit of this model", where=repo, advice="Give a revision in models.yaml."
         )
     return info.sha
+
+
+def _api(endpoint: str | None) -> HfApi:
+    return HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT") or None)
 
 
 def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | None:
