@@ -218,15 +218,32 @@ def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str]) 
 
 
 def remove_older_images(tag: str, label: str) -> None:
-    """Images of this label under other tags, unless a container uses them."""
+    """Images of this label under other tags, unless a container uses them or they are fresh: another run may be about
+    to.
+    """
+    name = tag.partition(":")[0]
     try:
         for image in engine().images.list(filters={"label": label}):
+            if _age(image.attrs.get("Created", "")) < _FRESH:
+                continue
             for other in image.tags:
-                if other != tag and other.partition(":")[0] == tag.partition(":")[0]:
+                if other != tag and other.partition(":")[0] == name:
                     with contextlib.suppress(docker.errors.APIError):
                         engine().images.remove(other)
     except _SDK_ERRORS as error:
         raise _lost(error) from error
+
+
+_FRESH = 3600.0
+
+
+def _age(created: str) -> float:
+    """Seconds since a moment as Docker writes it, `2026-01-01T00:00:00.123456789Z`; 0 for what is none."""
+    try:
+        moment = datetime.strptime(created[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return 0.0
+    return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
 def _lost(error: Exception) -> MissingError:

@@ -128,6 +128,9 @@ class ProcessService:
         memory.forget(self._record_name())
         self._record = replace(self._record, attached=None, limits=dict(limits or {}))
         memory.remember(self._record)
+        if self._popen is not None:  # left to run on purpose: the object must not complain about it when it goes
+            self._popen.returncode = 0
+            self._popen = None
 
     def state(self) -> State:
         if self._popen is not None:

@@ -1,0 +1,263 @@
+"""`up`, `status`, `logs`, `down`, `render` and `doctor` as calls, on a launcher of this host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.commands.doctor import CHECKS, as_text, doctor
+from harness.commands.render import render
+from harness.commands.status import down, logs, status, status_text
+from harness.commands.target import Target, open_service
+from harness.commands.up import dry_run_text, up, up_text
+from harness.errors import MissingError, UsageError
+from harness.stack import state
+from harness.stack.readiness import StartFailed
+from tests.stack.conftest import launcher, no_process_left  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    path = tmp_path / "models.yaml"
+    path.write_text(
+        "models:\n"
+        "  one: {repo: a/one, gpu: L4, limits: {max_concurrent_requests: 7}}\n"
+        "  two: {repo: a/two, gpu: L4}\n"
+        "  greedy: {repo: a/b, gpu: L4, limits: {max_batch_prefill_tokens: 9000}}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def target(catalogue: Path, launcher: str) -> Target:  # noqa: F811
+    return Target(runtime="local", launcher=launcher, catalogue=str(catalogue))
+
+
+def named(target: Target, *names: str) -> list[Target]:
+    from dataclasses import replace
+
+    return [replace(target, model=name) for name in names]
+
+
+def test_from_up_to_down(target: Target) -> None:
+    """Two models answer on ports of their own, are listed with their limits, and are gone after `down`."""
+    running = up(named(target, "one", "two"))
+    try:
+        assert [each.name for each in running] == ["one", "two"]
+        assert running[0].url != running[1].url
+        assert running[0].limits.max_batch_total_tokens == 2048
+        assert running[0].as_json()["endpoint"] == running[0].url
+        json.dumps([each.as_json() for each in running])
+        assert running[0].url in up_text(running)
+        shown = status()
+        assert [(each.name, each.phase) for each in shown] == [("one", "ready"), ("two", "ready")]
+        assert "2,048" in status_text(shown)
+        assert any("Warming up model" in line for line in logs(["one"]))
+        assert {line.partition(" | ")[0] for line in logs()} == {"one", "two"}
+    finally:
+        assert down() == ["one", "two"]
+    assert status() == []
+    assert status_text([]) == "nothing runs"
+
+
+def test_up_twice_is_harmless(target: Target) -> None:
+    """The second one says so and starts nothing."""
+    said: list[str] = []
+    try:
+        first = up(named(target, "one"))
+        pid = state.recall_all()[0].pid
+        second = up(named(target, "one"), progress=said.append)
+        assert (second[0].url, state.recall_all()[0].pid) == (first[0].url, pid)
+        assert said == ["one: up already"]
+    finally:
+        down()
+
+
+def test_changed_entry_is_renewed_and_its_neighbour_left_alone(target: Target, catalogue: Path) -> None:
+    """Only what changed is started again."""
+    try:
+        up(named(target, "one", "two"))
+        before = {record.name: record.pid for record in state.recall_all()}
+        text = catalogue.read_text(encoding="utf-8")
+        catalogue.write_text(text.replace("max_concurrent_requests: 7", "max_concurrent_requests: 8"), encoding="utf-8")
+        up(named(target, "one", "two"))
+        after = {record.name: record.pid for record in state.recall_all()}
+        assert before["one"] != after["one"]
+        assert before["two"] == after["two"]
+    finally:
+        down()
+
+
+def test_what_died_is_told_and_renewed(target: Target) -> None:
+    """A killed engine shows as exited; `up` starts it again, and its shard of before does not stay."""
+    try:
+        up(named(target, "one"))
+        pid = state.recall_all()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while status()[0].phase != "exited":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert up(named(target, "one"))[0].phase == "ready"
+    finally:
+        down()
+
+
+def test_failed_start_leaves_its_neighbours(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answered stays; what failed is named and gone."""
+    monkeypatch.setenv("STAND_IN", "memory")
+    try:
+        with pytest.raises(StartFailed, match="greedy") as failed:
+            up(named(target, "one", "greedy"))
+        assert failed.value.exit_code == 4
+        assert [each.name for each in status()] == ["one"]
+    finally:
+        down()
+
+
+@pytest.mark.parametrize("names", [("one", "one"), ("none",)])
+def test_wrong_names_are_refused(target: Target, names: tuple[str, ...]) -> None:
+    """Before anything is started."""
+    with pytest.raises(UsageError):
+        up(named(target, *names))
+    assert state.recall_all() == []
+
+
+def test_unknown_program_is_told(target: Target) -> None:
+    """Exit code 3, and nothing remembered."""
+    from dataclasses import replace
+
+    with pytest.raises(MissingError, match="not found"):
+        up([replace(target, model="one", launcher="/nowhere")])
+    assert state.recall_all() == []
+
+
+def test_down_of_what_is_not_up(target: Target) -> None:
+    """Says what is."""
+    with pytest.raises(UsageError, match="nothing"):
+        down(["one"])
+    assert down() == []
+
+
+def test_ctrl_c_before_ready(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 130, and the hanging launcher is gone with its shard."""
+    monkeypatch.setenv("STAND_IN", "hang")
+    assert target.launcher is not None
+    command = [sys.executable, "-m", "harness", "up", "one", "--runtime", "local", "--launcher", target.launcher]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "warming up" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert (process.returncode, "Traceback" in rest) == (130, False)
+    assert state.recall_all() == []
+
+
+def test_bench_and_up_share_a_service(target: Target, catalogue: Path) -> None:
+    """`open_service` finds what `up` left without being told the runtime again, and leaves it; probe's own is"
+    " its own."""
+    from dataclasses import replace
+
+    try:
+        (running,) = up(named(target, "one"))
+        with open_service(Target(model="one", catalogue=str(catalogue))) as served:
+            assert (served.ours, served.service.endpoint.url) == (False, running.url)
+            assert served.limits.max_batch_total_tokens == 2048
+        with open_service(replace(target, model="one"), own=True) as mine:
+            assert (mine.ours, mine.service.endpoint.url != running.url) == (True, True)
+        assert [each.phase for each in status()] == ["ready"]
+    finally:
+        down()
+
+
+def test_service_of_our_own_is_stopped_whatever_happens(target: Target) -> None:
+    """Also when the work on it fails."""
+    from dataclasses import replace
+
+    with pytest.raises(ZeroDivisionError), open_service(replace(target, model="one")):
+        _ = 1 / 0
+    assert state.recall_all() == []
+
+
+def test_renewed_entry_is_not_measured_by_mistake(target: Target, catalogue: Path) -> None:
+    """What runs was started from another state of the entry: nobody may take its figures for the new one."""
+    try:
+        up(named(target, "one"))
+        text = catalogue.read_text(encoding="utf-8")
+        catalogue.write_text(text.replace("max_concurrent_requests: 7", "max_concurrent_requests: 8"), encoding="utf-8")
+        with (
+            pytest.raises(UsageError, match="another state"),
+            open_service(Target(model="one", catalogue=str(catalogue))),
+        ):
+            pass
+    finally:
+        down()
+
+
+def test_dry_run_prints_and_starts_nothing(catalogue: Path, target: Target) -> None:
+    """The stack's file for Docker, the command and its environment for a process."""
+    stack = dry_run_text([Target(model="one", runtime="compose", catalogue=str(catalogue))])
+    assert list(yaml.safe_load(stack)["services"]) == ["one"]
+    assert "MAX_CONCURRENT_REQUESTS: '7'" in dry_run_text(named(target, "one"))
+    assert state.recall_all() == []
+
+
+def test_render_writes_files(catalogue: Path, tmp_path: Path) -> None:
+    """Into a folder, with several models in one stack."""
+    targets = [Target(model=name, catalogue=str(catalogue), emulate=True) for name in ("one", "two")]
+    path = Path(render(targets, output=tmp_path / "out"))
+    assert list(yaml.safe_load(path.read_text(encoding="utf-8"))["services"]) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Target(runtime="embedded", launcher="x"),
+        Target(runtime="local", emulate=True),
+    ],
+)
+def test_options_that_contradict_each_other(wrong: Target, catalogue: Path) -> None:
+    """--launcher without local, --emulate without a stack."""
+    from dataclasses import replace
+
+    with pytest.raises(UsageError):
+        up([replace(wrong, model="one", catalogue=str(catalogue))])
+
+
+def test_doctor_names_every_part_with_a_remedy() -> None:
+    """Each finding has a verdict; what is not well has a command or says what it means."""
+    findings = doctor()
+    assert len(findings) == len(CHECKS)
+    assert {each.verdict for each in findings} <= {"ok", "warn", "fail"}
+    names = {each.name for each in findings}
+    assert {"docker", "compose", "nvidia runtime", "gpu", "disk", "hub token", "ports", "open files"} <= names
+    text = as_text(findings)
+    for each in findings:
+        assert each.name in text
+        assert each.verdict != "fail" or each.fix
+
+
+def test_doctor_without_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `docker` command: that is what it says, and the rest is examined all the same."""
+    from harness.stack import docker
+
+    docker.engine.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = {each.name: each for each in doctor()}
+    docker.engine.cache_clear()
+    assert (found["docker"].verdict, "no `docker`" in found["docker"].found) == ("fail", True)
+    assert found["ports"].verdict in ("ok", "warn")
