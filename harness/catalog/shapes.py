@@ -359,7 +359,7 @@ def _family_fields(text: Mapping[str, Any], model_type: str, layers: int) -> dic
         "gated": model_type not in _UNGATED,
         "qkv_bias": model_type.startswith("qwen2") or bool(text.get("attention_bias")),
         "qk_norm": model_type.startswith(("qwen3", "gemma3")),
-        "norms_per_layer": 4 if model_type.startswith(("gemma2", "gemma3")) else 2,
+        "norms_per_layer": _norms_per_layer(text, model_type),
         "norm_bias": model_type in _UNGATED and model_type != "mpt",
         "linear_bias": model_type in ("gpt2", "gpt_neox", "starcoder2", "bloom", "opt", "phi", "gpt_oss"),
         "embedding_norm": model_type == "bloom",
@@ -371,6 +371,13 @@ def _family_fields(text: Mapping[str, Any], model_type: str, layers: int) -> dic
     if model_type.startswith("deepseek_v"):
         known |= _latent_fields(text)
     return known
+
+
+def _norms_per_layer(text: Mapping[str, Any], model_type: str) -> int:
+    """One where attention and feed-forward run side by side on the same input."""
+    if model_type == "gptj" or (model_type == "falcon" and not text.get("new_decoder_architecture")):
+        return 1
+    return 4 if model_type.startswith(("gemma2", "gemma3")) else 2
 
 
 def _positions(text: Mapping[str, Any], model_type: str) -> int:
@@ -429,6 +436,8 @@ def config_from_shape(shape: ModelShape) -> dict[str, Any]:
         config["head_dim"] = shape.head_dim
     if shape.vision_parameters:
         config["vision_config"] = {}
+    if shape.model_type == "falcon":
+        config["new_decoder_architecture"] = shape.norms_per_layer == 2
     return config | (_expert_config(shape) if shape.experts else {})
 
 
