@@ -137,3 +137,8 @@ def test_a_tokenizer_without_such_words_leaves_the_assumption() -> None:
     assert not vocabulary.checked
     assert vocabulary.overhead == 1
     assert "assumed" in vocabulary.describe()
+
+
+def test_a_tokenizer_that_tells_no_places_leaves_the_assumption() -> None:
+    """Tokens without a place are not taken for tokens that the engine adds."""
+    assert checked_vocabulary(lambda text: [(0, 0)] * len(words(text))) == assumed_vocabulary()
