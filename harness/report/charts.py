@@ -88,6 +88,7 @@ def _curve_by_load(levels: Sequence[Section], metric: str, statistic: str, unit:
             .mark_point(size=70, filled=stands, opacity=1, strokeWidth=2)
             .encode(x, y, tooltip=tooltip)
             for stands in (True, False)
+            if any(row["stands"] is stands for row in rows)  # Vega complains of a layer without data
         ),
     ]
     if limit is not None:

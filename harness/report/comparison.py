@@ -79,10 +79,10 @@ def gate_sentence(comparison: Comparison) -> str:
     """Whether the gate holds, and what broke it."""
     if comparison.passes:
         return "The gate holds: nothing is worse by more than its limit."
-    broken = [sentence(change) for change in comparison.changes if not change.passes]
+    broken = [f"{change.figure} at {change.load}" for change in comparison.changes if not change.passes]
     if comparison.problems:
-        broken.insert(0, "the runs cannot be compared")
-    return f"The gate does not hold: {'; '.join(broken)}."
+        return f"The gate does not hold: the runs cannot be compared ({'; '.join(comparison.problems)})."
+    return f"The gate does not hold for {', '.join(broken)}."
 
 
 def sentence(change: Change) -> str:

@@ -189,11 +189,11 @@ def unfinished(evidence: Evidence) -> Iterator[Reason]:
 def too_few(evidence: Evidence) -> Iterator[Reason]:
     """A quantile that an SLO bounds needs enough requests for its interval to have an upper end."""
     for bound in evidence.attainment.slo.bounds:
-        if bound.statistic not in QUANTILES:
+        if bound.statistic not in QUANTILES or evidence.figures["e2e"].n == 0:
             continue
         needed, figure = enough_for(QUANTILES[bound.statistic]), evidence.figures[bound.metric]
         if figure.n < needed:
-            longer = math.ceil(needed / figure.n) if figure.n else 10
+            longer = math.ceil(needed / max(figure.n, 1))
             yield Reason(
                 "too_few",
                 f"{format_count(figure.n)} samples for {bound.name}",

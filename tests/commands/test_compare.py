@@ -1,0 +1,122 @@
+"""`harness compare`: what it writes, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from harness.commands.compare import compare, read_gate
+from harness.errors import UsageError
+from harness.measure.client import ClientFacts, write_client
+from harness.measure.records import Records, write_parquet
+from harness.measure.run_folder import RunFolder, write_manifest
+from tests.goldens import check_golden, rounded
+from tests.runs import closed_level, closed_loop, manifest
+
+
+@pytest.fixture(autouse=True)
+def outside_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+
+
+def folder(path: Path, gap: float = 0.02, **changes) -> Path:
+    """A finished run of eight users; gap: between tokens."""
+    level = closed_level(0, 8, 0.0, 60.0)
+    records = closed_loop(level, first=10 * gap, gap=gap, spread=0.1)
+    made = RunFolder.create(path)
+    write_manifest(made, replace(manifest([level], run_id=path.name), **changes))
+    write_parquet(Records.from_list(records), made.records)
+    write_client(made, ClientFacts())
+    return path
+
+
+def test_no_change_ends_with_0(tmp_path: Path) -> None:
+    """The same run twice."""
+    base = folder(tmp_path / "base")
+    result = compare([base], [base])
+    assert (result.exit_code, result.as_json()["verdict"]) == (0, "same")
+    assert "The gate holds" in result.as_text()
+
+
+def test_a_regression_ends_with_1_and_is_written_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """JUnit, Markdown, step summary and annotations name what became slower."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    folder(Path("base")), folder(Path("new"), gap=0.04)
+    result = compare(["base"], ["new"], junit=Path("out/junit.xml"), markdown=Path("out/compare.md"))
+    assert (result.exit_code, result.as_json()["verdict"]) == (1, "slower")
+    check_golden("compare.md", Path("out/compare.md").read_text())
+    check_golden("compare.xml", Path("out/junit.xml").read_text())
+    check_golden("compare.json", rounded(result.as_json()))
+    assert Path("step.md").read_text() == Path("out/compare.md").read_text()
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "::error title=itl_p95 at 8 users::itl_p95 at 8 users is slower" in captured.err
+
+
+def test_junit_counts_its_failures(tmp_path: Path) -> None:
+    """As any CI reads it."""
+    base, new = folder(tmp_path / "base"), folder(tmp_path / "new", gap=0.04)
+    compare([base], [new], junit=tmp_path / "junit.xml")
+    suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    cases = list(suites.iter("testcase"))
+    failing = [case for case in cases if case.find("failure") is not None]
+    assert (suites.get("tests"), suites.get("failures")) == (str(len(cases)), str(len(failing)))
+    assert 0 < len(failing) < len(cases)
+
+
+@pytest.mark.parametrize("changes", [{"end": None}, {"workload": {"name": "code"}}, {"api": "openai-chat"}])
+def test_what_cannot_be_compared_ends_with_1(tmp_path: Path, changes: dict) -> None:
+    """With the reason in every output."""
+    base, new = folder(tmp_path / "base"), folder(tmp_path / "new", **changes)
+    result = compare([base], [new], junit=tmp_path / "junit.xml", markdown=tmp_path / "compare.md")
+    assert result.exit_code == 1
+    problem = result.as_json()["problems"][0]
+    assert "Not comparable" in result.as_text()
+    assert problem in (tmp_path / "compare.md").read_text()
+    failure = ElementTree.parse(tmp_path / "junit.xml").getroot().find(".//failure")
+    assert failure is not None
+    assert problem in str(failure.get("message"))
+
+
+def test_a_missing_folder_is_a_wrong_usage(tmp_path: Path) -> None:
+    """Exit 2, not a failed gate."""
+    with pytest.raises(UsageError) as raised:
+        compare([folder(tmp_path / "base")], [tmp_path / "missing"])
+    assert raised.value.exit_code == 2
+
+
+def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
+    """Shares as per cent or as numbers."""
+    (tmp_path / "gate.yaml").write_text("default: 5%\nlimits: {ttft_p95: 15%, itl: 0.02}\ninconclusive: fail\n")
+    gate = read_gate(tmp_path / "gate.yaml")
+    assert gate.limit("ttft_p95") == pytest.approx(0.15)
+    assert gate.limit("itl_p99") == 0.02
+    assert gate.limit("e2e_p50") == 0.05
+    assert gate.inconclusive_fails
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limits: {tftt_p95: 10%}", "Did you mean 'ttft_p95'"),
+        ("limit: {}", "Did you mean 'limits'"),
+        ("limits: {ttft_p95: fast}", "expected a share such as 10% or 0.1, found 'fast'"),
+        ("default: -1", "expected a share"),
+        ("inconclusive: maybe", "expected pass or fail"),
+        ("- 1", "expected `limits:`"),
+        ("limits: [", "cannot be read"),
+    ],
+)
+def test_a_wrong_gate_is_refused_with_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    """A gate that is not understood must not pass anything."""
+    (tmp_path / "gate.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"gate\.yaml") as raised:
+        read_gate(tmp_path / "gate.yaml")
+    assert message in str(raised.value)

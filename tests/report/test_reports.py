@@ -1,0 +1,174 @@
+"""Every format, for every kind of run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from harness.errors import UsageError
+from harness.measure.client import ClientFacts, ClientSample, Floor
+from harness.measure.records import Records
+from harness.measure.run_folder import Level
+from harness.report.formats import FORMATS, find_format
+from harness.report.to_html import to_html
+from harness.report.to_markdown import to_markdown
+from harness.stats.summary import Summary, summarise
+from tests.goldens import check_golden
+from tests.runs import closed_level, closed_loop, failed, manifest, open_level, ticking
+
+SLO = {"ttft_p95": 0.35, "itl_p95": 0.06}
+
+
+def sweep() -> Summary:
+    """Three levels; the highest breaks the SLO."""
+    levels = [closed_level(number, users, 70.0 * number, 60.0) for number, users in enumerate((2, 8, 16))]
+    records = [
+        record
+        for level, first, gap in zip(levels, (0.1, 0.2, 0.5), (0.01, 0.02, 0.04), strict=True)
+        for record in closed_loop(level, first, gap, tokens=20, spread=0.1)
+    ]
+    records += [failed(90_000 + number, 150.0 + number, level=2) for number in range(3)]
+    samples = tuple(ClientSample(float(at), "0", 0.25, 0.002, streams=16, events=100) for at in range(210))
+    facts = ClientFacts(samples, floor=Floor(0.0005, 0.0001, 64))
+    return summarise(Records.from_list(records), manifest(levels, slo=SLO), facts)
+
+
+def single(**changes) -> Summary:
+    level = open_level(0, 10.0, 0.0, 60.0, arrival="constant")
+    return summarise(Records.from_list([ticking(n, n / 10) for n in range(600)]), manifest([level], **changes))
+
+
+def killed() -> Summary:
+    level = Level(0, users=2, duration=60.0, started_at=0.0)
+    records = [record for record in closed_loop(closed_level(0, 2, 0.0, 60.0)) if record.scheduled_at < 20]
+    return summarise(Records.from_list(records), manifest([level, Level(1, users=4)], end=None))
+
+
+def nothing() -> Summary:
+    return summarise(Records.from_list([]), manifest([Level(0, users=2)], end=None))
+
+
+def nothing_completed() -> Summary:
+    level = open_level(0, 10.0, 0.0, 60.0)
+    return summarise(Records.from_list([failed(n, n / 10, "refused") for n in range(600)]), manifest([level], slo=SLO))
+
+
+RUNS = {"sweep": sweep, "single": single, "killed": killed, "nothing": nothing, "nothing_completed": nothing_completed}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+def test_every_format_shows_every_kind_of_run(format, run: str) -> None:
+    """No run is too broken for a report, and none shows a figure that is none."""
+    text = format.render(RUNS[run]())
+    assert text.endswith("\n") or format.name == "text"
+    for word in (" nan", " inf", ">nan", "NaN,", ": NaN", "Infinity"):
+        assert word not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_markdown_of_every_kind_of_run_is_the_expected_one(run: str) -> None:
+    """Reviewed as a difference."""
+    check_golden(f"report-{run}.md", to_markdown(RUNS[run]()))
+
+
+class _Links(HTMLParser):
+    """What a page would load, and whether its tags are closed."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [f"{tag} {value}" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_page_is_whole_and_loads_nothing(run: str) -> None:
+    """One file that works offline: no address to fetch, every tag closed."""
+    page = to_html(RUNS[run]())
+    parser = _Links()
+    parser.feed(page)
+    assert parser.loads == []
+    assert parser.open == []
+    assert "url(" not in page.partition("</style>")[0]
+
+
+def test_the_page_has_its_charts_with_their_data() -> None:
+    """Capacity, latency over time, and the distributions of TTFT and ITL, each with points to draw."""
+    page = to_html(sweep())
+    match = re.search(r'<script type="application/json" id="specs">(.*?)</script>', page, re.S)
+    assert match is not None
+    specs = json.loads(match[1])
+    assert sorted(specs) == sorted(
+        [f"capacity-{n}" for n in range(3)] + [f"time-{n}" for n in range(4)] + [f"distribution-{n}" for n in range(2)]
+    )
+    for name, spec in specs.items():
+        assert f'id="{name}"' in page
+        assert sum(len(rows) for rows in spec["datasets"].values()) if "datasets" in spec else True
+        assert len(json.dumps(spec)) < 200_000  # aggregated, whatever the size of the run
+
+
+def test_the_title_says_that_a_run_was_emulated() -> None:
+    """Everywhere, first of all."""
+    assert to_markdown(single()).startswith("# Emulated run: ")
+    assert "<title>Emulated run: " in to_html(single())
+    assert "Emulated" not in to_markdown(single(emulated=False))
+
+
+def test_an_incomplete_run_is_marked_before_any_figure() -> None:
+    """With what is missing."""
+    text = to_markdown(killed())
+    assert text.index("Incomplete") < text.index("## Levels")
+    assert "1 of 2 levels began" in text
+
+
+def test_what_people_wrote_cannot_become_markup() -> None:
+    """A model's name or an error is text, in the page and in the tables."""
+    hostile = "</script><script>alert(1)</script>|x"
+    page = to_html(single(model=hostile, workload={"name": hostile}))
+    assert "<script>alert" not in page
+    assert "\\|x" in to_markdown(single(model=hostile))
+
+
+def test_the_answer_names_the_highest_level_that_holds() -> None:
+    """And what broke above it."""
+    assert "8 users held the SLO" in to_markdown(sweep())
+    assert "16 users did not: ttft_p95 was" in to_markdown(sweep())
+
+
+def test_the_csv_has_a_row_per_level_and_metric() -> None:
+    """With the figures of the summary."""
+    summary = sweep()
+    rows = list(csv.DictReader(io.StringIO(find_format("csv").render(summary))))
+    assert len(rows) == 3 * 6
+    row = next(row for row in rows if row["level"] == "1" and row["metric"] == "itl")
+    assert float(row["p95"]) == summary.levels[1].figures["itl"].quantiles["p95"]
+
+
+def test_an_unknown_format_is_refused_with_those_there_are() -> None:
+    """So that nobody needs to look them up."""
+    with pytest.raises(UsageError, match="html, markdown, json, csv"):
+        find_format("pdf")
+
+
+def test_a_quantile_that_the_data_does_not_bound_is_shown_so() -> None:
+    """Of forty requests nobody knows the p99 from above."""
+    level = open_level(0, 1.0, 0.0, 40.0, warmup=0.0)
+    records = [ticking(n, float(n), first=0.2 + 0.01 * n) for n in range(40)]
+    text = to_markdown(summarise(Records.from_list(records), replace(manifest([level]))))
+    assert "or more)" in text
