@@ -52,7 +52,8 @@ class Summary:
     @property
     def holds_on_lowest(self) -> bool | None:
         """Whether the SLO holds on the level with the least load; None without an SLO or without levels."""
-        return self.levels[0].attainment.holds if self.levels else None
+        lowest = min(self.levels, key=lambda level: level.load or 0.0, default=None)
+        return lowest.attainment.holds if lowest else None
 
     def as_dict(self) -> dict[str, Any]:
         """The document of summary.json."""

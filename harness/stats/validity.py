@@ -45,13 +45,12 @@ Rule = Callable[[Evidence], Iterator[Reason]]
 
 def incomplete(evidence: Evidence) -> Iterator[Reason]:
     """The run was killed or interrupted: what is missing may differ from what is there."""
-    if evidence.manifest.complete:
+    manifest = evidence.manifest
+    if manifest.complete:
         return
-    found = (
-        "the run was interrupted"
-        if evidence.manifest.interrupted
-        else "the run has no end: it was killed or still runs"
-    )
+    found = "the run was interrupted" if manifest.interrupted else "the run has no end: it was killed or still runs"
+    if any(level.ended_by == "service_gone" for level in manifest.levels):
+        found = "the service went away before the plan was done"
     yield Reason("incomplete", found, "a run that was carried out to its end", "Run it again.")
 
 

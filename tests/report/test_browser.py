@@ -12,10 +12,11 @@ from harness.report.to_html import to_html
 from tests.conftest import browser
 from tests.report.test_reports import RUNS
 
-FLAGS = """
-    --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=10000
-""".split()
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=10000"),
+]
 
 
 @pytest.mark.browser
@@ -24,7 +25,7 @@ def test_a_browser_draws_every_chart_without_a_network(tmp_path: Path, run: str,
     """Each chart becomes a picture with marks in it, and no script complains."""
     (tmp_path / "report.html").write_text(to_html(RUNS[run]()), encoding="utf-8")
     own = [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'report.html'}"]
-    command = [str(browser()), *FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND", *own]
+    command = [str(browser()), *FLAGS, *own]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert re.findall(r"CONSOLE.*", done.stderr) == []
     pictures = re.findall(r'<div id="(?:capacity|time|distribution)-\d" class="vega-embed[^>]*><svg', done.stdout, re.S)
