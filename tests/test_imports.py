@@ -42,7 +42,7 @@ DOORS = {
     "locust": {"load/"},
     "gevent": {"load/"},
     "aiohttp": {"load/"},
-    "requests": {"preflight.py", "load/scrape.py"},
+    "requests": {"preflight.py", "load/scrape.py", "stack/readiness.py", "stack/docker.py"},
     "prometheus_client": {"load/"},
     "altair": {"report/"},
     "httptools": {"emulator/"},

@@ -8,6 +8,7 @@ a queue of TGI can stop for ever without any sign (backends/v3/src/radix.rs, the
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -206,7 +207,7 @@ class _Sender:
         each.finished_at = self._now()
         each.input_tokens, each.output_tokens = answer.input_tokens, answer.output_tokens
         if answer.error_kind is not None:
-            self._failed(each, answer.error_kind, b"".join(slices)[-400:].decode("utf-8", "replace"))
+            self._failed(each, answer.error_kind, _words(b"".join(slices)))
             return
         if not each.token_at:
             each.token_at = [each.finished_at] * (answer.output_tokens or 1)
@@ -233,6 +234,18 @@ class _Sender:
 
 def _over(each: Answered) -> bool:
     return each.finished_at is not None or each.error_kind is not None
+
+
+def _words(body: bytes) -> str:
+    """The service's own words in an error answer or an error event; else the end of what it sent."""
+    at = body.rfind(b'{"error"')
+    try:
+        document = json.JSONDecoder().raw_decode(body[at:].decode("utf-8", "replace"))[0] if at >= 0 else {}
+    except ValueError:
+        document = {}
+    error = document.get("error")
+    told = error.get("message") if isinstance(error, dict) else error
+    return told if isinstance(told, str) else body[-200:].decode("utf-8", "replace")
 
 
 def fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None = None, timeout: float = 10.0) -> bytes | None:

@@ -17,11 +17,12 @@ class ProtocolError(ValueError):
 class Framing:
     """The framing of one answer, learnt from its head.
 
-    status: of the answer. body_at: where the body begins in the joined bytes. mode: `chunked`, `length`, `close` (until
-    the connection ends) or `none`. keep_alive: the connection may be used again.
+    status: of the answer. fields: its headers, names in lower case. body_at: where the body begins in the joined
+    bytes. mode: `chunked`, `length`, `close` (until the connection ends) or `none`. keep_alive: the connection may be
+    used again.
     """
 
-    __slots__ = ("body_at", "keep_alive", "length", "mode", "status")
+    __slots__ = ("body_at", "fields", "keep_alive", "length", "mode", "status")
 
     def __init__(self, head: bytes, body_at: int) -> None:
         lines = head.split(b"\r\n")
@@ -31,7 +32,7 @@ class Framing:
         fields = {
             name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])
         }
-        self.status = int(rest[:3])
+        self.status, self.fields = int(rest[:3]), fields
         self.body_at = body_at
         self.length = 0
         connection = fields.get(b"connection", b"").lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import gevent
@@ -82,8 +82,18 @@ def settle(asked: Asked, api: Api, start: float) -> None:
     complete = whole and exchange.error is None
     answer = api.decode(exchange.framing.status, body, stream=asked.stream, complete=complete)
     _take(record, answer, [exchange.stamps[index] - start for index in answer.slice_of_event])
+    _take_headers(record, exchange.framing.fields)
     if exchange.error is not None:
         record.status, record.error_kind = "failed", exchange.error
+
+
+def _take_headers(record: RequestRecord, fields: Mapping[bytes, bytes]) -> None:
+    """What TGI tells of a whole answer in its headers: the prompt's tokens, and milliseconds in the queue."""
+    tokens, queued = fields.get(b"x-prompt-tokens", b""), fields.get(b"x-queue-time", b"")
+    if record.input_tokens is None and tokens.isdigit():
+        record.input_tokens = int(tokens)
+    if queued.isdigit():
+        record.queue_time = int(queued) / 1000
 
 
 def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:

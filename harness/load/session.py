@@ -22,6 +22,7 @@ from harness.workload.request import Request
 from harness.workload.workload import Workload
 
 _SPARE_DESCRIPTORS = 64
+_LEVEL_NUMBERS = 10_000_000  # more than any level sends
 
 
 @dataclass(slots=True)
@@ -64,8 +65,11 @@ class Session:
         return time.monotonic() - self.plan.clock_monotonic
 
     def prepare(self, index: int) -> Prepared:
-        """The workload's request of this number, as bytes."""
-        request = self.workload.request(index)
+        """The level's request of this number, as bytes.
+
+        No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level.
+        """
+        request = self.workload.request(self.level * _LEVEL_NUMBERS + index)
         request_id = f"{self._prefix}{self.level}-{index}"
         call = self._api.encode(request, request_id, self.plan.model_name, stream=self.plan.stream)
         fields = {

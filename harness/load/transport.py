@@ -117,12 +117,12 @@ class Connection:
         try:
             self._watcher.start(self._readable)
             timer.start(self._over, "timeout")
+            exchange.sent_at = time.monotonic()  # before the call: an answer may be there before it returns
             try:
                 self._send(call)
             except OSError:
                 exchange.error, exchange.closed = exchange.error or "stream_broken", True
                 return
-            exchange.sent_at = time.monotonic()
             waiter.get()
         finally:
             self._waiter = None
