@@ -135,7 +135,8 @@ def service_for(
 
         one = replace(model, replicas=1, port=port or model.port)
         project = f"harness-{uuid.uuid4().hex[:8]}"
-        return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=changes)[0]
+        own = {one.name: changes or {}}
+        return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=own)[0]
     raise UsageError(f"--runtime {runtime} is not there yet", advice="Use --runtime compose.")
 
 
@@ -167,11 +168,15 @@ def open_service(
     if target.url is not None:
         yield _somebody_elses(target)
         return
+    from harness.commands.before_start import look_before_start
+
     model = resolve_model(target)
     running = None if own or changes else _already_up(target, model, say)
     if running is not None:
         yield running
         return
+    target = replace(target, runtime=choose_runtime(target, model, say))
+    look_before_start(model, target, say)
     service = service_for(model, target, changes=changes, say=say)
     try:
         ready = started(service, model, say)
@@ -192,7 +197,13 @@ def await_ready(service: Service, model: Model, say: Say = _quiet) -> Ready:
     from harness.stack.readiness import wait_until_ready
 
     key = timings.key_of(service.facts(), model)
-    ready = wait_until_ready(service, timeout=model.start_timeout, say=say, expected=timings.last(key))
+    ready = wait_until_ready(
+        service,
+        timeout=model.start_timeout,
+        say=say,
+        expected=timings.last(key),
+        downloaded=getattr(service, "downloaded_bytes", lambda: None),
+    )
     timings.note(key, ready.phases)
     return ready
 

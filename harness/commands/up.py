@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.catalog.models import Model
+from harness.commands.before_start import look_before_start
 from harness.commands.render import compose_text
 from harness.commands.target import (
     Say,
@@ -123,7 +124,8 @@ def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
 
 def _start_all(chosen: Sequence[tuple[Model, Target]], say: Say) -> dict[str, list[Running]]:
     """Start them side by side, wait for one after another; whatever does not answer in the end is stopped."""
-    services = _services(chosen, say)
+    pinned = {model.name: look_before_start(model, target, say) for model, target in chosen}
+    services = _services(chosen, pinned, say)
     waiting = list(services)
     running: dict[str, list[Running]] = {model.name: [] for model, _ in chosen}
     try:
@@ -140,21 +142,23 @@ def _start_all(chosen: Sequence[tuple[Model, Target]], say: Say) -> dict[str, li
     return running
 
 
-def _services(chosen: Sequence[tuple[Model, Target]], say: Say) -> list[tuple[Model, OwnService]]:
-    """Those of Compose share one stack."""
+def _services(
+    chosen: Sequence[tuple[Model, Target]], pinned: Mapping[str, Mapping[str, str]], say: Say
+) -> list[tuple[Model, OwnService]]:
+    """Those of Compose share one stack. pinned: by model, the revision that the Hub named."""
     services: list[tuple[Model, OwnService]] = []
     in_stack = [model for model, target in chosen if target.runtime == "compose"]
     if in_stack:
         emulate = any(target.emulate for _, target in chosen)
         by_name = {model.name: model for model in in_stack}
-        together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate)
+        together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate, changes=pinned)
         services += [(by_name[each.record.model], each) for each in together if each.record]
     taken = {model.port for model in in_stack if model.port}
     for model, target in chosen:
         if target.runtime != "compose":
             port = model.port or next(port for port in ports_from(FIRST_PORT, 64) if port not in taken)
             taken.add(port)
-            services.append((model, service_for(model, target, port=port, say=say)))
+            services.append((model, service_for(model, target, changes=pinned[model.name], port=port, say=say)))
     return services
 
 

@@ -24,7 +24,6 @@ from typing import Any
 import docker
 import docker.errors
 import docker.models.containers
-import requests
 import yaml
 from docker.utils import parse_repository_tag
 
@@ -40,7 +39,7 @@ from harness.units import format_bytes
 
 _KEPT_LINES = 50_000
 _GONE = (docker.errors.NotFound, docker.errors.NullResource)
-_SDK_ERRORS = (docker.errors.DockerException, requests.RequestException)
+_SDK_ERRORS = (docker.errors.DockerException, OSError)  # the SDK lets errors of `requests` through, which are OSErrors
 
 INSTALL_DOCKER = "Install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)"
 START_DOCKER = "Start it (`systemctl start docker`, or Docker Desktop), and see that you may use it (group `docker`)"
@@ -502,6 +501,19 @@ class ComposeService:
         """The whole log from its beginning, as far as Docker keeps it."""
         container = self._look()
         return iter(()) if container is None else _whole_log(container)
+
+    def downloaded_bytes(self) -> int | None:
+        """Bytes of this model in its cache; None where it cannot be counted."""
+        folder = "models--" + self._record.repo.replace("/", "--")
+        container = self._container
+        if container is None or "/" not in self._record.repo:
+            return None
+        try:
+            counted = container.exec_run(["du", "-sbc", f"/data/hub/{folder}", f"/data/{folder}"], stderr=False)
+        except _SDK_ERRORS:
+            return None
+        words = counted.output.split() if isinstance(counted.output, bytes) else []  # ends with `BYTES total`
+        return int(words[-2]) if len(words) > 1 and words[-2].isdigit() else None
 
     def stop(self, grace: float = 100.0) -> None:
         """Stop and remove the container; the network too when it was the last of its stack."""

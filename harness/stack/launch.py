@@ -54,7 +54,7 @@ def _launch(
     gpu: str | None,
     scratch: tuple[str, ...],
 ) -> Launch:
-    asked = {name: value for name, value in options.items() if name not in _CHANGING}
+    digest = digest_of(runtime, command, asked(options, model))
     number = port or model.port or free_port()
     options = options | {"HOSTNAME": "127.0.0.1", "PORT": str(number)}
     return Launch(
@@ -68,13 +68,19 @@ def _launch(
         forget=tgi.forgotten_variables(),
         repo=model.repo,
         gpu=gpu,
-        digest=digest_of(runtime, command, asked, model.port),
+        digest=digest,
         scratch=scratch,
     )
 
 
-# Differ from start to start without a meaning for the model.
-_CHANGING = frozenset({"SHARD_UDS_PATH", "MASTER_PORT", "PROMETHEUS_PORT"})
+# Differ from start to start without a meaning for the model. A revision counts only where the entry pins one.
+_CHANGING = frozenset({"SHARD_UDS_PATH", "MASTER_PORT", "PROMETHEUS_PORT", "PORT", "REVISION"})
+
+
+def asked(options: Mapping[str, str], model: Model) -> dict[str, object]:
+    """What of a start is the entry's own will: the part that a digest is made of."""
+    lasting = {name: value for name, value in options.items() if name not in _CHANGING}
+    return {**lasting, "revision": model.revision, "port": model.port}
 
 
 def digest_of(*parts: object) -> str:

@@ -99,7 +99,7 @@ def plan_for(
     *,
     project: str,
     emulate: bool,
-    changes: Mapping[str, str] | None = None,
+    changes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> StackPlan:
     """The stack of these models on this host as it is now. Raises MissingError when too few GPUs are free."""
     image = emulator_image.emulator_image() if emulate else None
@@ -115,7 +115,7 @@ def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool) -> St
 
 
 def compose_services_for(
-    models: Sequence[Model], *, project: str, emulate: bool, changes: Mapping[str, str] | None = None
+    models: Sequence[Model], *, project: str, emulate: bool, changes: Mapping[str, Mapping[str, str]] | None = None
 ) -> list[docker.ComposeService]:
     """Services of one stack, not yet started. Raises MissingError without Docker."""
     docker.require_compose()

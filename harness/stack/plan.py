@@ -10,7 +10,7 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
 from harness.engines import tgi
 from harness.errors import MissingError, UsageError
-from harness.stack.launch import DEFAULT_GPU, digest_of
+from harness.stack.launch import DEFAULT_GPU, asked, digest_of
 from harness.stack.state import safe_name
 
 CONTAINER_PORT = 8080  # above 1024: no capability is needed to bind it
@@ -112,16 +112,17 @@ def plan_stack(
     project: str,
     machine: Machine = Machine(),
     emulator_image: str | None = None,
-    changes: Mapping[str, str] | None = None,
+    changes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> StackPlan:
-    """One service per model and replica. emulator_image: run this in the place of the engine's.
+    """One service per model and replica. emulator_image: run this in the place of the engine's. changes: by model, the
+    variables that differ from the entry's.
 
     Raises UsageError for what the engine's version does not know, MissingError when there are fewer GPUs than asked
     for.
     """
     rest = _Rest(None if machine.gpus is None else list(machine.gpus), list(machine.ports), used_ports=_asked(models))
     services = [
-        _service(model, replica, rest, machine, emulator_image, changes)
+        _service(model, replica, rest, machine, emulator_image, (changes or {}).get(model.name))
         for model in models
         for replica in range(model.replicas)
     ]
@@ -176,7 +177,7 @@ def _service(
         token_places=places,
         mounts=mounts,
         start_period=model.start_timeout,
-        digest=digest_of("compose", image, environment, model.port, places, [[m.source, m.target] for m in mounts]),
+        digest=digest_of("compose", image, asked(environment, model), places, [[m.source, m.target] for m in mounts]),
     )
 
 

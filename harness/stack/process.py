@@ -148,6 +148,16 @@ class ProcessService:
         for tail in _tails(self._record):
             yield from tail.lines(ended=True)
 
+    def downloaded_bytes(self) -> int | None:
+        """Bytes of this model in the Hub's cache of this host; None where there are none."""
+        cache = os.environ.get("HUGGINGFACE_HUB_CACHE") or os.environ.get("HF_HUB_CACHE")
+        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+        folder = Path(cache or home / "hub") / f"models--{self._launch.repo.replace('/', '--')}" / "blobs"
+        try:
+            return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+        except OSError:
+            return None
+
     def stop(self, grace: float = 100.0) -> None:
         """SIGTERM to the launcher, which drains and ends its shards itself; after `grace` seconds SIGKILL to all of
         them.

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import requests
 import text_generation
 from pydantic import ValidationError
 from text_generation import errors as refusals
@@ -33,7 +32,8 @@ from harness.units import format_bytes, format_duration
 
 Say = Callable[[str], None]
 _POLL = 0.1
-_HEARTBEAT = 30.0
+_HEARTBEAT = 30.0  # seconds without a change after which the elapsed time is told
+_DOWNLOAD_BEAT = 5.0
 _PROBE_TIMEOUT = 10.0  # of one look at /health or /info
 _LOG_LAG = 2.0
 _REFUSED_FOR = 30.0
@@ -137,7 +137,7 @@ class _Wait:
             return
         if phase != self.phase:
             self.enter(phase)
-        elif changed or time.monotonic() - self.spoke > _HEARTBEAT:
+        elif changed or time.monotonic() - self.spoke > (_DOWNLOAD_BEAT if phase == "downloading" else _HEARTBEAT):
             self.speak()
 
     def enter(self, phase: str) -> None:
@@ -281,7 +281,7 @@ def ask_once(endpoint: Endpoint, timeout: float = _ANSWER_TIMEOUT) -> str | None
             client.generate("Hi", max_new_tokens=1)
     except refusals.ValidationError:
         return None  # it took the request apart and held it against its limits: it is alive
-    except (requests.RequestException, ValidationError, KeyError, ValueError, *_REFUSALS) as error:
+    except (OSError, ValidationError, KeyError, ValueError, *_REFUSALS) as error:
         # The client posts to `/` and is strict about the answer's form; an engine may serve the named routes alone.
         return None if _generates(endpoint, timeout) else f"{type(error).__name__}: {error}"
     return None

@@ -107,4 +107,6 @@ def test_digest_follows_the_entry_not_the_machine() -> None:
     (one,) = plan_stack([SMALL], project="p", machine=Machine(gpus=("0",), ports=(8080,))).services
     (moved,) = plan_stack([SMALL], project="q", machine=Machine(gpus=("3",), ports=(9999,))).services
     (changed,) = plan_stack([replace(SMALL, dtype="float16")], project="p").services
-    assert one.digest == moved.digest != changed.digest
+    (resolved,) = plan_stack([SMALL], project="p", changes={"small": {"REVISION": "abc"}}).services
+    assert resolved.environment["REVISION"] == "abc"
+    assert one.digest == moved.digest == resolved.digest != changed.digest

@@ -1,0 +1,93 @@
+"""What can be known before a model is started on a real GPU: does it fit, is the disk large enough, does the Hub let
+us.
+
+Only what is certain ends the command; an estimate is told and leaves the decision to the engine.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.catalog.gpus import find_gpu
+from harness.catalog.models import Model
+from harness.commands.models import check
+from harness.commands.target import Say, Target
+from harness.errors import MissingError, UsageError
+from harness.simulator import memory
+from harness.simulator.memory import NotEnoughMemory
+from harness.stack import machine
+from harness.units import format_bytes
+
+
+def look_before_start(model: Model, target: Target, say: Say) -> dict[str, str]:
+    """Tell what will be tight. Gives the revision to pin as the engine's variable, where the entry has none and the Hub
+    answers.
+
+    Raises MissingError when the weights alone are larger than the GPUs, or the Hub refuses this token; UsageError when
+    there is no such model.
+    """
+    if target.emulate or target.runtime not in ("compose", "swarm", "local"):
+        return {}
+    here = machine.gpus_here()
+    if not here:  # another maker's GPU, or none: Docker or the engine will say
+        return {}
+    _memory(model, here, say)
+    _disk(model, say)
+    return _revision(model, say)
+
+
+def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
+    busy = [gpu for gpu in here[: model.gpus] if gpu.free_bytes < 0.9 * gpu.memory_bytes]
+    for gpu in busy:
+        free = f"{format_bytes(gpu.free_bytes)} of {format_bytes(gpu.memory_bytes)} free"
+        say(f"{model.name}: GPU {gpu.index}: {free}; something else uses it (`nvidia-smi` shows who)")
+    try:
+        fit = check(model, find_gpu(here[0].name))
+    except (UsageError, MissingError) as error:  # a card or a model that the sheets do not know
+        say(f"{model.name}: cannot say beforehand whether it fits ({error.found})")
+        return
+    if fit.fits:
+        return
+    say(f"{model.name}: {fit.reason}")
+    for remedy in fit.remedies:
+        say(f"{model.name}: would fit: {remedy}")
+    if isinstance(fit.outcome, NotEnoughMemory) and _weights_alone(fit.outcome) > fit.outcome.total_bytes:
+        for line in memory.describe(fit.outcome).splitlines():
+            say(f"    {line}")
+        raise MissingError(
+            f"its weights take {format_bytes(_weights_alone(fit.outcome))} per GPU, {fit.gpu.name} has"
+            f" {format_bytes(fit.outcome.total_bytes)}",
+            where=model.name,
+            advice="Use more GPUs (`gpus:`), quantized weights, or a smaller model.",
+        )
+
+
+def _weights_alone(outcome: NotEnoughMemory) -> int:
+    return sum(part.bytes for part in outcome.parts if "weight" in part.name)
+
+
+def _disk(model: Model, say: Say) -> None:
+    """The weights may be there already; so this is told, and nothing more."""
+    if model.weight_bytes is None or model.is_local:
+        return
+    place = Path("/var/lib/docker") if Path("/var/lib/docker").exists() else Path("/")
+    free = shutil.disk_usage(place).free
+    if free < model.weight_bytes:
+        need = format_bytes(model.weight_bytes)
+        say(f"{model.name}: the weights take {need}, {format_bytes(free)} are free at {place}")
+
+
+def _revision(model: Model, say: Say) -> dict[str, str]:
+    if model.revision is not None or model.is_local:
+        return {}
+    from harness.catalog import hub  # half a second that a start without a GPU need not wait
+
+    try:
+        return {"REVISION": hub.resolve_revision(model.repo)}
+    except MissingError as error:
+        if "gated" in error.found or "refused" in error.found:
+            raise
+        say(f"{model.name}: {error.found}; it is served as the cache has it")
+        return {}
