@@ -1,0 +1,159 @@
+"""What is said before a start on a real GPU, with an nvidia-smi that lists one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.catalog import hub
+from harness.catalog.models import load_catalogue
+from harness.commands.before_start import look_before_start
+from harness.commands.doctor import doctor
+from harness.commands.target import Target, choose_runtime, has_gpu
+from harness.errors import MissingError
+from harness.stack.machine import gpus_here, hub_token, token_file
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SMALL = load_catalogue(ROOT / "models.yaml").first()
+REAL = Target(runtime="compose")
+Smi = Callable[..., None]
+
+
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smi:
+    """Make nvidia-smi list these GPUs: name, memory, free memory (MiB)."""
+
+    def install(*gpus: tuple[str, int, int], driver: str = "550.90.07") -> None:
+        rows = "\n".join(f"{i}, {name}, {total}, {free}, {driver}" for i, (name, total, free) in enumerate(gpus))
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(
+            f'#!/bin/sh\ncase "$1" in -L) echo "GPU 0: x";; *) cat <<END\n{rows}\nEND\n;; esac\n', encoding="utf-8"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    return install
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is not asked in these tests."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_gpus_are_read(smi: Smi) -> None:
+    """Index, name, memory, free memory and driver of each."""
+    smi(("NVIDIA L4", 23034, 22000), ("NVIDIA A100-SXM4-80GB", 81920, 81000))
+    first, second = gpus_here()
+    assert (first.index, first.name, first.memory_bytes, first.driver) == ("0", "NVIDIA L4", 23034 * 2**20, "550.90.07")
+    assert second.free_bytes == 81000 * 2**20
+    assert has_gpu()
+
+
+def test_model_that_fits_is_quietly_started(smi: Smi) -> None:
+    """Nothing to say about memory; that the Hub was not asked is said."""
+    smi(("NVIDIA L4", 23034, 22500))
+    said: list[str] = []
+    assert look_before_start(SMALL, REAL, said.append) == {}
+    assert [text for text in said if "Hub" not in text and "HF_HUB_OFFLINE" not in text] == []
+
+
+def test_weights_larger_than_the_gpu_end_it(smi: Smi) -> None:
+    """Certain, and told with the sum before 140 GB are downloaded: exit code 3."""
+    smi(("NVIDIA L4", 23034, 22500))
+    large = replace(SMALL, name="large", repo="meta-llama/Llama-3.3-70B-Instruct", gpu="L4", gpus=1)
+    said: list[str] = []
+    with pytest.raises(MissingError, match=r"weights take .* GiB per GPU, L4 has") as refused:
+        look_before_start(large, REAL, said.append)
+    assert refused.value.exit_code == 3
+    assert any("GPU memory" in text for text in said)
+
+
+def test_gpu_in_use_is_told(smi: Smi) -> None:
+    """TGI takes what is free, so its budget would be smaller than the card's."""
+    smi(("NVIDIA L4", 23034, 9000))
+    said: list[str] = []
+    look_before_start(SMALL, REAL, said.append)
+    assert any("something else uses it" in text for text in said)
+
+
+def test_unknown_card_is_left_to_the_engine(smi: Smi) -> None:
+    """No sheet, no verdict."""
+    smi(("NVIDIA Fantasia 9000", 23034, 23000))
+    said: list[str] = []
+    look_before_start(SMALL, REAL, said.append)
+    assert any("cannot say beforehand" in text for text in said)
+
+
+def test_refused_token_ends_it(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gated model without an accepted token fails here and not after the image was pulled."""
+    smi(("NVIDIA L4", 23034, 22500))
+
+    def gated(repo: str, revision: str | None = None) -> str:
+        raise MissingError("is gated, and this machine has no token that its licence was accepted for", where=repo)
+
+    monkeypatch.setattr(hub, "resolve_revision", gated)
+    with pytest.raises(MissingError, match="gated"):
+        look_before_start(SMALL, REAL, lambda text: None)
+
+
+def test_revision_is_pinned_where_the_entry_has_none(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the Hub calls newest now is what every restart gets."""
+    smi(("NVIDIA L4", 23034, 22500))
+    monkeypatch.setattr(hub, "resolve_revision", lambda repo: "abc123")
+    assert look_before_start(replace(SMALL, revision=None), REAL, lambda text: None) == {"REVISION": "abc123"}
+    assert look_before_start(replace(SMALL, revision="main"), REAL, lambda text: None) == {}
+
+
+@pytest.mark.parametrize("target", [Target(runtime="embedded"), Target(runtime="compose", emulate=True)])
+def test_emulator_is_not_judged(smi: Smi, target: Target) -> None:
+    """It plays the card that it is told."""
+    smi(("NVIDIA L4", 23034, 100))
+    said: list[str] = []
+    assert look_before_start(SMALL, target, said.append) == {}
+    assert said == []
+
+
+def test_runtime_without_a_wish(smi: Smi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Compose where GPU and Docker are; else the emulator, and it says so."""
+    said: list[str] = []
+    smi(("NVIDIA L4", 23034, 22500))
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text("#!/bin/sh\n", encoding="utf-8")
+    docker.chmod(0o755)
+    assert choose_runtime(Target(), SMALL, said.append) == "compose"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert choose_runtime(Target(), SMALL, said.append) == "embedded"
+    assert "simulation" in said[0]
+    assert choose_runtime(Target(launcher="x"), SMALL) == "local"
+    assert choose_runtime(Target(emulate=True), SMALL) == "compose"
+
+
+def test_doctor_on_a_gpu_machine(smi: Smi) -> None:
+    """GPU and driver by name; an old driver with what mends it."""
+    smi(("NVIDIA L4", 23034, 22900), driver="470.57.02")
+    found = {each.name: each for each in doctor()}
+    assert (found["gpu"].verdict, "NVIDIA L4" in found["gpu"].found) == ("ok", True)
+    assert (found["driver"].verdict, "470.57.02" in found["driver"].found) == ("fail", True)
+
+
+def test_token_is_found_and_written_for_containers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Environment first, else the Hub's own file; the copy is of mode 0600, and never shows itself."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    assert hub_token() is None
+    assert token_file() is None
+    (tmp_path / "token").write_text("hf_from_file\n", encoding="utf-8")
+    found = hub_token()
+    assert found is not None
+    assert (found.reveal(), str(found)) == ("hf_from_file", "[REDACTED]")
+    monkeypatch.setenv("HF_TOKEN", "hf_from_environment")
+    path = token_file()
+    assert path is not None
+    assert Path(path).read_text(encoding="utf-8") == "hf_from_environment"
+    assert Path(path).stat().st_mode & 0o777 == 0o600
