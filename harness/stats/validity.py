@@ -64,7 +64,7 @@ def nothing_measured(evidence: Evidence) -> Iterator[Reason]:
 def client_cpu(evidence: Evidence) -> Iterator[Reason]:
     """A load process that has no CPU left reads and sends late."""
     busy = [sample.cpu_fraction for sample in evidence.samples]
-    if _share_beyond(busy, CPU_MOST) > SAMPLES_BEYOND:
+    if _too_often(busy, CPU_MOST):
         found = f"a load process used up to {format_percent(max(busy))} of a core"
         advice = "Raise --processes, or move the client to a machine of its own."
         yield Reason("client_cpu", found, f"{format_percent(CPU_MOST)} of a core", advice, "client")
@@ -73,7 +73,7 @@ def client_cpu(evidence: Evidence) -> Iterator[Reason]:
 def client_loop_lag(evidence: Evidence) -> Iterator[Reason]:
     """An event loop that is late cannot send at the planned moment."""
     lags = [sample.loop_lag_max for sample in evidence.samples]
-    if _share_beyond(lags, LOOP_LAG_MOST) > SAMPLES_BEYOND:
+    if _too_often(lags, LOOP_LAG_MOST):
         found = f"the client's event loop was up to {format_duration(max(lags))} late"
         advice = "Raise --processes, or stop what else uses this machine's cores."
         yield Reason("client_loop_lag", found, format_duration(LOOP_LAG_MOST), advice, "client")
@@ -377,8 +377,10 @@ def _begun(manifest: Manifest, sections: Sequence[Section]) -> str:
 _OF_THE_RUN = ("incomplete", "lost_process")
 
 
-def _share_beyond(values: list[float], limit: float) -> float:
-    return sum(value > limit for value in values) / len(values) if values else 0.0
+def _too_often(values: list[float], limit: float) -> bool:
+    """In more than one sample of twenty, and not just once: the shortest runs have hiccups too."""
+    beyond = sum(value > limit for value in values)
+    return beyond > max(1, SAMPLES_BEYOND * len(values)) or 0 < beyond == len(values)
 
 
 def _streams_at_once(samples: tuple[ClientSample, ...]) -> list[int]:

@@ -149,8 +149,11 @@ def test_a_level_that_the_load_ended_early_does_not_stand(ended_by: str) -> None
 
 def test_one_hiccup_of_the_client_is_no_saturation() -> None:
     """A single busy second in a minute does not spoil it."""
-    samples = (*idle(59), replace(idle(1)[0], at=59.0, cpu_fraction=1.0, loop_lag_max=0.5))
-    assert Case(facts=facts(samples)).summary().valid
+    hiccup = replace(idle(1)[0], at=59.0, cpu_fraction=1.0, loop_lag_max=0.5)
+    assert Case(facts=facts((*idle(59), hiccup))).summary().valid
+    short = tuple(replace(each, at=each.at + 45) for each in idle(14))
+    assert Case(facts=facts((*short, hiccup))).summary().valid
+    assert not Case(facts=facts((hiccup,))).summary().valid
 
 
 def test_a_stall_is_found_to_the_half_second() -> None:
