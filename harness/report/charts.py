@@ -16,6 +16,7 @@ from harness.stats.summary import Summary
 Spec = dict[str, Any]
 Row = dict[str, Any]
 HEIGHT = 220
+FLOOR_MS = 0.01  # glued events have gaps of about nothing, which a logarithmic axis cannot show
 LOG_FROM = 30.0  # largest over smallest value from which on a linear scale hides the small ones
 
 
@@ -68,7 +69,9 @@ def _curve_by_load(levels: Sequence[Section], metric: str, statistic: str, unit:
             "level": load(section), "stands": section.valid,
         })  # fmt: skip
     label = f"{levels[0].figures[metric].metric.label} {statistic} (ms)"
-    scale = _scale(row["high"] for row in rows)
+    # An interval without an upper end may run out of the picture; it must not flatten everything else.
+    top = 1.5 * max([row["value"] for row in rows] + ([] if limit is None else [_ms(limit)]))
+    scale = alt.Scale(domainMin=0, domainMax=min(top, max(top / 1.4, *(row["high"] for row in rows))), clamp=False)
     x = alt.X("load:Q", title=unit)
     y = alt.Y("value:Q", title=label, scale=scale)
     tooltip = [
@@ -80,7 +83,7 @@ def _curve_by_load(levels: Sequence[Section], metric: str, statistic: str, unit:
     base = alt.Chart(_data(rows))
     layers: list[alt.Chart] = [
         base.mark_line(interpolate="linear", strokeWidth=2).encode(x, y),
-        base.mark_rule(strokeWidth=2, opacity=0.45).encode(
+        base.mark_rule(strokeWidth=2, opacity=0.45, clip=True).encode(
             x, alt.Y("low:Q", scale=scale, title=label), alt.Y2("high:Q")
         ),
         *(
@@ -146,7 +149,12 @@ def _lines(
 ) -> Spec:
     """One strip of the timeline. last: the one with the title of the common axis."""
     long = [
-        {"at": row["at"], "value": row[key], "series": name, "level": row["level"]}
+        {
+            "at": row["at"],
+            "value": max(row[key], FLOOR_MS) if scale else row[key],
+            "series": name,
+            "level": row["level"],
+        }
         for key, name in series.items()
         for row in rows
         if row[key] is not None
@@ -205,9 +213,11 @@ def _distribution(levels: Sequence[Section], metric: str) -> Spec:
     rows: list[Row] = []
     for section in levels:
         curve = section.curves[metric]
-        floor = 1e-5  # 10 us: glued events have gaps of about nothing, which a logarithmic axis cannot show
         pairs = zip(curve.value, curve.share, strict=True)
-        rows += [{"value": _ms(max(value, floor)), "share": share, "level": load(section)} for value, share in pairs]
+        rows += [
+            {"value": max(_ms(value) or 0.0, FLOOR_MS), "share": share, "level": load(section)}
+            for value, share in pairs
+        ]
     label = f"{levels[0].figures[metric].metric.label} (ms)"
     order = [load(section) for section in levels]
     lines = (

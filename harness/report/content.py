@@ -181,11 +181,13 @@ def _request_row(section: Section) -> tuple[str, ...]:
     return (load(section), *(format_count(number) for number in numbers), kinds or "none")
 
 
-def reason_table(reasons: Sequence[Reason]) -> Table:
+def reason_table(reasons: Sequence[Reason], summary: Summary) -> Table:
+    """One row per reason, with the load that it is about where there are several."""
+    loads = {section.level: load(section) for section in summary.levels}
     columns = ("Found", "Limit", "What to do", "Rule")
     rows = []
     for reason in reasons:
-        where = "" if reason.level is None else f"level {reason.level}: "
+        where = "" if reason.level is None else f"{loads[reason.level]}: "
         rows.append((where + reason.found, reason.limit, reason.advice, reason.rule))
     return Table(columns, tuple(rows))
 

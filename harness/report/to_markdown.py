@@ -15,7 +15,7 @@ def to_markdown(summary: Summary) -> str:
     for notice in content.notices(summary):
         parts.append(f"> **{notice.text}**" if notice.kind == "bad" else f"> {notice.text}")
         if notice.reasons:
-            parts.append(table(content.reason_table(notice.reasons)))
+            parts.append(table(content.reason_table(notice.reasons, summary)))
     if summary.levels:
         parts += ["## Levels", table(content.level_table(summary))]
     for section in summary.levels:

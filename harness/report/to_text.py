@@ -28,9 +28,8 @@ def to_text(summary: Summary) -> str:
     lines = [content.title(summary), "", *aligned(Table(_COLUMNS, rows, frozenset(range(1, 8)))), ""]
     lines.append(content.answer(summary))
     lines.append(f"Verdict: {content.verdict(summary)}")
-    for reason in summary.total.reasons:
-        where = "" if reason.level is None else f"level {reason.level}: "
-        lines.append(f"  {where}{reason.found} (limit: {reason.limit}). {reason.advice}")
+    for found, limit, advice, _ in content.reason_table(summary.total.reasons, summary).rows:
+        lines.append(f"  {found} (limit: {limit}). {advice}")
     return "\n".join(lines)
 
 
