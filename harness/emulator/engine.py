@@ -67,6 +67,7 @@ class Engine:
         self._started_at = 0.0
         self._waiting: list[asyncio.Future[None]] = []
         self._stopped = False
+        self._broken = ""
         self.dead = False
 
     @property
@@ -78,7 +79,12 @@ class Engine:
         return self.scheduler.running
 
     def enqueue(self, turn: Turn) -> None:
-        """Append to the queue; a sleeping engine wakes."""
+        """Append to the queue; a sleeping engine wakes, a broken one refuses."""
+        if self._broken:
+            turn.queued_at = time.monotonic()
+            waiting: list[EngineRequest] = [turn]
+            self._loop.call_soon(self._fail_all, waiting, self._broken)
+            return
         self.scheduler.enqueue(turn, time.monotonic())
         self.metrics.gauge("tgi_queue_size", self.scheduler.queue_size)
         if self._call is None and not self._stopped:
@@ -95,6 +101,14 @@ class Engine:
         else:
             self._waiting.append(future)
         return future
+
+    def break_down(self, text: str) -> None:
+        """The shard is gone: whatever waits or comes fails with this text."""
+        self._broken = text
+        self.stop()
+        queue = self.scheduler.queue
+        waiting = [queue.popleft() for _ in range(len(queue))]
+        self._fail_all([each for each in waiting if not each.gone], text)
 
     def stop(self) -> None:
         """No further forward."""
@@ -179,15 +193,18 @@ class Engine:
         failed = self.scheduler.fail(call, time.monotonic())
         self._call = None
         self._ends_at = time.monotonic()
-        problem = Refused(GENERATION, f"Server error: {text}")
         self.metrics.count("tgi_batch_inference_failure", f'method="{call.kind}"')
+        self._fail_all(failed, text)
+        self._loop.call_soon(self._after)
+
+    def _fail_all(self, failed: list[EngineRequest], text: str) -> None:
+        problem = Refused(GENERATION, f"Server error: {text}")
         for request in failed:
             self.metrics.count("tgi_request_failure", 'err="generation"')
             self.log.router(
                 "ERROR", "text_generation_router_v3::backend", "backends/v3/src/backend.rs:546", problem.text
             )
             request.owner.fail(problem)  # type: ignore[attr-defined]
-        self._loop.call_soon(self._after)
 
     def _count_dropped(self) -> None:
         for _ in self.scheduler.take_dropped():

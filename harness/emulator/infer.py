@@ -15,10 +15,8 @@ from harness.emulator.engine import Engine, Turn
 from harness.emulator.log import Log, Span, request_fields
 from harness.emulator.metrics import Metrics
 from harness.emulator.problems import OVERLOADED, Refused
-from harness.emulator.tokens import BOS_ID, END, EOS_ID, Speech, Spoken, alternatives, logprob
+from harness.emulator.tokens import Speech, Spoken, alternatives, logprob
 from harness.emulator.validation import Measured, Valid, Validation, check_best_of
-
-SPECIAL = (BOS_ID, EOS_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,9 @@ class Generation:
     def spoken(self, index: int) -> Spoken:
         """The token at this place of the answer."""
         if self.plan is not None:
-            return self.plan[index] if index < len(self.plan) else END
+            return self.plan[index] if index < len(self.plan) else self.speech.end
         if self.eos_after and index + 1 >= self.eos_after:
-            return END
+            return self.speech.end
         return self.speech.at(self.start + index)
 
     def top(self, index: int) -> list[Spoken]:
@@ -199,9 +197,10 @@ class Infer:
         """A text that must be said word for word, as tokens."""
         if text is None:
             return None
+        special = self.validation.tokenizer.special_ids
         encoding = self.validation.tokenizer.encode(text, special_tokens=False)
         pairs = zip(encoding.ids, encoding.pieces, strict=True)
-        return [Spoken(number, piece, logprob(number, i), number in SPECIAL) for i, (number, piece) in enumerate(pairs)]
+        return [Spoken(number, piece, logprob(number, i), number in special) for i, (number, piece) in enumerate(pairs)]
 
     def begin(self, ask: Ask, listener: Listener) -> Generation:
         """Take a permit, validate, queue. Raises Refused, counted and logged."""

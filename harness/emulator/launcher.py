@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import uvloop
@@ -128,6 +128,9 @@ class Launcher:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(each, self.stop.set)
+        given = self.options.model_id if "model_id" in self.options.given else None
+        name, gpu = choose(given, self.options.gpu)
+        self.options, self._gpu = replace(self.options, model_id=name), find_gpu(gpu)
         if self.options.env:
             self.log.launcher("INFO", _runtime_environment(self.options))
         self.log.launcher("INFO", describe(self.options))
@@ -144,8 +147,7 @@ class Launcher:
 
     def _plan(self) -> _Plan:
         options, environment = self.options, self.environment
-        name, gpu = choose(options.model_id if "model_id" in options.given else None, options.gpu)
-        self._gpu = find_gpu(gpu)
+        name = options.model_id
         unknown, model = "", None
         try:
             model = load_model(name, options.tokenizer_config_path)

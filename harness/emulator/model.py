@@ -11,6 +11,8 @@ from typing import Any
 from harness.catalog.models import Model, load_catalogue
 from harness.catalog.shapes import ModelShape, config_from_shape, find_shape, shape_from_config
 from harness.emulator.template import BUILT_IN, ChatTemplate
+from harness.emulator.tokens import AnyTokenizer, Tokenizer
+from harness.emulator.vocabulary import read_tokenizer
 from harness.errors import HarnessError
 
 BUILT_IN_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -19,12 +21,16 @@ BUILT_IN_GPU = "L4"
 
 @dataclass(frozen=True)
 class ServedModel:
-    """config: what the launcher reads; None where there is nothing readable. template: None for a model without one."""
+    """config: what the launcher reads; None where there is nothing readable. template: None for a model without one.
+
+    tokenizer: the directory's own, or words.
+    """
 
     name: str
     shape: ModelShape
     config: Mapping[str, Any] | None
     template: ChatTemplate | None
+    tokenizer: AnyTokenizer
     local: bool
 
     @property
@@ -47,7 +53,9 @@ def load_model(name: str, tokenizer_config: str | None = None) -> ServedModel:
             f"{name}: the emulator knows no shape of this model. Name one of harness/catalog/shapes.yaml, or give a"
             " directory with its config.json."
         )
-    return ServedModel(name, shape, config_from_shape(shape), _template(None, tokenizer_config), local=False)
+    return ServedModel(
+        name, shape, config_from_shape(shape), _template(None, tokenizer_config), Tokenizer(shape.vocab), local=False
+    )
 
 
 def _from_directory(directory: Path, name: str, tokenizer_config: str | None) -> ServedModel:
@@ -58,7 +66,11 @@ def _from_directory(directory: Path, name: str, tokenizer_config: str | None) ->
         shape = shape_from_config(config, name)
     except HarnessError as error:
         raise NoSuchModel(f"{name}/config.json: {error}") from None
-    return ServedModel(name, shape, config, _template(directory, tokenizer_config), local=True)
+    settings = _read_json(directory / "tokenizer_config.json")
+    settings = settings if isinstance(settings, dict) else {}
+    own = read_tokenizer(directory, _special(settings.get("bos_token")), _special(settings.get("eos_token")))
+    template = _template(directory, tokenizer_config)
+    return ServedModel(name, shape, config, template, own or Tokenizer(shape.vocab), local=True)
 
 
 def _read_json(path: Path) -> Any:

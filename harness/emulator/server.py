@@ -21,13 +21,14 @@ from harness.emulator.model import ServedModel
 from harness.emulator.options import Options
 from harness.emulator.routes import ROUTES
 from harness.emulator.scenario import Scenario
-from harness.emulator.tokens import Speech, Tokenizer
+from harness.emulator.tokens import Speech
 from harness.emulator.validation import Limits, Validation
 from harness.simulator.memory import Budget, Resolved, ServingPlan
 from harness.simulator.scheduler import EngineCall, EngineSettings
 
 _BACKLOG = 1024
-_DEATH = 0.3  # seconds between a fatal failure and the launcher's noticing that the shard is gone
+_DEATH = (0.4, 0.1)  # seconds until the launcher notices that the shard is gone: by its own failure, by a signal
+_NO_SOCKET = "error trying to connect: No such file or directory (os error 2)"
 
 
 class PortTaken(Exception):
@@ -103,7 +104,7 @@ class Router:
 
     def _app(self, metrics: Metrics, log: Log, scenario: Scenario) -> App:
         settings, options, budget = self._settings, self._settings.options, self._settings.budget
-        tokenizer = Tokenizer(settings.model.shape.vocab)
+        tokenizer = settings.model.tokenizer
         limits = Limits(
             budget.max_input_tokens,
             budget.max_total_tokens,
@@ -161,17 +162,17 @@ class Router:
         if strike.text is None and not self._fits(call):
             strike.text, strike.fatal = out_of_memory(self._settings.budget), True
         if strike.text is not None:
+            self.engine.fail(strike.text)
             if strike.fatal:
                 self._die(strike.text, strike.signal)
-            self.engine.fail(strike.text)
         return strike.delay
 
     def _die(self, text: str, number: int) -> None:
-        self.engine.stop()
-        if number:
-            self.engine.dead = True
+        """A killed shard is gone at once; one that ran out of memory notices within half a second (server.py:310)."""
+        self.engine.dead = bool(number)
+        self.engine.break_down(_NO_SOCKET)
         left = f"signal {number}" if number else f"torch.OutOfMemoryError: {text}"
-        self._loop.call_later(_DEATH, self._gone, left)
+        self._loop.call_later(_DEATH[bool(number)], self._gone, left)
 
     def _gone(self, left: str) -> None:
         self.engine.dead = True

@@ -38,9 +38,17 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _filter_to_json(value: Any, indent: int | None = None) -> str:
+    """minijinja's filter: keys in order of the alphabet, and nothing that HTML would read."""
     separators = (",", ":") if indent is None else (",", ": ")
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=True)
+    for character in "<>&'":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def _function(call: Tool | ToolCall) -> dict[str, Any]:
@@ -68,7 +76,7 @@ class ChatTemplate:
         source = source.replace("messages[0]['content'][0]['text']", "messages[0]['content']")
         source = source.replace("{% generation %}", "").replace("{% endgeneration %}", "")
         environment = ImmutableSandboxedEnvironment()
-        environment.filters["tojson"] = _to_json
+        environment.filters["tojson"] = _filter_to_json
         environment.globals.update(raise_exception=_raise, strftime_now=_now)
         self._template = environment.from_string(source)
         self._names_tools = "tools" in find_undeclared_variables(environment.parse(source))

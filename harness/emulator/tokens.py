@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 1, 2
@@ -73,8 +73,23 @@ class Encoding:
         return Encoding(self.ids[-count:], self.pieces[-count:]) if count < len(self.ids) else self
 
 
+class AnyTokenizer(Protocol):
+    """What the server asks of a tokenizer. eos_id: of the token that ends an answer, if the model has one."""
+
+    eos_id: int | None
+    special_ids: frozenset[int]
+
+    def encode(self, text: str, special_tokens: bool = True) -> Encoding: ...
+    def offsets(self, text: str, special_tokens: bool = True) -> list[Token]: ...
+    def text_of(self, number: int) -> str: ...
+    def words(self) -> list[tuple[int, str]]: ...
+
+
 class Tokenizer:
     """Words to token identities below `vocabulary` and back."""
+
+    eos_id: int | None = EOS_ID
+    special_ids = frozenset((BOS_ID, EOS_ID))
 
     def __init__(self, vocabulary: int = 32000) -> None:
         self.vocabulary = max(vocabulary, _TABLE_SIZE + 1024)
@@ -107,6 +122,14 @@ class Tokenizer:
         return "".join(
             self._texts.get(number, "<unk>") for number in ids if not (skip_special and number in (BOS_ID, EOS_ID))
         )
+
+    def text_of(self, number: int) -> str:
+        """The text of one token."""
+        return self._texts.get(number, "<unk>")
+
+    def words(self) -> list[tuple[int, str]]:
+        """What answers are made of: words with a space before them."""
+        return [(self._ids[" " + word], " " + word) for word in _VOCABULARY]
 
     def offsets(self, text: str, special_tokens: bool = True) -> list[Token]:
         """What /tokenize answers: `<s>` has no place in the text."""
@@ -141,32 +164,30 @@ class Spoken:
         return f'{{"id":{self.id},"text":{text},"logprob":{self.logprob!r},"special":{special}}}'
 
 
-END = Spoken(EOS_ID, EOS, logprob(EOS_ID, 0), True)
-
-
 class Speech:
     """The endless text that all answers are cut from; where one begins depends on the prompt and the seed.
 
-    tokens, json: the same positions as objects and as ready JSON. A window never wraps: the list is longer than the
-    longest answer between two looks at it.
+    tokens, json: the same positions as objects and as ready JSON. end: the token that ends an answer.
     """
 
     LENGTH = 1 << 14
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        state, cycle = 12345, []
-        sentence = 0
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
+        words = tokenizer.words()
+        stop = tokenizer.encode(".", special_tokens=False)
+        full_stop = (stop.ids[0], stop.pieces[0]) if len(stop) == 1 else words[0]
+        state, sentence = 12345, 0
+        self.tokens: list[Spoken] = []
         for index in range(self.LENGTH):
             state = (state * 1103515245 + 12345) & 0x7FFFFFFF
             sentence += 1
+            number, text = words[(state >> 8) % len(words)]
             if sentence > 7 and (state >> 9) % 6 == 0:
-                piece, sentence = ".", 0
-            else:
-                piece = " " + _VOCABULARY[(state >> 8) % len(_VOCABULARY)]
-            number = tokenizer.id_of(piece)
-            cycle.append(Spoken(number, piece, logprob(number, index)))
-        self.tokens: list[Spoken] = cycle
-        self.json: list[str] = [each.json for each in cycle]
+                (number, text), sentence = full_stop, 0
+            self.tokens.append(Spoken(number, text, logprob(number, index)))
+        self.json: list[str] = [each.json for each in self.tokens]
+        number = tokenizer.eos_id if tokenizer.eos_id is not None else 0
+        self.end = Spoken(number, tokenizer.text_of(number), logprob(number, 0), True)
 
     def start(self, ids: Sequence[int], seed: int | None) -> int:
         """Where the answer to these tokens begins. seed: None for greedy decoding."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.emulator.bodies import Ask, Parameters
 from harness.emulator.grammar import check_grammar
 from harness.emulator.problems import invalid
-from harness.emulator.tokens import Encoding, Tokenizer
+from harness.emulator.tokens import AnyTokenizer, Encoding
 
 CHUNK = 1024  # new tokens that one turn in the queue may generate
 
@@ -124,7 +124,7 @@ class Measured:
 class Validation:
     """All checks of one server."""
 
-    def __init__(self, limits: Limits, tokenizer: Tokenizer) -> None:
+    def __init__(self, limits: Limits, tokenizer: AnyTokenizer) -> None:
         self.limits, self.tokenizer = limits, tokenizer
 
     def measure(self, ask: Ask) -> Measured:
