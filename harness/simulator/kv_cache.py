@@ -52,8 +52,12 @@ class StackAllocator:
     """Without prefix cache: a stack of free blocks, last in first out."""
 
     def __init__(self, blocks: int, block_size: int) -> None:
-        self._block_size = block_size
+        self.block_size = block_size
         self._free = array("i", range(1, blocks))
+
+    def free_list(self) -> Sequence[int]:
+        """Blocks that can be had at once, the next one last."""
+        return self._free
 
     @property
     def free_blocks(self) -> int:
@@ -64,7 +68,7 @@ class StackAllocator:
         return 0
 
     def allocate(self, tokens: int, prompt: Sequence[int] | None) -> Allocation | None:
-        needed = -(-tokens // self._block_size)
+        needed = -(-tokens // self.block_size)
         if needed > len(self._free):
             return None
         return Allocation(_pop_tail(self._free, needed))
@@ -84,11 +88,15 @@ class RadixAllocator:
     """With prefix cache. pin_whole_node: keep a fault of TGI, see `allocate`."""
 
     def __init__(self, blocks: int, block_size: int, *, pin_whole_node: bool = True) -> None:
-        self._block_size = block_size
+        self.block_size = block_size
         self._free = array("i", range(1, blocks))
-        self._trie = RadixTrie(block_size)
+        self.trie = RadixTrie(block_size)
         self._pin_whole_node = pin_whole_node
         self.last_lookup = (0, 0)
+
+    def free_list(self) -> Sequence[int]:
+        """Blocks that can be had without evicting any, the next one last."""
+        return self._free
 
     @property
     def free_blocks(self) -> int:
@@ -97,7 +105,7 @@ class RadixAllocator:
     @property
     def cached_blocks(self) -> int:
         """Blocks that the trie holds, whether evictable or in use by requests."""
-        return self._trie.blocks
+        return self.trie.blocks
 
     def allocate(self, tokens: int, prompt: Sequence[int] | None) -> Allocation | None:
         """Blocks for `tokens` slots: the longest cached prefix of `prompt`, and for the rest free or evicted ones.
@@ -106,38 +114,38 @@ class RadixAllocator:
         only be served by evicting the rest of that node then waits for ever: nothing runs, so nothing changes. With
         pin_whole_node off, the node is split where the prefix ends and only the matched part is pinned.
         """
-        node, prefix = self._trie.find(prompt) if prompt is not None else (self._trie.root, array("i"))
+        node, prefix = self.trie.find(prompt) if prompt is not None else (self.trie.root, array("i"))
         if not self._pin_whole_node:
-            node = self._trie.split_after(node, len(prefix))
-        self._trie.pin(node)
-        cached = len(prefix) * self._block_size
+            node = self.trie.split_after(node, len(prefix))
+        self.trie.pin(node)
+        cached = len(prefix) * self.block_size
         self.last_lookup = (cached, tokens - cached)
-        rest = self._take(-(-(tokens - cached) // self._block_size))
+        rest = self._take(-(-(tokens - cached) // self.block_size))
         if rest is None:
-            self._trie.unpin(node)
+            self.trie.unpin(node)
             return None
         return Allocation(prefix + rest, cached, prompt, node)
 
     def _take(self, needed: int) -> Blocks | None:
         if len(self._free) < needed:
             # What was evicted stays free even if it was not enough, as in TGI.
-            self._free += self._trie.evict(needed - len(self._free))
+            self._free += self.trie.evict(needed - len(self._free))
         return _pop_tail(self._free, needed) if len(self._free) >= needed else None
 
     def free(self, allocation: Allocation, *, computed: bool = True) -> None:
         """Cache the prompt's whole blocks and free the rest, with the blocks of what someone else cached meanwhile."""
         blocks, prompt, cached = allocation.blocks, allocation.prompt, allocation.cached_tokens
-        self._trie.unpin(allocation.node or self._trie.root)
+        self.trie.unpin(allocation.node or self.trie.root)
         if prompt is None:
             self._free += blocks
             return
-        size = self._block_size
+        size = self.block_size
         if not computed:
             self._free += blocks[cached // size :]
             return
         whole = len(prompt) // size
         if len(prompt) > cached and whole:
-            known = self._trie.insert(prompt[: whole * size], blocks[:whole])
+            known = self.trie.insert(prompt[: whole * size], blocks[:whole])
             if known > cached:
                 self._free += blocks[cached // size : known // size]
         self._free += blocks[whole:]
@@ -187,6 +195,16 @@ class RadixTrie:
             if shared < len(child.key):
                 break
         return node, blocks
+
+    def all_blocks(self) -> list[int]:
+        """Every block that it holds."""
+        found: list[int] = []
+        nodes = [self.root]
+        while nodes:
+            node = nodes.pop()
+            found += node.blocks
+            nodes += node.children.values()
+        return found
 
     def split_after(self, node: _Node, prefix_blocks: int) -> _Node:
         """The node that ends exactly after `prefix_blocks` blocks from the root, made by a split if need be."""
