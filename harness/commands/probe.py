@@ -235,7 +235,13 @@ def _last_failure(search: Search) -> Failure:
 
 
 def _dead(failure: Failure, name: str, folder: Path) -> ServiceError:
-    error = ServiceError(failure.text, where=name)
+    text = failure.text
+    if failure.stage == "load" and failure.cause == "memory":
+        text = (
+            f"{text.partition('. ')[0]} while the weights were loaded, so no limit can help. Quantize them, spread them"
+            " over more GPUs (gpus: 2), or free memory that others use (nvidia-smi shows it)"
+        )
+    error = ServiceError(text, where=name, advice=f"The starts so far are in {folder}.")
     error.exit_code = failure.exit_code
     return error
 

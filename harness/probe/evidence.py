@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from harness.probe.setting import Bracket, Kind, LoadResult, Outcome, Setting, Started
 
+ALIKE = 0.05  # share by which prompt lengths may differ to count as the same
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -16,7 +18,7 @@ class Evidence:
 
     rows: short chats at once. tokens: prompts and answers in flight. area: rows times the longest of them, which is
     what a padded batch keeps. prefill: prefill budgets that started. single: prompt and answer of one chat alone.
-    worst_input: the prompt length whose load died with the fewest tokens.
+    worst_input: the prompt length whose load died with the fewest tokens; carried: tokens that held with any length.
     """
 
     outcomes: tuple[Outcome, ...] = ()
@@ -26,6 +28,7 @@ class Evidence:
     prefill: Bracket = field(default_factory=Bracket)
     single: Bracket = field(default_factory=Bracket)
     worst_input: int | None = None
+    carried: int | None = None
 
     @property
     def starts(self) -> int:
@@ -74,14 +77,16 @@ def effective_prefill(outcome: Outcome) -> int | None:
 def gather(outcomes: Sequence[Outcome]) -> Evidence:
     """All brackets from the outcomes so far."""
     results = [(each, result) for each in outcomes for result in each.loads]
+    tokens, worst, carried = _tokens(results)
     return Evidence(
         outcomes=tuple(outcomes),
         rows=_bracket(_rows(results)),
-        tokens=_bracket(_tokens(results)),
+        tokens=tokens,
         area=_bracket(_area(results)),
         prefill=_prefill(outcomes),
         single=_bracket(_single(results)),
-        worst_input=_worst_input(results),
+        worst_input=worst,
+        carried=carried,
     )
 
 
@@ -112,31 +117,44 @@ def _rows(results: _Results) -> Iterable[_Point]:
             yield result.load.rows, _how(result)
 
 
-def _tokens(results: _Results) -> Iterable[_Point]:
-    """A death in the middle of a fill tells how much was carried and how much more was too much."""
+def _tokens(results: _Results) -> tuple[Bracket, int | None, int | None]:
+    """The bracket for prompts of the worst length, that length, and what was carried with any length.
+
+    A success with other lengths proves nothing for the worst one: memory need not grow steadily with the length.
+    """
+    points = list(_fills(results))
+    failed = [(value, length, how) for length, value, how in points if how is not None]
+    if not failed:
+        held = [value for _, value, _ in points]
+        return Bracket.of(held, ()), None, max(held, default=None)
+    smallest, worst, how = min(failed)
+    alike = [value for length, value, bad in points if bad is None and abs(length - worst) <= ALIKE * worst]
+    below = [value for _, value, bad in points if bad is None and value < smallest]
+    return Bracket.of(alike, [(smallest, how)]), worst, max(below, default=None)
+
+
+def _fills(results: _Results) -> Iterable[tuple[int, int, str | None]]:
+    """(longest prompt, tokens, how it failed). A death in the middle of a fill tells how much was carried before."""
     for outcome, result in results:
+        longest = result.load.longest
         if result.verdict == "held" and not result.load.excess and not result.load.queued:
-            yield result.load.tokens, None
+            yield longest, result.load.tokens, None
         elif result.verdict == "died" and _kind_of(result) == "fill":
-            yield from _death_in_fill(outcome, result)
+            for value, how in _death_in_fill(outcome, result):
+                yield longest, value, how
 
 
 def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
-    carried = result.begun_tokens
-    batch = effective_prefill(outcome) or result.load.longest
-    reached = min(result.load.tokens, carried + max(batch, result.load.longest) + _answers(result))
+    """What had its first token was carried, and one or two more prefill batches were too much: the client hears of the
+    last batch late, or never.
+    """
+    answers = sum(shape.max_new_tokens for shape in result.load.shapes[: result.begun])
+    carried = result.begun_tokens - answers
+    batch = max(effective_prefill(outcome) or 0, result.load.longest) + result.load.shapes[0].max_new_tokens
+    reached = result.load.tokens if result.begun == 0 else min(result.load.tokens, result.begun_tokens + 2 * batch)
     if 0 < carried < reached:
-        yield carried - result.begun * _new_tokens(result), None
+        yield carried, None
     yield reached, _how(result)
-
-
-def _new_tokens(result: LoadResult) -> int:
-    return max((shape.max_new_tokens for shape in result.load.shapes), default=0)
-
-
-def _answers(result: LoadResult) -> int:
-    """Answer tokens of one more prefill batch of the longest prompts."""
-    return _new_tokens(result)
 
 
 def _area(results: _Results) -> Iterable[_Point]:
@@ -165,15 +183,6 @@ def _prefill(outcomes: Iterable[Outcome]) -> Bracket:
         elif each.failure is not None and each.failure.cause == "memory" and each.failure.stage == "warm-up":
             failed.append((prefill, str(each.failure)))
     return Bracket.of(held, failed)
-
-
-def _worst_input(results: _Results) -> int | None:
-    died = [
-        (result.begun_tokens or result.load.tokens, result.load.longest)
-        for _, result in results
-        if result.verdict == "died" and _kind_of(result) == "fill"
-    ]
-    return min(died)[1] if died else None
 
 
 def same_limits(one: Setting, other: Setting) -> bool:

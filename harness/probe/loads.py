@@ -15,6 +15,7 @@ from harness.probe.setting import CHUNK, Load, Setting, Shape, Started
 SHORT = 24  # prompt tokens of a short chat
 BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
 ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joins (TGI lets it wait 20 steps)
+SPARE = 6  # answer tokens that the last chat of a packed load has left
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
 
@@ -68,6 +69,31 @@ def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: i
     return Load(f"fill {budget} by {input_tokens}", (tuple(shapes),))
 
 
+def packed(budget: int, length: int, prefill: int, most: int) -> Load:
+    """Chats of this length that take `budget` tokens in all, each nearly done when the last of them is read in.
+
+    So the cache is full, and not just reserved, at the very moment when one more prefill needs its activations: the
+    worst that an engine without a memory check can meet. prefill: prompt tokens that it reads at once.
+    """
+    each = max(1, prefill // length)
+    count, rounds = 0, 0
+    while count < most and (count + 1) * length + _answers(count + 1, each) <= budget:
+        count += 1
+    rounds = -(-count // each)
+    shapes = [Shape(length, SPARE + rounds - 1 - index // each) for index in range(count)]
+    first = SPARE + rounds
+    rest = budget - sum(shape.total for shape in shapes)
+    if count < most and rest >= first + 8:
+        shapes.insert(0, Shape(rest - first, first))
+    return Load(f"fill {budget} by {length}", (tuple(shapes),))
+
+
+def _answers(count: int, each: int) -> int:
+    """Answer tokens of so many packed chats together, `each` of which are read in at once."""
+    rounds = -(-count // each)
+    return sum(SPARE + rounds - 1 - index // each for index in range(count))
+
+
 def varied(load: Load, steps: int = 5, by: int = 3) -> Load:
     """The same tokens in all, but neighbouring prompts differ: equal ones that fill the prefill budget exactly get a
     false hit of TGI's prefix cache and then look free (backends/v3/src/queue.rs:344).
@@ -102,9 +128,10 @@ def proof(setting: Setting, started: Started, capacity: int | None) -> list[Load
     permits = setting.max_concurrent_requests or 1
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
-    loads = [longest(history, total - history), rows(permits), overload(permits)]
+    loads = [rows(permits), overload(permits)]
     loads += list(_fills(setting, started, room, slack))
     loads.append(_join(permits, history, total, room, slack))
+    loads.append(longest(history, total - history))  # last: its client leaves before the engine is done
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 
@@ -113,13 +140,32 @@ def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterato
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
     permits = setting.max_concurrent_requests or 1
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or 4096
+    if started.kind != "flash":
+        yield from _packed_fills(room, history, total, prefill, permits)
+        return
     new = min(
         answer_length(min(room, permits * total), prefill if started.chunking else min(prefill, history)), total // 2
     )
-    shares = (1.0, 0.5) if started.kind == "flash" else (1.0, 0.8, 0.6, 0.4, 0.2)
-    for share in shares:
+    for share in (1.0, 0.5):
         length = max(1, int(min(history, total - new) * share))
         yield fill(room, length, new, most=permits, slack=slack)
+
+
+def _packed_fills(room: int, history: int, total: int, prefill: int, permits: int) -> Iterator[Load]:
+    for length in lengths(min(history, total - spared(room, history)), room, permits):
+        yield packed(room, length, prefill, permits)
+
+
+def spared(room: int, length: int) -> int:
+    """Answer tokens that the first of a packed load may need: one for each prompt that is read in after it."""
+    return SPARE + room // max(1, length) + 2
+
+
+def lengths(longest: int, room: int, most: int) -> list[int]:
+    """Prompt lengths to fill a budget with: the longest, shorter ones, and the one with which all permits are used."""
+    spread = room // max(1, most) - SPARE - 2
+    shorter = [int(longest * share) for share in (0.6, 0.3)]
+    return [each for each in [longest, *shorter, min(spread, longest)] if each >= 8]
 
 
 def _join(permits: int, history: int, total: int, room: int, slack: int) -> Load:

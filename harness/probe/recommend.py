@@ -80,8 +80,8 @@ def _flash(
     if not started.chunking and total - answer > prefill:
         total, bound_by = prefill + answer, "the prefill budget, which must hold a whole prompt"
     chats = _permits(evidence, usable, answer, wish, fast_rows)
-    if evidence.tokens.smallest_failed is not None and usable >= evidence.tokens.smallest_failed:
-        carried = evidence.tokens.largest_ok or usable // 2
+    carried = evidence.tokens.largest_ok or usable // 2
+    if evidence.tokens.smallest_failed is not None and usable > carried:
         if fraction is None:
             fraction = _smaller_fraction(evidence, usable, knowledge)
             usable = min(usable, int(carried * 0.97))
@@ -231,7 +231,7 @@ def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
         return int((knowledge.budget or 16000) * 0.8)
     bounds = [each.largest_ok or (each.smallest_failed or 2) // 2 for each in brackets if each.smallest_failed]
     if not bounds:
-        return evidence.tokens.largest_ok or 2
+        return evidence.carried or 2
     return max(2, math.floor(min(bounds) * (1 - MARGIN / 2)))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.probe import loads
-from harness.probe.evidence import Evidence, effective_prefill, gather, same_limits
+from harness.probe.evidence import ALIKE, Evidence, effective_prefill, gather, same_limits
 from harness.probe.recommend import (
     MIDDLE_PREFILL,
     WORTH_ANOTHER_START,
@@ -34,10 +34,14 @@ from harness.probe.setting import Failure, Knowledge, Load, LoadResult, Outcome,
 
 OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
 LEAST_PREFILL = 64  # below it there is nothing left to lower
-STEPS = 12  # sizes tried in one start between what held and what died
+NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
+LEAST_STEPS = 4  # sizes tried in one start between what held and what died
 FINE = 0.5  # of the asked precision: the smallest step towards a padded boundary
 SETTLED = 0.7  # of the asked precision: where the search for it stops; the rest is margin
 JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
+
+# Verdicts that speak against a setting. A refused load was not carried, which proves nothing against the memory.
+BAD = ("died", "stalled", "failed")
 
 
 class Search:
@@ -287,8 +291,10 @@ class Search:
     def _settled_padded(self, evidence: Evidence) -> bool:
         """Whether the boundary that bounds this engine is known closely enough, or nothing died at all."""
         bracket = evidence.area if evidence.padded_law else evidence.tokens
-        if bracket.smallest_failed is None:
-            return evidence.last_up is not None and not evidence.last_up.died_under_load
+        last = evidence.last_up
+        if bracket.smallest_failed is None or (last is not None and last.setting.purpose == "explore"):
+            if last is not None and not last.died_under_load:
+                return True
         return bracket.gap is not None and bracket.gap <= SETTLED * self.wish.precision
 
     # loads
@@ -304,7 +310,7 @@ class Search:
         return self._next_learning_padded(setting, started, results)
 
     def _next_proof(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
-        if any(result.verdict in ("stalled", "refused", "failed") for result in results):
+        if any(result.verdict in BAD for result in results):
             return None
         plan = loads.proof(
             setting, started, started.usable if started.kind == "flash" else setting.max_batch_total_tokens
@@ -343,7 +349,7 @@ class Search:
         if not any(each.loads for each in self._outcomes):
             plan += [
                 loads.longest(reach, loads.BRIEF),
-                loads.fill(2 * (reach + loads.BRIEF), reach, loads.BRIEF, most=2),
+                loads.packed(2 * (reach + loads.SPARE) + 1, reach, reach, 2),
             ]
         if evidence.rows.smallest_failed is None:
             limit = min(loads.ROWS_CAP, self._rows_to_try(evidence))
@@ -355,7 +361,7 @@ class Search:
                 for n in loads.row_steps(max(1, most))
                 if (n + 1) * (reach + loads.BRIEF) > (evidence.area.largest_ok or 0)
                 # Only a batch that is small by its sum of tokens tells anything about padding.
-                and n * (loads.SHORT + loads.ALIVE) + reach + loads.BRIEF <= (evidence.tokens.largest_ok or 0)
+                and n * (loads.SHORT + loads.ALIVE) + reach + loads.BRIEF <= (evidence.carried or 0)
             ]
         if evidence.padded_law:
             return plan + self._finer_area(evidence, reach)
@@ -366,35 +372,39 @@ class Search:
     def _rows_to_try(self, evidence: Evidence) -> int:
         """Short chats worth trying: what the expected budget holds, at most 256 on an engine of unknown size."""
         answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
-        known = evidence.tokens.largest_ok or self.knowledge.budget or 0
+        known = evidence.carried or self.knowledge.budget or 0
         return max(32, min(256, known // (answer + loads.SHORT) if known else 64))
 
     def _coarse(self, evidence: Evidence, reach: int) -> Load:
         """Long prompts, each read alone, until the engine dies of one too many."""
         total = reach + loads.ALIVE
-        expected = max(3 * (self.knowledge.budget or 0) // 2, 2 * (evidence.tokens.largest_ok or 0), 16 * total)
+        expected = max(3 * (self.knowledge.budget or 0) // 2, 2 * (evidence.carried or 0), 16 * total)
         most = _most_rows(evidence)
         count = max(1, min(most, expected // total, OPEN_BUDGET // total))
-        new = max(loads.BRIEF, min(count + loads.BRIEF, loads.CHUNK, total // 2))
-        return loads.fill(count * total, total - new, new, most=count)
+        length = max(1, min(reach, total - loads.spared(count * total, total)))
+        return loads.packed(count * total, length, length, most)
 
     def _finer_tokens(self, evidence: Evidence, reach: int, prefill: int) -> list[Load]:
-        """Budgets between what held and what died, each filled exactly; other prompt lengths are tried first."""
-        low = evidence.tokens.largest_ok or (evidence.tokens.smallest_failed or 2) // 2
-        high = evidence.tokens.smallest_failed or low
-        shares = (0.8, 0.6, 0.4, 0.2) if (high - low) / high > 5 * self.wish.precision else ()
-        plan = [self._filled(low, max(1, int(reach * share)), prefill, evidence) for share in shares]
-        worst = evidence.worst_input if evidence.worst_input and evidence.worst_input < reach else reach
-        plan += [
-            self._filled(size, min(worst, reach), prefill, evidence)
-            for size in _between(low, high, self.wish.precision)
-        ]
-        return plan
-
-    def _filled(self, budget: int, length: int, prefill: int, evidence: Evidence) -> Load:
+        """Budgets between what held and what died, each filled exactly; near the boundary by several lengths, because
+        memory need not grow steadily with the length of a prompt.
+        """
+        high = evidence.tokens.smallest_failed or 2
+        low = evidence.tokens.largest_ok or (evidence.carried or high) * 9 // 10
+        sizes = _between(low, high, self.wish.precision)
+        longest = min(reach, reach + loads.ALIVE - loads.spared(high, reach))
+        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
+        chats = max(1, low // (answer + loads.SHORT))
+        near = (high - low) / high < NEAR * self.wish.precision
+        worst = min(longest, max(evidence.worst_input or longest, low // chats - 2 * loads.SPARE))
+        if worst >= longest * (1 - ALIKE):
+            worst = longest
+        others = [each for each in loads.lengths(longest, low, chats) if abs(each - worst) > 0.1 * worst]
+        if near:
+            wanted = [(low, each) for each in others] + [(size, each) for size in sizes for each in [worst, *others]]
+        else:
+            wanted = [(low, each) for each in others[-1:]] + [(size, worst) for size in sizes]
         most = _most_rows(evidence)
-        new = loads.answer_length(budget, min(prefill, max(length, prefill // 2)))
-        return loads.fill(budget, length, min(new, loads.CHUNK), most=most)
+        return [loads.packed(size, length, prefill, most) for size, length in wanted]
 
     def _finer_area(self, evidence: Evidence, reach: int) -> list[Load]:
         """As many rows as died, under a long prompt of growing length."""
@@ -415,8 +425,13 @@ def _most_rows(evidence: Evidence) -> int:
 
 
 def _between(low: int, high: int, precision: float) -> list[int]:
-    """Sizes above `low` and below `high`, in at most STEPS equal steps of not less than half the precision."""
-    count = min(STEPS, int((high - low) / max(1.0, FINE * precision * high)))
+    """Sizes above `low` and below `high` in equal steps, not finer than half the precision.
+
+    A death ends the start, so what one start leaves open, the next divides again: the square root of the number of
+    finest steps needs the fewest loads in two starts.
+    """
+    finest = int((high - low) / max(1.0, FINE * precision * high))
+    count = min(finest, max(LEAST_STEPS, math.ceil(math.sqrt(finest))))
     return [low + (high - low) * step // (count + 1) for step in range(1, count + 1)]
 
 
@@ -427,7 +442,7 @@ def _survived(outcome: Outcome) -> bool:
         and outcome.came_up
         and outcome.failure is None
         and bool(outcome.loads)
-        and all(result.verdict in ("held", "cut short") for result in outcome.loads)
+        and not any(result.verdict in BAD for result in outcome.loads)
     )
 
 

@@ -85,7 +85,7 @@ class Engine:
         prefill = env.get("MAX_BATCH_PREFILL_TOKENS")
         self.prefill = int(prefill) if prefill else min(spec["default_prefill"], spec["context"])
         given_input, given_total = env.get("MAX_INPUT_TOKENS"), env.get("MAX_TOTAL_TOKENS")
-        self.log("Args {\n    model_id: \"x\",\n}")
+        self.log('Args {\n    model_id: "x",\n}')
         if given_input and given_total and int(given_input) >= int(given_total):
             self.refuse(f"`max_input_tokens`({given_input}) must be < `max_total_tokens`({given_total})")
         self.log("Using attention flashinfer - Prefix caching true")
@@ -179,7 +179,9 @@ class Engine:
 
     def pick_padded(self) -> list[dict[str, Any]]:
         rows = self.running
-        held = len(rows) * (max((each["input"] for each in rows), default=0) + max((each["new"] for each in rows), default=0))
+        held = len(rows) * (
+            max((each["input"] for each in rows), default=0) + max((each["new"] for each in rows), default=0)
+        )
         if self.spec["padded_rows"]:
             held = sum(each["input"] + each["new"] for each in rows)
         taken: list[dict[str, Any]] = []
@@ -266,9 +268,16 @@ class Engine:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while (head := await reader.readuntil(b"\r\n\r\n")):
+            while head := await reader.readuntil(b"\r\n\r\n"):
                 method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
-                length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0)
+                length = next(
+                    (
+                        int(line.split(b":")[1])
+                        for line in head.split(b"\r\n")
+                        if line.lower().startswith(b"content-length")
+                    ),
+                    0,
+                )
                 body = await reader.readexactly(length)
                 await self.route(method, path, body, writer)
                 await writer.drain()
@@ -281,7 +290,9 @@ class Engine:
             return self.answer(writer, 200, json.dumps(self.info()).encode())
         if path == "/tokenize" and self.spec["tokenize"]:
             tokens = self.count(json.loads(body)["inputs"])
-            return self.answer(writer, 200, json.dumps([{"id": 1, "text": "x", "start": 0, "stop": 1}] * tokens).encode())
+            return self.answer(
+                writer, 200, json.dumps([{"id": 1, "text": "x", "start": 0, "stop": 1}] * tokens).encode()
+            )
         if path in ("/generate", "/generate_stream"):
             return await self.generate(path == "/generate_stream", json.loads(body), writer)
         self.answer(writer, 404, b"")
@@ -313,7 +324,13 @@ class Engine:
 
     async def generate(self, stream: bool, document: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         new = int((document.get("parameters") or {}).get("max_new_tokens") or 100)
-        request = {"input": self.count(document["inputs"]), "new": new, "done": 0, "out": asyncio.Queue(), "gone": False}
+        request = {
+            "input": self.count(document["inputs"]),
+            "new": new,
+            "done": 0,
+            "out": asyncio.Queue(),
+            "gone": False,
+        }
         problem = self.problem(request)
         if problem is not None:
             status, text, kind = problem
@@ -339,13 +356,25 @@ class Engine:
         while True:
             got = await request["out"].get()
             if isinstance(got, str):
-                self.chunk(writer, b"data: " + json.dumps({"error": got, "error_type": "generation"}).encode() + b"\n\n")
+                self.chunk(
+                    writer, b"data: " + json.dumps({"error": got, "error_type": "generation"}).encode() + b"\n\n"
+                )
                 break
             last = got >= request["new"]
-            event: dict[str, Any] = {"index": got, "token": {"id": 5, "text": " the", "logprob": -1.0, "special": False}, "generated_text": None, "details": None}
+            event: dict[str, Any] = {
+                "index": got,
+                "token": {"id": 5, "text": " the", "logprob": -1.0, "special": False},
+                "generated_text": None,
+                "details": None,
+            }
             if last:
                 event["generated_text"] = " the" * got
-                event["details"] = {"finish_reason": "length", "generated_tokens": got, "seed": None, "input_length": request["input"]}
+                event["details"] = {
+                    "finish_reason": "length",
+                    "generated_tokens": got,
+                    "seed": None,
+                    "input_length": request["input"],
+                }
             self.chunk(writer, b"data: " + json.dumps(event).encode() + b"\n\n")
             if writer.transport.is_closing():
                 raise ConnectionResetError
@@ -371,7 +400,9 @@ def _count_start(spec: dict[str, Any]) -> int:
     if not spec.get("state"):
         return 1
     path = Path(spec["state"])
-    limits = {name: value for name, value in os.environ.items() if name.startswith("MAX_") or name == "CUDA_MEMORY_FRACTION"}
+    limits = {
+        name: value for name, value in os.environ.items() if name.startswith("MAX_") or name == "CUDA_MEMORY_FRACTION"
+    }
     with path.open("a") as file:
         file.write(json.dumps(limits) + "\n")
     return len(path.read_text().splitlines())
