@@ -153,11 +153,10 @@ def _services(
         by_name = {model.name: model for model in in_stack}
         together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate, changes=pinned)
         services += [(by_name[each.record.model], each) for each in together if each.record]
-    taken = {model.port for model in in_stack if model.port}
+    asked = {model.port for model, _ in chosen if model.port}
     for model, target in chosen:
         if target.runtime != "compose":
-            port = model.port or next(port for port in ports_from(FIRST_PORT, 64) if port not in taken)
-            taken.add(port)
+            port = model.port or ports_from(FIRST_PORT, 1, reserve=True, avoid=asked)[0]
             services.append((model, service_for(model, target, changes=pinned[model.name], port=port, say=say)))
     return services
 

@@ -334,7 +334,7 @@ VARIANTS: Mapping[str, Variant] = {
         host_ipc=True,
     ),
     "intel-xpu": Variant("-intel-xpu", (2, 3, 0), "devices", devices=("/dev/dri",), privileged=True, host_ipc=True),
-    "intel-cpu": Variant("-intel-cpu", (2, 3, 0), "none", host_ipc=True, cache="hub"),
+    "intel-cpu": Variant("-intel-cpu", (2, 3, 0), "none", cache="hub"),
     "gaudi": Variant(
         "-gaudi",
         (3, 2, 3),
@@ -352,7 +352,9 @@ def variant_named(name: str, version: Version, where: str) -> Variant:
     """Raises UsageError for a kind of image that is unknown, or that this release does not have."""
     variant = VARIANTS.get(name)
     if variant is None:
-        raise UsageError(f"unknown image variant {name!r}", where=where, advice=f"Known: {', '.join(VARIANTS)}.")
+        raise UsageError(
+            f"no stack for the image variant {name!r}", where=where, advice=f"Known: {', '.join(VARIANTS)}."
+        )
     if version < variant.since:
         raise UsageError(
             f"TGI {version_text(version)} has no image {variant.suffix}: it came with {version_text(variant.since)}",

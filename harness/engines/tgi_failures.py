@@ -307,6 +307,14 @@ CAUSES: tuple[Cause, ...] = (
         worth_a_retry=True,
     ),
     Cause(
+        "emulator-shape",
+        "entry",
+        r"the emulator knows no shape of this model",
+        "the emulator does not know how large this model is",
+        "Give its sizes as `shape` in the entry, or serve a directory with its config.json.",
+        2,
+    ),
+    Cause(
         "remote-code",
         "entry",
         r"requires you to execute the (?:configuration|modeling|tokenizer) file|trust_remote_code=True",
@@ -403,7 +411,7 @@ CAUSES: tuple[Cause, ...] = (
         "machine",
         r"Read-only file system: '?([^'\n]*)|Read-only file system",
         "the engine wrote to a place that the stack keeps read-only",
-        "Start it with `read_only: false` in the entry, and tell us which path it was.",
+        "Add the path to `tmpfs` in compose/service.yaml, or set read_only: false there.",
         4,
     ),
     Cause(
@@ -452,7 +460,7 @@ CAUSES: tuple[Cause, ...] = (
         "crash",
         r"Shard process was signaled to shutdown with signal (\d+)",
         lambda match: f"the model's process crashed with signal {match[1]}",
-        "See its last lines below.",
+        "See the last lines of its log.",
         worth_a_retry=True,
     ),
     Cause(
@@ -460,7 +468,7 @@ CAUSES: tuple[Cause, ...] = (
         "download",
         r"Download encountered an error|Error: DownloadError",
         "the weights could not be downloaded",
-        "See the last lines below.",
+        "See the last lines of its log.",
         worth_a_retry=True,
     ),
     Cause(
@@ -468,7 +476,7 @@ CAUSES: tuple[Cause, ...] = (
         "crash",
         r"Shard (\d+) crashed|Error: ShardFailed",
         "the model's process died while serving",
-        "See the last lines below.",
+        "See the last lines of its log.",
         worth_a_retry=True,
     ),
     Cause(
@@ -476,7 +484,7 @@ CAUSES: tuple[Cause, ...] = (
         "crash",
         r"Error: ShardCannotStart|Shard \d+ failed to start",
         "the model could not be loaded",
-        "See the last lines below.",
+        "See the last lines of its log.",
         worth_a_retry=True,
     ),
     Cause(
@@ -484,7 +492,7 @@ CAUSES: tuple[Cause, ...] = (
         "crash",
         r"Error: WebserverFailed|Webserver Crashed",
         "TGI's router ended",
-        "See the last lines below.",
+        "See the last lines of its log.",
         worth_a_retry=True,
     ),
 )
@@ -514,7 +522,7 @@ _CONTAINER_MEMORY = Cause(
     "memory",
     "",
     "the container ran into its own memory limit",
-    "Raise `memory_limit` in the entry, or take it out.",
+    "Raise mem_limit in compose/service.yaml, or take it out.",
 )
 _KILLED = Cause(
     "killed",
@@ -529,7 +537,7 @@ _UNKNOWN = Cause(
     "unknown",
     "",
     "the engine ended for a reason that its log does not name",
-    "See the last lines below.",
+    "See the last lines of its log.",
     worth_a_retry=True,
 )
 
@@ -540,6 +548,8 @@ def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
     if cause.name in ("total-above-budget", "bad-argument", "prefill-above-budget") and cause.kind != "machine":
         exit_code = 2 if before_router else 4  # only the launcher's own check knows nothing of the GPU
         return _replaced(cause, exit_code=exit_code)
+    if cause.name == "warmup-memory":
+        return _with_total(cause, text)
     if cause.name == "gpu-memory" and (serving or re.search(r"Shard \d+ crashed", text)) and "Connected" in text:
         return _replaced(
             cause,
@@ -549,6 +559,23 @@ def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
             " (CUDA_MEMORY_FRACTION: '0.9'); `harness probe` finds values that survive.",
         )
     return cause
+
+
+def _with_total(cause: Cause, text: str) -> Cause:
+    """TGI names the prefill budget alone, but the warm-up also allocates the cache of one sequence of
+    max_total_tokens.
+    """
+    prefill = re.search(r"max_batch_prefill_tokens` to (\d+)|max_batch_prefill_tokens: Some\(\s*(\d+)", text)
+    total = re.search(r"max_total_tokens: Some\(\s*(\d+)", text)  # in the dump of all options
+    if total is None or prefill is None or int(total[1]) <= int(prefill[1] or prefill[2]):
+        return cause
+    advice = cause.advice
+
+    def text_with_total(match: re.Match[str]) -> str:
+        more = f"; or lower max_total_tokens ({total[1]}), whose cache must fit beside it."
+        return _filled(advice, match).rstrip(".") + more
+
+    return _replaced(cause, advice=text_with_total)
 
 
 def _replaced(cause: Cause, **fields: object) -> Cause:

@@ -32,7 +32,7 @@ from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
 from harness.stack.lines import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
-from harness.stack.process import require_free_port, without_secrets
+from harness.stack.process import release_port, require_free_port, without_secrets
 from harness.stack.render import LABEL, to_compose, to_yaml
 from harness.stack.service import ServiceFacts, State
 from harness.units import format_bytes
@@ -445,6 +445,10 @@ class ComposeService:
         memory.forget(self._record_name())
         self._record = replace(self._record, attached=None, limits=dict(limits or {}))
         memory.remember(self._record)
+        release_port(self._port())
+
+    def _port(self) -> int:
+        return int(self.endpoint.url.rpartition(":")[2])
 
     def state(self) -> State:
         if self._bring_up is not None:
@@ -524,6 +528,7 @@ class ComposeService:
         self._stack_text = self.facts().stack
         self.stack.remove(self._record.service, grace)
         memory.forget(self._record_name())
+        release_port(self._port())
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(

@@ -83,14 +83,17 @@ def token_file(*, write: bool = True) -> str | None:
     return str(path)
 
 
-def machine_for(models: Sequence[Model], *, write_token: bool, used_gpus: Sequence[str] = ()) -> Machine:
-    """This host as a plan needs it: free GPUs, free ports for those that ask for none, the token's file."""
+def machine_for(models: Sequence[Model], *, to_start: bool, used_gpus: Sequence[str] = ()) -> Machine:
+    """This host as a plan needs it: free GPUs, free ports for those that ask for none, the token's file.
+
+    to_start: ports are reserved and the token is written.
+    """
     here = [gpu.index for gpu in gpus_here()]
     unasked = sum(model.replicas for model in models if model.port is None)
     return Machine(
         gpus=tuple(index for index in here if index not in used_gpus) if here else None,
-        ports=tuple(ports_from(FIRST_PORT, unasked)),
-        token_file=token_file(write=write_token),
+        ports=tuple(ports_from(FIRST_PORT, unasked, reserve=to_start)),
+        token_file=token_file(write=to_start),
     )
 
 
@@ -103,14 +106,14 @@ def plan_for(
 ) -> StackPlan:
     """The stack of these models on this host as it is now. Raises MissingError when too few GPUs are free."""
     image = emulator_image.emulator_image() if emulate else None
-    machine = machine_for(models, write_token=True, used_gpus=[] if emulate else docker.used_gpus())
+    machine = machine_for(models, to_start=True, used_gpus=[] if emulate else docker.used_gpus())
     return plan_stack(models, project=project, machine=machine, emulator_image=image, changes=changes)
 
 
 def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool) -> StackPlan:
     """The same stack without asking Docker, for showing and comparing: an idle machine, nothing written."""
     image = emulator_image.emulator_image() if emulate else None
-    machine = machine_for(models, write_token=False)
+    machine = machine_for(models, to_start=False)
     return plan_stack(models, project=project, machine=machine, emulator_image=image)
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -128,6 +128,7 @@ class ProcessService:
         memory.forget(self._record_name())
         self._record = replace(self._record, attached=None, limits=dict(limits or {}))
         memory.remember(self._record)
+        release_port(self._launch.port)
         if self._popen is not None:  # left to run on purpose: the object must not complain about it when it goes
             self._popen.returncode = 0
             self._popen = None
@@ -174,6 +175,7 @@ class ProcessService:
             _end(family | _marked(self._record.marker), launcher)
             self._reap()
             self._clean()
+            release_port(self._launch.port)
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(
@@ -252,15 +254,43 @@ def free_port() -> int:
         return port
 
 
-def ports_from(first: int, count: int) -> list[int]:
-    """The first `count` free ports from this one on: for services that people will type the address of."""
+def ports_from(first: int, count: int, *, reserve: bool = False, avoid: Collection[int] = ()) -> list[int]:
+    """The first `count` free ports from this one on: for services that people will type the address of.
+
+    reserve: keep other harnesses of this host from choosing them too, until `release_port`.
+    """
     found: list[int] = []
     for port in range(first, 65536):
         if len(found) == count:
             break
-        if not port_taken(port):
+        free = port not in _reserved and port not in avoid and not port_taken(port)
+        if free and (not reserve or _reserve(port)):
             found.append(port)
     return found
+
+
+_reserved: dict[int, socket.socket] = {}
+
+
+def _reserve(port: int) -> bool:
+    """Between choosing a port and binding it lie seconds. The mark is a name in the kernel that goes with this process;
+    False when another has it.
+    """
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        if sys.platform.startswith("linux"):  # no abstract names elsewhere; there the later one finds the port taken
+            mark.bind(f"\0harness-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    _reserved[port] = mark
+    return True
+
+
+def release_port(port: int) -> None:
+    """Others may choose it again. Harmless for a port that was not reserved."""
+    if mark := _reserved.pop(port, None):
+        mark.close()
 
 
 def port_taken(port: int, host: str = "127.0.0.1") -> bool:

@@ -117,10 +117,13 @@ def _shared_memory(service: ServicePlan) -> dict[str, str]:
 
 def _shared(service: ServicePlan, template: Mapping[str, Any]) -> dict[str, Any]:
     shared = deepcopy(dict(template))
-    shared["healthcheck"]["start_period"] = f"{service.start_period:.0f}s"
+    shared.setdefault("healthcheck", {})["start_period"] = f"{service.start_period:.0f}s"
+    drain = service.environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
+    if drain.isdigit():  # the entry's own time to drain, and ten seconds for what follows
+        shared["stop_grace_period"] = f"{int(drain) + 10}s"
     if not service.variant.read_only:
         shared["read_only"] = False
-        del shared["tmpfs"]
+        shared.pop("tmpfs", None)
     # The token's file belongs to the user and is of mode 0600: root in the container reads it only with this power.
     added = [*service.variant.capabilities, *(["DAC_OVERRIDE"] if service.token_places else [])]
     if added:
@@ -129,7 +132,7 @@ def _shared(service: ServicePlan, template: Mapping[str, Any]) -> dict[str, Any]
         for key in ("cap_drop", "cap_add", "security_opt"):
             shared.pop(key, None)
     elif service.variant.security:
-        shared["security_opt"] = [*shared["security_opt"], *service.variant.security]
+        shared["security_opt"] = [*shared.get("security_opt", []), *service.variant.security]
     return shared
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.stack.render import compose_file
 from tests.docker.conftest import Harness, environment, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("catalogue")]
@@ -194,6 +195,35 @@ def test_daemon_goes_away_while_serving(harness: Harness, monkeypatch: pytest.Mo
     assert harness("status", check=False).returncode == 3
     monkeypatch.delenv("DOCKER_HOST")
     harness("down")
+
+
+def test_container_that_hits_its_memory_limit(harness: Harness, tmp_path: Path) -> None:
+    """Told apart from GPU memory, with what to change: exit 4. The limit comes from a template of the user's own."""
+    template = compose_file("service.yaml") + "\nmem_limit: 12m\nmemswap_limit: 12m\n"
+    (tmp_path / "compose").mkdir()
+    (tmp_path / "compose" / "service.yaml").write_text(template, encoding="utf-8")
+    failed = harness("up", "one", *STACK, check=False)
+    assert failed.returncode == 4
+    assert "its own memory limit" in failed.stderr
+    assert "mem_limit" in failed.stderr
+
+
+def test_two_stacks_at_once(harness: Harness, tmp_path: Path) -> None:
+    """Two users of one engine bring the same model up at the same moment, and each takes down only their own."""
+    command = [sys.executable, "-m", "harness", "up", "one", *STACK, "--json"]
+    other_state = {**environment(), "XDG_STATE_HOME": str(tmp_path / "other")}
+    with (
+        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE) as mine,
+        subprocess.Popen(command, cwd=tmp_path, env=other_state, stdout=subprocess.PIPE) as theirs,
+    ):
+        answers = [json.loads(each.communicate(timeout=120)[0]) for each in (mine, theirs)]
+    assert answers[0][0]["endpoint"] != answers[1][0]["endpoint"]
+    harness("down")
+    assert ours() == []
+    subprocess.run([*command[:3], "status"], cwd=tmp_path, env=other_state, check=True, capture_output=True)
+    with urllib.request.urlopen(f"{answers[1][0]['endpoint']}/health") as health:
+        assert health.status == 200
+    subprocess.run([*command[:3], "down"], cwd=tmp_path, env=other_state, check=True, capture_output=True)
 
 
 def test_bench_uses_what_is_up(harness: Harness, tmp_path: Path) -> None:

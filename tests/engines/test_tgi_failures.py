@@ -219,7 +219,7 @@ CASES = [
         1,
         "download",
         SERVICE,
-        "last lines",
+        "last lines of its log",
     ),
     (
         [
@@ -401,7 +401,7 @@ CASES = [
         1,
         "unknown",
         SERVICE,
-        "last lines",
+        "last lines of its log",
     ),
     ([], 137, "killed", SERVICE, "memory"),
 ]
@@ -416,6 +416,19 @@ def test_cause_is_named(lines: list[str], code: int | None, cause: str, exit_cod
     assert mentions in f"{failure.found} {failure.advice}"
     assert failure.engine_exit_code == code
     assert failure.last_lines == tuple(line for line in lines if line.strip())[-15:]
+
+
+def test_warm_up_of_a_long_sequence_is_not_blamed_on_the_prefill_alone() -> None:
+    """TGI names the prefill budget; the cache of one sequence of max_total_tokens has to fit as well."""
+    lines = [
+        *ROUTER,
+        "    max_total_tokens: Some(",
+        "        130000,",
+        "    ),",
+        "INFO text_generation_launcher: Default `max_batch_prefill_tokens` to 8787",
+        "Not enough memory to handle 8787 prefill tokens. You need to decrease `--max-batch-prefill-tokens`",
+    ]
+    assert "lower max_total_tokens (130000)" in (explain(lines, 1).advice or "")
 
 
 def test_container_limit_is_told_from_gpu_memory() -> None:

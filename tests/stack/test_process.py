@@ -20,7 +20,7 @@ from harness.errors import MissingError
 from harness.stack import state
 from harness.stack.found import services_of
 from harness.stack.launch import embedded_launch, local_launch
-from harness.stack.process import MARKER, ProcessService, free_port, launcher_version
+from harness.stack.process import MARKER, ProcessService, free_port, launcher_version, ports_from, release_port
 from harness.stack.readiness import StartFailed, wait_until_ready
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
@@ -288,6 +288,19 @@ def test_digest_changes_with_the_entry_alone(launcher: str) -> None:
     first, second = (local_launch(MODEL, program=launcher) for _ in range(2))
     other = local_launch(MODEL, program=launcher, changes={"MAX_TOTAL_TOKENS": "10"})
     assert first.digest == second.digest != other.digest
+
+
+def test_two_harnesses_choose_different_ports() -> None:
+    """Between choosing and binding lie seconds; whoever comes in between gets the next one."""
+    script = "from harness.stack.process import ports_from; print(ports_from(8080, 1, reserve=True)[0])"
+    (mine,) = ports_from(8080, 1, reserve=True)
+    try:
+        theirs = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        assert int(theirs) > mine
+        assert ports_from(8080, 1) == [int(theirs)]  # given back with the process that had it
+    finally:
+        release_port(mine)
+    assert ports_from(8080, 1, avoid={mine}) != [mine]
 
 
 def test_free_port_can_be_bound() -> None:
