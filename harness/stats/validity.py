@@ -186,7 +186,12 @@ def unfinished(evidence: Evidence) -> Iterator[Reason]:
 
 
 def too_few(evidence: Evidence) -> Iterator[Reason]:
-    """A quantile that an SLO bounds needs enough requests for its interval to have an upper end."""
+    """A quantile that was asked for needs enough requests for its interval to have an upper end."""
+    if evidence.manifest.slo_asked:
+        yield from _thin_bounds(evidence)
+
+
+def _thin_bounds(evidence: Evidence) -> Iterator[Reason]:
     for bound in evidence.attainment.slo.bounds:
         if bound.statistic not in QUANTILES or evidence.figures["e2e"].n == 0:
             continue
@@ -266,6 +271,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+def too_few_for_the_entry(evidence: Evidence) -> Iterator[Reason]:
+    """Bounds that come with the catalogue's entry are only reported, and so are the requests they lack."""
+    if not evidence.manifest.slo_asked:
+        yield from _thin_bounds(evidence)
+
+
 def thin_tail(evidence: Evidence) -> Iterator[Reason]:
     """A p99 of few requests is shown, but says little."""
     needed, have = enough_for(0.99), evidence.figures["ttft"].n
@@ -329,7 +340,15 @@ def uncounted(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("uncounted", found, format_percent(UNCOUNTED_MOST), "TPOT covers only the rest.", "server")
 
 
-WARNINGS: tuple[Rule, ...] = (thin_tail, client_unknown, beyond_calibration, near_floor, glued, uncounted)
+WARNINGS: tuple[Rule, ...] = (
+    too_few_for_the_entry,
+    thin_tail,
+    client_unknown,
+    beyond_calibration,
+    near_floor,
+    glued,
+    uncounted,
+)
 
 
 def reasons(evidence: Evidence) -> tuple[Reason, ...]:

@@ -47,7 +47,7 @@ class Case:
 
 
 def with_slo(**slo: float) -> Callable[[Manifest], Manifest]:
-    return lambda plain: replace(plain, slo=slo)
+    return lambda plain: replace(plain, slo=slo, slo_asked=True)
 
 
 def facts(samples=None, **changes) -> ClientFacts:
@@ -137,7 +137,7 @@ def test_what_weakens_a_run_is_a_warning(rule: str) -> None:
 def test_every_rule_has_a_case() -> None:
     """A rule that is added is tested, or this fails."""
     assert len(INVALID) == len(RULES)
-    assert len(WARNED) == len(WARNINGS) + 1  # beyond_calibration warns of two things
+    assert len(WARNED) == len(WARNINGS)  # beyond_calibration warns of two things, too_few has a test of its own
 
 
 @pytest.mark.parametrize("ended_by", ["oversaturated", "stalled"])
@@ -154,6 +154,14 @@ def test_one_hiccup_of_the_client_is_no_saturation() -> None:
     short = tuple(replace(each, at=each.at + 45) for each in idle(14))
     assert Case(facts=facts((*short, hiccup))).summary().valid
     assert not Case(facts=facts((hiccup,))).summary().valid
+
+
+def test_too_few_requests_for_the_entrys_own_bounds_are_a_warning() -> None:
+    """Nobody asked for that quantile: the run stands, and says what it lacks."""
+    thin = INVALID["too_few"]
+    summary = replace(thin, manifest=lambda plain: replace(plain, slo={"ttft_p95": 1.0})).summary()
+    assert summary.valid
+    assert {reason.rule for reason in summary.total.warnings} == {"too_few", "thin_tail"}
 
 
 def test_a_stall_is_found_to_the_half_second() -> None:
@@ -197,7 +205,7 @@ def sweep(*flaws: Case) -> Summary:
             for copy in range(number + 1):
                 records.append(_moved(record, begin, number, copy))
     samples = tuple(replace(each, at=each.at + 100 * n) for n in range(len(flaws)) for each in idle())
-    plain = replace(manifest(levels), slo={"ttft_p95": 0.3})
+    plain = replace(manifest(levels), slo={"ttft_p95": 0.3}, slo_asked=True)
     return summarise(Records.from_list(records), plain, ClientFacts(samples, floor=Floor(0.0005, 0.0001, 64)))
 
 
