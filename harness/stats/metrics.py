@@ -45,12 +45,12 @@ class Metric:
 
 def ttft(records: Records) -> Values:
     """t_1 - scheduled_at; undefined without a token."""
-    return _per_request(_first_token(records) - records.scheduled_at)
+    return _per_request(first_token(records) - records.scheduled_at)
 
 
 def service_ttft(records: Records) -> Values:
     """t_1 - sent_at; undefined without a token."""
-    return _per_request(_first_token(records) - records.sent_at)
+    return _per_request(first_token(records) - records.sent_at)
 
 
 def itl(records: Records) -> Values:
@@ -69,7 +69,7 @@ def tpot(records: Records) -> Values:
     """
     tokens = records.output_tokens
     defined = (tokens >= 2) & (records.event_counts >= 2) & (tokens == arrived_tokens(records))
-    spans = _last_token(records) - _first_token(records)
+    spans = _last_token(records) - first_token(records)
     return _per_request(np.where(defined, spans / np.where(defined, tokens - 1, 1), np.nan))
 
 
@@ -112,7 +112,8 @@ def generated_tokens(records: Records) -> Ints:
     return np.where(records.output_tokens == MISSING, arrived_tokens(records), records.output_tokens)
 
 
-def _first_token(records: Records) -> Floats:
+def first_token(records: Records) -> Floats:
+    """The moment of each request's first token, NaN without."""
     return _event(records, records.offsets[:-1])
 
 

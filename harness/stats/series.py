@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from harness.measure.records import FAILED, Floats, Ints, Records
-from harness.stats.metrics import Values, itl, ttft
+from harness.stats.metrics import Values, first_token, itl, ttft
 from harness.stats.quantile import quantiles_of_sorted
 
 MOST_BINS = 120
@@ -82,10 +82,19 @@ def timeline(records: Records, level: int) -> tuple[TimePoint, ...]:
 
 def in_flight(records: Records, moments: Floats) -> Ints:
     """Requests that are due and have no outcome yet, at each moment."""
+    return _between(records, _end_moments(records), moments)
+
+
+def waiting_for_first(records: Records, moments: Floats) -> Ints:
+    """Requests that are due and have neither a first token nor an outcome yet, at each moment."""
+    return _between(records, np.fmin(first_token(records), _end_moments(records)), moments)
+
+
+def _between(records: Records, over: Floats, moments: Floats) -> Ints:
+    """Requests that were due at each moment and are not over."""
     sent = ~np.isnan(records.sent_at)
     due = np.sort(records.scheduled_at[sent])
-    over = np.sort(_end_moments(records)[sent])
-    return np.searchsorted(due, moments, "right") - np.searchsorted(over, moments, "right")
+    return np.searchsorted(due, moments, "right") - np.searchsorted(np.sort(over[sent]), moments, "right")
 
 
 def _end_moments(records: Records) -> Floats:

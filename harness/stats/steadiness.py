@@ -10,7 +10,7 @@ from harness.measure.records import Floats, Records
 from harness.stats.interval import block_of_request, effective_size
 from harness.stats.metrics import ttft
 from harness.stats.quantile import quantile
-from harness.stats.series import in_flight
+from harness.stats.series import in_flight, waiting_for_first
 from harness.stats.window import Window
 
 
@@ -57,9 +57,13 @@ def enough_for(level: float) -> int:
 
 
 def queue_growth(records: Records, window: Window) -> float:
-    """Requests by which those in flight grow over the window, by a straight line through 40 moments."""
+    """Requests by which those without a first token grow over the window, by a straight line through 40 moments.
+
+    Those that are being answered do not count: under a trace whose rate rises, or while the first long answers of a
+    level run, they grow without any queue.
+    """
     moments: Floats = np.linspace(window.start, window.end, 40)
-    slope = np.polyfit(moments - moments[0], in_flight(records, moments), 1)[0]
+    slope = np.polyfit(moments - moments[0], waiting_for_first(records, moments), 1)[0]
     return float(slope) * window.length
 
 

@@ -145,7 +145,7 @@ def oversaturated(evidence: Evidence) -> Iterator[Reason]:
     if growth > limit and wait_growth(evidence.inside, evidence.window) > WAIT_GROWTH:
         share = format_percent(growth / len(evidence.inside))
         yield _oversaturated(
-            f"requests in flight grew by {format_count(growth)}, {share} of those due, and TTFT with them"
+            f"requests without a first token grew by {format_count(growth)}, {share} of those due, and TTFT with them"
         )
 
 
