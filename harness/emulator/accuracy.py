@@ -426,13 +426,14 @@ def _measure(reading: Reading, records: list[RequestRecord], start: float) -> fl
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Error of one quantity. groups, rows: how many counted. median, p90: over the groups' medians, as fractions."""
+    """Error of one quantity, as fractions. groups, rows: how many counted. median, p90, mean: over groups' medians."""
 
     quantity: str
     groups: int
     rows: int
     median: float
     p90: float
+    mean: float
 
 
 def summarise(outcomes: Iterable[Outcome]) -> list[Accuracy]:
@@ -441,16 +442,13 @@ def summarise(outcomes: Iterable[Outcome]) -> list[Accuracy]:
     for outcome in outcomes:
         if outcome.error is not None and outcome.use != "info":
             by_quantity[outcome.quantity][outcome.group].append(outcome.error)
-    return [
-        Accuracy(
-            quantity,
-            len(groups),
-            sum(len(errors) for errors in groups.values()),
-            _quantile([median(errors) for errors in groups.values()], 0.5),
-            _quantile([median(errors) for errors in groups.values()], 0.9),
-        )
-        for quantity, groups in sorted(by_quantity.items())
-    ]
+    return [_accuracy(quantity, list(groups.values())) for quantity, groups in sorted(by_quantity.items())]
+
+
+def _accuracy(quantity: str, groups: list[list[float]]) -> Accuracy:
+    medians = [median(errors) for errors in groups]
+    rows = sum(len(errors) for errors in groups)
+    return Accuracy(quantity, len(groups), rows, median(medians), _quantile(medians, 0.9), mean(medians))
 
 
 def _quantile(values: list[float], level: float) -> float:
@@ -464,11 +462,10 @@ def _quantile(values: list[float], level: float) -> float:
 def _table(accuracies: list[Accuracy]) -> str:
     lines = [f"{'quantity':<30}{'groups':>7}{'rows':>6}{'median error':>14}{'p90':>10}"]
     for each in accuracies:
-        lines.append(
-            f"{each.quantity:<30}{each.groups:>7}{each.rows:>6}{format_percent(each.median):>14}{format_percent(each.p90):>10}"
-        )
+        figures = f"{format_percent(each.median):>14}{format_percent(each.p90):>10}"
         if each.quantity == FIT:
-            lines[-1] += "   (share of groups that are wrong: " + format_percent(each.median) + " median)"
+            figures = f"{f'right in {format_percent(1 - each.mean)} of the groups':>38}"
+        lines.append(f"{each.quantity:<30}{each.groups:>7}{each.rows:>6}{figures}")
     return "\n".join(lines)
 
 

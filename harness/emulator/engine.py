@@ -7,6 +7,7 @@ tokens are handed out in one pass, in batch order.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -46,22 +47,26 @@ def _ended(request: EngineRequest) -> str | None:
 class Engine:
     """One model server's inside.
 
-    seconds: how long a call takes. before_call: told each call before it runs, gives seconds to add; it may fail it.
+    seconds: how long a call takes. admission: how long a prompt of so many tokens takes until it is queued.
+    before_call: told each call before it runs, gives seconds to add; it may fail it.
     """
 
     def __init__(
         self,
         settings: EngineSettings,
         seconds: Callable[[EngineCall], float],
+        admission: Callable[[int], float],
         metrics: Metrics,
         log: Log,
     ) -> None:
         self.metrics, self.log = metrics, log
-        self.seconds = seconds
+        self.seconds, self.admission = seconds, admission
         self.before_call: Callable[[EngineCall], float] | None = None
         self.scheduler = Scheduler(settings, on_lookup=self._looked_up)
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self._due)
+        self._arrivals = Alarm(self._loop, self._arrived)
+        self._arriving: list[tuple[float, int | str, Turn]] = []
         self._call: EngineCall | None = None
         self._ends_at = 0.0
         self._started_at = 0.0
@@ -77,6 +82,20 @@ class Engine:
     @property
     def running(self) -> int:
         return self.scheduler.running
+
+    def submit(self, turn: Turn) -> None:
+        """Queue it when router and tokenizer would be done with it."""
+        moment = time.monotonic() + self.admission(turn.input_length)
+        heapq.heappush(self._arriving, (moment, turn.id, turn))
+        if self._arriving[0][2] is turn:
+            self._arrivals.set(moment)
+
+    def _arrived(self) -> None:
+        now = time.monotonic()
+        while self._arriving and self._arriving[0][0] <= now:
+            self.enqueue(heapq.heappop(self._arriving)[2])
+        if self._arriving:
+            self._arrivals.set(self._arriving[0][0])
 
     def enqueue(self, turn: Turn) -> None:
         """Append to the queue; a sleeping engine wakes, a broken one refuses."""
@@ -107,13 +126,15 @@ class Engine:
         self._broken = text
         self.stop()
         queue = self.scheduler.queue
-        waiting = [queue.popleft() for _ in range(len(queue))]
+        waiting = [queue.popleft() for _ in range(len(queue))] + [turn for _, _, turn in self._arriving]
+        self._arriving.clear()
         self._fail_all([each for each in waiting if not each.gone], text)
 
     def stop(self) -> None:
         """No further forward."""
         self._stopped = True
         self._alarm.close()
+        self._arrivals.close()
 
     def _wake(self) -> None:
         if self._call is None and not self._stopped:

@@ -64,6 +64,9 @@ def serving_plan(
     )
 
 
+_OWN_ADMISSION = 3e-4  # seconds from a request's last byte to its place in the queue, measured
+
+
 def _true(text: str) -> bool:
     return text.lower() in ("1", "true")
 
@@ -102,10 +105,20 @@ def load_problem(plan: ServingPlan, options: Options, gpus: int | None) -> str |
     return None
 
 
-def step_seconds(resolved: Resolved, world: World, started: Budget, speed: float) -> Callable[[EngineCall], float]:
-    """Seconds of a shard's call. speed: a factor by which everything runs faster."""
+Timings = tuple[Callable[[EngineCall], float], Callable[[int], float]]
+
+
+def timings(resolved: Resolved, world: World, started: Budget, speed: float) -> Timings:
+    """Seconds of a shard's call, and of a prompt's way into the queue. speed: by which everything runs faster.
+
+    The latter is less what this process needs itself for a prompt.
+    """
     model = cost_of(resolved, world, graphs_captured=started.graphs_captured)
-    return lambda call: model.seconds(call.step) / speed
+
+    def admission(tokens: int) -> float:
+        return max(0.0, model.request_seconds(tokens) / speed - _OWN_ADMISSION)
+
+    return lambda call: model.seconds(call.step) / speed, admission
 
 
 def memory_watch(plan: ServingPlan, world: World, started: Budget) -> Callable[[EngineCall], bool]:

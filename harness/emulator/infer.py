@@ -85,9 +85,7 @@ class Generation:
         turn = Turn(self, valid.encoding.ids, valid.max_new_tokens, cacheable)
         turn.stop_after, turn.stop_reason = self._stop(valid.max_new_tokens)
         self.turn = turn
-        self.infer.engine.enqueue(turn)
-        if not self.texts:
-            self.queued = turn.queued_at
+        self.infer.engine.submit(turn)
 
     def _stop(self, most: int) -> tuple[int, str]:
         """After how many tokens this turn stops, and why, in the shard's order: length, end of sequence, stop text."""
@@ -123,7 +121,7 @@ class Generation:
     def _turn_ended(self, finished: str) -> None:
         turn = self.turn
         if not self.texts:
-            self.started = turn.taken_at or turn.queued_at
+            self.queued, self.started = turn.queued_at, turn.taken_at or turn.queued_at
         first = self.produced - turn.generated
         said = [self.spoken(index) for index in range(first, self.produced)]
         self.texts.append("".join(each.text for each in said if not each.special))

@@ -278,9 +278,14 @@ def _named(name: str) -> Option:
 
 
 def _command_line(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """Raw values by option, in the order in which they came."""
+    """Raw values by option, in the order in which they came.
+
+    A value is looked at when the next option begins, so that its mistake comes before that one's, but after that of
+    something unknown.
+    """
     found: dict[str, list[str]] = {}
     rest = list(arguments)
+    last: Option | None = None
     while rest:
         token = rest.pop(0)
         flag, equals, attached = token.partition("=")
@@ -291,14 +296,22 @@ def _command_line(arguments: Sequence[str]) -> dict[str, list[str]]:
             raise Finished(f"{PROGRAM} 3.3.6-dev0\n")
         option = _BY_FLAG.get(flag) or _BY_SHORT.get(flag)
         if option is None and len(token) > 2 and token[:2] in _BY_SHORT and token[1] != "-":
-            option, equals, attached = _BY_SHORT[token[:2]], "=", token[2:].removeprefix("=")
+            option = _BY_SHORT[token[:2]]
+            if option.kind == "switch":
+                rest.insert(0, f"-{token[2:]}")
+                equals, attached = "", ""
+            else:
+                equals, attached = "=", token[2:].removeprefix("=")
         if option is None:
             raise _unexpected(rest.pop(0) if token == "--" and rest else token, found)
-        if option.name in found and option.kind not in ("repeat",):
+        if last is not None:
+            _value(last, found[last.name])
+        if option.name in found and option.kind != "repeat":
             raise UsageProblem(
                 f"error: the argument '{option.shown}' cannot be used multiple times\n\n{_usage(())}{_MORE}"
             )
         found.setdefault(option.name, []).append(_raw_value(option, equals, attached, rest))
+        last = option
     return found
 
 
@@ -364,9 +377,14 @@ def _from_environment(option: Option, text: str) -> Any:
 
 def _unexpected(token: str, found: Mapping[str, object] | Sequence[str]) -> UsageProblem:
     shown = token.partition("=")[0] if token.startswith("--") else token[:2] if _is_short(token) else token
-    near = _similar(shown[2:], [option.flag[2:] for option in OPTIONS]) if shown.startswith("--") else None
+    names = [*(option.flag[2:] for option in _TGI), "help", "version"]
+    near = _similar(shown[2:], names) if shown.startswith("--") and len(shown) > 2 else None
     tip = f"\n\n  tip: a similar argument exists: '--{near}'" if near else ""
-    usage = _usage(found if not near else ("tip",))
+    usage = _usage(found if token.startswith("-") else ())
+    if near in ("help", "version"):
+        usage = f"Usage: {PROGRAM} --{near}"
+    elif near:
+        usage = _usage(("tip",))
     return UsageProblem(f"error: unexpected argument '{shown}' found{tip}\n\n{usage}{_MORE}")
 
 
@@ -382,10 +400,10 @@ def _usage(found: Mapping[str, object] | Sequence[str]) -> str:
 
 
 def _similar(text: str, candidates: Sequence[str]) -> str | None:
-    best, score = None, 0.7
+    best, score = None, 0.7 + 1e-9
     for candidate in candidates:
         likeness = jaro(text, candidate)
-        if likeness > score:
+        if likeness >= score:
             best, score = candidate, likeness
     return best
 
@@ -431,6 +449,7 @@ def help_text(*, long: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+_SECRET = ("api_key", "ngrok_authtoken")  # TGI prints them; here a log holds no secret
 _NOT_OPTIONAL_LISTS = ("cors_allow_origin",)
 _ENUMS = {
     "on": "On", "off": "Off", "no-stack": "NoStack", "float16": "Float16", "bfloat16": "BFloat16",
@@ -459,7 +478,7 @@ def _field(name: str, value: Any, optional: bool) -> list[str]:
     elif name in _ENUM_NAMES:
         shown = [_ENUMS.get(value) or "".join(part.capitalize() for part in value.split("-"))]
     else:
-        shown = [rust.debug(value)]
+        shown = ['"[REDACTED]"' if name in _SECRET else rust.debug(value)]
     if not optional:
         return [f"{name}: {shown[0]}", *shown[1:-1], f"{shown[-1]},"] if len(shown) > 1 else [f"{name}: {shown[0]},"]
     return [f"{name}: Some(", *[f"    {line}" for line in shown[:-1]], f"    {shown[-1]},", "),"]

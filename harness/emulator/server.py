@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.emulator.app import App, Info, Web
 from harness.emulator.engine import Engine
 from harness.emulator.faults import FaultBook
-from harness.emulator.hardware import memory_watch, step_seconds
+from harness.emulator.hardware import memory_watch, timings
 from harness.emulator.http import Connection
 from harness.emulator.infer import Infer
 from harness.emulator.log import Log
@@ -96,9 +96,9 @@ class Router:
         self._settings = settings
         options, budget = settings.options, settings.budget
         metrics = Metrics(budget.max_input_tokens, budget.max_total_tokens)
-        self._seconds = step_seconds(settings.resolved, scenario.world, budget, options.speed)
+        self._seconds, admission = timings(settings.resolved, scenario.world, budget, options.speed)
         self._fits = memory_watch(settings.plan, scenario.world, budget)
-        self.engine = Engine(engine_settings(settings, scenario), self._seconds, metrics, log)
+        self.engine = Engine(engine_settings(settings, scenario), self._seconds, admission, metrics, log)
         self.engine.before_call = self._before_call
         self.app = self._app(metrics, log, scenario)
 
