@@ -38,9 +38,10 @@ from harness.simulator.world import World
 class Host:
     """What the serving software adds to a forward, in seconds.
 
-    step, row: per forward and per row of it, outside the GPU: bookkeeping, sampling, detokenising. graph_layer,
-    eager_layer: kernel launches per layer with and without a CUDA graph. request: router and tokenizer before a request
-    can be queued, and per 1000 prompt tokens. graphs: batch sizes that have a CUDA graph.
+    step, row: per forward and per row of it, outside the GPU: bookkeeping, sampling, detokenising. graph_layer:
+    gaps between the kernels of a layer on the GPU, which a CUDA graph leaves too. eager_layer: what the CPU needs to
+    launch a layer's kernels without one. request, request_per_1000: router and tokenizer before a request can be
+    queued, and that per 1000 prompt tokens. graphs: batch sizes that have a CUDA graph.
     """
 
     step: float
@@ -132,7 +133,7 @@ class CostModel:
         prompts, rows = step.prompts, step.rows
         graph = self._graph_for(rows) if not prompts else None
         tokens = step.tokens if graph is None else graph
-        compute = tokens * self._token_flops + (rows + len(prompts)) * self._row_flops
+        compute = tokens * self._token_flops + ((graph or rows) + len(prompts)) * self._row_flops
         compute /= self._flops
         memory = self._weights(tokens) / self._weight_bandwidth
         attended = self._attended(rows, step.context)
@@ -146,11 +147,14 @@ class CostModel:
         busy = (compute**norm + memory**norm) ** (1 / norm)
         communication = self._communication(tokens)
         layers, factor = self._shape.layers, self._world.launch_factor
-        launch = layers * (self.host.eager_layer if graph is None else self.host.graph_layer) * factor
+        launch = layers * self.host.graph_layer * factor
         host = (self.host.step + self.host.row * (rows + len(prompts))) * factor
-        # Without a graph the CPU launches ahead while the GPU works: the slower of the two counts.
-        on_gpu = busy + communication
-        total = (max(on_gpu, launch) if graph is None else on_gpu + launch) + host
+        total = busy + communication + launch
+        if graph is None:
+            # The CPU launches ahead while the GPU works: the slower of the two counts.
+            launch = layers * self.host.eager_layer * factor
+            total = max(total, launch)
+        total += host
         return Split(compute, memory, communication, launch, host, total)
 
     def _graph_for(self, rows: int) -> int | None:
