@@ -271,7 +271,7 @@ def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
         return replayed(path, duration=duration, seed=options.seed, salt=salt, vocabulary=vocabulary)
     spec = named(options.workload)
     return drawn(
-        options.workload,
+        spec.name,
         options.input_tokens or spec.input_tokens,
         options.output_tokens or spec.output_tokens,
         seed=options.seed,

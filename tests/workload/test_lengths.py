@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.workload.lengths import Bounded, Fixed, Lengths, Listed, Uniform, mean, parse_lengths
-from harness.workload.named import WORKLOADS
 
 GRID = [(step + 0.5) / 20_000 for step in range(20_000)]
 
@@ -118,15 +117,3 @@ def test_a_wrong_text_is_told_what_was_expected(text: str, reason: str) -> None:
     assert repr(text) in str(caught.value)
     assert reason in str(caught.value)
     assert "Write 200, uniform:100:300" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", list(WORKLOADS))
-def test_named_workloads_fit_what_most_services_allow(name: str) -> None:
-    """At most 4,096 tokens in all, and answers that TGI does not cut into pieces."""
-    inputs = parse_lengths(WORKLOADS[name].input_tokens)
-    outputs = parse_lengths(WORKLOADS[name].output_tokens)
-    assert inputs.longest is not None
-    assert outputs.longest is not None
-    assert inputs.longest + outputs.longest <= 4096
-    assert outputs.longest <= 1024
-    assert WORKLOADS[name].reason

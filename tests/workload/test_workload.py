@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.workload.named import WORKLOADS, named
 from harness.workload.seeds import derive, random_bytes, uniform
 from harness.workload.workload import Drawn, Replayed, drawn, from_dict, replayed
 
@@ -110,14 +109,6 @@ def test_a_trace_that_changed_since_is_refused(trace: Path) -> None:
     trace.write_text(TRACE.replace("30", "31"))
     with pytest.raises(UsageError, match="has changed since the run was planned"):
         from_dict(plan)
-
-
-def test_named_workloads_can_be_asked_for(trace: Path) -> None:
-    """Each makes requests; an unknown name is answered with the nearest."""
-    for name, each in WORKLOADS.items():
-        assert drawn(name, each.input_tokens, each.output_tokens, seed=1).request(0).prompt
-    with pytest.raises(UsageError, match="Did you mean summarise"):
-        named("sumarize")
 
 
 def test_random_values_never_change() -> None:

@@ -1,0 +1,16 @@
+"""Short questions, medium answers: `harness bench MODEL --workload chat`, or by hand:
+
+locust -f locustfiles/chat.py --host http://127.0.0.1:8080 --headless -u 8 -r 8 -t 1m
+"""
+
+from harness.load.user import StreamUser
+
+
+class ChatUser(StreamUser):
+    """Means of the ShareGPT conversations in Kwon et al., PagedAttention, SOSP 2023 (161 and 338 tokens), before the
+    cut; log-normal, because few questions are long. The spread is our choice.
+    """
+
+    workload = "chat"
+    input_tokens = "lognormal:161:160:8:2048"
+    output_tokens = "lognormal:338:250:16:1024"
