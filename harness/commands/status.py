@@ -24,9 +24,13 @@ def status(names: Sequence[str] = ()) -> list[Running]:
 
 
 def _status_of(service: OwnService) -> Running:
-    state = service.state()
     record = service.record
     gpu = record.gpu if record else None
+    try:
+        state = service.state()
+    except MissingError as error:  # Docker does not run; what else there is, is shown all the same
+        runtime = record.runtime if record else "unknown"
+        return Running(service.name, runtime, service.endpoint.url, "unknown", gpu=gpu, detail=error.found)
     looked = look_at(service) if state.running else None
     if looked is not None:
         return _with_load(running_of(service, looked, gpu), service)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -126,20 +127,24 @@ def _start_all(chosen: Sequence[tuple[Model, Target]], say: Say) -> dict[str, li
     """Start them side by side, wait for one after another; whatever does not answer in the end is stopped."""
     pinned = {model.name: look_before_start(model, target, say) for model, target in chosen}
     services = _services(chosen, pinned, say)
-    waiting = list(services)
     running: dict[str, list[Running]] = {model.name: [] for model, _ in chosen}
-    try:
+    with ExitStack() as unready:  # every one is stopped, also when stopping another fails
+        kept: set[str] = set()
+        for _, service in services:
+            unready.callback(_stop_unless_kept, service, kept)
         for _, service in services:
             service.start()
         for model, service in services:
             ready = await_ready(service, model, say)
             service.keep(_told(ready.limits))
-            waiting.remove((model, service))
+            kept.add(service.name)
             running[model.name].append(running_of(service, ready, model.gpu))
-    finally:
-        for _, service in waiting:
-            service.stop(grace=_GRACE_UNREADY)
     return running
+
+
+def _stop_unless_kept(service: OwnService, kept: Collection[str]) -> None:
+    if service.name not in kept:
+        service.stop(grace=_GRACE_UNREADY)
 
 
 def _services(

@@ -290,9 +290,7 @@ class Stack:
         scratch.replace(self.file)
 
     def compose(self, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-        return _docker(
-            ["compose", "-p", self.project, "-f", str(self.file), "--progress", "plain", *arguments], timeout
-        )
+        return _docker(["compose", "-p", self.project, "-f", str(self.file), *arguments], timeout)
 
     def containers(self, service: str | None = None) -> list[docker.models.containers.Container]:
         """Ours, running or not."""
@@ -435,7 +433,7 @@ class ComposeService:
             require_free_port(each.host_port)
         self.stack.write(self._bring_up.plan)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._record = replace(self._record, started_at=now, attached=os.getpid())
+        self._record = replace(self._record, started_at=now, **memory.owned_by_us())
         self._started = True
         memory.remember(replace(self._record, name=self._record_name()))
         self._bring_up.start()
@@ -521,14 +519,20 @@ class ComposeService:
 
     def stop(self, grace: float = 100.0) -> None:
         """Stop and remove the container; the network too when it was the last of its stack."""
+        release_port(self._port())
         if not self._started:
             return
         if self._bring_up is not None:
             self._bring_up.cancel()
         self._stack_text = self.facts().stack
-        self.stack.remove(self._record.service, grace)
+        try:
+            self.stack.remove(self._record.service, grace)
+        except KeyboardInterrupt:  # once more: then nobody waits any longer
+            self.stack.remove(self._record.service, 1)
+            raise
+        finally:
+            self._follower = None
         memory.forget(self._record_name())
-        release_port(self._port())
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(

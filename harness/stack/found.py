@@ -35,7 +35,7 @@ def all_services() -> list[OwnService]:
 
 def _somebody_works_with(record: state.Remembered) -> bool:
     """A service of a probe or bench that is under way is theirs to stop."""
-    return record.attached is not None and state.is_harness(record.attached)
+    return record.attached is not None and state.owner_lives(record)
 
 
 def projects_at_work() -> set[str]:

@@ -55,6 +55,8 @@ def _launch(
     scratch: tuple[str, ...],
 ) -> Launch:
     digest = digest_of(runtime, command, asked(options, model))
+    if model.is_local:  # the engine runs in the same folder, but knows no `~`
+        options["MODEL_ID"] = os.path.abspath(os.path.expanduser(model.repo))
     number = port or model.port or free_port()
     options = options | {"HOSTNAME": "127.0.0.1", "PORT": str(number)}
     return Launch(

@@ -112,7 +112,7 @@ class ProcessService:
             created=_created(self._popen.pid),
             marker=marker,
             digest=self._launch.digest,
-            attached=os.getpid(),
+            **memory.owned_by_us(),
             command=self._launch.command,
             environment=without_secrets(self._launch.options),
             log=str(log),
@@ -163,6 +163,7 @@ class ProcessService:
         """SIGTERM to the launcher, which drains and ends its shards itself; after `grace` seconds SIGKILL to all of
         them.
         """
+        release_port(self._launch.port)
         if self._record is None:
             return
         launcher = _process(self._record)
@@ -175,7 +176,6 @@ class ProcessService:
             _end(family | _marked(self._record.marker), launcher)
             self._reap()
             self._clean()
-            release_port(self._launch.port)
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness.errors import MissingError
 
 SCHEMA = 1
@@ -50,6 +52,7 @@ class Remembered:
     marker: str = ""
     digest: str = ""
     attached: int | None = None
+    attached_created: float | None = None
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     image: str | None = None
@@ -129,15 +132,18 @@ def project_name() -> str:
     return f"harness-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
 
 
-def is_harness(pid: int) -> bool:
-    """Whether the process that started an attached service is still there."""
+def owned_by_us() -> dict[str, Any]:
+    """The fields that say which harness will stop a service itself."""
+    return {"attached": os.getpid(), "attached_created": psutil.Process().create_time()}
+
+
+def owner_lives(record: Remembered) -> bool:
+    """Whether the harness that will stop an attached service itself is still there."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        owner = psutil.Process(record.attached)
+        return record.attached_created is None or abs(owner.create_time() - record.attached_created) < 0.5
+    except psutil.Error:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _path(name: str) -> Path:

@@ -189,10 +189,13 @@ def test_engine_that_does_not_run_is_named(harness: Harness, monkeypatch: pytest
 
 
 def test_daemon_goes_away_while_serving(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`status` then says what is wrong instead of a traceback; with the daemon back, `down` works."""
+    """`status` says what is wrong and `down` ends with 3, both without a traceback; with the daemon back,"
+    " `down` works."""
     harness("up", "one", *STACK)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    assert harness("status", check=False).returncode == 3
+    (shown,) = json.loads(harness("status", "--json").stdout)
+    assert (shown["phase"], "does not answer" in shown["detail"]) == ("unknown", True)
+    assert harness("down", check=False).returncode == 3
     monkeypatch.delenv("DOCKER_HOST")
     harness("down")
 
