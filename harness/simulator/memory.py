@@ -201,21 +201,19 @@ def _launcher_config(plan: ServingPlan) -> launcher.LauncherConfig | None:
 
 
 def _attention(plan: ServingPlan, config: launcher.LauncherConfig | None) -> tuple[str, bool]:
-    if plan.release < (2, 3):
+    rocm = plan.gpu.compute_capability == (0, 0) and plan.attention is None
+    if plan.release < (2, 3) or rocm:
+        # The ROCm image sets ATTENTION=paged PREFIX_CACHING=0 PREFILL_CHUNKING=0 (Dockerfile_amd).
         return "paged", False
     caching = None if plan.prefix_caching is None else "1" if plan.prefix_caching else "0"
-    capability = plan.gpu.compute_capability
     choice = launcher.resolve_attention(
         config,
-        None if capability == (0, 0) else capability,
+        None if plan.gpu.compute_capability == (0, 0) else plan.gpu.compute_capability,
         attention=plan.attention,
         prefix_caching=caching,
         lora_adapters=plan.lora_adapters,
     )
     attention = choice.attention
-    if attention == "flashinfer" and (0, 0) < capability < (8, 0):
-        # Turing has neither flash attention 2 nor flashinfer: the shard ends up with paged attention.
-        attention = "paged"
     if attention not in launcher.BLOCK_SIZES:
         raise UsageError(f"unknown attention {attention!r}", advice=f"Known: {', '.join(launcher.BLOCK_SIZES)}.")
     return attention, choice.prefix_caching.lower() in ("1", "true") and attention != "paged"

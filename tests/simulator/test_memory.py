@@ -209,11 +209,12 @@ def test_default_limits_follow_the_release() -> None:
 
 
 def test_block_sizes() -> None:
-    """flashinfer 1, flashdecoding 256, paged 16 on Turing and in old releases."""
+    """flashinfer 1, flashdecoding 256; paged 16 in old releases, on ROCm, and on Turing for odd head sizes."""
     assert resolve(plan("Llama-3.1-8B", "L4")).block_size == 1
     assert resolve(plan("Phi-3-mini-4k", "L4")).block_size == 256
-    turing = resolve(plan("Llama-3.2-1B", "T4"))
-    assert (turing.block_size, turing.prefix_cache, turing.chunking) == (16, False, False)
+    assert resolve(plan("Llama-3.2-1B", "T4")).block_size == 1
+    for paged in (resolve(plan("Phi-3-mini-4k", "T4")), resolve(plan("Llama-3.1-8B", "MI300X"))):
+        assert (paged.block_size, paged.prefix_cache, paged.chunking) == (16, False, False)
     assert resolve(plan("Llama-3.1-8B", "L4", version="2.2.0")).block_size == 16
 
 
