@@ -9,7 +9,7 @@ counts as used, so a larger prefill budget leaves fewer KV tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -646,8 +646,3 @@ def describe(outcome: Budget | NotEnoughMemory) -> str:
     if isinstance(outcome, NotEnoughMemory):
         lines.append(f"{format_bytes(outcome.missing_bytes):>10}  missing: {outcome.text}")
     return "\n".join(lines)
-
-
-def with_limits(plan: ServingPlan, **limits: int | None) -> ServingPlan:
-    """The same plan with other limits."""
-    return replace(plan, **limits)  # type: ignore[arg-type]
