@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from harness.catalog.models import EngineChoice, Limits, Model
 from harness.errors import UsageError
+from harness.stack.document import compose_file
 from harness.stack.plan import Machine, StackPlan, plan_stack
-from harness.stack.render import compose_file, render
+from harness.stack.render import render
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "stacks"
 TOKEN = "/home/me/.local/state/harness/secrets/hub-token"

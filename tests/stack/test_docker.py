@@ -1,0 +1,73 @@
+"""The parts of the Docker door that need no Docker: what a pull says, and how its failures are named."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from harness.errors import MissingError, UsageError
+from harness.stack import docker
+
+
+def test_pull_is_told_in_bytes() -> None:
+    """Layers that are complete count whole; before any size is known it says only that it pulls."""
+    layers: dict[str, tuple[int, int]] = {}
+    events = [
+        {"status": "Pulling fs layer", "id": "a"},
+        {"status": "Downloading", "id": "a", "progressDetail": {"current": 2**20, "total": 4 * 2**20}},
+        {"status": "Downloading", "id": "b", "progressDetail": {"current": 2**20, "total": 2 * 2**20}},
+        {"status": "Download complete", "id": "b"},
+        {"status": "Extracting", "id": "b", "progressDetail": {"current": 1, "total": 2}},
+    ]
+    told = [docker._pulled(event, layers) for event in events]
+    assert told[0] == "pulling the image"
+    assert told[-1] == "pulling the image: 3.00 MiB of 6.00 MiB"
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("manifest for x:1 not found: manifest unknown", UsageError),
+        ("pull access denied, repository does not exist or may require 'docker login'", UsageError),
+        ("write /var/lib/docker/tmp: no space left on device", MissingError),
+        ("Get https://ghcr.io/v2/: dial tcp: lookup ghcr.io: no such host", MissingError),
+    ],
+)
+def test_failed_pull_is_named(reason: str, error: type[Exception]) -> None:
+    """A wrong name is a mistake of the entry (2), the rest is the machine's (3)."""
+    assert isinstance(docker._cannot_pull("x:1", reason), error)
+
+
+def test_no_docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named with what to install, and what works without."""
+    docker.engine.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingError, match="--runtime embedded"):
+        docker.engine()
+
+
+def test_age_of_an_image() -> None:
+    """As Docker writes moments; what is none is young, so that nothing is removed by mistake."""
+    assert docker._age("2020-01-01T00:00:00.123456789Z") > 86400
+    assert docker._age("") == 0
+
+
+def test_cancelled_bring_up_makes_no_container() -> None:
+    """Ctrl-C during a pull: whatever the pull does afterwards, no container follows."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def prepare(say: object) -> None:
+        entered.set()
+        leave.wait(10)
+
+    from harness.stack.plan import StackPlan
+
+    bring_up = docker.BringUp(docker.Stack("harness-test"), StackPlan("harness-test", ()), prepare)
+    bring_up.start()
+    entered.wait(10)
+    bring_up.cancel()
+    leave.set()
+    bring_up._thread.join(10)
+    assert bring_up.word == "starting"
+    assert bring_up.complaints == []

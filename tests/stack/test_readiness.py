@@ -1,0 +1,90 @@
+"""The wait for a first answer: what is said meanwhile, and what is not taken for readiness."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.catalog.models import Model
+from harness.engines.base import Endpoint, EngineInfo, EngineLimits
+from harness.engines.tgi_log import EngineLog
+from harness.stack import readiness, timings
+from harness.stack.launch import local_launch
+from harness.stack.process import ProcessService
+from harness.stack.readiness import StartFailed, ask_once, effective_limits, engine_info, wait_until_ready
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+MODEL = Model("tiny", "Qwen/Qwen2.5-0.5B-Instruct")
+
+
+def test_each_phase_is_told_once_and_measured(launcher: str) -> None:
+    """One line per change, with the time that this phase took at an earlier start."""
+    said: list[str] = []
+    service = ProcessService(local_launch(MODEL, program=launcher))
+    service.start()
+    try:
+        ready = wait_until_ready(service, timeout=30, say=said.append, expected={"first answer": 61.0})
+    finally:
+        service.stop(grace=5)
+    assert len(said) == len(set(said))
+    assert said[-1].startswith("tiny: ready")
+    assert any(text.startswith("tiny: first answer") and "took 61.0 s last time" in text for text in said)
+    assert "first answer" in ready.phases
+    assert 0 < sum(ready.phases.values()) <= ready.seconds
+
+
+def test_healthy_service_that_answers_nothing_is_not_ready(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 from /health and the word `Connected` are not enough."""
+    monkeypatch.setenv("STAND_IN", "mute")
+    monkeypatch.setattr(readiness, "_REFUSED_FOR", 0.3)
+    service = ProcessService(local_launch(MODEL, program=launcher))
+    service.start()
+    try:
+        with pytest.raises(StartFailed, match=r"a request for one token fails.*GenerationError") as failed:
+            wait_until_ready(service, timeout=30)
+    finally:
+        service.stop(grace=5)
+    assert (failed.value.failure.cause, failed.value.exit_code) == ("no-answer", 4)
+
+
+def test_proxy_of_the_environment_is_not_asked(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's proxy knows nothing of 127.0.0.1."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    service = ProcessService(local_launch(MODEL, program=launcher))
+    service.start()
+    try:
+        assert wait_until_ready(service, timeout=30).info.model_id == MODEL.repo
+    finally:
+        service.stop(grace=5)
+
+
+def test_nobody_there() -> None:
+    """No answer is no error of ours."""
+    nobody = Endpoint("http://127.0.0.1:1")
+    assert engine_info(nobody, timeout=1) is None
+    assert "Connection" in (ask_once(nobody, timeout=1) or "")
+
+
+def test_limits_come_from_where_they_are_told() -> None:
+    """/info first; the budget from the log, because flash models ignore the option; the prefill budget from the"
+    " option."""
+    information = EngineInfo("tgi", "3.3.7", "m", False, EngineLimits(max_input_tokens=10, max_total_tokens=20))
+    log = EngineLog(max_batch_total_tokens=2048, max_batch_prefill_tokens=4096, max_input_tokens=99)
+    options = {"MAX_BATCH_PREFILL_TOKENS": "512", "MAX_BATCH_TOTAL_TOKENS": "9999", "MAX_CONCURRENT_REQUESTS": "7"}
+    assert effective_limits(information, log, options) == EngineLimits(
+        max_input_tokens=10,
+        max_total_tokens=20,
+        max_batch_prefill_tokens=512,
+        max_batch_total_tokens=2048,
+        max_concurrent_requests=7,
+    )
+    assert effective_limits(information, log, {}).max_batch_prefill_tokens == 4096
+
+
+def test_timings_are_remembered() -> None:
+    """The second start knows how long the first took, and a spoilt file is no obstacle."""
+    assert timings.last("key") == {}
+    timings.note("key", {"loading": 12.345})
+    assert timings.last("key") == {"loading": 12.3}
+    (timings.state_folder() / "timings.json").write_text("{", encoding="utf-8")
+    assert timings.last("key") == {}
