@@ -30,10 +30,11 @@ from docker.utils import parse_repository_tag
 from harness.engines.base import Endpoint
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
+from harness.stack.document import LABEL, to_yaml
 from harness.stack.lines import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.process import release_port, require_free_port, without_secrets
-from harness.stack.render import LABEL, to_compose, to_yaml
+from harness.stack.render_compose import to_compose
 from harness.stack.service import ServiceFacts, State
 from harness.units import format_bytes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import __version__
 from harness.errors import MissingError
 from harness.stack import docker
-from harness.stack.render import LABEL, compose_file
+from harness.stack.document import LABEL, compose_file
 
 DOCKERFILE = "compose/emulator.Dockerfile"
 REQUIREMENTS = "compose/emulator-requirements.txt"

@@ -1,25 +1,14 @@
-"""StackPlan + compose/service.yaml -> the stack's file. Pure but for reading the template; one renderer per target.
-
-Every value goes through a YAML library and never through string formatting, so no model name, path or option can
-change the document's structure; `$` is doubled, because Compose would put variables of the environment in.
-"""
+"""StackPlan -> the stack's file: one renderer per target, in a file of its own."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from copy import deepcopy
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from harness.errors import UsageError
-from harness.stack.plan import CACHE_TARGET, CONTAINER_PORT, ServicePlan, StackPlan
+from harness.stack.plan import StackPlan
+from harness.stack.render_compose import to_compose
 
-LABEL = "harness."
-SECRET = "hub-token"
+RENDERERS: Mapping[str, Callable[[StackPlan], str]] = {"compose": to_compose}
 
 
 def render(plan: StackPlan, target: str = "compose") -> str:
@@ -27,148 +16,3 @@ def render(plan: StackPlan, target: str = "compose") -> str:
     if target not in RENDERERS:
         raise UsageError(f"cannot render for {target}", advice=f"Known: {', '.join(RENDERERS)}.")
     return RENDERERS[target](plan)
-
-
-def compose_file(name: str) -> str:
-    """A file of compose/: of the working directory, else of the package, else of the checkout."""
-    candidates = [Path("compose") / name, Path(str(files("harness").joinpath("data/compose"))) / name]
-    candidates.append(Path(__file__).resolve().parents[2] / "compose" / name)
-    for path in candidates:
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise UsageError(f"compose/{name} is neither here nor in the package", advice="Install harness again.")
-
-
-def to_compose(plan: StackPlan) -> str:
-    """A document for `docker compose`."""
-    template = yaml.safe_load(compose_file("service.yaml"))
-    document: dict[str, Any] = {
-        "name": plan.project,
-        "services": {service.name: compose_service(service, template, plan) for service in plan.services},
-        "volumes": {name: {"name": name} for name in sorted({each.cache_volume for each in plan.services})},
-    }
-    if plan.token_file and any(service.token_places for service in plan.services):
-        document["secrets"] = {SECRET: {"file": plan.token_file}}
-    return to_yaml(escaped(document))
-
-
-RENDERERS: Mapping[str, Callable[[StackPlan], str]] = {"compose": to_compose}
-
-
-def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: StackPlan) -> dict[str, Any]:
-    """One service: what the plan says, then what all services share."""
-    own: dict[str, Any] = {
-        "image": service.image,
-        "environment": dict(sorted(service.environment.items())),
-        "ports": [{"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": "127.0.0.1"}],
-        "volumes": _volumes(service),
-        "labels": labels(service, plan.project),
-    }
-    if service.token_places:
-        own["secrets"] = [{"source": SECRET, "target": place} for place in service.token_places]
-    shared = _shared(service, template)
-    return {**own, **accelerator(service), **_shared_memory(service), **shared}
-
-
-def labels(service: ServicePlan, project: str) -> dict[str, str]:
-    """By which everything of ours is found again."""
-    facts = {
-        "project": project,
-        "model": service.model,
-        "repo": service.repo,
-        "engine-version": service.engine_version,
-        "gpu": service.gpu or "",
-        "emulated": "true" if service.emulated else "false",
-        "digest": service.digest,
-    }
-    return {f"{LABEL}{name}": value for name, value in facts.items()}
-
-
-def accelerator(service: ServicePlan) -> dict[str, Any]:
-    """What hands the GPU in; nothing for the emulator, which is the only difference to the real stack beside the
-    image.
-    """
-    variant = service.variant
-    if service.emulated:
-        return {}
-    if service.devices:
-        reservation = {"driver": "nvidia", "device_ids": list(service.devices), "capabilities": ["gpu"]}
-        return {"deploy": {"resources": {"reservations": {"devices": [reservation]}}}}
-    given: dict[str, Any] = {
-        "devices": [f"{path}:{path}" for path in variant.devices],
-        "group_add": list(variant.groups),
-        "runtime": variant.runtime,
-        "privileged": variant.privileged or None,
-        "ipc": "host" if variant.host_ipc else None,
-    }
-    return {key: value for key, value in given.items() if value}
-
-
-def _volumes(service: ServicePlan) -> list[dict[str, Any]]:
-    cache = {"type": "volume", "source": service.cache_volume, "target": CACHE_TARGET}
-    binds = [{"type": "bind", "source": m.source, "target": m.target, "read_only": True} for m in service.mounts]
-    return [cache, *binds]
-
-
-def _shared_memory(service: ServicePlan) -> dict[str, str]:
-    """Shards talk through /dev/shm (NCCL); one shard does not, and the host's own needs no size."""
-    return {"shm_size": "1gb"} if service.shards > 1 and not service.variant.host_ipc else {}
-
-
-def _shared(service: ServicePlan, template: Mapping[str, Any]) -> dict[str, Any]:
-    shared = deepcopy(dict(template))
-    shared.setdefault("healthcheck", {})["start_period"] = f"{service.start_period:.0f}s"
-    drain = service.environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
-    if drain.isdigit():  # the entry's own time to drain, and ten seconds for what follows
-        shared["stop_grace_period"] = f"{int(drain) + 10}s"
-    if not service.variant.read_only:
-        shared["read_only"] = False
-        shared.pop("tmpfs", None)
-    # The token's file belongs to the user and is of mode 0600: root in the container reads it only with this power.
-    added = [*service.variant.capabilities, *(["DAC_OVERRIDE"] if service.token_places else [])]
-    if added:
-        shared["cap_add"] = added
-    if service.variant.privileged:
-        for key in ("cap_drop", "cap_add", "security_opt"):
-            shared.pop(key, None)
-    elif service.variant.security:
-        shared["security_opt"] = [*shared.get("security_opt", []), *service.variant.security]
-    return shared
-
-
-def escaped(value: Any) -> Any:
-    """The same document with every `$` doubled."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, dict):
-        return {key: escaped(each) for key, each in value.items()}
-    return [escaped(each) for each in value] if isinstance(value, list) else value
-
-
-class _Dumper(yaml.SafeDumper):
-    """Strings that YAML readers take for something else are quoted by SafeDumper; shared parts are written out, not
-    aliased.
-    """
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-# What some reader of YAML might take for a number, a moment or a truth value. Compose reads YAML 1.2, where `1e3` is a
-# number, and this library writes 1.1, where it is none.
-_AMBIGUOUS = re.compile(r"[-+.\d].*|(?i:y|n|yes|no|on|off|true|false|null|~|)", re.DOTALL)
-
-
-def _string(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    style = "'" if _AMBIGUOUS.fullmatch(value) else None
-    if not value.isprintable():  # other kinds of line breaks would be folded within single quotes
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _string)
-
-
-def to_yaml(document: Any) -> str:
-    """The document as YAML that every reader reads alike; keys keep their order."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.stack.render import compose_file
+from harness.stack.document import compose_file
 from tests.docker.conftest import Harness, environment, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("catalogue")]
