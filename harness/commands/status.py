@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness import terminal
+from harness.commands import companions
 from harness.commands.target import Say
-from harness.commands.up import Running, running_of
+from harness.commands.up import Running, running_companion, running_of
 from harness.engines.base import EngineLimits
 from harness.engines.tgi import read_load
 from harness.errors import MissingError, UsageError
@@ -31,6 +32,8 @@ def _status_of(service: OwnService) -> Running:
     except MissingError as error:  # Docker does not run; what else there is, is shown all the same
         runtime = record.runtime if record else "unknown"
         return Running(service.name, runtime, service.endpoint.url, "unknown", gpu=gpu, detail=error.found)
+    if companions.is_companion(service):
+        return running_companion(service)
     looked = look_at(service) if state.running else None
     if looked is not None:
         return _with_load(running_of(service, looked, gpu), service)
@@ -117,6 +120,10 @@ def down(names: Sequence[str] = (), *, progress: Say = lambda text: None) -> lis
     for service in services:
         progress(f"{service.name}: stopping")
         service.stop()
+    for service in companions.left_alone(services):
+        progress(f"{service.name}: stopping, because no model is left")
+        service.stop()
+        services.append(service)
     stopped = [service.name for service in services]
     return stopped if names else stopped + _forgotten_stacks(progress)
 

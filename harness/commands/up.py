@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.catalog.models import Model
+from harness.commands import companions
 from harness.commands.before_start import look_before_start
 from harness.commands.render import compose_text
 from harness.commands.target import (
@@ -26,7 +27,7 @@ from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from
 from harness.stack.readiness import Ready, look_at
 from harness.stack.service import OwnService, Service
-from harness.stack.state import project_name
+from harness.stack.state import project_name, safe_name
 from harness.units import format_count, format_duration
 
 
@@ -84,18 +85,25 @@ def up(
     What answers stays when this is interrupted later; what does not answer yet is taken down. Raises UsageError,
     MissingError, StartFailed.
     """
-    if gateway or monitoring:
-        raise UsageError("--gateway and --monitoring are not there yet")
     models = [resolve_model(target) for target in targets]
     _require_distinct(models)
     chosen = [
         (model, replace(target, runtime=choose_runtime(target, model, progress)))
         for model, target in zip(models, targets, strict=True)
     ]
+    beside = companions.wanted(gateway=gateway, monitoring=monitoring)
+    runtimes = {target.runtime for _, target in chosen if target.runtime}
+    companions.require_possible(beside, runtimes, [safe_name(model.name) for model in models])
+    emulate = any(target.emulate for _, target in chosen)
+    images = companions.fetch_images(beside, may_leave_out=emulate, say=progress)
     stays = {model.name: _still_good(model, target, progress) for model, target in chosen}
     fresh = [pair for pair in chosen if not stays[pair[0].name]]
     started_now = _start_all(fresh, progress)
-    return [each for model in models for each in stays[model.name] or started_now[model.name]]
+    running = [each for model in models for each in stays[model.name] or started_now[model.name]]
+    if images:
+        started = companions.start(beside, images, project=project_name(), runtime=running[0].runtime, say=progress)
+        running += [running_companion(service) for service in started]
+    return running
 
 
 def _require_distinct(models: Sequence[Model]) -> None:
@@ -191,6 +199,22 @@ def running_of(service: Service, ready: Ready, gpu: str | None = None) -> Runnin
         image=facts.image,
         image_digest=facts.image_digest,
         seconds=ready.seconds,
+    )
+
+
+def running_companion(service: OwnService) -> Running:
+    """What the command line shows of the gateway, Prometheus or Grafana."""
+    facts = service.facts()
+    return Running(
+        name=service.name,
+        runtime=facts.runtime,
+        url=service.endpoint.url,
+        phase=companions.phase_of(service),
+        engine=facts.engine,
+        engine_version=facts.engine_version,
+        image=facts.image,
+        image_digest=facts.image_digest,
+        detail=service.state().detail,
     )
 
 

@@ -30,6 +30,7 @@ from docker.utils import parse_repository_tag
 from harness.engines.base import Endpoint
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
+from harness.stack.companion import Companion, stack_files
 from harness.stack.document import LABEL, to_yaml
 from harness.stack.lines import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
@@ -264,9 +265,12 @@ class Stack:
     def write(self, plan: StackPlan) -> None:
         """The file with these services; others that are in it already stay."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        # Readable to whichever user the container has; the folder itself is private.
+        for each in stack_files(plan.companions):
+            (self.folder / each.name).write_text(each.text, encoding="utf-8")
         new = yaml.safe_load(to_compose(plan))
         old = self.read()
-        for section in ("services", "volumes", "secrets"):
+        for section in ("services", "volumes", "secrets", "configs"):
             if merged := {**old.get(section, {}), **new.get(section, {})}:
                 new[section] = merged
         self._save(new)
@@ -335,7 +339,8 @@ class Stack:
             pass
         except _SDK_ERRORS as error:
             raise _lost(error) from error
-        self.file.unlink(missing_ok=True)
+        for file in self.folder.glob("*"):
+            file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
         if not any(memory.subfolder("stacks").iterdir()):
@@ -376,7 +381,7 @@ class BringUp:
         try:
             if self._prepare is not None:
                 self._prepare(self._say)
-            for image in dict.fromkeys(service.image for service in self.plan.services):
+            for image in dict.fromkeys(each.image for each in self.plan.containers):
                 pull(image, self._say, self._cancelled)
             with self._gate:
                 self._creating = not self._cancelled.is_set()
@@ -390,7 +395,7 @@ class BringUp:
         self.word = word
 
     def _up(self) -> None:
-        names = [service.name for service in self.plan.services]
+        names = [each.name for each in self.plan.containers]
         answer = self.stack.compose("up", "--detach", "--no-build", "--no-deps", *names)
         if answer.returncode != 0:
             self.complaints = [line for line in (answer.stderr + answer.stdout).splitlines() if line.strip()]
@@ -424,13 +429,13 @@ class ComposeService:
         """Raises MissingError when Docker, the GPU runtime or the port is not there. The image is fetched in"
         " the background."""
         assert self._bring_up is not None
-        plan = next(each for each in self._bring_up.plan.services if each.name == self._record.service)
+        plan = next(each for each in self._bring_up.plan.containers if each.name == self._record.service)
         require_compose()
         if plan.devices:
             require_gpu_runtime()
         if self._bring_up.busy or self._bring_up.word != "starting":  # another service of the same stack began it
             return
-        for each in self._bring_up.plan.services:
+        for each in self._bring_up.plan.containers:
             require_free_port(each.host_port)
         self.stack.write(self._bring_up.plan)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -557,15 +562,16 @@ def compose_services(
 ) -> list[ComposeService]:
     """The services of a stack that is not yet started; starting one starts all. prepare: makes local images first."""
     bring_up = BringUp(Stack(plan.project), plan, prepare)
-    return [ComposeService(_record_of(service, plan), bring_up) for service in plan.services]
+    return [ComposeService(record_of(each, plan), bring_up) for each in plan.containers]
 
 
-def _record_of(service: ServicePlan, plan: StackPlan) -> memory.Remembered:
+def record_of(service: ServicePlan | Companion, plan: StackPlan, runtime: str = "compose") -> memory.Remembered:
     return memory.Remembered(
         name=service.name,
         model=service.model,
-        runtime="compose",
+        runtime=runtime,
         url=f"http://127.0.0.1:{service.host_port}",
+        engine=service.engine,
         engine_version=service.engine_version,
         repo=service.repo,
         gpu=service.gpu,

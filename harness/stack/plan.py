@@ -10,6 +10,7 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
 from harness.engines import tgi
 from harness.errors import MissingError, UsageError
+from harness.stack.companion import Companion
 from harness.stack.launch import DEFAULT_GPU, asked, digest_of
 from harness.stack.state import safe_name
 
@@ -32,7 +33,8 @@ class ServicePlan:
 
     devices: GPU ids as nvidia-smi counts them; empty without GPU. cache_volume: name of the volume with the model
     files. writable: places kept in memory. start_period: seconds in which an unhealthy answer means nothing yet.
-    digest: hash of all that matters to the engine, to notice a changed entry.
+    digest: hash of all that matters to the engine, to notice a changed entry. weight_bytes: of the model's files; None
+    where nobody said.
     """
 
     name: str
@@ -52,15 +54,25 @@ class ServicePlan:
     mounts: tuple[Mount, ...] = ()
     start_period: float = 1200.0
     digest: str = ""
+    weight_bytes: int | None = None
+    engine: str = "tgi"
 
 
 @dataclass(frozen=True)
 class StackPlan:
-    """All containers of one Compose project. token_file: of mode 0600 on this host; None without a token."""
+    """All containers of one Compose project. token_file: of mode 0600 on this host; None without a token.
+
+    companions: what stands beside the models, such as the gateway.
+    """
 
     project: str
     services: tuple[ServicePlan, ...]
     token_file: str | None = None
+    companions: tuple[Companion, ...] = ()
+
+    @property
+    def containers(self) -> tuple[ServicePlan | Companion, ...]:
+        return (*self.services, *self.companions)
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,7 @@ def _service(
         token_places=places,
         mounts=mounts,
         start_period=model.start_timeout,
+        weight_bytes=model.weight_bytes,
         digest=digest_of("compose", image, asked(environment, model), places, [[m.source, m.target] for m in mounts]),
     )
 

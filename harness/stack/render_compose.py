@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from harness.stack.companion import compose_body, compose_configs, named_volumes
 from harness.stack.document import LABEL, compose_file, escaped, to_yaml
 from harness.stack.plan import CACHE_TARGET, CONTAINER_PORT, ServicePlan, StackPlan
 
@@ -19,15 +20,25 @@ SECRET = "hub-token"
 
 def to_compose(plan: StackPlan) -> str:
     """A document for `docker compose`."""
+    return to_yaml(escaped(compose_document(plan)))
+
+
+def compose_document(plan: StackPlan) -> dict[str, Any]:
+    """The same as values, `$` not doubled."""
     template = yaml.safe_load(compose_file("service.yaml"))
+    caches = sorted({each.cache_volume for each in plan.services})
     document: dict[str, Any] = {
         "name": plan.project,
-        "services": {service.name: compose_service(service, template, plan) for service in plan.services},
-        "volumes": {name: {"name": name} for name in sorted({each.cache_volume for each in plan.services})},
+        "services": {service.name: compose_service(service, template, plan) for service in plan.services}
+        | {each.name: compose_body(each, plan.project) for each in plan.companions},
+        # One cache for all stacks of this host; what a companion keeps is the project's own.
+        "volumes": {name: {"name": name} for name in caches} | {name: {} for name in named_volumes(plan.companions)},
     }
+    if configs := compose_configs(plan.companions):
+        document["configs"] = configs
     if plan.token_file and any(service.token_places for service in plan.services):
         document["secrets"] = {SECRET: {"file": plan.token_file}}
-    return to_yaml(escaped(document))
+    return document
 
 
 def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: StackPlan) -> dict[str, Any]:
