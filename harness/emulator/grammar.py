@@ -41,7 +41,9 @@ def check_grammar(grammar: Grammar, supported: bool) -> str:
     if not isinstance(schema, dict) or "properties" not in schema:
         raise invalid("grammar is not valid: Grammar must have a 'properties' field")
     try:
-        return json.dumps(sample_schema(schema, schema), separators=(",", ":"), ensure_ascii=False)
+        # With the spaces that models like to put: they are optional in the router's pattern, and where a tool's name
+        # ends a token of its own, the router can tell the name before the arguments.
+        return json.dumps(sample_schema(schema, schema), ensure_ascii=False)
     except _Unsupported as error:
         raise invalid(f"cannot compile regex from schema: {error}") from None
 

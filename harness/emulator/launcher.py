@@ -62,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
         scenario = read_scenario(options.scenario)
         boot = BootTimes.parse(options.boot_seconds)
+        if options.gpu is not None:
+            find_gpu(options.gpu)
+        if not options.speed > 0:
+            raise ValueError("--speed: expected a number above 0")
     except UsageProblem as problem:
         sys.stderr.write(str(problem))
         return 2

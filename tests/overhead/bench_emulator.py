@@ -2,8 +2,8 @@
 
     python tests/overhead/bench_emulator.py [--streams 256] [--tokens 1000]
 
-The engine is told to be as fast as it can (`--speed`), so that what is measured is the emulator's own cost. The client is
-a bare epoll loop in this process; the figure is events per second of the emulator's processor time.
+The engine is told to be as fast as it can (`--speed`), so that what is measured is the emulator's own cost. The client
+is a bare epoll loop in this process; the figure is events per second of the emulator's processor time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ def start() -> tuple[subprocess.Popen[str], int]:
     command = [sys.executable, "-m", "harness.emulator", "--model-id", "Qwen/Qwen2.5-0.5B", "--gpu", "H100"]
     command += ["--port", "0", "--max-concurrent-requests", "2000", "--speed", "1000000"]
     environment = {**os.environ, "LOG_LEVEL": "error", "HOSTNAME": "127.0.0.1"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     for line in process.stderr:
         found = START.search(line)
