@@ -45,7 +45,6 @@ DOORS = {
     "requests": {"preflight.py", "load/scrape.py", "stack/readiness.py", "stack/docker.py"},
     "prometheus_client": {"load/"},
     "altair": {"report/"},
-    "httptools": {"emulator/"},
     "uvloop": {"emulator/"},
     "jinja2": {"emulator/", "report/", "stack/"},
 }
