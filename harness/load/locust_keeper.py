@@ -1,0 +1,312 @@
+"""Keeps a run that Locust drives: its folder and manifest, its levels, and at the end one store of all records.
+
+Lives in Locust's master, or in its only process. A level is a target number of users: changing it, on Locust's page, by
+key or by a LoadTestShape, begins the next level. The ramp to the target belongs to the level's warm-up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psutil
+
+from harness import __version__
+from harness.engines.base import EngineInfo
+from harness.errors import HarnessError, UsageError
+from harness.load import locust_messages as say
+from harness.load.greeting import greet, tokenizer
+from harness.load.locust_member import SLOTS, Mix
+from harness.load.plan import LoadPlan
+from harness.measure.clock import Anchor
+from harness.measure.run import keep_records
+from harness.measure.run_folder import (
+    Level,
+    Manifest,
+    RunFolder,
+    clock_entry,
+    run_name,
+    utc_text,
+    write_manifest,
+)
+from harness.workload.vocabulary import assumed_vocabulary, checked_vocabulary
+from harness.workload.workload import drawn
+
+logger = logging.getLogger("harness")
+
+GRACE = 50.0  # seconds for open answers at the end; Locust's master itself waits 60 s for its workers
+_WATCH_EVERY = 0.1
+_RAMP_LEAST = 1.0  # seconds; a shorter ramp is left to the default rule of the warm-up
+_WARMUP_SHARE, _WARMUP_MOST = 0.1, 30.0  # after the ramp, as stats/window.py has it from the level's start
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the user classes of a run ask. They share all of it but the lengths."""
+
+    api: str
+    stream: bool
+    model_name: str | None
+    timeout: float
+    seed: int
+    lengths: Mapping[str, tuple[str, str, str]]  # user class -> workload, input tokens, output tokens
+
+
+@dataclass
+class Kept:
+    """A run that lasts. members: joined processes by Locust's id, with their numbers; done: those that are through."""
+
+    folder: RunFolder
+    manifest: Manifest
+    announcement: dict[str, Any]
+    run_time: float | None
+    level_began: float = 0.0
+    ramped_at: float | None = None
+    members: dict[str, int] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    stopping: bool = False
+
+    @property
+    def level(self) -> Level:
+        return self.manifest.levels[-1]
+
+    def now(self) -> float:
+        return time.monotonic() - float(self.manifest.clock["monotonic"])
+
+    def write(self, **changes: Any) -> None:
+        """The manifest with these changes of its newest level, on disk at once."""
+        self.manifest = self.manifest.with_level(replace(self.level, **changes))
+        write_manifest(self.folder, self.manifest)
+
+
+class Keeper:
+    """Announces a run when Locust starts a test, and closes it when the test has ended."""
+
+    def __init__(self, environment: Any, runner: Any, asking: Any) -> None:
+        """asking: gives the Asking of the environment's user classes when a test starts."""
+        self._environment, self._runner, self._asking = environment, runner, asking
+        self._kept: Kept | None = None
+        runner.register_message(say.JOINED, self._on_joined)
+        runner.register_message(say.DONE, self._on_done)
+        runner.register_message(say.JOURNAL, self._on_journal)
+        runner.register_message(say.ASK_TIME, self._on_ask_time)
+        events = environment.events
+        events.test_start.add_listener(lambda **_: self._start())
+        events.spawning_complete.add_listener(lambda **_: self._ramped())
+        events.test_stopping.add_listener(lambda **_: self._stopping())
+        events.test_stop.add_listener(lambda **_: self._stop())
+        events.worker_connect.add_listener(lambda client_id, **_: self._announce(client_id))
+
+    def _start(self) -> None:
+        try:
+            self._kept = self._begin()
+        except HarnessError as error:
+            logger.error("%s", error)
+            self._environment.process_exit_code = error.exit_code
+            options = self._environment.parsed_options
+            gevent.spawn(self._runner.quit if options is not None and options.headless else self._runner.stop)
+            return
+        logger.info("writing to %s", self._kept.folder.path)
+        self._announce()
+        gevent.spawn(self._watch, self._kept)
+
+    def _begin(self) -> Kept:
+        """Folder, manifest and plan of a run. Raises HarnessErrors."""
+        asking = self._asking()
+        url = str(self._environment.host or "").rstrip("/")
+        if not url:
+            raise UsageError("no host", advice="Name the service with --host http://host:port.")
+        info = greet(url)
+        options = self._environment.parsed_options
+        mix = _mix(asking, url)
+        anchor = Anchor.now()
+        folder = RunFolder.create(output_folder(anchor.utc, info.model_id or "service", mix.name))
+        run_time = float(options.run_time) if options is not None and options.run_time else None
+        level = Level(0, users=self._runner.target_user_count, duration=run_time, started_at=0.0)
+        manifest = _manifest(folder, anchor, info, asking, mix, url, level)
+        write_manifest(folder, manifest)
+        plan = LoadPlan(
+            url=url,
+            api=asking.api,
+            model_name=asking.model_name or ("tgi" if info.engine == "tgi" else info.model_id or "tgi"),
+            stream=asking.stream,
+            timeout=asking.timeout,
+            levels=(),
+            workload=mix.as_dict(),
+            seed=asking.seed,
+            folder=str(folder.path.resolve()),
+            clock_monotonic=anchor.monotonic,
+        )
+        slots = {name: slot for slot, name in enumerate(asking.lengths)}
+        announcement = {"plan": plan.to_json(), "machine": say.machine(), "slots": slots, "grace": GRACE}
+        return Kept(folder, manifest, announcement, run_time)
+
+    def _announce(self, client_id: str | None = None) -> None:
+        """To all members, or to one that came later."""
+        kept = self._kept
+        if kept is not None and not kept.stopping:
+            message = {**kept.announcement, "level": kept.level.level}
+            if client_id is None:
+                self._runner.send_message(say.RUN, message)
+            else:
+                self._runner.send_message(say.RUN, message, client_id=client_id)
+
+    def _watch(self, kept: Kept) -> None:
+        """A new target is a new level, from the moment of the change."""
+        while self._kept is kept and not kept.stopping:
+            if self._runner.target_user_count != kept.level.users and kept.level.users is not None:
+                self._close_level(kept, kept.now(), "users_changed")
+                kept.write(duration=None, ended_at=kept.now())
+                number, kept.level_began, kept.ramped_at = kept.level.level + 1, kept.now(), None
+                level = Level(number, users=self._runner.target_user_count, started_at=kept.level_began)
+                kept.manifest = replace(kept.manifest, levels=(*kept.manifest.levels, level))
+                write_manifest(kept.folder, kept.manifest)
+                self._runner.send_message(say.LEVEL, {"level": number})
+            gevent.sleep(_WATCH_EVERY)
+
+    def _ramped(self) -> None:
+        kept = self._kept
+        if kept is not None and kept.ramped_at is None and not kept.stopping:
+            kept.ramped_at = kept.now()
+            kept.write(warmup=_warmup(kept, kept.run_time or kept.ramped_at))
+
+    def _close_level(self, kept: Kept, at: float, ended_by: str) -> None:
+        kept.write(sending_ended_at=at, ended_by=ended_by, warmup=_warmup(kept, kept.level.duration or at))
+
+    def _stopping(self) -> None:
+        kept = self._kept
+        if kept is None or kept.stopping:
+            return
+        kept.stopping, at = True, kept.now()
+        early = kept.run_time is not None and at < kept.run_time - 1.0
+        self._close_level(kept, at, "interrupted" if early else "stopped" if kept.run_time is None else "duration")
+        kept.manifest = replace(kept.manifest, interrupted=early)
+
+    def _stop(self) -> None:
+        """The test has ended: collect all journals, write the records, say where they are."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        self._kept = kept
+        self._runner.send_message(say.END, {})
+        until = time.monotonic() + GRACE + 5.0
+        while self._awaited(kept) and time.monotonic() < until:
+            gevent.sleep(0.02)
+        self._kept = None
+        kept.manifest = replace(kept.manifest, end=utc_text(datetime.now(timezone.utc)), processes=len(kept.members))
+        kept.write(ended_at=kept.now())
+        lost = sorted(str(number) for client, number in kept.members.items() if client not in kept.done)
+        keep_records(kept.folder, lost_processes=lost)
+        for number in lost:
+            logger.warning("worker %s was lost: its last second may be missing", number)
+        logger.info("records are in %s; for the report: harness report %s", kept.folder.path, kept.folder.path)
+
+    def _awaited(self, kept: Kept) -> list[str]:
+        """Members whose journal is still to come."""
+        clients = getattr(self._runner, "clients", None)
+        away = set() if clients is None else {name for name in kept.members if _is_away(clients.get(name))}
+        return [name for name in kept.members if name not in kept.done | away]
+
+    def _on_joined(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self._kept is not None:
+            self._kept.members[msg.node_id] = msg.data["process"]
+
+    def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self._kept is not None:
+            self._kept.done.add(msg.node_id)
+
+    def _on_journal(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self._kept is not None:
+            with self._kept.folder.journal(msg.data["process"]).open("ab") as file:
+                file.write(msg.data["content"])
+
+    def _on_ask_time(self, environment: Any, msg: Any, **_: Any) -> None:
+        self._runner.send_message(say.TIME, {"at": time.monotonic()}, client_id=msg.node_id)
+
+
+def output_folder(start: datetime, model: str, workload: str) -> Path:
+    """What HARNESS_OUTPUT names, else `reports/<UTC>-<model>-<workload>`; numbered where a run is there already."""
+    given = os.environ.get("HARNESS_OUTPUT")
+    first = Path(given) if given else Path("reports") / run_name(start, model.rpartition("/")[2], None, workload)
+    if given and first.exists() and not _is_run(first):
+        return first
+    return next(
+        path
+        for number in range(1, 10_000)
+        if not (path := first if number == 1 else first.with_name(f"{first.name}-{number}")).exists()
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def _is_away(client: Any) -> bool:
+    return client is None or client.state == "missing"
+
+
+def _warmup(kept: Kept, ended: float) -> float | None:
+    """The ramp and the usual share of what follows it; None where there was no ramp to speak of: the default rule.
+
+    In whole seconds, so that repeats of one command have the same warm-up and can be compared.
+    """
+    if kept.ramped_at is None or kept.ramped_at - kept.level_began <= _RAMP_LEAST:
+        return None
+    ramp = math.ceil(kept.ramped_at - kept.level_began + 0.5)
+    rest = max(0.0, ended - kept.level_began - ramp)
+    return float(ramp + math.ceil(min(_WARMUP_SHARE * rest, _WARMUP_MOST)))
+
+
+def _mix(asking: Asking, url: str) -> Mix:
+    if len(asking.lengths) > SLOTS:
+        raise UsageError(f"{len(asking.lengths)} user classes, at most {SLOTS} can be told apart")
+    tokenize = tokenizer(url)
+    vocabulary = assumed_vocabulary() if tokenize is None else checked_vocabulary(tokenize)
+    salt = f"{time.time_ns():x}"
+    return Mix(
+        tuple(
+            drawn(name, inputs, outputs, seed=asking.seed + slot, salt=f"{salt}-{slot}", vocabulary=vocabulary)
+            for slot, (name, inputs, outputs) in enumerate(asking.lengths.values())
+        )
+    )
+
+
+def _manifest(
+    folder: RunFolder, anchor: Anchor, info: EngineInfo, asking: Asking, mix: Mix, url: str, level: Level
+) -> Manifest:
+    return Manifest(
+        run_id=folder.run_id,
+        harness_version=__version__,
+        command=("locust", *sys.argv[1:]),
+        model=info.model_id or "unknown",
+        engine=f"{info.engine} {info.version}" if info.version else info.engine,
+        emulated=info.emulated,
+        start=utc_text(anchor.utc),
+        clock=clock_entry(anchor),
+        workload=mix.describe(),
+        levels=(level,),
+        api=asking.api,
+        stream=asking.stream,
+        runtime="url",
+        url=url,
+        limits={name: value for name, value in dataclasses.asdict(info.limits).items() if value is not None},
+        host={
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "cpus": psutil.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        seeds={"workload": asking.seed},
+        timeout=asking.timeout,
+    )
