@@ -40,8 +40,8 @@ from harness.stack.service import ServiceFacts, State
 from harness.units import format_bytes
 
 _KEPT_LINES = 50_000
-_GONE = (docker.errors.NotFound, docker.errors.NullResource)
-_SDK_ERRORS = (docker.errors.DockerException, OSError)  # the SDK lets errors of `requests` through, which are OSErrors
+GONE = (docker.errors.NotFound, docker.errors.NullResource)
+SDK_ERRORS = (docker.errors.DockerException, OSError)  # the SDK lets errors of `requests` through, which are OSErrors
 
 INSTALL_DOCKER = "Install Docker Engine with Compose v2 (https://docs.docker.com/engine/install/)"
 START_DOCKER = "Start it (`systemctl start docker`, or Docker Desktop), and see that you may use it (group `docker`)"
@@ -63,7 +63,7 @@ def engine() -> docker.DockerClient:
     try:
         client = docker.DockerClient(base_url=_host(), version="auto", timeout=120, use_ssh_client=True)
         client.ping()
-    except _SDK_ERRORS as error:
+    except SDK_ERRORS as error:
         raise MissingError(
             f"the Docker Engine does not answer ({_short(error)})", advice=f"{START_DOCKER}, or use --runtime embedded."
         ) from error
@@ -74,7 +74,7 @@ def _host() -> str | None:
     """The address of the context in use; the SDK itself knows only DOCKER_HOST."""
     if os.environ.get("DOCKER_HOST"):
         return os.environ["DOCKER_HOST"]
-    answer = _docker(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+    answer = docker_command(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
     return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
@@ -88,7 +88,7 @@ def _short(error: Exception) -> str:
 
 def compose_version() -> str | None:
     """`2.26.1`; None without Compose v2."""
-    answer = _docker(["compose", "version", "--short"])
+    answer = docker_command(["compose", "version", "--short"])
     version = answer.stdout.strip().removeprefix("v")
     return version if answer.returncode == 0 and version[:1].isdigit() and not version.startswith("1.") else None
 
@@ -119,7 +119,7 @@ def require_gpu_runtime() -> None:
         raise MissingError("Docker has no NVIDIA runtime", advice=INSTALL_GPU_RUNTIME)
 
 
-def _docker(arguments: Sequence[str], timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
+def docker_command(arguments: Sequence[str], timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
     try:
         return subprocess.run(
@@ -157,7 +157,7 @@ def pull(image: str, say: Callable[[str], None], cancelled: threading.Event) -> 
             if "error" in event:
                 raise _cannot_pull(image, str(event["error"]))
             say(_pulled(event, layers))
-    except _SDK_ERRORS as error:
+    except SDK_ERRORS as error:
         raise _cannot_pull(image, str(getattr(error, "explanation", None) or error)) from error
 
 
@@ -187,8 +187,8 @@ def image_exists(image: str) -> bool:
         engine().images.get(image)
     except docker.errors.ImageNotFound:
         return False
-    except _SDK_ERRORS as error:
-        raise _lost(error) from error
+    except SDK_ERRORS as error:
+        raise lost(error) from error
     return True
 
 
@@ -214,8 +214,8 @@ def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str]) 
                     advice="Check the network of Docker builds.",
                 )
             last = str(event.get("stream") or "").strip() or last
-    except _SDK_ERRORS as error:
-        raise _lost(error) from error
+    except SDK_ERRORS as error:
+        raise lost(error) from error
 
 
 def remove_older_images(tag: str, label: str) -> None:
@@ -231,8 +231,8 @@ def remove_older_images(tag: str, label: str) -> None:
                 if other != tag and other.partition(":")[0] == name:
                     with contextlib.suppress(docker.errors.APIError):
                         engine().images.remove(other)
-    except _SDK_ERRORS as error:
-        raise _lost(error) from error
+    except SDK_ERRORS as error:
+        raise lost(error) from error
 
 
 _FRESH = 3600.0
@@ -247,7 +247,7 @@ def _age(created: str) -> float:
     return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
-def _lost(error: Exception) -> MissingError:
+def lost(error: Exception) -> MissingError:
     return MissingError(f"the Docker Engine does not answer any more ({_short(error)})", advice=f"{START_DOCKER}.")
 
 
@@ -295,7 +295,7 @@ class Stack:
         scratch.replace(self.file)
 
     def compose(self, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-        return _docker(["compose", "-p", self.project, "-f", str(self.file), *arguments], timeout)
+        return docker_command(["compose", "-p", self.project, "-f", str(self.file), *arguments], timeout)
 
     def containers(self, service: str | None = None) -> list[docker.models.containers.Container]:
         """Ours, running or not."""
@@ -306,8 +306,8 @@ class Stack:
             found: list[docker.models.containers.Container] = engine().containers.list(
                 all=True, filters={"label": wanted}, ignore_removed=True
             )
-        except _SDK_ERRORS as error:
-            raise _lost(error) from error
+        except SDK_ERRORS as error:
+            raise lost(error) from error
         return found
 
     def remove(self, service: str, grace: float) -> None:
@@ -316,7 +316,7 @@ class Stack:
             self.compose("stop", "--timeout", str(max(1, round(grace))), service)
             self.compose("rm", "--force", "--stop", service)
         for container in self.containers(service):  # also what Compose no longer knows
-            with contextlib.suppress(*_GONE):
+            with contextlib.suppress(*GONE):
                 container.remove(force=True)
         document = self.read()
         document.get("services", {}).pop(service, None)
@@ -335,10 +335,10 @@ class Stack:
             label = f"com.docker.compose.project={self.project}"
             for network in engine().networks.list(filters={"label": label}):
                 network.remove()
-        except _GONE:
+        except GONE:
             pass
-        except _SDK_ERRORS as error:
-            raise _lost(error) from error
+        except SDK_ERRORS as error:
+            raise lost(error) from error
         for file in self.folder.glob("*"):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -474,10 +474,10 @@ class ComposeService:
                 self._container = found[0] if found else None
             else:
                 self._container.reload()
-        except _GONE:
+        except GONE:
             self._container = None
-        except _SDK_ERRORS as error:
-            raise _lost(error) from error
+        except SDK_ERRORS as error:
+            raise lost(error) from error
         return self._container
 
     def _state_of(self, container: docker.models.containers.Container) -> State:
@@ -518,7 +518,7 @@ class ComposeService:
             return None
         try:
             counted = container.exec_run(["du", "-sbc", f"/data/hub/{folder}", f"/data/{folder}"], stderr=False)
-        except _SDK_ERRORS:
+        except SDK_ERRORS:
             return None
         words = counted.output.split() if isinstance(counted.output, bytes) else []  # ends with `BYTES total`
         return int(words[-2]) if len(words) > 1 and words[-2].isdigit() else None
@@ -588,7 +588,7 @@ def _digest(image: str | None) -> str | None:
     """`name@sha256:...` of an image that came from a registry, else the image's own id; None when it is not here."""
     try:
         found = engine().images.get(image) if image else None
-    except (*_SDK_ERRORS, MissingError):
+    except (*SDK_ERRORS, MissingError):
         return None
     if found is None:
         return None
@@ -599,7 +599,7 @@ def _digest(image: str | None) -> str | None:
 def _whole_log(container: docker.models.containers.Container) -> Iterator[str]:
     try:
         text: bytes = container.logs(stdout=True, stderr=True)
-    except _SDK_ERRORS:
+    except SDK_ERRORS:
         return
     yield from (plain_line(line.decode("utf-8", "replace")) for line in text.split(b"\n") if line)
 
@@ -628,7 +628,7 @@ class _Follower:
             for chunk in self._container.logs(stream=True, follow=True, stdout=True, stderr=True, since=self._since):
                 *whole, rest = (rest + chunk).split(b"\n")
                 self._lines.extend(plain_line(line.decode("utf-8", "replace")) for line in whole)
-        except (*_SDK_ERRORS, OSError):
+        except (*SDK_ERRORS, OSError):
             pass  # the container or the engine is gone; state() says so
         if rest:
             self._lines.append(plain_line(rest.decode("utf-8", "replace")))
@@ -641,8 +641,8 @@ def used_gpus() -> list[str]:
         for container in engine().containers.list(filters={"label": f"{LABEL}project"}, ignore_removed=True):
             for request in container.attrs["HostConfig"].get("DeviceRequests") or []:
                 held += request.get("DeviceIDs") or []
-    except _SDK_ERRORS as error:
-        raise _lost(error) from error
+    except SDK_ERRORS as error:
+        raise lost(error) from error
     return sorted(set(held))
 
 
@@ -650,8 +650,8 @@ def leftovers() -> list[str]:
     """Projects of ours that Docker still knows, whether a file of ours remembers them or not."""
     try:
         containers = engine().containers.list(all=True, filters={"label": f"{LABEL}project"}, ignore_removed=True)
-    except _SDK_ERRORS as error:
-        raise _lost(error) from error
+    except SDK_ERRORS as error:
+        raise lost(error) from error
     return sorted({container.labels[f"{LABEL}project"] for container in containers})
 
 
