@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from harness import terminal
 from harness.catalog.models import Model, catalogue_path, write_limits
+from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
+from harness.commands.probe_url import probe_url
 from harness.commands.probing import Seen, input_name, run_start
 from harness.commands.target import Target, choose_runtime, resolve_model
 from harness.engines.tgi import parse_version
-from harness.errors import ServiceError, UsageError
+from harness.errors import ServiceError
 from harness.measure.run_folder import run_name, write_atomically
 from harness.probe.batching import points
 from harness.probe.card import Card, Cell, measured, sentence
@@ -25,40 +27,11 @@ from harness.probe.journal import StartJournal
 from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation, environment
 from harness.probe.search import Search
-from harness.probe.setting import Failure, Goal, Outcome, Setting, Wish
+from harness.probe.setting import Failure, Outcome, Setting, Wish
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
 DEFAULT_ANSWER = 512
-
-
-@dataclass(frozen=True)
-class ProbeOptions:
-    """What the command line says. answer_tokens: None takes the entry's. output: None makes a folder under reports/."""
-
-    answer_tokens: int | None = None
-    goal: Goal = "balanced"
-    max_starts: int = 8
-    quick: bool = False
-    resume: bool = False
-    write: bool = False
-    output: Path | None = None
-
-
-@dataclass(frozen=True)
-class ProbeReport:
-    """probe.json as a value, where it lies, and the same for people."""
-
-    document: Mapping[str, Any]
-    path: Path
-    text: str = ""
-    notes: tuple[str, ...] = field(default=())
-
-    def as_json(self) -> dict[str, Any]:
-        return {**self.document, "path": str(self.path)}
-
-    def as_text(self) -> str:
-        return self.text
 
 
 def probe(target: Target, options: ProbeOptions, progress: Progress = lambda text: None) -> ProbeReport:
@@ -68,12 +41,8 @@ def probe(target: Target, options: ProbeOptions, progress: Progress = lambda tex
     is in the folder, and `resume` goes on from there.
     """
     if target.url is not None:
-        return _of_url(target, options, progress)
+        return probe_url(target, options, progress)
     return _Probe(target, options, progress).run()
-
-
-def _of_url(target: Target, options: ProbeOptions, progress: Progress) -> ProbeReport:
-    raise UsageError("--url is not there yet")
 
 
 class _Probe:
@@ -200,25 +169,16 @@ class _Probe:
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
         values = {flag.name: int(flag.value) for flag in found.flags if flag.name != "memory_fraction"}
-        reasons = {flag.name: flag.reason for flag in found.flags}
+        reasons = {flag.name: flag.brief or flag.reason for flag in found.flags}
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)
         self.progress(f"{self.model.name}: limits written to {path}")
 
 
 def _folder(options: ProbeOptions, model: Model) -> Path:
-    """Where the result goes: as asked; with `resume` the latest probe of this model that has no result yet."""
-    if options.output is not None:
-        folder = options.output
-        if folder.exists() and not folder.is_dir():
-            raise UsageError("is a file, not a folder", where=str(folder), advice="Name a folder with --output.")
-        if not options.resume and folder.is_dir() and any(folder.iterdir()):
-            raise UsageError("folder is not empty", where=str(folder), advice="Name a new one, or go on with --resume.")
-    else:
-        found = _unfinished(model) if options.resume else None
-        folder = found or Path("reports") / run_name(datetime.now(timezone.utc), model.name, model.gpu, "probe")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """As asked; with `resume` alone the latest probe of this model that has no result yet."""
+    fresh = Path("reports") / run_name(datetime.now(timezone.utc), model.name, model.gpu, "probe")
+    return probe_folder(options, (_unfinished(model) if options.resume else None) or fresh)
 
 
 def _unfinished(model: Model) -> Path | None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -77,7 +80,22 @@ def run_start(
         loads, failure = _Loading(search, setting, started, service, seen, progress).run()
         return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
     finally:
-        service.stop(_STOP_GRACE)
+        with _unbroken():
+            service.stop(_STOP_GRACE)
+
+
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """A second Ctrl-C must not leave the engine running that the first one is about to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def with_setting(model: Model, setting: Setting) -> Model:

@@ -55,6 +55,17 @@ class Evidence:
         """Whether a long prompt makes its whole batch as long: a batch died that was small by its sum of tokens."""
         return self.area.smallest_failed is not None
 
+    @property
+    def last_up_own_prefill(self) -> bool:
+        """Whether the prefill budget in use is one that the engine once chose by itself."""
+        up = self.last_up
+        own = {
+            effective_prefill(each)
+            for each in self.outcomes
+            if each.came_up and each.setting.max_batch_prefill_tokens is None
+        }
+        return up is not None and effective_prefill(up) in own
+
     def budgets(self, prefill: int | None, fraction: float | None) -> list[int]:
         """Budgets found by starts with this prefill budget and memory fraction."""
         return [

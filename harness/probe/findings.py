@@ -10,6 +10,7 @@ from harness.probe.evidence import Evidence
 from harness.probe.recommend import LOW_PREFILL, Recommendation
 from harness.probe.search import Search
 from harness.probe.setting import Bracket, Wish
+from harness.units import format_duration
 
 
 def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: Wish) -> dict[str, int | None]:
@@ -64,6 +65,7 @@ def boundaries(evidence: Evidence, found: Recommendation) -> dict[str, Bracket]:
         known["max_batch_total_tokens"] = evidence.area if evidence.padded_law else evidence.tokens
     if evidence.prefill.smallest_failed is not None:
         known["max_batch_prefill_tokens"] = evidence.prefill
+    known = {name: bracket for name, bracket in known.items() if bracket != Bracket()}
     if evidence.rows != Bracket():
         known["max_concurrent_requests"] = evidence.rows
     if evidence.single.largest_ok is not None or evidence.single.smallest_failed is not None:
@@ -109,10 +111,11 @@ def _case(evidence: Evidence) -> str:
             "No flash attention: a long prompt makes its whole batch as long, which the engine's own budget does not"
             " count. MAX_CONCURRENT_REQUESTS is what protects it; raise it only together with shorter prompts."
         )
-    return (
-        "No flash attention: the engine does not check its memory. MAX_BATCH_TOTAL_TOKENS and MAX_INPUT_TOKENS are all"
-        " that protects it, so both were searched under load."
-    )
+    alone = "MAX_BATCH_TOTAL_TOKENS and MAX_INPUT_TOKENS are all that protects it"
+    if evidence.tokens == Bracket():
+        return f"The engine does not check its memory: {alone}, and without load they are a guess."
+    why = "No flash attention" if evidence.kind == "padded" else "The engine tells no token budget of its own"
+    return f"{why}: it does not check its memory. {alone}, so both were searched under load."
 
 
 def _proof(search: Search) -> list[str]:
@@ -147,7 +150,8 @@ def _batch_advice(evidence: Evidence, wish: Wish) -> list[str]:
         if best is not None:
             lines.append(f"With {history} tokens of history, {best:,} chats at once hold the SLO.")
         elif wish.itl or wish.ttft:
-            lines.append(f"With {history} tokens of history, not even one chat holds the SLO.")
+            alone = f"TTFT p95 {format_duration(curve[0].ttft_p95)}, ITL p95 {format_duration(curve[0].itl_p95)}"
+            lines.append(f"With {history} tokens of history, not even a chat alone holds the SLO: {alone}.")
         if bend is not None:
             lines.append(f"With {history} tokens of history, more than {bend:,} chats at once bring little more speed.")
     return lines

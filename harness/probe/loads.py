@@ -18,11 +18,23 @@ ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joi
 SPARE = 6  # answer tokens that the last chat of a packed load has left
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
+WHOLE_ANSWER = 3.0  # seconds
 
 
-def rows(count: int) -> Load:
+def rows(count: int, new: int = BRIEF) -> Load:
     """So many short chats at once; their lengths differ a little, so that they fill no prefill budget exactly."""
-    return Load(f"rows {count}", (tuple(Shape(SHORT + index % 7, BRIEF) for index in range(count)),))
+    return Load(f"rows {count}", (tuple(Shape(SHORT + index % 7, new) for index in range(count)),))
+
+
+def batch(count: int, history: int) -> Load:
+    """So many equal chats at once, to see how fast they go."""
+    return Load(f"batch {count} of {history}", (tuple(Shape(history - index % 5, BRIEF) for index in range(count)),))
+
+
+def cell(history: int, count: int, answer: int, itl: float | None) -> Load:
+    """A cell of the capacity card, whole answers where that takes no longer than a few seconds."""
+    whole = itl is not None and answer * itl <= WHOLE_ANSWER
+    return Load(f"cell {history}", ((Shape(history, min(answer, CHUNK)),) * count,), stay=None if whole else BRIEF)
 
 
 def row_steps(limit: int, fine: int = 1) -> Iterator[int]:
@@ -49,9 +61,14 @@ def overload(permits: int) -> Load:
     )
 
 
-def onto(count: int, long_tokens: int, *, name: str = "onto") -> Load:
+def alive(itl: float | None) -> int:
+    """Answer tokens of a chat that is still running half a second from now."""
+    return max(BRIEF, min(ALIVE, math.ceil(0.5 / itl))) if itl else ALIVE
+
+
+def onto(count: int, long_tokens: int, new: int = ALIVE, *, name: str = "onto") -> Load:
     """A long prompt that joins `count` short chats in full swing."""
-    short = tuple(Shape(SHORT, ALIVE) for _ in range(count))
+    short = tuple(Shape(SHORT, new) for _ in range(count))
     return Load(f"{name} {count}", (short, (Shape(long_tokens, BRIEF),)))
 
 
@@ -131,7 +148,6 @@ def proof(setting: Setting, started: Started, capacity: int | None) -> list[Load
     loads = [rows(permits), overload(permits)]
     loads += list(_fills(setting, started, room, slack))
     loads.append(_join(permits, history, total, room, slack))
-    loads.append(longest(history, total - history))  # last: its client leaves before the engine is done
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 
@@ -169,7 +185,14 @@ def lengths(longest: int, room: int, most: int) -> list[int]:
 
 
 def _join(permits: int, history: int, total: int, room: int, slack: int) -> Load:
-    """The longest prompt on top of as many short chats as leave it room."""
+    """A long prompt on top of a full batch: of as many short chats as the permits allow where the engine counts blocks,
+    else the longest prompt on as many as leave it room.
+    """
+    if slack > 0 and permits > 1:
+        busy = (permits - 1) * (SHORT + ALIVE - slack)
+        left = min(history, total - BRIEF, room - busy - BRIEF + slack)
+        if left > SHORT:
+            return onto(permits - 1, left)
     long = Shape(min(history, total - BRIEF), BRIEF)
     count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
     return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto 0", ())

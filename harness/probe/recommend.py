@@ -21,12 +21,13 @@ WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the 
 
 @dataclass(frozen=True)
 class Flag:
-    """One recommended limit: why this value, and what it costs."""
+    """One recommended limit: why this value, and what it costs. brief: the reason in a few words, for a comment."""
 
     name: str
     value: int | float
     reason: str
     cost: str = ""
+    brief: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _flash(
         memory_fraction=fraction,
         purpose="verify",
     )
-    flags = _flash_flags(setting, started, bound_by, usable, wish)
+    flags = _flash_flags(setting, started, bound_by, usable, wish, evidence)
     return Recommendation(setting, flags, history, answer, usable, bound_by)
 
 
@@ -245,21 +246,25 @@ def _padded_permits(
     return _permits(evidence, capacity, answer, wish, fast_rows)
 
 
-def _flash_flags(setting: Setting, started: Started, bound_by: str, usable: int, wish: Wish) -> tuple[Flag, ...]:
+def _flash_flags(
+    setting: Setting, started: Started, bound_by: str, usable: int, wish: Wish, evidence: Evidence
+) -> tuple[Flag, ...]:
     total, prefill = setting.max_total_tokens or 0, setting.max_batch_prefill_tokens or 0
     flags = [
-        Flag("max_total_tokens", total, _total_reason(total, usable, bound_by)),
+        Flag("max_total_tokens", total, _total_reason(total, usable, bound_by), brief=f"bounded by {bound_by}"),
         Flag(
             "max_input_tokens",
             setting.max_input_tokens or 0,
             f"the longest prompt that still leaves {wish.answer_tokens:,} tokens for the answer",
             "longer prompts are refused at once (422) instead of being cut short",
+            f"leaves {wish.answer_tokens:,} tokens for the answer",
         ),
         Flag(
             "max_batch_prefill_tokens",
             prefill,
-            _prefill_reason(prefill, started, wish.goal),
+            _prefill_reason(prefill, started, own_choice=evidence.last_up_own_prefill),
             "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
+            "the engine's own choice" if evidence.last_up_own_prefill else f"for goal {wish.goal}",
         ),
         _permits_flag(setting.max_concurrent_requests or 0, wish),
     ]
@@ -284,10 +289,10 @@ def _total_reason(total: int, usable: int, bound_by: str) -> str:
     return f"bounded by {bound_by}"
 
 
-def _prefill_reason(prefill: int, started: Started, goal: Goal) -> str:
+def _prefill_reason(prefill: int, started: Started, *, own_choice: bool) -> str:
     if not started.chunking:
         return "this model reads a prompt in one piece, so it must hold the longest one"
-    if goal == "balanced":
+    if own_choice:
         return "the engine's own choice: it keeps the GPU busy while prompts are read in pieces"
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
@@ -299,7 +304,8 @@ def _permits_flag(chats: int, wish: Wish) -> Flag:
     )
     if wish.goal == "latency":
         reason = "most chats at once that held the SLO when measured"
-    return Flag("max_concurrent_requests", chats, reason, f"request number {chats + 1:,} is refused at once (429)")
+    refused = f"request number {chats + 1:,} is refused at once (429)"
+    return Flag("max_concurrent_requests", chats, reason, refused, f"for goal {wish.goal}; beyond it 429")
 
 
 def _padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[Flag, ...]:

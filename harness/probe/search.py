@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.probe import loads
+from harness.probe.batching import largest_within, of_history, points
+from harness.probe.card import Card
 from harness.probe.evidence import ALIKE, Evidence, effective_prefill, gather, same_limits
 from harness.probe.recommend import (
     MIDDLE_PREFILL,
@@ -34,6 +36,8 @@ from harness.probe.setting import Failure, Knowledge, Load, LoadResult, Outcome,
 
 OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
 LEAST_PREFILL = 64  # below it there is nothing left to lower
+MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
+MEASURING = 40.0  # seconds for measurements that prove nothing
 NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
 LEAST_STEPS = 4  # sizes tried in one start between what held and what died
 FINE = 0.5  # of the asked precision: the smallest step towards a padded boundary
@@ -49,12 +53,20 @@ class Search:
 
     def __init__(self, wish: Wish, knowledge: Knowledge) -> None:
         self.wish, self.knowledge = wish, knowledge
-        self.fast_rows: int | None = None
         self._outcomes: list[Outcome] = []
 
     @property
     def evidence(self) -> Evidence:
         return gather(self._outcomes)
+
+    @property
+    def fast_rows(self) -> int | None:
+        """For the goal `latency`: most chats at once that held the SLO at every history measured; 1 if not even one."""
+        if self.wish.goal != "latency" or (self.wish.itl is None and self.wish.ttft is None):
+            return None
+        known = points(result for each in self._outcomes for result in each.loads)
+        curves = [of_history(known, history) for history in {point.history_tokens for point in known}]
+        return min((largest_within(curve, self.wish) or 1 for curve in curves if curve), default=None)
 
     @property
     def recommendation(self) -> Recommendation | None:
@@ -292,9 +304,9 @@ class Search:
         """Whether the boundary that bounds this engine is known closely enough, or nothing died at all."""
         bracket = evidence.area if evidence.padded_law else evidence.tokens
         last = evidence.last_up
-        if bracket.smallest_failed is None or (last is not None and last.setting.purpose == "explore"):
-            if last is not None and not last.died_under_load:
-                return True
+        raised = bracket.smallest_failed is None or (last is not None and last.setting.purpose == "explore")
+        if raised and last is not None and not last.died_under_load:
+            return True  # everything was tried and nothing died any more
         return bracket.gap is not None and bracket.gap <= SETTLED * self.wish.precision
 
     # loads
@@ -315,16 +327,45 @@ class Search:
         plan = loads.proof(
             setting, started, started.usable if started.kind == "flash" else setting.max_batch_total_tokens
         )
+        if len(results) >= len(plan):
+            plan += self._measurements(setting, started, results[: len(plan)])
         return plan[len(results)] if len(results) < len(plan) else None
+
+    def _measurements(self, setting: Setting, started: Started, proof: Sequence[LoadResult]) -> list[Load]:
+        """Speed over the number of chats, the longest chat, and a few cells of the card, within a minute or so.
+
+        The last ones are left before their answers end, so nothing that must be exact comes after them.
+        """
+        card = Card(started, setting, self.wish.answer_tokens, self.knowledge.version)
+        permits = setting.max_concurrent_requests or 1
+        longest = card.longest_history()
+        middle = max(loads.SHORT, min(MIDDLE_HISTORY, longest // 4))
+        most = max(1, min(permits, card.chats_fit(middle)))
+        itl = proof[0].itl_p95 if proof else None
+        chosen = [each for each in dict.fromkeys((500, middle, longest)) if each <= longest]
+        plan = [loads.batch(count, middle) for count in loads.row_steps(most, fine=4)]
+        cells = [
+            loads.cell(each, max(1, min(permits, card.chats_fit(each))), card.answer_tokens, itl) for each in chosen
+        ]
+        last = loads.longest(
+            setting.max_input_tokens or 1, (setting.max_total_tokens or 2) - (setting.max_input_tokens or 1)
+        )
+        return [*_within(plan, proof, MEASURING / 2), last, *_within(cells, proof, MEASURING / 2)]
 
     def _next_learning_flash(self, started: Started, results: Sequence[LoadResult]) -> Load | None:
         """How many short chats survive at once, then the whole budget in flight."""
+        if any(each.came_up and each.loads for each in self._outcomes):
+            return None
         usable = started.usable or 1
         answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
-        steps = list(loads.row_steps(min(loads.ROWS_CAP, max(1, usable // (answer + loads.SHORT))), fine=16))
-        if len(results) < len(steps):
-            return loads.rows(steps[len(results)])
-        if len(results) > len(steps):
+        most = min(loads.ROWS_CAP, max(1, usable // (answer + loads.SHORT)))
+        plan = [loads.rows(count) for count in loads.row_steps(most, fine=16)]
+        if self.wish.goal == "latency":
+            middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
+            plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + answer), fine=4)]
+        if len(results) < len(plan):
+            return plan[len(results)]
+        if len(results) > len(plan):
             return None
         history = max(16, min((started.max_input_tokens or usable) * 3 // 4, usable // 12))
         new = loads.answer_length(usable, started.prefill_tokens or 4096)
@@ -333,11 +374,11 @@ class Search:
     def _next_learning_padded(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
         """The first load of a list that the evidence does not answer yet."""
         evidence = gather([*self._outcomes, Outcome(setting, started, True, None, tuple(results))])
-        plan = self._padded_plan(evidence)
+        plan = self._padded_plan(evidence, next((result.itl_p95 for result in results if result.itl_p95), None))
         done = {result.load.name for result in results}
         return next((load for load in plan if load.name not in done), None)
 
-    def _padded_plan(self, evidence: Evidence) -> list[Load]:
+    def _padded_plan(self, evidence: Evidence, itl: float | None) -> list[Load]:
         history, total, prefill = self._padded_lengths(evidence)
         reach = (
             min(history, total - loads.ALIVE)
@@ -353,11 +394,15 @@ class Search:
             ]
         if evidence.rows.smallest_failed is None:
             limit = min(loads.ROWS_CAP, self._rows_to_try(evidence))
-            plan += [loads.rows(n) for n in loads.row_steps(limit, fine=16) if n > (evidence.rows.largest_ok or 0)]
+            plan += [
+                loads.rows(n, max(8, loads.alive(itl) // 3))
+                for n in loads.row_steps(limit, fine=16)
+                if n > (evidence.rows.largest_ok or 0)
+            ]
         if not evidence.padded_law:
             most = min(JOINED_CAP, (evidence.rows.largest_ok or JOINED_CAP) - 1)
             plan += [
-                loads.onto(n, reach)
+                loads.onto(n, reach, loads.alive(itl))
                 for n in loads.row_steps(max(1, most))
                 if (n + 1) * (reach + loads.BRIEF) > (evidence.area.largest_ok or 0)
                 # Only a batch that is small by its sum of tokens tells anything about padding.
@@ -422,6 +467,20 @@ def _most_rows(evidence: Evidence) -> int:
     if evidence.rows.smallest_failed is None:
         return loads.ROWS_CAP
     return evidence.rows.largest_ok or max(1, evidence.rows.smallest_failed // 2)
+
+
+def _within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) -> list[Load]:
+    """As many of the loads, from the first on, as take so long at the speed that was seen."""
+    fills = [result for result in seen if result.verdict == "held" and result.load.name.startswith("fill")]
+    per_token = max((result.seconds / result.load.tokens for result in fills), default=0.0)
+    itl = max((result.itl_p95 or 0.0 for result in seen[:1]), default=0.0)
+    chosen, spent = [], 0.0
+    for load in plan:
+        spent += load.tokens * per_token + itl * (load.stay or max(shape.max_new_tokens for shape in load.shapes))
+        if spent > seconds:
+            break
+        chosen.append(load)
+    return chosen
 
 
 def _between(low: int, high: int, precision: float) -> list[int]:

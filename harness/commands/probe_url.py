@@ -1,0 +1,179 @@
+"""Probing a service that someone else runs and that cannot be restarted: what requests alone can tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
+from harness.commands.probing import count_tokens, judge, requests_of
+from harness.commands.target import Served, Target, open_service
+from harness.engines import APIS
+from harness.engines.base import EngineLimits
+from harness.errors import ServiceError
+from harness.load.burst import Patience, send_burst
+from harness.measure.run_folder import run_name, write_atomically
+from harness.probe import loads, prompts
+from harness.probe.setting import CHUNK, Bracket, Load, LoadResult, Shape
+from harness.terminal import Progress
+from harness.units import format_duration
+
+_MOST_PERMITS = 256  # more requests at once than that are not sent to somebody else's service
+_UNTOLD = (
+    "max_batch_total_tokens, max_batch_prefill_tokens and what the memory holds: they stand only in the engine's log,"
+    " and finding them needs starts of our own (`harness probe MODEL`)"
+)
+
+
+def probe_url(target: Target, options: ProbeOptions, progress: Progress) -> ProbeReport:
+    """Read the limits that the service tells, and hold them against requests at and just beyond them.
+
+    Raises UsageError, ServiceError where nobody answers or nothing of TGI's kind does.
+    """
+    with open_service(target) as served:
+        folder = probe_folder(options, _default_folder(target))
+        document = _Asking(served, options, progress).document()
+    path = folder / "probe.json"
+    write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    text = _as_text(document)
+    write_atomically(folder / "probe.md", (text + "\n").encode())
+    return ProbeReport(document, path, text)
+
+
+def _default_folder(target: Target) -> Path:
+    place = urlsplit(target.url or "").netloc or "service"
+    return Path("reports") / run_name(datetime.now(timezone.utc), place, None, "probe")
+
+
+class _Asking:
+    def __init__(self, served: Served, options: ProbeOptions, progress: Progress) -> None:
+        self.endpoint, self.info, self.limits = served.service.endpoint, served.info, served.limits
+        self.options, self.progress = options, progress
+        if self.info.engine != "tgi":
+            raise ServiceError(
+                "is no TGI: it tells no limits to check",
+                where=self.endpoint.url,
+                advice="`harness bench --url` measures it.",
+            )
+        self.ruler = prompts.measure(lambda text: count_tokens(self.endpoint, text))
+        self.results: list[LoadResult] = []
+
+    def document(self) -> dict[str, Any]:
+        limits, boundary = self.limits, {}
+        for name, bracket in (
+            ("max_input_tokens", self._input()),
+            ("max_total_tokens", self._total()),
+            ("max_concurrent_requests", None if self.options.quick else self._permits()),
+        ):
+            if bracket is not None:
+                boundary[name] = bracket
+        return {
+            "schema": 1,
+            "model": self.info.model_id,
+            "engine": f"tgi {self.info.version or ''}".strip(),
+            "image": None,
+            "gpu": None,
+            "emulated": self.info.emulated,
+            "url": self.endpoint.url,
+            "starts": 0,
+            "limits": _limits(limits),
+            "source": {
+                name: "measured" if name in boundary else "derived"
+                for name, value in _limits(limits).items()
+                if value is not None
+            },
+            "boundary": {name: bracket.as_json() for name, bracket in boundary.items()},
+            "verified_under_load": False,
+            "load": {"sent": [result.load.name for result in self.results]},
+            "capacity": [],
+            "recommended_flags": {},
+            "advice": self._advice(boundary),
+        }
+
+    def _input(self) -> Bracket | None:
+        """The longest prompt that is taken, and one token more."""
+        most, total = self.limits.max_input_tokens, self.limits.max_total_tokens
+        if most is None or total is None:
+            return None
+        return self._edge("input", most, lambda tokens: Shape(tokens, max(1, min(8, total - tokens))))
+
+    def _total(self) -> Bracket | None:
+        """Prompt and answer together; out of reach where the longest prompt and 1,024 tokens stay below it."""
+        most, total = self.limits.max_input_tokens, self.limits.max_total_tokens
+        if most is None or total is None or total - most > CHUNK:
+            return None
+        return self._edge(
+            "total", total, lambda tokens: Shape(most, tokens - most) if tokens > most else Shape(most, 1)
+        )
+
+    def _edge(self, name: str, limit: int, shape_of: Any) -> Bracket:
+        held, failed = [], []
+        for tokens in (limit, limit + 1):
+            result = self._send(Load(f"{name} {tokens}", ((shape_of(tokens),),), stay=1))
+            if result.verdict == "held":
+                held.append(tokens)
+            elif result.verdict == "refused":
+                failed.append((tokens, result.reason or "refused"))
+        return Bracket.of(held, failed)
+
+    def _permits(self) -> Bracket | None:
+        """A few requests more than there are permits: the rest is refused at once (429)."""
+        permits = self.limits.max_concurrent_requests
+        if permits is None or permits > _MOST_PERMITS:
+            return None
+        result = self._send(loads.overload(permits))
+        carried = len(result.load.shapes) - result.refused
+        failed = [(carried + 1, "429 Model is overloaded")] if result.refused else []
+        return Bracket.of([carried] if result.verdict == "held" else [], failed)
+
+    def _send(self, load: Load) -> LoadResult:
+        self.progress(f"{load.name} ...")
+        waves = requests_of(load, self.ruler, salt=load.name)
+        burst = send_burst(self.endpoint, APIS["tgi"], waves, stay=load.stay, patience=Patience(120, 300))
+        result = judge(load, burst)
+        if result.verdict == "stalled":
+            raise ServiceError(
+                f"nobody got a token for {format_duration(120)} although requests wait",
+                where=self.endpoint.url,
+                advice="Its queue may have stopped for ever: restart it.",
+            )
+        self.progress(f"{load.name}: {result.verdict}" + (f" ({result.reason})" if result.reason else ""))
+        self.results.append(result)
+        return result
+
+    def _advice(self, boundary: Mapping[str, Bracket]) -> list[str]:
+        lines = [f"Requests alone cannot tell {_UNTOLD}."]
+        if not self.ruler.exact:
+            lines.append("The service tells no token counts, so prompt lengths are only nearly exact.")
+        permits = self.limits.max_concurrent_requests
+        if permits is not None and "max_concurrent_requests" not in boundary:
+            lines.append(f"max_concurrent_requests is {permits:,} by its own word; so many were not sent at once.")
+        differing = [name for name, bracket in boundary.items() if bracket.largest_ok is None]
+        lines += [f"{name} does not hold as the service tells it." for name in differing]
+        return lines
+
+
+def _limits(limits: EngineLimits) -> dict[str, int | None]:
+    return {
+        "max_batch_total_tokens": limits.max_batch_total_tokens,
+        "max_input_tokens": limits.max_input_tokens,
+        "max_total_tokens": limits.max_total_tokens,
+        "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
+        "max_batch_size": limits.max_batch_size,
+        "max_concurrent_requests": limits.max_concurrent_requests,
+    }
+
+
+def _as_text(document: Mapping[str, Any]) -> str:
+    lines = [f"{document['model']} at {document['url']}, {document['engine']}", ""]
+    for name, value in document["limits"].items():
+        bracket = document["boundary"].get(name)
+        checked = ""
+        if bracket is not None:
+            checked = f"  (held at {bracket['largest_ok']}, refused at {bracket['smallest_failed']})"
+        lines.append(f"  {name}: {'not told' if value is None else f'{value:,}'}{checked}")
+    return "\n".join([*lines, "", *(f"- {line}" for line in document["advice"])])
