@@ -23,12 +23,21 @@ DOCS_PAGE = b"""<!DOCTYPE html>
 </html>
 """
 
+# A transparent pixel.
+_PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c020000000b4944415478da6364f80f0001050101277ae364"
+    "0000000049454e44ae426082"
+)
+
 # What the page of the real server loads; here it is a page without a viewer.
 ASSETS = {
     "index.html": ("text/html", DOCS_PAGE),
     "swagger-ui.css": ("text/css", b"body{font-family:sans-serif;margin:2em}\n"),
     "index.css": ("text/css", b"html{box-sizing:border-box}\n"),
     "swagger-initializer.js": ("text/javascript", b'window.specification = "/api-doc/openapi.json";\n'),
+    "favicon-16x16.png": ("image/png", _PIXEL),
+    "favicon-32x32.png": ("image/png", _PIXEL),
+    "oauth2-redirect.html": ("text/html", b"<!DOCTYPE html>\n"),
     "swagger-ui-bundle.js": ("text/javascript", b""),
     "swagger-ui-standalone-preset.js": ("text/javascript", b""),
 }

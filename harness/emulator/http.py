@@ -7,6 +7,7 @@ decided here and in `faults` only.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, Protocol
@@ -144,8 +145,9 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """One client's connection. A request is read only when the answer before it is complete."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, nodelay: bool = True) -> None:
         self.application = application
+        self._nodelay = nodelay
         self.lost = False
         self.closing = False
         self.transport: Any = None
@@ -162,6 +164,8 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         self.write = self.transport.write
         self.transport.set_write_buffer_limits(high=1 << 30)
+        # The event loop sets it on every connection.
+        self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(self._nodelay))
         self.application.opened(self)
 
     def data_received(self, data: bytes) -> None:

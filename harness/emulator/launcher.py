@@ -379,10 +379,10 @@ class Launcher:
     def _address(self) -> str:
         """Where to listen: 127.0.0.1 unless told; a HOSTNAME that is no address is what a container has."""
         hostname = self.options.hostname
-        if _is_address(hostname) and "hostname" in self.options.given:
-            return hostname
-        if "hostname" not in self.options.given:
+        if "hostname" not in self.options.given or hostname == "localhost":
             return "127.0.0.1"
+        if _is_address(hostname):
+            return hostname
         by_flag = self.environment.get("HOSTNAME") != hostname
         return "0.0.0.0" if by_flag or os.path.exists("/.dockerenv") else "127.0.0.1"
 

@@ -77,6 +77,7 @@ ROUTES = [
     Route("/v1/models", "GET", models, open=True),
     Route("/docs", "GET", docs_redirect, open=True),
     Route("/docs/", "GET", docs, open=True),
+    Route("/docs//", "GET", docs, open=True),
     *(Route(f"/docs/{name}", "GET", asset, open=True) for name in ASSETS),
     Route("/api-doc/openapi.json", "GET", specification, open=True),
 ]

@@ -4,6 +4,7 @@
     answers: {eos_after: {mean: 200, spread: 0.6}}                               # or a number of tokens
     faults:  [{kind: crash, after_requests: 100}]                                # harness/emulator/faults.py
     scheduler: {faithful_put_back: false, faithful_pin_deadlock: false}          # leave out two faults of TGI
+    network: {nodelay: false}                                                    # as TGI: see server.py, `Router.start`
 
 YAML or JSON. A mistake in it is refused before anything starts.
 """
@@ -23,7 +24,7 @@ from harness.emulator.faults import Fault, fault_from_mapping
 from harness.errors import UsageError
 from harness.simulator.world import World, world_from_mapping
 
-_SECTIONS = ("world", "answers", "faults", "scheduler")
+_SECTIONS = ("world", "answers", "faults", "scheduler", "network")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Scenario:
     answers: Answers = Answers()
     faults: tuple[Fault, ...] = ()
     scheduler: Mapping[str, bool] = field(default_factory=dict)
+    nodelay: bool = True
 
     def fault(self, kind: str) -> Fault | None:
         """The first fault of this kind."""
@@ -74,7 +76,8 @@ def read_scenario(path: str | None) -> Scenario:
         world=world_from_mapping(document.get("world") or {}, f"{path}: world"),
         answers=_answers(document.get("answers") or {}, path),
         faults=tuple(fault_from_mapping(each, path) for each in document.get("faults") or []),
-        scheduler=_switches(document.get("scheduler") or {}, path),
+        scheduler=_switches(document, "scheduler", ("faithful_put_back", "faithful_pin_deadlock"), path),
+        nodelay=_switches(document, "network", ("nodelay",), path).get("nodelay", True),
     )
 
 
@@ -87,8 +90,8 @@ def _answers(section: Any, path: str) -> Answers:
     raise UsageError("expected eos_after: a number of tokens, or {mean, spread}", where=f"{path}: answers")
 
 
-def _switches(section: Any, path: str) -> dict[str, bool]:
-    known = ("faithful_put_back", "faithful_pin_deadlock")
+def _switches(document: Mapping[str, Any], name: str, known: tuple[str, ...], path: str) -> dict[str, bool]:
+    section = document.get(name) or {}
     if not isinstance(section, dict) or not all(k in known and isinstance(v, bool) for k, v in section.items()):
-        raise UsageError(f"expected {' and '.join(known)}, each true or false", where=f"{path}: scheduler")
+        raise UsageError(f"expected {' and '.join(known)}, each true or false", where=f"{path}: {name}")
     return section

@@ -73,13 +73,21 @@ def _check_first_line(buffer: bytearray) -> None:
 def _request_line(line: bytes) -> Head:
     method, _, rest = line.partition(b" ")
     target, _, version = rest.rpartition(b" ")
-    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
+    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target) or not _is_utf8(target):
         raise BadRequest
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise BadRequest
     if len(target) > _LONGEST_TARGET:
         raise BadRequest(414)
     return Head(method.decode(), _path(target.decode("latin-1")), int(version[-1:]))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _path(target: str) -> str:
