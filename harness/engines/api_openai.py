@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.engines.base import Answer, Call
+from harness.engines.base import Answer, Call, Reading, WholeReading, read_all
 from harness.engines.failures import error_kind, event_error_kind
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
-from harness.engines.stream import Heard, Kind, Memory, Stream, read, to_answer
+from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
 from harness.workload.request import Request
 
 # Where the text of a chunk may stand: what reasoning models think is generated, sent and waited for like the rest.
@@ -40,13 +41,15 @@ class _OpenAiApi:
         return Call("POST", self.path, headers(request_id, stream=stream), encode_json(document))
 
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
-        body = b"".join(slices)
+        return read_all(self.reading(http_status, stream=stream), slices, complete=complete)
+
+    def reading(self, http_status: int, *, stream: bool) -> Reading:
         if not 200 <= http_status < 300:
-            return Answer(error_kind=error_kind(http_status, body))
-        if not stream:
-            return self._whole(body, len(slices), complete)
-        heard = read(body, self, complete=complete, memory=self._memory)
-        return to_answer(settle(heard, complete=complete), slices, complete=complete)
+            return WholeReading(lambda body, slices, complete: Answer(error_kind=error_kind(http_status, body)))
+        return StreamReading(self, self._memory) if stream else WholeReading(self._whole)
+
+    def settle(self, stream: Stream, *, complete: bool) -> Stream:
+        return settle(stream, complete=complete)
 
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
         """One chunk: a piece of text, the usage, an error, or something of no concern."""
@@ -163,7 +166,7 @@ def settle(stream: Stream, *, complete: bool) -> Stream:
         return stream
     tokens = _token_kinds(stream)
     keep = [index for index, kind in enumerate(stream.kinds) if kind in tokens]
-    stream.ends = [stream.ends[index] for index in keep]
+    stream.ends = array("q", [stream.ends[index] for index in keep])
     stream.counts = [stream.counts[index] for index in keep]
     stream.kinds = [stream.kinds[index] for index in keep]
     return stream

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.engines.base import Answer, Call
+from harness.engines.base import Answer, Call, Reading, WholeReading, read_all
 from harness.engines.failures import error_kind, event_error_kind
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
-from harness.engines.stream import Heard, Kind, Memory, Stream, read, to_answer
+from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
 from harness.workload.request import Request
 
 
@@ -32,12 +32,15 @@ class TgiApi:
         return Call("POST", path, headers(request_id, stream=stream), body)
 
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
-        body = b"".join(slices)
+        return read_all(self.reading(http_status, stream=stream), slices, complete=complete)
+
+    def reading(self, http_status: int, *, stream: bool) -> Reading:
         if not 200 <= http_status < 300:
-            return Answer(error_kind=error_kind(http_status, body))
-        if not stream:
-            return _whole(body, len(slices), complete)
-        return to_answer(read(body, self, complete=complete, memory=self._memory), slices, complete=complete)
+            return WholeReading(lambda body, slices, complete: Answer(error_kind=error_kind(http_status, body)))
+        return StreamReading(self, self._memory) if stream else WholeReading(_whole)
+
+    def settle(self, stream: Stream, *, complete: bool) -> Stream:
+        return stream
 
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
         """One event: a token, an error, or something that TGI never sends."""

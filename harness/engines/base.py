@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -79,6 +79,38 @@ ERROR_KINDS = (
 )
 
 
+class Reading(Protocol):
+    """One answer while it is read."""
+
+    def feed(self, slices: Sequence[bytes]) -> None:
+        """The next slices of the body as they arrived, transfer coding removed; an empty one counts as a slice too."""
+        ...
+
+    def finish(self, *, complete: bool) -> Answer:
+        """What the body said, in terms of all slices that were fed. complete: its end was seen."""
+        ...
+
+
+class WholeReading:
+    """An answer of which nothing can be said before its end."""
+
+    def __init__(self, judge: Callable[[bytes, int, bool], Answer]) -> None:
+        """judge: makes the Answer of the body, the number of its slices, and whether its end was seen."""
+        self._judge, self._slices = judge, list[bytes]()
+
+    def feed(self, slices: Sequence[bytes]) -> None:
+        self._slices.extend(slices)
+
+    def finish(self, *, complete: bool) -> Answer:
+        return self._judge(b"".join(self._slices), len(self._slices), complete)
+
+
+def read_all(reading: Reading, slices: Sequence[bytes], *, complete: bool) -> Answer:
+    """A whole answer at once."""
+    reading.feed(slices)
+    return reading.finish(complete=complete)
+
+
 class Api(Protocol):
     """One HTTP API for generating text: how to ask, and how to read the answer."""
 
@@ -89,7 +121,14 @@ class Api(Protocol):
         ...
 
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
-        """What the body says. slices: the body as it arrived, transfer coding removed. complete: the body's end was seen."""
+        """What the body says.
+
+        slices: the body as it arrived, transfer coding removed. complete: the body's end was seen.
+        """
+        ...
+
+    def reading(self, http_status: int, *, stream: bool) -> Reading:
+        """The same for an answer that is read as it comes."""
         ...
 
 

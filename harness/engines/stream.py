@@ -1,9 +1,14 @@
-"""Server-sent events of a token stream, read after the fact and at a cost of well under a microsecond for each.
+"""Server-sent events of a token stream, read in slices as they come and at a cost of well under a microsecond each.
 
-The events of one stream differ in a few values only. So the first one is read as JSON, its form becomes a regular
-expression in which those values are open, and a whole run of events of that form is then matched by one call. Whatever
-does not match is read as JSON again. The expression admits nothing that JSON would refuse or that would mean something
-else, so that both ways give the same answer (tests/engines/test_stream.py).
+The events of one stream differ in a few values only. So the first one is read as JSON, and its form is remembered, in
+which those values are open. Later events are read in the first of three ways that fits:
+
+1. slices that begin and end like events of the form and hold as many lines, quotes and nothing in between: counted;
+2. a run of events of the form, wherever slices begin: matched by one regular expression. It admits nothing that JSON
+   would refuse or that would mean something else;
+3. whatever is left: read as JSON.
+
+All give the same answer (tests/engines/test_stream.py).
 
 The format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
@@ -11,6 +16,7 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsi
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +41,7 @@ _MEMBER = re.compile(
     rb'"(?P<key>' + _TEXT + rb')"(?:\s*:\s*(?:"(?P<text>' + _TEXT + rb')"|(?P<number>' + _NUMBER + rb"))?)?"
 )
 _MOST_FORMS = 3
+_WORTH_COUNTING = 3  # slices
 
 
 class Kind(IntEnum):
@@ -62,7 +69,7 @@ class Stream:
     broken_json: an event's data was no JSON object. strange: bytes or events that mean nothing here.
     """
 
-    ends: list[int] = field(default_factory=list)
+    ends: array[int] = field(default_factory=lambda: array("q"))
     counts: list[int] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
     input_tokens: int | None = None
@@ -88,8 +95,25 @@ class Dialect(Protocol):
         """
         ...
 
+    def settle(self, stream: Stream, *, complete: bool) -> Stream:
+        """What can only be decided when all events are there. complete: the body's end was seen."""
+        ...
 
-Form = re.Pattern[bytes]
+
+@dataclass(frozen=True)
+class Form:
+    """What the events of a stream have in common.
+
+    pattern: matches a run of them. head, tail: how each begins and ends, blank line included. quotes, empty: quotation
+    marks and empty strings in each. countable: such events may be told by these alone.
+    """
+
+    pattern: re.Pattern[bytes]
+    head: bytes
+    tail: bytes
+    quotes: int
+    empty: int
+    countable: bool
 
 
 class Memory:
@@ -98,26 +122,129 @@ class Memory:
     form: Form | None = None
 
 
+class StreamReading:
+    """One streamed answer, read in slices as they come. fast: False reads everything as JSON."""
+
+    def __init__(self, dialect: Dialect, memory: Memory | None = None, *, fast: bool = True) -> None:
+        self.stream = Stream()
+        self._dialect, self._memory, self._fast = dialect, memory or Memory(), fast
+        self._sizes = array("q")  # where each slice ends in the body
+        self._total = 0
+        self._carry, self._base = b"", 0  # what no event was made of yet, and where in the body it begins
+        self._heard = False  # an event with text: the first one is looked at more closely than the rest
+        self._learned = 0
+
+    def feed(self, slices: Sequence[bytes]) -> None:
+        """The next slices of the body; an empty one holds its place in the numbers of the slices."""
+        ends = list(accumulate(map(len, slices), initial=self._total))
+        self._sizes.extend(ends[1:])
+        self._total = ends[-1]
+        taken = 0
+        while not self._heard and taken < len(slices):
+            self._take(slices[taken])
+            taken += 1
+        if self._fast and not self._carry:
+            taken += self._count(slices[taken:], ends[taken + 1 :])
+        if taken < len(slices):
+            self._base = ends[taken] - len(self._carry)
+            self._take(b"".join(slices[taken:]))
+        else:
+            self._base = self._total - len(self._carry)
+
+    def finish(self, *, complete: bool) -> Answer:
+        """What the answer said. complete: the body's end was seen, so what follows the last blank line counts too."""
+        return to_answer(self.end(complete=complete), self._sizes, complete=complete)
+
+    def end(self, *, complete: bool) -> Stream:
+        body, self._carry = self._carry, b""
+        at = self._read(body)
+        if complete and body[at:].strip():
+            _take_rest(self.stream, self._dialect, body[at:], self._base + len(body))
+        return self._dialect.settle(self.stream, complete=complete)
+
+    def _count(self, slices: Sequence[bytes], ends: Sequence[int]) -> int:
+        """Takes the slices, from the first on, that hold nothing but whole events of the form; how many those are."""
+        form = self._memory.form
+        if form is None or not form.countable or len(slices) < _WORTH_COUNTING:
+            return 0
+        tail = form.tail
+        plain = [each.endswith(tail) for each in slices]
+        count = len(plain) if all(plain) else plain.index(False)
+        events: Sequence[int] = ends[:count]
+        joined = b"".join(slices[:count])
+        lines = joined.count(b"\n")
+        if lines != 2 * count:  # several events in one slice, or something else
+            numbers = [each.count(tail) for each in slices[:count]]
+            events = [end for end, number in zip(ends, numbers) for _ in range(number)]
+        if count < _WORTH_COUNTING or not _are_alike(joined, form, len(events), lines):
+            return 0
+        self.stream.ends.extend(events)
+        self.stream.counts.extend(repeat(1, len(events)))
+        self.stream.kinds.extend(repeat(Kind.CONTENT, len(events)))
+        return count
+
+    def _take(self, piece: bytes) -> None:
+        """The events of the bytes so far; what is left is carried. A last CR waits for the LF that may follow."""
+        body = self._carry + piece if self._carry else piece
+        whole = body[:-1] if body.endswith(b"\r") else body
+        at = self._read(whole)
+        self._carry, self._base = body[at:], self._base + at
+
+    def _read(self, body: bytes) -> int:
+        """All events of a body that begins at the base; how far they reach."""
+        stream, memory = self.stream, self._memory
+        fast = self._fast and _is_utf8(body)
+        only_lf = b"\r" not in body
+        at = 3 if self._base == 0 and body.startswith(b"\xef\xbb\xbf") else 0
+        while at < len(body):
+            if fast and memory.form is not None:
+                at = self._match(body, at, memory.form)
+            start, end = _blank_line(body, at, only_lf)
+            if start < 0:
+                break
+            part, blank, at = body[at:start], body[start:end], end
+            plain = _take_event(stream, self._dialect, part, self._base + at)
+            self._heard = self._heard or plain
+            if fast and plain and self._learned < _MOST_FORMS:
+                memory.form = _form(part, blank, self._dialect.open_keys) or memory.form
+                self._learned += 1
+        return at
+
+    def _match(self, body: bytes, at: int, form: Form) -> int:
+        """Takes the run of events of the form that begins here; where it ends."""
+        match = form.pattern.match(body, at)
+        if match is None or match.end() == at:
+            return at
+        blank = b"\r\n\r\n" if body[match.end() - 2 : match.end()] == b"\r\n" else b"\n\n"
+        parts = body[at : match.end()].split(blank)
+        parts.pop()
+        size = len(blank)
+        ends = list(accumulate([len(part) + size for part in parts], initial=self._base + at))
+        self.stream.ends.extend(ends[1:])
+        self.stream.counts.extend(repeat(1, len(parts)))
+        self.stream.kinds.extend(repeat(Kind.CONTENT, len(parts)))
+        self._heard = True
+        return match.end()
+
+
+def _are_alike(joined: bytes, form: Form, events: int, lines: int) -> bool:
+    """Whether bytes that end like an event of the form are so many of them, none without text."""
+    return (
+        lines == 2 * events
+        and joined.startswith(form.head)
+        and joined.count(b"\n" + form.head) == events - 1
+        and joined.count(b'"') == form.quotes * events
+        and joined.count(b'""') == form.empty * events
+        and b"\\" not in joined
+        and _is_utf8(joined)
+    )
+
+
 def read(body: bytes, dialect: Dialect, *, complete: bool, memory: Memory | None = None, fast: bool = True) -> Stream:
-    """All events of a body. complete: the body's end was seen, so what follows the last blank line counts too."""
-    stream, memory = Stream(), memory or Memory()
-    fast = fast and _is_utf8(body)
-    only_lf = b"\r" not in body
-    at, learned = (3 if body.startswith(b"\xef\xbb\xbf") else 0), 0
-    while at < len(body):
-        if fast and memory.form is not None:
-            at = _take_run(stream, body, at, memory.form)
-        start, end = _blank_line(body, at, only_lf)
-        if start < 0:
-            break
-        part, blank, at = body[at:start], body[start:end], end
-        plain = _take_event(stream, dialect, part, at)
-        if fast and plain and learned < _MOST_FORMS:
-            memory.form = _form(part, blank, dialect.open_keys) or memory.form
-            learned += 1
-    if complete and body[at:].strip():
-        _take_rest(stream, dialect, body[at:], len(body))
-    return stream
+    """All events of a whole body."""
+    reading = StreamReading(dialect, memory, fast=fast)
+    reading.feed([body])
+    return reading.end(complete=complete)
 
 
 def _is_utf8(body: bytes) -> bool:
@@ -137,21 +264,6 @@ def _blank_line(body: bytes, at: int, only_lf: bool) -> tuple[int, int]:
         return start, start + 2
     match = _EVENT_END.search(body, at)
     return match.span() if match else (-1, 0)
-
-
-def _take_run(stream: Stream, body: bytes, at: int, form: Form) -> int:
-    match = form.match(body, at)
-    if match is None or match.end() == at:
-        return at
-    blank = b"\r\n\r\n" if body[match.end() - 2 : match.end()] == b"\r\n" else b"\n\n"
-    parts = body[at : match.end()].split(blank)
-    parts.pop()
-    size = len(blank)
-    ends = list(accumulate([len(part) + size for part in parts], initial=at))
-    stream.ends.extend(ends[1:])
-    stream.counts.extend(repeat(1, len(parts)))
-    stream.kinds.extend(repeat(Kind.CONTENT, len(parts)))
-    return match.end()
 
 
 def _take_event(stream: Stream, dialect: Dialect, part: bytes, end: int) -> bool:
@@ -205,30 +317,41 @@ def _fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]:
 
 
 def _form(part: bytes, blank: bytes, open_keys: frozenset[bytes]) -> Form | None:
-    """The expression of all events that are like this one but for the values of the open keys."""
+    """The form of all events that are like this one but for the values of the open keys."""
     if blank not in (b"\n\n", b"\r\n\r\n") or not part.startswith(b"data:") or b"\n" in part or b"\r" in part:
         return None
-    pattern, at = [], 0
+    pattern, literals, at = [], [], 0
     for member in _MEMBER.finditer(part, 5):
         group = "text" if member["text"] else "number" if member["number"] else None
         if group is None or member["key"] not in open_keys:
             continue
         start, end = member.span(group)
+        literals.append(part[at:start])
         pattern += [re.escape(part[at:start]), _SOME_TEXT if group == "text" else _NUMBER]
         at = end
     pattern += [re.escape(part[at:]), blank]
-    return _compile(b"".join(pattern))
+    literals.append(part[at:] + blank)
+    return Form(
+        _compile(b"".join(pattern)),
+        head=literals[0],
+        tail=literals[-1],
+        quotes=sum(each.count(b'"') for each in literals),
+        empty=sum(each.count(b'""') for each in literals),
+        countable=len(literals) > 1 and blank == b"\n\n" and b"\\" not in part,
+    )
 
 
 @lru_cache(maxsize=64)
-def _compile(pattern: bytes) -> Form:
+def _compile(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(b"(?:" + pattern + b")*")
 
 
-def to_answer(stream: Stream, slices: Sequence[bytes], *, complete: bool) -> Answer:
-    """The stream in terms of the slices that it arrived in, with the judgement on how it ended."""
-    sizes = list(accumulate(map(len, slices)))
-    slice_of_event = list(map(bisect_left, repeat(sizes), stream.ends))
+def to_answer(stream: Stream, sizes: Sequence[int], *, complete: bool) -> Answer:
+    """The stream in terms of the slices that it arrived in, with the judgement on how it ended.
+
+    sizes: where in the body each slice ends.
+    """
+    slice_of_event = _slices_of(stream.ends, sizes)
     return Answer(
         slice_of_event=slice_of_event,
         token_count=stream.counts,
@@ -239,6 +362,13 @@ def to_answer(stream: Stream, slices: Sequence[bytes], *, complete: bool) -> Ans
         error_kind=_judge(stream, complete),
         glued_events=len(slice_of_event) - len(set(slice_of_event)),
     )
+
+
+def _slices_of(ends: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """For each event the slice that holds its last byte. Most events end where a slice does."""
+    index = dict(zip(reversed(sizes), range(len(sizes) - 1, -1, -1)))  # of slices that end alike the first: not empty
+    found = list(map(index.get, ends))
+    return [bisect_left(sizes, end) if at is None else at for at, end in zip(found, ends)]
 
 
 def _judge(stream: Stream, complete: bool) -> str | None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engines import APIS
-from harness.engines.stream import Dialect, Memory, read, to_answer
+from harness.engines.stream import Dialect, Memory, StreamReading, read, to_answer
 
 texts = st.text(max_size=12)
 small_numbers = st.integers(0, 10**9) | st.floats(-50, 0)
@@ -114,6 +114,34 @@ def test_slicing_changes_only_where_events_arrived(body: bytes, name: str, compl
     assert parts.glued_events == len(parts.slice_of_event) - len(set(parts.slice_of_event))
 
 
+@given(
+    st.lists(texts, min_size=8, max_size=20),
+    st.lists(st.integers(1, 4), min_size=20, max_size=20),
+    st.lists(st.integers(0, 25), max_size=6),
+    st.integers(0, 99),
+    st.binary(max_size=3),
+)
+def test_counting_slices_reads_what_json_reads(
+    words: list[str], glue: list[int], feeds: list[int], spoilt: int, byte: bytes
+) -> None:
+    """Slices that are whole events, some glued, perhaps one spoilt, fed in portions: as if each were read as JSON."""
+    for name, event in (("tgi", tgi_token), ("openai-chat", None)):
+        made = [event(i, word) if event else chat_chunk(word) for i, word in enumerate(words)]
+        each = [b"data:" + json.dumps(one, separators=(",", ":")).encode() + b"\n\n" for one in made]
+        if spoilt < len(each):
+            each[spoilt] = each[spoilt].replace(b"null", byte, 1)
+        slices = []
+        while each:
+            slices.append(b"".join(each[: glue[len(slices)]]))
+            each = each[glue[len(slices) - 1] :]
+        fast, slow = (StreamReading(APIS[name], fast=fast) for fast in (True, False))  # type: ignore[arg-type]
+        slow.feed(slices)
+        for start, end in pairwise([0, *sorted(feeds), len(slices)]):
+            fast.feed(slices[start:end])
+        fast_answer, slow_answer = fast.finish(complete=True), slow.finish(complete=True)
+        assert fast_answer == slow_answer
+
+
 def test_a_run_of_like_events_is_not_read_one_by_one() -> None:
     """Of two hundred events of one form, all but the first and the last are matched by one call."""
     heard = 0
@@ -136,8 +164,8 @@ def test_event_ends_are_offsets_behind_the_blank_line(blank: bytes) -> None:
     """Each event ends where its blank line ends, in the fast way too."""
     each = [b"data: " + json.dumps(tgi_token(index, "é")).encode() + blank for index in range(1, 8)]
     stream = read(b"".join(each), APIS["tgi"], complete=False)  # type: ignore[arg-type]
-    assert stream.ends == [sum(map(len, each[: index + 1])) for index in range(7)]
-    assert to_answer(stream, each, complete=False).slice_of_event == list(range(7))
+    assert list(stream.ends) == [sum(map(len, each[: index + 1])) for index in range(7)]
+    assert to_answer(stream, stream.ends, complete=False).slice_of_event == list(range(7))
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\t", b"\\x", b'"', b"\\u12g4", b"\\"])
