@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from harness.stack import found, state
 from harness.stack.companion import HEALTH_PATHS, Companion
 from harness.stack.gateway import FIRST_PORT, Route, gateway
 from harness.stack.monitoring import GRAFANA_PORT, PROMETHEUS_PORT, Watched, grafana, prometheus
-from harness.stack.plan import StackPlan
+from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.process import ports_from
 from harness.stack.readiness import answers
 from harness.stack.service import OwnService
@@ -71,6 +71,9 @@ def start(names: Sequence[str], images: Mapping[str, str], *, project: str, runt
 
     Raises MissingError, ServiceError.
     """
+    from harness.stack import swarm
+
+    project = swarm.project_of(project) if runtime == "swarm" else project
     served = _served(project, runtime)
     here = [name for name in names if name in images]
     earlier = {each.name: each for each in found.all_services() if each.name in here}
@@ -83,13 +86,18 @@ def start(names: Sequence[str], images: Mapping[str, str], *, project: str, runt
     return [by_name[name] for name in here]
 
 
-def plan_companions(names: Sequence[str], plan: StackPlan) -> StackPlan:
-    """The plan with these companions for its own models, on the first ports that nobody of the plan has."""
-    taken = {service.host_port for service in plan.services}
-    firsts = _first_ports(names)
-    ports = {name: next(port for port in range(first, 65536) if port not in taken) for name, first in firsts.items()}
-    served = [Route(service.model, service.name) for service in plan.services]
+def plan_companions(names: Sequence[str], plan: StackPlan, host: Callable[[ServicePlan], str]) -> StackPlan:
+    """The plan with these companions for its own models, on the first ports that nobody of the plan has.
+
+    host: a service's name on the stack's network.
+    """
     require_possible(names, {"compose"}, [service.name for service in plan.services])
+    taken = {service.host_port for service in plan.services}
+    ports = {
+        name: next(port for port in range(first, 65536) if port not in taken)
+        for name, first in _first_ports(names).items()
+    }
+    served = [Route(service.model, host(service)) for service in plan.services]
     return replace(plan, companions=tuple(_companions(names, served, ports, {})))
 
 
@@ -137,9 +145,12 @@ def _ports(names: Sequence[str], earlier: Mapping[str, OwnService]) -> dict[str,
 
 
 def _still_good(companion: Companion, earlier: OwnService | None, runtime: str, say: Say) -> bool:
+    from harness.stack import swarm
+
     if earlier is None:
         return False
-    same = earlier.digest == companion.digest and earlier.facts().runtime == runtime
+    digest = companion.digest if runtime == "compose" else swarm.swarm_digest(companion.digest)
+    same = earlier.digest == digest
     if same and earlier.state().running and _answers(earlier):
         say(f"{companion.name}: up already")
         return True
@@ -165,10 +176,15 @@ def _start(companions: Sequence[Companion], project: str, runtime: str, say: Say
 
 
 def _services(plan: StackPlan, runtime: str) -> list[OwnService]:
-    from harness.stack import docker
+    from harness.stack import docker, swarm
 
-    docker.require_compose()
-    return list(docker.compose_services(plan))
+    if runtime == "compose":
+        docker.require_compose()
+        return list(docker.compose_services(plan))
+    for service in found.all_services():  # the gateway must find their names
+        if isinstance(service, swarm.SwarmService) and service.stack.project == plan.project:
+            service.settle()
+    return list(swarm.swarm_services(plan))
 
 
 def _await(service: OwnService) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.commands import companions
 from harness.commands.target import Target, resolve_model
-from harness.errors import UsageError
 from harness.stack import machine
-from harness.stack.render import RENDERERS
-from harness.stack.render import render as render_plan
+from harness.stack import render as renderers
+from harness.stack.companion import ConfigFile
+from harness.stack.plan import StackPlan
+from harness.stack.render import renderer
 from harness.stack.state import project_name
-
-FILE_NAMES = {"compose": "compose.yaml", "swarm": "stack.yaml", "kubernetes": "kubernetes.yaml"}
 
 
 def render(
@@ -24,21 +24,28 @@ def render(
     output: Path | None = None,
 ) -> str:
     """The text of the stack, or, with `output`, the names of the files written there. Raises UsageError."""
-    if gateway or monitoring:
-        raise UsageError("--gateway and --monitoring are not there yet")
-    if format not in RENDERERS:
-        raise UsageError(f"--format {format} is not there yet", advice=f"Known: {', '.join(RENDERERS)}.")
-    models = [resolve_model(target) for target in targets]
-    emulate = any(target.emulate for target in targets)
-    text = render_plan(machine.plan_on_paper(models, project=project_name(), emulate=emulate), format)
+    plan = _plan(targets, format, companions.wanted(gateway=gateway, monitoring=monitoring))
+    text, beside = renderers.render(plan, format), renderers.files(plan, format)
     if output is None:
-        return text
+        return text + "".join(map(_as_comment, beside))
     output.mkdir(parents=True, exist_ok=True)
-    path = output / FILE_NAMES[format]
-    path.write_text(text, encoding="utf-8")
-    return str(path)
+    written = {renderer(format).file: text, **{each.name: each.text for each in beside}}
+    for name, content in written.items():
+        (output / name).write_text(content, encoding="utf-8")
+    return "\n".join(str(output / name) for name in written)
 
 
-def compose_text(targets: Sequence[Target], *, gateway: bool = False, monitoring: bool = False) -> str:
-    """What `up --runtime compose` would start."""
-    return render(targets, gateway=gateway, monitoring=monitoring)
+def _plan(targets: Sequence[Target], format: str, names: Sequence[str]) -> StackPlan:
+    target = renderer(format)
+    models = [resolve_model(each) for each in targets]
+    emulate = any(each.emulate for each in targets)
+    plan = machine.plan_on_paper(
+        models, project=project_name() + target.suffix, emulate=emulate, this_machine=target.this_machine
+    )
+    return companions.plan_companions(names, plan, target.host) if names else plan
+
+
+def _as_comment(file: ConfigFile) -> str:
+    """So that what is printed stays one document; --output writes the files."""
+    lines = "".join(f"# {line}\n" if line else "#\n" for line in file.text.splitlines())
+    return f"\n# The file {file.name}, which lies beside this one:\n#\n{lines}"

@@ -131,7 +131,7 @@ def down(names: Sequence[str] = (), *, progress: Say = lambda text: None) -> lis
 def _forgotten_stacks(say: Say) -> list[str]:
     """Stacks that Docker knows and no record names, of this state folder."""
     try:
-        from harness.stack import docker
+        from harness.stack import docker, swarm
         from harness.stack.state import subfolder
 
         ours = {path.name for path in subfolder("stacks").iterdir()}
@@ -144,7 +144,8 @@ def _forgotten_stacks(say: Say) -> list[str]:
     for project in left:
         if project not in busy:
             say(f"{project}: removing what is left of it")
-            docker.Stack(project).remove_rest()
+            stack = swarm.SwarmStack(project) if swarm.is_swarm_project(project) else docker.Stack(project)
+            stack.remove_rest()
     return [project for project in left if project not in busy]
 
 

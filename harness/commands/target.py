@@ -137,19 +137,25 @@ def service_for(
         project = f"harness-{uuid.uuid4().hex[:8]}"
         own = {one.name: changes or {}}
         return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=own)[0]
-    raise UsageError(f"--runtime {runtime} is not there yet", advice="Use --runtime compose.")
+    from harness.stack import swarm
+
+    one = replace(model, replicas=1, port=port or model.port)
+    project = f"harness-{uuid.uuid4().hex[:8]}"
+    return swarm.services_for([one], project=project, emulate=target.emulate, changes={one.name: changes or {}})[0]
 
 
 def digests_for(model: Model, target: Target) -> list[str]:
     """What `service.digest` is for services of this model and target, one per replica; nothing is started or
     reserved.
     """
-    if choose_runtime(target, model) != "compose":
+    runtime = choose_runtime(target, model)
+    if runtime not in ("compose", "swarm"):
         return [service_for(model, target).digest]
-    from harness.stack import machine
+    from harness.stack import machine, swarm
 
-    plan = machine.plan_on_paper([model], project="", emulate=target.emulate)
-    return [service.digest for service in plan.services]
+    plan = machine.plan_on_paper([model], project="", emulate=target.emulate, this_machine=runtime == "compose")
+    digests = [service.digest for service in plan.services]
+    return digests if runtime == "compose" else [swarm.swarm_digest(digest) for digest in digests]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from harness.catalog.models import Model
 from harness.commands import companions
 from harness.commands.before_start import look_before_start
-from harness.commands.render import compose_text
+from harness.commands.render import render
 from harness.commands.target import (
     Say,
     Target,
@@ -166,12 +166,28 @@ def _services(
         by_name = {model.name: model for model in in_stack}
         together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate, changes=pinned)
         services += [(by_name[each.record.model], each) for each in together if each.record]
+    if in_swarm := [model for model, target in chosen if target.runtime == "swarm"]:
+        services += _swarm_services(
+            in_swarm, emulate=any(target.emulate for _, target in chosen), pinned=pinned, say=say
+        )
     asked = {model.port for model, _ in chosen if model.port}
     for model, target in chosen:
-        if target.runtime != "compose":
+        if target.runtime not in ("compose", "swarm"):
             port = model.port or ports_from(FIRST_PORT, 1, reserve=True, avoid=asked)[0]
             services.append((model, service_for(model, target, changes=pinned[model.name], port=port, say=say)))
     return services
+
+
+def _swarm_services(
+    models: Sequence[Model], *, emulate: bool, pinned: Mapping[str, Mapping[str, str]], say: Say
+) -> list[tuple[Model, OwnService]]:
+    from harness.stack import swarm
+
+    services = swarm.services_for(models, project=project_name(), emulate=emulate, changes=pinned)
+    if warning := swarm.exposure():
+        say(warning)
+    by_name = {model.name: model for model in models}
+    return [(by_name[each.record.model], each) for each in services if each.record]
 
 
 def _told(limits: EngineLimits) -> dict[str, int]:
@@ -223,8 +239,10 @@ def dry_run_text(targets: Sequence[Target], *, gateway: bool = False, monitoring
     models = [resolve_model(target) for target in targets]
     _require_distinct(models)
     runtimes = {choose_runtime(target, model) for target, model in zip(targets, models, strict=True)}
-    if runtimes <= {"compose"}:
-        return compose_text(targets, gateway=gateway, monitoring=monitoring)
+    for runtime in ("compose", "swarm"):
+        if runtimes <= {runtime}:
+            return render(targets, format=runtime, gateway=gateway, monitoring=monitoring)
+    companions.require_possible(companions.wanted(gateway=gateway, monitoring=monitoring), runtimes, ())
     services = [service_for(model, target) for model, target in zip(models, targets, strict=True)]
     return "\n".join(f"# {service.name}\n{service.facts().stack}" for service in services)
 

@@ -339,6 +339,10 @@ class Stack:
             pass
         except SDK_ERRORS as error:
             raise lost(error) from error
+        self.forget()
+
+    def forget(self) -> None:
+        """Its files, and the token's when no other stack is left."""
         for file in self.folder.glob("*"):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

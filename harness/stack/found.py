@@ -9,7 +9,11 @@ from harness.stack.service import OwnService
 
 def service_of(record: state.Remembered) -> OwnService:
     """The handle of a remembered service."""
-    if record.runtime in ("compose", "swarm"):
+    if record.runtime == "swarm":
+        from harness.stack.swarm import SwarmService
+
+        return SwarmService(record)
+    if record.runtime == "compose":
         from harness.stack.docker import ComposeService  # the SDK takes a moment to load, and may not be needed
 
         return ComposeService(record)

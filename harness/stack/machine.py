@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -110,10 +110,14 @@ def plan_for(
     return plan_stack(models, project=project, machine=machine, emulator_image=image, changes=changes)
 
 
-def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool) -> StackPlan:
-    """The same stack without asking Docker, for showing and comparing: an idle machine, nothing written."""
+def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool, this_machine: bool = True) -> StackPlan:
+    """The same stack without asking Docker, for showing and comparing: an idle machine, nothing written.
+
+    this_machine: False where others have the GPUs.
+    """
     image = emulator_image.emulator_image() if emulate else None
     machine = machine_for(models, to_start=False)
+    machine = machine if this_machine else replace(machine, gpus=None)
     return plan_stack(models, project=project, machine=machine, emulator_image=image)
 
 
