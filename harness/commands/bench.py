@@ -17,7 +17,8 @@ import psutil
 from harness import __version__, preflight
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands.report import finish
-from harness.commands.target import Served, Target, open_service
+from harness.commands.serving import Served, open_service
+from harness.commands.target import Target
 from harness.errors import ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival

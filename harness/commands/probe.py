@@ -15,7 +15,8 @@ from harness.catalog.models import Model, catalogue_path, write_limits
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.commands.probe_url import probe_url
 from harness.commands.probing import Seen, input_name, run_start
-from harness.commands.target import Target, choose_runtime, resolve_model
+from harness.commands.serving import choose_runtime, resolve_model
+from harness.commands.target import Target
 from harness.engines.tgi import parse_version
 from harness.errors import ServiceError
 from harness.measure.run_folder import run_name, write_atomically

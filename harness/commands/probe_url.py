@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.commands.probing import count_tokens, judge, requests_of
-from harness.commands.target import Served, Target, open_service
+from harness.commands.serving import Served, open_service
+from harness.commands.target import Target
 from harness.engines import APIS
 from harness.engines.base import EngineLimits
 from harness.errors import ServiceError

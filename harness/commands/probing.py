@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from harness.catalog.models import Limits, Model
-from harness.commands.target import Target, await_ready, service_for
+from harness.commands.serving import await_ready, service_for
+from harness.commands.target import Target
 from harness.engines import APIS
 from harness.engines.base import Endpoint, EngineInfo
 from harness.engines.tgi import input_limit_name, parse_version

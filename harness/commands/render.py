@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import companions
-from harness.commands.target import Target, resolve_model
+from harness.commands.serving import resolve_model
+from harness.commands.target import Target
 from harness.stack import machine
 from harness.stack import render as renderers
 from harness.stack.companion import ConfigFile

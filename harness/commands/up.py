@@ -11,15 +11,8 @@ from harness.catalog.models import Model
 from harness.commands import companions
 from harness.commands.before_start import look_before_start
 from harness.commands.render import render
-from harness.commands.target import (
-    Say,
-    Target,
-    await_ready,
-    choose_runtime,
-    digests_for,
-    resolve_model,
-    service_for,
-)
+from harness.commands.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
+from harness.commands.target import Say, Target
 from harness.engines.base import EngineLimits
 from harness.errors import UsageError
 from harness.stack import found, machine

@@ -13,7 +13,8 @@ from harness.catalog import hub
 from harness.catalog.models import load_catalogue
 from harness.commands.before_start import look_before_start
 from harness.commands.doctor import doctor
-from harness.commands.target import Target, choose_runtime, has_gpu
+from harness.commands.serving import choose_runtime, has_gpu
+from harness.commands.target import Target
 from harness.errors import MissingError
 from harness.stack.machine import gpus_here, hub_token, token_file
 

@@ -1,0 +1,225 @@
+"""From a target to a service that answers: found running, started for the command, or somebody else's.
+
+Docker's library is imported where a container is really meant: it takes longer to load than the emulator to start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from harness.catalog.gpus import find_gpu
+from harness.catalog.models import Model, load_catalogue
+from harness.commands.before_start import look_before_start
+from harness.commands.target import Runtime, Say, Target
+from harness.engines.base import Endpoint, EngineInfo, EngineLimits, Secret
+from harness.errors import UsageError
+from harness.preflight import identify
+from harness.stack import found, timings
+from harness.stack.launch import embedded_launch, local_launch
+from harness.stack.process import ProcessService
+from harness.stack.readiness import Ready, look_at, wait_until_ready
+from harness.stack.service import OwnService, Service
+from harness.stack.url import UrlService
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that answers. model: its entry, None for a URL. ready: how its start went, None where it was up before.
+
+    ours: it was started for this command and is stopped after it.
+    """
+
+    service: Service
+    info: EngineInfo
+    limits: EngineLimits
+    model: Model | None = None
+    ready: Ready | None = None
+    ours: bool = False
+
+
+def _quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def resolve_model(target: Target) -> Model:
+    """The catalogue's entry of the target, with the command line's GPU. Raises UsageError, with the nearest names."""
+    if target.model is None:
+        raise UsageError("no model named", advice="Name one of `harness models list`, or give --url.")
+    model = load_catalogue(target.catalogue).find(target.model)
+    return model if target.gpu is None else replace(model, gpu=find_gpu(target.gpu).name)
+
+
+def choose_runtime(target: Target, model: Model, say: Say = _quiet) -> Runtime:
+    """The runtime that was asked for; else what the other options imply; else what this machine has."""
+    if target.runtime is not None:
+        if target.launcher and target.runtime != "local":
+            raise UsageError(f"--launcher belongs to --runtime local, not to {target.runtime}")
+        if target.emulate and target.runtime not in ("compose", "swarm"):
+            raise UsageError(f"--emulate belongs to --runtime compose, not to {target.runtime}")
+        return target.runtime
+    if target.launcher or model.engine.command:
+        return "local"
+    if target.emulate:
+        return "compose"
+    if has_gpu() and shutil.which("docker"):
+        return "compose"
+    say("no GPU and Docker here: the embedded emulator serves the model, and its figures are a simulation's")
+    return "embedded"
+
+
+def has_gpu() -> bool:
+    """Whether nvidia-smi lists at least one GPU."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and listed.stdout.startswith(b"GPU ")
+
+
+def service_for(
+    model: Model,
+    target: Target,
+    *,
+    changes: Mapping[str, str] | None = None,
+    port: int | None = None,
+    say: Say = _quiet,
+) -> OwnService:
+    """A service of this model as the target says, not yet started; each call gives a new one, which whoever starts it
+    stops.
+
+    changes: the engine's environment variables that differ from the entry's; an empty value takes one away.
+    port: of 127.0.0.1; None takes the entry's, else a free one. Raises UsageError, MissingError.
+    """
+    if target.gpu is not None:
+        model = replace(model, gpu=find_gpu(target.gpu).name)
+    runtime = choose_runtime(target, model, say)
+    if runtime == "local":
+        return ProcessService(local_launch(model, program=target.launcher, port=port, changes=changes))
+    if runtime == "embedded":
+        return ProcessService(embedded_launch(model, port=port, changes=changes))
+    if runtime == "compose":
+        from harness.stack import machine
+
+        one = replace(model, replicas=1, port=port or model.port)
+        project = f"harness-{uuid.uuid4().hex[:8]}"
+        own = {one.name: changes or {}}
+        return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=own)[0]
+    from harness.stack import swarm
+
+    one = replace(model, replicas=1, port=port or model.port)
+    project = f"harness-{uuid.uuid4().hex[:8]}"
+    return swarm.services_for([one], project=project, emulate=target.emulate, changes={one.name: changes or {}})[0]
+
+
+def digests_for(model: Model, target: Target) -> list[str]:
+    """What `service.digest` is for services of this model and target, one per replica; nothing is started or
+    reserved.
+    """
+    runtime = choose_runtime(target, model)
+    if runtime not in ("compose", "swarm"):
+        return [service_for(model, target).digest]
+    from harness.stack import machine, swarm
+
+    plan = machine.plan_on_paper([model], project="", emulate=target.emulate, this_machine=runtime == "compose")
+    digests = [service.digest for service in plan.services]
+    return digests if runtime == "compose" else [swarm.swarm_digest(digest) for digest in digests]
+
+
+@contextmanager
+def open_service(
+    target: Target,
+    *,
+    own: bool = False,
+    changes: Mapping[str, str] | None = None,
+    say: Say = _quiet,
+) -> Iterator[Served]:
+    """A service that answers: the URL's; else the one that `up` started from the same entry; else one of our own,
+    which is stopped at the end whatever happens.
+
+    own: never use one that runs already. Raises UsageError, MissingError, ServiceError or StartFailed.
+    """
+    if target.url is not None:
+        yield _somebody_elses(target)
+        return
+
+    model = resolve_model(target)
+    running = None if own or changes else _already_up(target, model, say)
+    if running is not None:
+        yield running
+        return
+    target = replace(target, runtime=choose_runtime(target, model, say))
+    look_before_start(model, target, say)
+    service = service_for(model, target, changes=changes, say=say)
+    try:
+        ready = started(service, model, say)
+        yield Served(service, ready.info, ready.limits, model, ready, ours=True)
+    finally:
+        service.stop()
+
+
+def started(service: Service, model: Model, say: Say = _quiet) -> Ready:
+    """Start it and wait for its first answer. Raises StartFailed; does not stop it then."""
+    service.start()
+    return await_ready(service, model, say)
+
+
+def await_ready(service: Service, model: Model, say: Say = _quiet) -> Ready:
+    """Wait for the first answer of a service that was started. Raises StartFailed; does not stop it then."""
+    key = timings.key_of(service.facts(), model)
+    ready = wait_until_ready(
+        service,
+        timeout=model.start_timeout,
+        say=say,
+        expected=timings.last(key),
+        downloaded=getattr(service, "downloaded_bytes", lambda: None),
+    )
+    timings.note(key, ready.phases)
+    return ready
+
+
+def _somebody_elses(target: Target) -> Served:
+
+    assert target.url is not None
+    key = os.environ.get("HARNESS_API_KEY")
+    endpoint = Endpoint(target.url.rstrip("/"), Secret(key) if key else None)
+    info = identify(endpoint)
+    name = target.model_name or ("tgi" if info.engine == "tgi" else info.model_id or "tgi")
+    return Served(UrlService(replace(endpoint, model_name=name)), info, info.limits)
+
+
+def _already_up(target: Target, model: Model, say: Say) -> Served | None:
+    """What `up` left running for this entry, when it still answers and the entry has not changed."""
+    service = found.service_named(model.name)
+    if service is None or (target.runtime or service.facts().runtime) != service.facts().runtime:
+        return None
+    looked = look_at(service) if service.state().running else None
+    if looked is None:
+        say(f"{model.name}: what `up` left does not answer; starting another")
+        return None
+    if service.digest not in digests_for(model, _as_it_runs(target, service)):
+        raise UsageError(
+            "is up from another state of the entry",
+            where=model.name,
+            advice=f"`harness up {model.name}` renews it, `harness down {model.name}` ends it.",
+        )
+    return Served(service, looked.info, looked.limits, model, looked)
+
+
+def _as_it_runs(target: Target, service: OwnService) -> Target:
+    """The target with what only `up` was told: bench need not repeat --runtime, --emulate and --launcher."""
+    record = service.record
+    if record is None or target.runtime or target.launcher or target.emulate:
+        return target
+    runtime: Runtime = record.runtime  # type: ignore[assignment]
+    program = record.command[0] if runtime == "local" and len(record.command) == 1 else None
+    emulate = record.emulated and runtime in ("compose", "swarm")
+    return replace(target, runtime=runtime, launcher=program, emulate=emulate, gpu=target.gpu or record.gpu)

@@ -1,0 +1,229 @@
+"""`harness probe` against launchers whose memory laws differ from our model, through real processes and HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.commands.probe import ProbeOptions, probe
+from harness.commands.target import Target
+from harness.errors import HarnessError, UsageError
+from tests.probe.engines import FakeLauncher, fake_launcher
+
+ANSWER = 128
+
+
+def run(fake: FakeLauncher, folder: Path, **options: Any) -> dict[str, Any]:
+    """One probe of the fake, as its report says."""
+    target = Target("toy", runtime="local", launcher=str(fake.program), catalogue=str(fake.catalogue))
+    report = probe(target, ProbeOptions(output=folder, **options))
+    assert report.path.is_file()
+    assert report.as_text()
+    return report.as_json()
+
+
+def left_behind(fake: FakeLauncher) -> list[psutil.Process]:
+    """Processes that came from the fake and still run."""
+    found = []
+    for process in psutil.process_iter(["environ", "status"]):
+        environment = process.info["environ"] or {}
+        if environment.get("FAKE_TGI") == str(fake.starts_file) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+FLASH: dict[str, tuple[dict[str, Any], int]] = {  # the engine, and the tokens that requests can get at once
+    "memory bounds the history": ({"context": 131_072}, 29_179),
+    "context bounds the history": ({}, 29_179),
+    "without chunking": ({"chunking": False}, 29_179),
+    "blocks of 256": ({"context": 131_072, "block_size": 256}, 28_672),
+    "quadratic activations": ({"context": 131_072, "activation": "3e-4 * rows * longest ** 2"}, 24_966 - 1),
+    "coloured log": ({"logs": "colour"}, 29_179),
+    "JSON log, four characters a token": ({"logs": "json", "tokens_of": "characters", "tokenize": False}, 29_179),
+}
+
+
+@pytest.mark.parametrize("name", FLASH)
+def test_flash_engines_take_two_starts(name: str, tmp_path: Path) -> None:
+    """The budget is read, the limits proved, both within one percent of the truth, in two starts."""
+    spec, usable = FLASH[name]
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, **spec)
+    found = run(fake, tmp_path / "out")
+    assert found["starts"] == len(fake.starts()) == 2
+    assert found["verified_under_load"]
+    limits, flags = found["limits"], found["recommended_flags"]
+    best = min(usable + 1, spec.get("context", 8192))
+    if spec.get("chunking") is False:
+        best = min(best, 4096 + ANSWER)
+    assert best * 0.99 - ANSWER <= limits["max_input_tokens"] <= best - ANSWER
+    assert flags == {name: value for name, value in fake.starts()[-1].items() if name in flags}
+    assert set(flags) == {
+        "MAX_INPUT_TOKENS",
+        "MAX_TOTAL_TOKENS",
+        "MAX_BATCH_PREFILL_TOKENS",
+        "MAX_CONCURRENT_REQUESTS",
+    }
+    assert int(flags["MAX_CONCURRENT_REQUESTS"]) >= usable // (ANSWER + 24) // 2
+    for cell in found["capacity"]:
+        blocks = -(-(cell["history_tokens"] + ANSWER - 1) // spec.get("block_size", 1))
+        assert abs(cell["chats_fit"] - usable // spec.get("block_size", 1) // blocks) <= 1
+
+
+PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and its true budget
+    "linear": ({}, 30_000 - 0.2 * 4096),
+    "quadratic attention": (
+        {"activation": "0.05 * rows * longest + 6e-4 * rows * longest ** 2"},
+        30_000 - 0.05 * 4096 - 6e-4 * 4096**2,
+    ),
+    "little memory": ({"memory": 7_000}, 7_000 - 0.2 * 4096),
+    "a bump at middle lengths": (
+        {"activation": "rows * longest * (0.36 if 1000 < longest < 2000 else 0.2)"},
+        30_000 - 0.36 * 4096,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> None:
+    """The budget that survives every load is met within one percent, from below, in at most five starts."""
+    spec, true = PADDED[name]
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **spec)
+    found = run(fake, tmp_path / "out")
+    assert len(fake.starts()) <= 5
+    assert found["verified_under_load"]
+    budget = found["limits"]["max_batch_total_tokens"]
+    assert true * 0.985 <= budget <= true + 60
+    assert found["recommended_flags"]["MAX_BATCH_TOTAL_TOKENS"] == str(budget)
+    bracket = found["boundary"]["max_batch_total_tokens"]
+    assert bracket["largest_ok"] < bracket["smallest_failed"] <= bracket["largest_ok"] * 1.01
+    assert "memory" in bracket["failure"]
+
+
+def test_padding_that_multiplies_is_bounded_by_the_permits(tmp_path: Path) -> None:
+    """Where one long prompt makes its batch as long, no more chats are let in than fit at full length."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", padded_rows=True)
+    found = run(fake, tmp_path / "out")
+    flags = found["recommended_flags"]
+    most = 30_000 / int(flags["MAX_TOTAL_TOKENS"])
+    assert most * 0.75 <= int(flags["MAX_CONCURRENT_REQUESTS"]) <= most
+
+
+def test_what_dies_of_many_chats_gets_fewer_permits(tmp_path: Path) -> None:
+    """A death under load lowers the permits, to not less than half of what survives."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, rows_die=40)
+    found = run(fake, tmp_path / "out")
+    assert 20 <= int(found["recommended_flags"]["MAX_CONCURRENT_REQUESTS"]) < 40
+    assert found["boundary"]["max_concurrent_requests"]["smallest_failed"] >= 40
+
+
+def test_what_dies_of_a_full_cache_gets_less_memory(tmp_path: Path) -> None:
+    """An engine that starts and then dies with its cache full is told to take less of the GPU."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, context=131_072, tokens_die=24_000)
+    found = run(fake, tmp_path / "out")
+    assert found["verified_under_load"]
+    assert float(found["recommended_flags"]["CUDA_MEMORY_FRACTION"]) < 1
+    assert found["limits"]["max_batch_total_tokens"] < 24_000
+
+
+def test_a_start_that_fails_by_chance_is_repeated(tmp_path: Path) -> None:
+    """A failure without a reason costs one start; it is counted."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, fail_starts=1)
+    found = run(fake, tmp_path / "out")
+    assert found["starts"] == len(fake.starts()) == 3
+    assert found["verified_under_load"]
+
+
+FATAL: dict[str, tuple[dict[str, Any], int, int, str]] = {  # engine, starts, exit code, a word of the message
+    "weights too large": ({"load_memory_fails": True}, 1, 4, "weights"),
+    "no such model": ({"fail_text": "RepositoryNotFoundError: 404 Client Error"}, 1, 2, "repo"),
+    "no CUDA device": ({"fail_text": "RuntimeError: No CUDA GPUs are available"}, 1, 3, "nvidia-smi"),
+    "never comes up": ({"hang_starts": 9}, 2, 4, "not ready after"),
+    "fails every time": ({"fail_starts": 9}, 2, 4, "loaded"),
+}
+
+
+@pytest.mark.parametrize("name", FATAL)
+def test_what_no_flag_can_mend_is_named_at_once(name: str, tmp_path: Path) -> None:
+    """The search ends with the cause, the right exit code, and nothing left running."""
+    spec, starts, code, word = FATAL[name]
+    fake = fake_launcher(tmp_path / "engine", start_timeout="2s", **spec)
+    with pytest.raises(HarnessError) as failure:
+        run(fake, tmp_path / "out")
+    assert failure.value.exit_code == code
+    assert word in str(failure.value)
+    assert len(fake.starts()) == starts
+    assert not left_behind(fake)
+
+
+def test_quick_starts_once_and_says_what_it_did_not_do(tmp_path: Path) -> None:
+    """`--quick` reads the limits of one start and proves nothing."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER)
+    found = run(fake, tmp_path / "out", quick=True)
+    assert found["starts"] == len(fake.starts()) == 1
+    assert found["verified_under_load"] is False
+    assert any("--quick" in line for line in found["advice"])
+
+
+def test_write_puts_the_limits_into_the_entry(tmp_path: Path) -> None:
+    """Comments and other keys stay; the limits carry a short reason."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER)
+    found = run(fake, tmp_path / "out", quick=True, write=True)
+    text = fake.catalogue.read_text()
+    assert "# kept" in text
+    assert f"max_total_tokens: {found['limits']['max_total_tokens']}  # probe: " in text
+
+
+def test_older_versions_get_the_older_name(tmp_path: Path) -> None:
+    """Before 2.0 the limit of the prompt is MAX_INPUT_LENGTH."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, version="1.4.5", chunking=False)
+    flags = run(fake, tmp_path / "out", quick=True)["recommended_flags"]
+    assert "MAX_INPUT_LENGTH" in flags
+    assert "MAX_INPUT_TOKENS" not in flags
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    """An older result is not overwritten."""
+    fake = fake_launcher(tmp_path / "engine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        run(fake, tmp_path / "out")
+    assert not fake.starts()
+
+
+def test_resume_repeats_no_finished_start_and_interrupting_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C in the second start: exit 130, no process left; `--resume` needs that start alone."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, shard=True)
+    command = [sys.executable, "-m", "harness", "probe", "toy", "--runtime", "local"]
+    command += ["--launcher", str(fake.program), "--catalogue", str(fake.catalogue), "--output", str(tmp_path / "out")]
+    environment = {**os.environ, "FAKE_TGI": str(fake.starts_file)}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while len(fake.starts()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not left_behind(fake)
+    done = subprocess.run(
+        [*command, "--resume", "--json"], capture_output=True, env=environment, timeout=120, check=True
+    )
+    assert len(fake.starts()) == 3
+    assert json.loads(done.stdout)["starts"] == 2
+    assert not left_behind(fake)
+
+
+def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
+    """The starts of another search prove nothing for this one."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER)
+    run(fake, tmp_path / "out", quick=True)
+    with pytest.raises(UsageError, match="answer_tokens"):
+        run(fake, tmp_path / "out", quick=True, resume=True, answer_tokens=64)
