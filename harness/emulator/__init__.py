@@ -3,9 +3,11 @@
 In: TGI's flags and environment, requests over HTTP. Out: TGI's log, answers, errors and exit codes. Only ever run as a
 process (`harness emulate`, `python -m harness.emulator`): nothing that measures imports it, so it cannot grade itself.
 
-    launcher  options  log  boot  model  scenario  hardware   the start, its lines and its failures
-    server    app  http  sse  routes                             one port, and what comes before a route
-    native  chat  completions  clouds  docs                      the routes
-    bodies  serde  validation  grammar  template  problems       what may be asked, and how it is refused
-    infer  engine  alarm  tokens  metrics  faults                from a valid request to its tokens
+    launcher  options  log  boot  model  scenario  hardware     the start, its lines and its failures
+    server  app  http  wire  sse  routes                        one port, and what comes before a route
+    native  chat  completions  clouds  docs                     the routes
+    bodies  serde  json_reader  problems                        what may be asked, and how a body is refused
+    validation  grammar  template                               what is refused after that
+    infer  engine  alarm  tokens  vocabulary  metrics  faults   from a valid request to its tokens
+    accuracy                                                    the simulator against published measurements
 """

@@ -15,10 +15,11 @@ from harness.emulator.bodies import Ask
 from harness.emulator.engine import Engine
 from harness.emulator.http import Connection, Exchange
 from harness.emulator.infer import Answer, Infer
+from harness.emulator.json_reader import JsonError
 from harness.emulator.log import Log
 from harness.emulator.metrics import Metrics
 from harness.emulator.problems import Refused
-from harness.emulator.serde import JsonError, Shape, read_body
+from harness.emulator.serde import Shape, read_body
 from harness.emulator.sse import EventStream, Shaper
 from harness.emulator.template import ChatTemplate
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from harness.emulator import rust
 from harness.emulator.bodies import Function, Grammar, Tool, ToolChoice
+from harness.emulator.json_reader import JsonError, Reader
 from harness.emulator.problems import TOOL, Refused, invalid
-from harness.emulator.serde import ANYTHING, TEXT, Field, Flat, JsonError, Reader, Struct
+from harness.emulator.serde import ANYTHING, TEXT, Field, Flat, Struct
 
 try:
     import re._parser as regex_parser

@@ -9,270 +9,24 @@ serde_derive makes for structs and enums. serde_path_to_error puts the path in f
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, NoReturn
+from typing import Any
 
-from harness.emulator import rust
+from harness.emulator.json_reader import (
+    UNKNOWN,
+    JsonError,
+    Reader,
+    found,
+    invalid_type,
+    need,
+    unexpected_number,
+    wrong,
+)
 
-_SPACE = re.compile(rb"[ \n\t\r]*")
-_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
-_DIGITS = re.compile(rb"[0-9]*")
-_HEX = re.compile(rb"[0-9a-fA-F]{4}")
 _SINGLE = struct.Struct("<f")
 _MAX_DEPTH = 127
-_UNKNOWN = "?"
-
-
-class JsonError(Exception):
-    """One mistake in a body. data: the JSON is well formed, but not of the type (422 instead of 400)."""
-
-    def __init__(self, text: str, *, data: bool, position: tuple[int, int] | None = None) -> None:
-        self.text, self.data, self.position = text, data, position
-        self.path: list[str] = []
-        super().__init__(text)
-
-    def fix(self, reader: Reader) -> JsonError:
-        """Give it the reader's position unless it has one already."""
-        if self.position is None:
-            self.position = reader.position(reader.at)
-        return self
-
-    def under(self, segment: str) -> JsonError:
-        self.path.insert(0, segment)
-        return self
-
-    def describe(self) -> str:
-        """The text with path, line and column, as axum prints it."""
-        where = "" if self.position is None else f" at line {self.position[0]} column {self.position[1]}"
-        named = [each for each in self.path if each != _UNKNOWN]
-        path = "".join(f".{part}" if index and part[0] != "[" else part for index, part in enumerate(self.path))
-        return f"{path}: {self.text}{where}" if named else f"{self.text}{where}"
-
-
-def _wrong(text: str) -> JsonError:
-    return JsonError(text, data=True)
-
-
-class Reader:
-    """A body and how far it has been read."""
-
-    __slots__ = ("at", "data", "depth", "size")
-
-    def __init__(self, data: bytes, at: int = 0, size: int | None = None) -> None:
-        self.data, self.at, self.depth = data, at, 0
-        self.size = len(data) if size is None else size
-
-    def position(self, index: int) -> tuple[int, int]:
-        """Line and column, both as serde_json counts them: the column is the bytes before, within the line."""
-        line_start = self.data.rfind(b"\n", 0, index) + 1
-        return self.data.count(b"\n", 0, index) + 1, index - line_start
-
-    def peek(self) -> int:
-        """The next byte after white space, -1 at the end."""
-        self.at = _SPACE.match(self.data, self.at).end()  # type: ignore[union-attr]
-        if self.at >= self.size:
-            self.at = self.size
-            return -1
-        return self.data[self.at]
-
-    def fail(self, text: str) -> NoReturn:
-        raise JsonError(text, data=False, position=self.position(self.at))
-
-    def fail_peek(self, text: str) -> NoReturn:
-        raise JsonError(text, data=False, position=self.position(min(self.size, self.at + 1)))
-
-    def word(self, rest: bytes) -> None:
-        """The rest of `null`, `true` or `false` after its first letter."""
-        for expected in rest:
-            if self.at >= self.size:
-                self.fail("EOF while parsing a value")
-            self.at += 1
-            if self.data[self.at - 1] != expected:
-                self.fail("expected ident")
-
-    def string(self) -> str:
-        """A string whose opening quote has been read."""
-        start = self.at
-        end = _PLAIN.match(self.data, start).end()  # type: ignore[union-attr]
-        if end < self.size and self.data[end] == 0x22:
-            self.at = end + 1
-            try:
-                return self.data[start:end].decode()
-            except UnicodeDecodeError:
-                self.fail("invalid unicode code point")
-        self.at = end
-        return self._long_string(start)
-
-    def _long_string(self, start: int) -> str:
-        while True:
-            if self.at >= self.size:
-                self.at = self.size
-                self.fail("EOF while parsing a string")
-            byte = self.data[self.at]
-            self.at += 1
-            if byte == 0x22:
-                break
-            if byte != 0x5C:
-                self.fail("control character (\\u0000-\\u001F) found while parsing a string")
-            self._escape()
-            self.at = _PLAIN.match(self.data, self.at).end()  # type: ignore[union-attr]
-        try:
-            text: str = scanstring('"' + self.data[start : self.at].decode(), 1, True)[0]
-        except UnicodeDecodeError:
-            self.fail("invalid unicode code point")
-        return text
-
-    def skip_string(self) -> None:
-        """Past a string whose opening quote has been read; its bytes need not be UTF-8."""
-        while True:
-            self.at = _PLAIN.match(self.data, self.at).end()  # type: ignore[union-attr]
-            if self.at >= self.size:
-                self.at = self.size
-                self.fail("EOF while parsing a string")
-            byte = self.data[self.at]
-            self.at += 1
-            if byte == 0x22:
-                return
-            if byte != 0x5C:
-                self.fail("control character (\\u0000-\\u001F) found while parsing a string")
-            self._escape(surrogates=False)
-
-    def _escape(self, surrogates: bool = True) -> None:
-        if self.at >= self.size:
-            self.fail("EOF while parsing a string")
-        byte = self.data[self.at]
-        self.at += 1
-        if byte == 0x75:
-            code = self._hex()
-            if not surrogates:
-                return
-            if 0xDC00 <= code <= 0xDFFF:
-                self.fail("lone leading surrogate in hex escape")
-            if 0xD800 <= code <= 0xDBFF:
-                self._second_half()
-        elif byte not in b'"\\/bfnrt':
-            self.fail("invalid escape")
-
-    def _hex(self) -> int:
-        found = _HEX.match(self.data, self.at)
-        if found is None:
-            short = self.at + 4 > self.size
-            self.at = self.size if short else self.at + 4
-            self.fail("EOF while parsing a string" if short else "invalid escape")
-        self.at += 4
-        return int(found[0], 16)
-
-    def _second_half(self) -> None:
-        for expected in b"\\u":
-            if self.at >= self.size:
-                self.fail("EOF while parsing a string")
-            self.at += 1
-            if self.data[self.at - 1] != expected:
-                self.fail("unexpected end of hex escape")
-        if not 0xDC00 <= self._hex() <= 0xDFFF:
-            self.fail("lone leading surrogate in hex escape")
-
-    def number(self, ignore: bool = False) -> int | float:
-        """A number at the current byte: an int where it fits 64 bits as serde_json keeps it, else a float."""
-        start = self.at
-        negative = self.data[start] == 0x2D
-        self.at += negative
-        if self.at >= self.size:
-            self.fail("EOF while parsing a value")
-        first = self.data[self.at]
-        self.at += 1
-        if first == 0x30:
-            if self.at < self.size and 0x30 <= self.data[self.at] <= 0x39:
-                self.fail_peek("invalid number")
-        elif 0x31 <= first <= 0x39:
-            self.at = _DIGITS.match(self.data, self.at).end()  # type: ignore[union-attr]
-        else:
-            self.fail("invalid number")
-        whole = not self._fraction()
-        whole = not self._exponent() and whole
-        if ignore:
-            return 0
-        return self._value(start, negative, whole)
-
-    def _fraction(self) -> bool:
-        if self.at >= self.size or self.data[self.at] != 0x2E:
-            return False
-        end = _DIGITS.match(self.data, self.at + 1).end()  # type: ignore[union-attr]
-        empty, self.at = end == self.at + 1, end
-        if empty:
-            self.fail_peek("EOF while parsing a value" if self.at >= self.size else "invalid number")
-        return True
-
-    def _exponent(self) -> bool:
-        if self.at >= self.size or self.data[self.at] not in b"eE":
-            return False
-        self.at += 1
-        if self.at < self.size and self.data[self.at] in b"+-":
-            self.at += 1
-        if self.at >= self.size:
-            self.fail("EOF while parsing a value")
-        self.at += 1
-        if not 0x30 <= self.data[self.at - 1] <= 0x39:
-            self.fail("invalid number")
-        self.at = _DIGITS.match(self.data, self.at).end()  # type: ignore[union-attr]
-        return True
-
-    def _value(self, start: int, negative: bool, whole: bool) -> int | float:
-        text = self.data[start : self.at]
-        if whole:
-            number = int(text)
-            if (0 <= number < 2**64 and not negative) or -(2**63) <= number < 0:
-                return number
-        value = float(text)
-        if math.isinf(value):
-            self.fail("number out of range")
-        return value
-
-
-# What was found, in the words of serde's `Unexpected`.
-
-
-def _float_text(value: float) -> str:
-    """As Rust's ryu prints: 2.5, 1e20, 1e-7."""
-    text = repr(value).replace("e+", "e").replace("e-0", "e-")
-    mantissa, exponent, power = text.partition("e")
-    return f"{mantissa.removesuffix('.0')}e{int(power)}" if exponent else text
-
-
-def _unexpected_number(value: int | float) -> str:
-    return f"floating point `{_float_text(value)}`" if isinstance(value, float) else f"integer `{value}`"
-
-
-def _found(reader: Reader, byte: int) -> str:
-    """The unexpected value at the reader, read as far as serde_json reads it before it complains."""
-    if byte == 0x6E or byte == 0x74 or byte == 0x66:
-        reader.at += 1
-        reader.word({0x6E: b"ull", 0x74: b"rue", 0x66: b"alse"}[byte])
-        return {0x6E: "null", 0x74: "boolean `true`", 0x66: "boolean `false`"}[byte]
-    if byte == 0x2D or 0x30 <= byte <= 0x39:
-        return _unexpected_number(reader.number())
-    if byte == 0x22:
-        reader.at += 1
-        return f"string {rust.string(reader.string())}"
-    if byte == 0x5B or byte == 0x7B:
-        return "sequence" if byte == 0x5B else "map"
-    reader.fail_peek("expected value")
-
-
-def _invalid_type(reader: Reader, byte: int, expected: str) -> NoReturn:
-    found = _found(reader, byte)
-    raise _wrong(f"invalid type: {found}, expected {expected}").fix(reader)
-
-
-def _need(reader: Reader) -> int:
-    byte = reader.peek()
-    if byte < 0:
-        reader.fail_peek("EOF while parsing a value")
-    return byte
 
 
 class Shape:
@@ -284,16 +38,16 @@ class Shape:
 
 class Text(Shape):
     def read(self, reader: Reader) -> str:
-        byte = _need(reader)
+        byte = need(reader)
         if byte != 0x22:
-            _invalid_type(reader, byte, "a string")
+            invalid_type(reader, byte, "a string")
         reader.at += 1
         return reader.string()
 
 
 class Flag(Shape):
     def read(self, reader: Reader) -> bool:
-        byte = _need(reader)
+        byte = need(reader)
         if byte == 0x74:
             reader.at += 1
             reader.word(b"rue")
@@ -302,7 +56,7 @@ class Flag(Shape):
             reader.at += 1
             reader.word(b"alse")
             return False
-        _invalid_type(reader, byte, "a boolean")
+        invalid_type(reader, byte, "a boolean")
 
 
 @dataclass(frozen=True)
@@ -314,22 +68,22 @@ class Whole(Shape):
     highest: int
 
     def read(self, reader: Reader) -> int:
-        byte = _need(reader)
+        byte = need(reader)
         if not (byte == 0x2D or 0x30 <= byte <= 0x39):
-            _invalid_type(reader, byte, self.name)
+            invalid_type(reader, byte, self.name)
         value = reader.number()
         if isinstance(value, float):
-            raise _wrong(f"invalid type: {_unexpected_number(value)}, expected {self.name}").fix(reader)
+            raise wrong(f"invalid type: {unexpected_number(value)}, expected {self.name}").fix(reader)
         if not self.lowest <= value <= self.highest:
-            raise _wrong(f"invalid value: {_unexpected_number(value)}, expected {self.name}").fix(reader)
+            raise wrong(f"invalid value: {unexpected_number(value)}, expected {self.name}").fix(reader)
         return value
 
 
 class Real(Shape):
     def read(self, reader: Reader) -> float:
-        byte = _need(reader)
+        byte = need(reader)
         if not (byte == 0x2D or 0x30 <= byte <= 0x39):
-            _invalid_type(reader, byte, "f32")
+            invalid_type(reader, byte, "f32")
         try:
             single: float = _SINGLE.unpack(_SINGLE.pack(reader.number()))[0]
         except OverflowError:
@@ -341,9 +95,9 @@ class Unit(Shape):
     """`null`, as a variant of an untagged enum."""
 
     def read(self, reader: Reader) -> None:
-        byte = _need(reader)
+        byte = need(reader)
         if byte != 0x6E:
-            _invalid_type(reader, byte, "unit")
+            invalid_type(reader, byte, "unit")
         reader.at += 1
         reader.word(b"ull")
 
@@ -399,6 +153,14 @@ def _end_list(reader: Reader) -> None:
 
 
 def _next_key(reader: Reader, first: bool) -> str | None:
+    """The next key of an object, or None at its end."""
+    try:
+        return _key(reader, first)
+    except JsonError as error:
+        raise error.under(UNKNOWN) from None
+
+
+def _key(reader: Reader, first: bool) -> str | None:
     byte = reader.peek()
     if byte == 0x7D:
         return None
@@ -438,10 +200,7 @@ def _map(reader: Reader, entry: Callable[[str], None]) -> None:
     """Call `entry` with each key of the object whose brace has been read, colon not yet; stops before its end."""
     first = True
     while True:
-        try:
-            key = _next_key(reader, first)
-        except JsonError as error:
-            raise error.under(_UNKNOWN) from None
+        key = _next_key(reader, first)
         if key is None:
             return
         entry(key)
@@ -480,7 +239,7 @@ class Anything(Shape):
     """serde_json's Value, and what untagged enums keep until they know their variant."""
 
     def read(self, reader: Reader) -> Any:
-        byte = _need(reader)
+        byte = need(reader)
         if byte == 0x22:
             reader.at += 1
             return reader.string()
@@ -493,8 +252,8 @@ class Anything(Shape):
             return value
         if byte == 0x2D or 0x30 <= byte <= 0x39:
             return reader.number()
-        found = _found(reader, byte)
-        return None if found == "null" else found == "boolean `true`"
+        word = found(reader, byte)
+        return None if word == "null" else word == "boolean `true`"
 
     def _list(self, reader: Reader) -> list[Any]:
         values: list[Any] = []
@@ -518,7 +277,7 @@ class Ignored(Shape):
     def read(self, reader: Reader) -> None:
         open_brackets: list[int] = []
         while True:
-            byte = _need(reader)
+            byte = need(reader)
             if byte == 0x5B or byte == 0x7B:
                 reader.at += 1
                 open_brackets.append(byte)
@@ -538,7 +297,7 @@ class Ignored(Shape):
         elif byte == 0x2D or 0x30 <= byte <= 0x39:
             reader.number(ignore=True)
         else:
-            _found(reader, byte)
+            found(reader, byte)
 
     def _close(self, reader: Reader, open_brackets: list[int], accept_comma: bool) -> bool:
         """Past closing brackets and one comma; False at the end of the value."""
@@ -578,9 +337,9 @@ class Many(Shape):
     inner: Shape
 
     def read(self, reader: Reader) -> list[Any]:
-        byte = _need(reader)
+        byte = need(reader)
         if byte != 0x5B:
-            _invalid_type(reader, byte, "a sequence")
+            invalid_type(reader, byte, "a sequence")
         values: list[Any] = []
         append, inner = values.append, self.inner.read
         return _closing(reader, lambda: _list(reader, lambda: append(inner(reader))) or values, _end_list)  # type: ignore[func-returns-value]
@@ -607,7 +366,7 @@ class Field:
             return self.default()
         if isinstance(self.shape, Maybe):
             return None
-        raise _wrong(f"missing field `{self.name}`")
+        raise wrong(f"missing field `{self.name}`")
 
 
 class Struct(Shape):
@@ -618,21 +377,18 @@ class Struct(Shape):
         self._index = {key: i for i, f in enumerate(fields) for key in (f.name, f.alias) if key}
 
     def read(self, reader: Reader) -> Any:
-        byte = _need(reader)
+        byte = need(reader)
         if byte == 0x7B:
             return _closing(reader, lambda: self._from_map(reader), _end_map)
         if byte == 0x5B:
             return _closing(reader, lambda: self._from_list(reader), _end_list)
-        _invalid_type(reader, byte, f"struct {self.name}")
+        invalid_type(reader, byte, f"struct {self.name}")
 
     def _from_map(self, reader: Reader) -> Any:
         values: list[Any] = [_REQUIRED] * len(self.fields)
         first = True
         while True:
-            try:
-                key = _next_key(reader, first)
-            except JsonError as error:
-                raise error.under(_UNKNOWN) from None
+            key = _next_key(reader, first)
             if key is None:
                 break
             first = False
@@ -641,7 +397,7 @@ class Struct(Shape):
                 _value_of(reader, key, _IGNORED)
                 continue
             if values[index] is not _REQUIRED:
-                raise _wrong(f"duplicate field `{self.fields[index].name}`")
+                raise wrong(f"duplicate field `{self.fields[index].name}`")
             values[index] = _value_of(reader, key, self.fields[index].shape)
         return self.build(*(f.missing() if v is _REQUIRED else v for f, v in zip(self.fields, values, strict=True)))
 
@@ -670,7 +426,7 @@ class Struct(Shape):
         if each.default is _REQUIRED:
             count = len(self.fields)
             plural = "element" if count == 1 else "elements"
-            raise _wrong(f"invalid length {index}, expected struct {self.name} with {count} {plural}")
+            raise wrong(f"invalid length {index}, expected struct {self.name} with {count} {plural}")
         return each.default()
 
 
@@ -682,7 +438,7 @@ class Untagged(Shape):
     variants: tuple[Shape, ...]
 
     def read(self, reader: Reader) -> Any:
-        start = _SPACE.match(reader.data, reader.at).end()  # type: ignore[union-attr]
+        start = reader.after_space()
         ANYTHING.read(reader)
         return self.choose(reader.data, start, reader.at)
 
@@ -692,7 +448,7 @@ class Untagged(Shape):
                 return variant.read(Reader(data, start, end))
             except JsonError:
                 continue
-        raise _wrong(f"data did not match any variant of untagged enum {self.name}")
+        raise wrong(f"data did not match any variant of untagged enum {self.name}")
 
 
 @dataclass(frozen=True)
@@ -707,7 +463,7 @@ class Converted(Shape):
         try:
             return self.convert(value)
         except ValueError as error:
-            raise _wrong(str(error)) from None
+            raise wrong(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -717,11 +473,11 @@ class InternallyTagged(Shape):
     variants: dict[str, Shape]
 
     def read(self, reader: Reader) -> Any:
-        _need(reader)
+        need(reader)
         start = reader.at
         whole = ANYTHING.read(reader)
         if not isinstance(whole, dict) or whole.get("type") not in self.variants:
-            raise _wrong("unknown variant")
+            raise wrong("unknown variant")
         return self.variants[whole["type"]].read(Reader(reader.data, start, reader.at))
 
 
@@ -736,23 +492,23 @@ class AdjacentlyTagged(Shape):
     content: str = "value"
 
     def read(self, reader: Reader) -> Any:
-        byte = _need(reader)
+        byte = need(reader)
         if byte == 0x7B:
             return _closing(reader, lambda: self._from_map(reader), _end_map)
         if byte == 0x5B:
             return _closing(reader, lambda: self._from_list(reader), _end_list)
-        _invalid_type(reader, byte, f"adjacently tagged enum {self.name}")
+        invalid_type(reader, byte, f"adjacently tagged enum {self.name}")
 
     def _variant(self, reader: Reader) -> str:
         """The variant's name. Raises for an unknown one, with the list of all."""
-        byte = _need(reader)
+        byte = need(reader)
         if byte != 0x22:
             reader.fail_peek("expected value")
         reader.at += 1
         name = reader.string()
         if name not in self.variants:
             names = ", ".join(f"`{each}`" for each in self.variants)
-            raise _wrong(f"unknown variant `{name}`, expected one of {names}").fix(reader)
+            raise wrong(f"unknown variant `{name}`, expected one of {names}").fix(reader)
         return name
 
     def _from_map(self, reader: Reader) -> Any:
@@ -761,22 +517,19 @@ class AdjacentlyTagged(Shape):
         value: Any = _REQUIRED
         first = True
         while True:
-            try:
-                key = _next_key(reader, first)
-            except JsonError as error:
-                raise error.under(_UNKNOWN) from None
+            key = _next_key(reader, first)
             if key is None:
                 break
             first = False
             if key == self.tag:
                 if variant is not None:
-                    raise _wrong(f"duplicate field `{self.tag}`")
+                    raise wrong(f"duplicate field `{self.tag}`")
                 variant = self._tag_value(reader, key)
                 if kept is not None:
                     value = self.variants[variant].read(Reader(reader.data, *kept))
             elif key == self.content:
                 if kept is not None or value is not _REQUIRED:
-                    raise _wrong(f"duplicate field `{self.content}`")
+                    raise wrong(f"duplicate field `{self.content}`")
                 if variant is not None:
                     value = _value_of(reader, key, self.variants[variant])
                 else:
@@ -784,7 +537,7 @@ class AdjacentlyTagged(Shape):
             else:
                 _value_of(reader, key, _IGNORED)
         if variant is None or value is _REQUIRED:
-            raise _wrong(f"missing field `{self.tag if variant is None else self.content}`")
+            raise wrong(f"missing field `{self.tag if variant is None else self.content}`")
         return self.build(variant, value)
 
     def _tag_value(self, reader: Reader, key: str) -> str:
@@ -797,7 +550,7 @@ class AdjacentlyTagged(Shape):
     def _keep(self, reader: Reader, key: str) -> tuple[int, int]:
         try:
             _colon(reader)
-            _need(reader)
+            need(reader)
             start = reader.at
             ANYTHING.read(reader)
         except JsonError as error:
@@ -806,8 +559,8 @@ class AdjacentlyTagged(Shape):
 
     def _from_list(self, reader: Reader) -> Any:
         for index in range(2):
-            if _need(reader) == 0x5D:
-                raise _wrong(f"invalid length {index}, expected adjacently tagged enum {self.name}")
+            if need(reader) == 0x5D:
+                raise wrong(f"invalid length {index}, expected adjacently tagged enum {self.name}")
             if index == 0:
                 variant = self._variant(reader)
             else:
@@ -829,9 +582,9 @@ class Flattened(Shape):
     build: Callable[..., Any]
 
     def read(self, reader: Reader) -> Any:
-        byte = _need(reader)
+        byte = need(reader)
         if byte != 0x7B:
-            _invalid_type(reader, byte, f"struct {self.name}")
+            invalid_type(reader, byte, f"struct {self.name}")
         return _closing(reader, lambda: self._from_map(reader), _end_map)
 
     def _from_map(self, reader: Reader) -> Any:
@@ -842,7 +595,7 @@ class Flattened(Shape):
         def entry(key: str) -> None:
             if key in known:
                 if key in values:
-                    raise _wrong(f"duplicate field `{key}`")
+                    raise wrong(f"duplicate field `{key}`")
                 values[key] = _value_of(reader, key, known[key])
                 return
             start = reader.at
@@ -863,14 +616,14 @@ class Flat(Shape):
     own: Field
 
     def read(self, reader: Reader) -> dict[str, Any]:
-        byte = _need(reader)
+        byte = need(reader)
         if byte != 0x7B:
-            _invalid_type(reader, byte, f"struct {self.name}")
+            invalid_type(reader, byte, f"struct {self.name}")
         values: dict[str, Any] = {}
 
         def entry(key: str) -> None:
             if key == self.own.name and key in values:
-                raise _wrong(f"duplicate field `{key}`")
+                raise wrong(f"duplicate field `{key}`")
             values[key] = _value_of(reader, key, self.own.shape if key == self.own.name else ANYTHING)
 
         def body() -> dict[str, Any]:

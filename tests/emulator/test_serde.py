@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.emulator import bodies
-from harness.emulator.serde import ANYTHING, Ignored, JsonError, Reader, Shape, read_body
+from harness.emulator.json_reader import JsonError, Reader
+from harness.emulator.serde import ANYTHING, Ignored, Shape, read_body
 
 G, C, K = bodies.GENERATE, bodies.CHAT, bodies.COMPLETION
 MESSAGES = '"messages":[{"role":"user","content":"a"}]'
