@@ -43,6 +43,12 @@ def request(tokens: int) -> bytes:
     return f"{head}\r\n\r\n".encode() + body
 
 
+def writes(pid: int) -> int:
+    """Write calls of a process so far."""
+    with open(f"/proc/{pid}/io", encoding="ascii") as counters:
+        return next(int(line.split()[1]) for line in counters if line.startswith("syscw"))
+
+
 def load(port: int, streams: int, tokens: int) -> tuple[int, int, float]:
     """Events, reads and seconds until all streams ended."""
     poll, open_sockets = select.epoll(), {}
@@ -74,9 +80,10 @@ def main() -> None:
     try:
         load(port, 8, 50)
         emulator = psutil.Process(process.pid)
-        before = sum(emulator.cpu_times()[:2])
+        before, written = sum(emulator.cpu_times()[:2]), writes(process.pid)
         events, reads, seconds = load(port, given.streams, given.tokens)
         used = sum(emulator.cpu_times()[:2]) - before
+        written = writes(process.pid) - written
     finally:
         process.terminate()
         process.wait()
@@ -85,6 +92,7 @@ def main() -> None:
     print(f"events per second              {events / seconds:,.0f}")
     print(f"events per processor second    {events / used:,.0f}")
     print(f"microseconds per event         {used / events * 1e6:.1f}")
+    print(f"writes of the emulator         {written} ({written / events:.3f} per event)")
     print(f"events per read at the client  {events / reads:.2f}")
 
 
