@@ -34,6 +34,7 @@ bench: install
 	$(BIN)/python -m tests.overhead
 
 test-all: install
+	$(BIN)/python -m pytest -m containers
 	$(BIN)/python -m tests.matrix
 
 clean:

@@ -61,6 +61,15 @@ def _string(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 _Dumper.add_representer(str, _string)
 
 
+class Literal(str):
+    """A whole file within a document: written line by line, not as one quoted string."""
+
+
+_Dumper.add_representer(
+    Literal, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|")
+)
+
+
 def to_yaml(document: Any) -> str:
     """The document as YAML that every reader reads alike; keys keep their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)

@@ -23,7 +23,7 @@ import yaml
 
 from harness.errors import UsageError
 from harness.stack.companion import HEALTH_PATHS, Companion
-from harness.stack.document import compose_file, escaped, to_yaml
+from harness.stack.document import Literal, compose_file, escaped, to_yaml
 from harness.stack.monitoring import JOB, SCRAPE_INTERVAL
 from harness.stack.plan import CACHE_TARGET, CONTAINER_PORT, ServicePlan, StackPlan
 from harness.stack.state import safe_name
@@ -182,7 +182,7 @@ def _deployment(model: _Model, template: Mapping[str, Any], project: str) -> dic
         model.name,
         labels,
         spec={
-            "replicas": model.replicas,
+            # No `replicas`: applying the file again must not undo what the autoscaler decided.
             "selector": {"matchLabels": _selector("text-generation-inference", model.name)},
             # The new pod would wait for the old one's GPU for ever where all GPUs are in use.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
@@ -325,7 +325,7 @@ def _companion(companion: Companion, project: str) -> list[dict[str, Any]]:
         "app.kubernetes.io/part-of": project,
         "app.kubernetes.io/managed-by": "harness",
     }
-    files = {each.name: each.text for each in companion.files}
+    files = {each.name: Literal(each.text) for each in companion.files}
     writable = [each.partition(":")[0] for each in companion.body.get("tmpfs", [])]
     mounts = [{"name": "config", "mountPath": each.target, "subPath": each.name} for each in companion.files]
     mounts += [
@@ -388,7 +388,7 @@ def _monitors(project: str) -> list[dict[str, Any]]:
     selector = {"matchLabels": {"app.kubernetes.io/name": "text-generation-inference"}}
     monitor = {"selector": selector, "podMetricsEndpoints": [endpoint]}
     rules = yaml.safe_load(compose_file("alerts.yaml"))
-    dashboard = {"tgi.json": compose_file("dashboard.json")}
+    dashboard = {"tgi.json": Literal(compose_file("dashboard.json"))}
     return [
         _object("PodMonitor", "monitoring.coreos.com/v1", f"{project}-tgi", labels, spec=monitor),
         _object("PrometheusRule", "monitoring.coreos.com/v1", f"{project}-tgi", labels, spec=rules),
