@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def _miss(reason: str, *, required: bool) -> None:
     if required:
         pytest.fail(f"{reason} (CI=true does not skip this)")
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures of a module start is not mixed up with services of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("shared-state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

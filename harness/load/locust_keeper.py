@@ -24,7 +24,7 @@ import psutil
 
 from harness import __version__
 from harness.engines.base import EngineInfo
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
 from harness.load.greeting import greet, tokenizer
 from harness.load.locust_member import SLOTS, Mix
@@ -97,6 +97,7 @@ class Keeper:
         """asking: gives the Asking of the environment's user classes when a test starts."""
         self._environment, self._runner, self._asking = environment, runner, asking
         self._kept: Kept | None = None
+        self._began = False
         runner.register_message(say.JOINED, self._on_joined)
         runner.register_message(say.DONE, self._on_done)
         runner.register_message(say.JOURNAL, self._on_journal)
@@ -106,23 +107,30 @@ class Keeper:
         events.spawning_complete.add_listener(lambda **_: self._ramped())
         events.test_stopping.add_listener(lambda **_: self._stopping())
         events.test_stop.add_listener(lambda **_: self._stop())
+        events.quitting.add_listener(lambda **_: self._quit())
         events.worker_connect.add_listener(lambda client_id, **_: self._announce(client_id))
 
     def _start(self) -> None:
         try:
             self._kept = self._begin()
         except HarnessError as error:
-            logger.error("%s", error)
-            self._environment.process_exit_code = error.exit_code
+            self._fail(error)
             options = self._environment.parsed_options
             gevent.spawn(self._runner.quit if options is not None and options.headless else self._runner.stop)
             return
+        self._began = True
         logger.info("writing to %s", self._kept.folder.path)
         self._announce()
         gevent.spawn(self._watch, self._kept)
 
+    def _fail(self, error: HarnessError) -> None:
+        """Locust's exit code becomes ours."""
+        logger.error("%s", error)
+        self._environment.process_exit_code = error.exit_code
+
     def _begin(self) -> Kept:
         """Folder, manifest and plan of a run. Raises HarnessErrors."""
+        _refuse_folder_in_use()
         asking = self._asking()
         url = str(self._environment.host or "").rstrip("/")
         if not url:
@@ -178,8 +186,11 @@ class Keeper:
     def _ramped(self) -> None:
         kept = self._kept
         if kept is not None and kept.ramped_at is None and not kept.stopping:
-            kept.ramped_at = kept.now()
-            kept.write(warmup=_warmup(kept, kept.run_time or kept.ramped_at))
+            self._ramp_ended(kept)
+
+    def _ramp_ended(self, kept: Kept) -> None:
+        kept.ramped_at = kept.now()
+        kept.write(warmup=_warmup(kept, kept.level.duration or kept.ramped_at))
 
     def _close_level(self, kept: Kept, at: float, ended_by: str) -> None:
         kept.write(sending_ended_at=at, ended_by=ended_by, warmup=_warmup(kept, kept.level.duration or at))
@@ -212,6 +223,13 @@ class Keeper:
             logger.warning("worker %s was lost: its last second may be missing", number)
         logger.info("records are in %s; for the report: harness report %s", kept.folder.path, kept.folder.path)
 
+    def _quit(self) -> None:
+        """A limit that is over before the service has answered leaves nothing, which must not look like a success."""
+        options = self._environment.parsed_options
+        headless = options is not None and options.headless
+        if headless and not self._began and not self._environment.process_exit_code:
+            self._fail(ServiceError("the run ended before it began: nothing was recorded", advice="Lengthen -t."))
+
     def _awaited(self, kept: Kept) -> list[str]:
         """Members whose journal is still to come."""
         clients = getattr(self._runner, "clients", None)
@@ -219,8 +237,12 @@ class Keeper:
         return [name for name in kept.members if name not in kept.done | away]
 
     def _on_joined(self, environment: Any, msg: Any, **_: Any) -> None:
-        if self._kept is not None:
-            self._kept.members[msg.node_id] = msg.data["process"]
+        kept = self._kept
+        if kept is None:
+            return
+        kept.members[msg.node_id] = msg.data["process"]
+        if kept.ramped_at is not None and not kept.stopping:
+            self._ramp_ended(kept)  # users of a worker that was not ready asked nothing until now
 
     def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
         if self._kept is not None:
@@ -239,7 +261,7 @@ def output_folder(start: datetime, model: str, workload: str) -> Path:
     """What HARNESS_OUTPUT names, else `reports/<UTC>-<model>-<workload>`; numbered where a run is there already."""
     given = os.environ.get("HARNESS_OUTPUT")
     first = Path(given) if given else Path("reports") / run_name(start, model.rpartition("/")[2], None, workload)
-    if given and first.exists() and not _is_run(first):
+    if first.is_dir() and not any(first.iterdir()):
         return first
     return next(
         path
@@ -248,8 +270,11 @@ def output_folder(start: datetime, model: str, workload: str) -> Path:
     )
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "manifest.json").is_file()
+def _refuse_folder_in_use() -> None:
+    """What HARNESS_OUTPUT names may be absent, empty or a run. Raises UsageError."""
+    given = os.environ.get("HARNESS_OUTPUT")
+    if given and not (Path(given) / "manifest.json").is_file():
+        RunFolder.create(Path(given))
 
 
 def _is_away(client: Any) -> bool:

@@ -144,7 +144,7 @@ def test_workers_of_other_machines_hand_in_their_records(url: str, here: Path) -
     workers = [worker, _other_machine(here / "runs", worker)]
     started = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in workers]
     done = locust(
-        "-f", "short.py", "--host", url, "-u", "4", "-r", "4", "-t", "3s", "--master", "--expect-workers", "2",
+        "-f", "short.py", "--host", url, "-u", "4", "-r", "4", "-t", "5s", "--master", "--expect-workers", "2",
         "--master-bind-host", "127.0.0.1", "--master-bind-port", port,
     )  # fmt: skip
     said = [process.communicate(timeout=30)[1] for process in started]
@@ -235,7 +235,7 @@ def test_folder_that_is_in_use_is_not_written_into(url: str, here: Path) -> None
     assert refused.returncode == 2
     assert "not empty" in refused.stderr
     (here / "runs/out/thesis.txt").rename(here / "runs/out/manifest.json")
-    assert locust("-f", "short.py", "--host", url, "-t", "1s").returncode == 0
+    assert locust("-f", "short.py", "--host", url, "-t", "2s").returncode == 0
     assert rows(here / "runs/out-2")
 
 
