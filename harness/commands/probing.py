@@ -398,6 +398,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         verdict=verdict,
         begun=len(begun),
         begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
+        carried=carried(begun),
         completed=sum(each.ok and not each.left for each in answers),
         refused=len(refused),
         waited=sum(not each.begun for each in answers),
@@ -423,6 +424,18 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
     if refused > load.excess:
         return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
     return "held", None
+
+
+def carried(begun: Sequence[Answered]) -> int | None:
+    """Tokens in flight when the last prompt was read: that prompt, and prompts and answers so far of all that ran.
+
+    What was asked for in all may be more: some may have ended before. None where nothing began.
+    """
+    if not begun:
+        return None
+    last = max(each.token_at[0] for each in begun)
+    running = [each for each in begun if each.token_at[-1] >= last]
+    return sum(each.request.input_tokens + sum(moment < last for moment in each.token_at) for each in running)
 
 
 def _rate(begun: Sequence[Answered]) -> float | None:

@@ -145,14 +145,14 @@ def _tokens(results: _Results) -> tuple[Bracket, int | None, int | None]:
 
 
 def _fills(results: _Results) -> Iterable[tuple[int, int, str | None]]:
-    """(longest prompt, tokens, how it failed). A death in the middle of a fill tells how much was carried before."""
+    """(prompt length, tokens, how it failed). A death in the middle of a fill tells how much was carried before."""
     for outcome, result in results:
-        longest = result.load.longest
+        length = result.load.closing
         if result.verdict == "held" and not result.load.excess and not result.load.queued:
-            yield longest, result.load.tokens, None
+            yield length, result.load.tokens if result.carried is None else result.carried, None
         elif result.verdict == "died" and _kind_of(result) == "fill":
             for value, how in _death_in_fill(outcome, result):
-                yield longest, value, how
+                yield length, value, how
 
 
 def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:

@@ -15,7 +15,7 @@ from harness.probe.setting import CHUNK, Load, Setting, Shape, Started
 SHORT = 24  # prompt tokens of a short chat
 BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
 ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joins (TGI lets it wait 20 steps)
-SPARE = 6  # answer tokens that the last chat of a packed load has left
+SPARE = 4  # answer tokens that the last chat of a packed load has left
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
 WHOLE_ANSWER = 3.0  # seconds
@@ -87,28 +87,31 @@ def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: i
 
 
 def packed(budget: int, length: int, prefill: int, most: int) -> Load:
-    """Chats of this length that take `budget` tokens in all, each nearly done when the last of them is read in.
+    """Chats of about this length that take `budget` tokens in all, each nearly done when the last of them is read in.
 
     So the cache is full, and not just reserved, at the very moment when one more prefill needs its activations: the
-    worst that an engine without a memory check can meet. prefill: prompt tokens that it reads at once.
+    worst that an engine without a memory check can meet. prefill: prompt tokens that it reads at once. The first chat
+    takes what is left over: it is read alone, while the others arrive, and those then fill one prefill after another.
     """
     each = max(1, prefill // length)
-    count, rounds = 0, 0
-    while count < most and (count + 1) * length + _answers(count + 1, each) <= budget:
-        count += 1
-    rounds = -(-count // each)
-    shapes = [Shape(length, SPARE + rounds - 1 - index // each) for index in range(count)]
+    rounds = 0
+    while (rounds + 1) * each < most and _taken(rounds + 1, each, length) + SPARE + length // 2 <= budget:
+        rounds += 1
     first = SPARE + rounds
-    rest = budget - sum(shape.total for shape in shapes)
-    if count < most and rest >= first + 8:
-        shapes.insert(0, Shape(rest - first, first))
+    rest = budget - _taken(rounds, each, length) - first
+    if rest > prefill and each > 1 and (rounds + 1) * each < most:
+        rounds, first = rounds + 1, first + 1
+        length = max(1, (budget - _taken(rounds, each, 0) - first - length // 2) // (rounds * each))
+        rest = budget - _taken(rounds, each, length) - first
+    shapes = [Shape(length, SPARE + rounds - 1 - at) for at in range(rounds) for _ in range(each)]
+    leading = [rest] if rest <= prefill else [rest // 2 - first, rest - rest // 2]
+    shapes[:0] = [Shape(min(part, prefill), first) for part in leading if part >= 8][: most - len(shapes)]
     return Load(f"fill {budget} by {length}", (tuple(shapes),))
 
 
-def _answers(count: int, each: int) -> int:
-    """Answer tokens of so many packed chats together, `each` of which are read in at once."""
-    rounds = -(-count // each)
-    return sum(SPARE + rounds - 1 - index // each for index in range(count))
+def _taken(rounds: int, each: int, length: int) -> int:
+    """Tokens of so many rounds of packed chats, `each` of which are read in at once."""
+    return each * sum(length + SPARE + rounds - 1 - at for at in range(rounds))
 
 
 def varied(load: Load, steps: int = 5, by: int = 3) -> Load:
@@ -168,7 +171,7 @@ def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterato
 
 
 def _packed_fills(room: int, history: int, total: int, prefill: int, permits: int) -> Iterator[Load]:
-    for length in lengths(min(history, total - spared(room, history)), room, permits):
+    for length in lengths(min(history, total - spared(room, history)), room, permits, prefill):
         yield packed(room, length, prefill, permits)
 
 
@@ -177,11 +180,13 @@ def spared(room: int, length: int) -> int:
     return SPARE + room // max(1, length) + 2
 
 
-def lengths(longest: int, room: int, most: int) -> list[int]:
-    """Prompt lengths to fill a budget with: the longest, shorter ones, and the one with which all permits are used."""
+def lengths(longest: int, room: int, most: int, prefill: int) -> list[int]:
+    """Prompt lengths to fill a budget with: the longest, two of which several fill one prefill exactly, and the one
+    with which all permits are used.
+    """
     spread = room // max(1, most) - SPARE - 2
-    shorter = [int(longest * share) for share in (0.6, 0.3)]
-    return [each for each in [longest, *shorter, min(spread, longest)] if each >= 8]
+    chosen = [longest, prefill // 2, prefill // 3, spread]
+    return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 
 def _join(permits: int, history: int, total: int, room: int, slack: int) -> Load:

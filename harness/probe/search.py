@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from harness.probe import loads
 from harness.probe.batching import largest_within, of_history, points
@@ -38,9 +38,9 @@ OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it,
 LEAST_PREFILL = 64  # below it there is nothing left to lower
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
 MEASURING = 40.0  # seconds for measurements that prove nothing
+QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
 NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
-LEAST_STEPS = 4  # sizes tried in one start between what held and what died
-FINE = 0.5  # of the asked precision: the smallest step towards a padded boundary
+FINE, COARSE = 0.5, 2.0  # of the asked precision: steps towards a padded boundary, near it and from afar
 SETTLED = 0.7  # of the asked precision: where the search for it stops; the rest is margin
 JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
 
@@ -374,11 +374,21 @@ class Search:
     def _next_learning_padded(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
         """The first load of a list that the evidence does not answer yet."""
         evidence = gather([*self._outcomes, Outcome(setting, started, True, None, tuple(results))])
-        plan = self._padded_plan(evidence, next((result.itl_p95 for result in results if result.itl_p95), None))
+        pace = _Pace(
+            next((result.itl_p95 for result in results if result.itl_p95), None),
+            max((result.seconds for result in results if result.load.name.startswith("fill")), default=0.0),
+        )
         done = {result.load.name for result in results}
-        return next((load for load in plan if load.name not in done), None)
+        # First the sizes that were laid out when the start began; if all of them held, finer ones above them.
+        for bracketed in (self.evidence, evidence):
+            plan = self._padded_plan(evidence, bracketed, pace)
+            load = next((each for each in plan if each.name not in done), None)
+            if load is not None:
+                return load
+        return None
 
-    def _padded_plan(self, evidence: Evidence, itl: float | None) -> list[Load]:
+    def _padded_plan(self, evidence: Evidence, bracketed: Evidence, pace: _Pace) -> list[Load]:
+        """All loads that are still worth sending. bracketed: the evidence between whose bounds sizes are chosen."""
         history, total, prefill = self._padded_lengths(evidence)
         reach = (
             min(history, total - loads.ALIVE)
@@ -395,24 +405,24 @@ class Search:
         if evidence.rows.smallest_failed is None:
             limit = min(loads.ROWS_CAP, self._rows_to_try(evidence))
             plan += [
-                loads.rows(n, max(8, loads.alive(itl) // 3))
+                loads.rows(n, max(8, loads.alive(pace.itl) // 3))
                 for n in loads.row_steps(limit, fine=16)
                 if n > (evidence.rows.largest_ok or 0)
             ]
         if not evidence.padded_law:
             most = min(JOINED_CAP, (evidence.rows.largest_ok or JOINED_CAP) - 1)
             plan += [
-                loads.onto(n, reach, loads.alive(itl))
+                loads.onto(n, reach, loads.alive(pace.itl))
                 for n in loads.row_steps(max(1, most))
                 if (n + 1) * (reach + loads.BRIEF) > (evidence.area.largest_ok or 0)
                 # Only a batch that is small by its sum of tokens tells anything about padding.
                 and n * (loads.SHORT + loads.ALIVE) + reach + loads.BRIEF <= (evidence.carried or 0)
             ]
         if evidence.padded_law:
-            return plan + self._finer_area(evidence, reach)
+            return plan + self._finer_area(bracketed, reach)
         if evidence.tokens.smallest_failed is None:
             return [*plan, self._coarse(evidence, reach)]
-        return plan + self._finer_tokens(evidence, reach, prefill)
+        return plan + self._finer_tokens(bracketed, reach, prefill, every_length=pace.fill < QUICK_FILL)
 
     def _rows_to_try(self, evidence: Evidence) -> int:
         """Short chats worth trying: what the expected budget holds, at most 256 on an engine of unknown size."""
@@ -429,9 +439,9 @@ class Search:
         length = max(1, min(reach, total - loads.spared(count * total, total)))
         return loads.packed(count * total, length, length, most)
 
-    def _finer_tokens(self, evidence: Evidence, reach: int, prefill: int) -> list[Load]:
+    def _finer_tokens(self, evidence: Evidence, reach: int, prefill: int, *, every_length: bool) -> list[Load]:
         """Budgets between what held and what died, each filled exactly; near the boundary by several lengths, because
-        memory need not grow steadily with the length of a prompt.
+        memory need not grow steadily with the length of a prompt. every_length: from afar too.
         """
         high = evidence.tokens.smallest_failed or 2
         low = evidence.tokens.largest_ok or (evidence.carried or high) * 9 // 10
@@ -443,11 +453,10 @@ class Search:
         worst = min(longest, max(evidence.worst_input or longest, low // chats - 2 * loads.SPARE))
         if worst >= longest * (1 - ALIKE):
             worst = longest
-        others = [each for each in loads.lengths(longest, low, chats) if abs(each - worst) > 0.1 * worst]
-        if near:
-            wanted = [(low, each) for each in others] + [(size, each) for size in sizes for each in [worst, *others]]
-        else:
-            wanted = [(low, each) for each in others[-1:]] + [(size, worst) for size in sizes]
+        others = [each for each in loads.lengths(longest, low, chats, prefill) if abs(each - worst) > 0.1 * worst]
+        beside = others if near or every_length else []
+        wanted = [(low, each) for each in (others if near else others[-1:])]
+        wanted += [(size, each) for size in sizes for each in [worst, *beside]]
         most = _most_rows(evidence)
         return [loads.packed(size, length, prefill, most) for size, length in wanted]
 
@@ -460,6 +469,14 @@ class Search:
             replace(loads.onto(count - 1, max(1, size // count - loads.BRIEF)), name=f"onto {count - 1} to {size}")
             for size in _between(low, high, self.wish.precision)
         ]
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How fast an engine was seen to be. Seconds: between tokens, and for the slowest fill of its cache."""
+
+    itl: float | None
+    fill: float
 
 
 def _most_rows(evidence: Evidence) -> int:
@@ -484,14 +501,14 @@ def _within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) ->
 
 
 def _between(low: int, high: int, precision: float) -> list[int]:
-    """Sizes above `low` and below `high` in equal steps, not finer than half the precision.
+    """Sizes above `low` and below `high` in equal steps: of twice the precision from afar, of half of it when near.
 
-    A death ends the start, so what one start leaves open, the next divides again: the square root of the number of
-    finest steps needs the fewest loads in two starts.
+    A death ends the start, and a start costs more than many loads: so two starts are enough for any distance.
     """
-    finest = int((high - low) / max(1.0, FINE * precision * high))
-    count = min(finest, max(LEAST_STEPS, math.ceil(math.sqrt(finest))))
-    return [low + (high - low) * step // (count + 1) for step in range(1, count + 1)]
+    near = high - low <= NEAR * precision * high
+    step = max(1.0, (FINE if near else COARSE) * precision * high)
+    count = int((high - low) / step)
+    return [low + (high - low) * number // (count + 1) for number in range(1, count + 1)]
 
 
 def _survived(outcome: Outcome) -> bool:

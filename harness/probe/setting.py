@@ -132,6 +132,11 @@ class Load:
         return len(self.shapes) * max((shape.total for shape in self.shapes), default=0)
 
     @property
+    def closing(self) -> int:
+        """Prompt tokens of the last request: of a filled cache, what is read in when it is fullest."""
+        return self.shapes[-1].input_tokens if self.shapes else 0
+
+    @property
     def longest(self) -> int:
         return max((shape.input_tokens for shape in self.shapes), default=0)
 
@@ -141,7 +146,8 @@ class LoadResult:
     """What came of a load. Seconds and tokens.
 
     begun: requests that had their first token; begun_tokens: their prompts and answers together, which at a death is
-    what the engine was known to carry. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
+    what the engine was known to carry. carried: tokens in flight when the last prompt had been read, as the client saw
+    them, None where nobody looked. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
     value. rate: answer tokens per second while all were running. reason: of a verdict other than `held`.
     """
 
@@ -149,6 +155,7 @@ class LoadResult:
     verdict: Verdict
     begun: int = 0
     begun_tokens: int = 0
+    carried: int | None = None
     completed: int = 0
     refused: int = 0
     waited: int = 0

@@ -128,7 +128,7 @@ class ModelEngine:
         limit_in, limit_total = started.max_input_tokens or 0, started.max_total_tokens or 0
         if any(shape.input_tokens > limit_in or shape.total > limit_total for shape in load.shapes):
             return LoadResult(load, "refused", reason=f"too long: {load.longest} of {limit_in}, {limit_total}")
-        return LoadResult(load, "held", begun, tokens, begun, max(0, len(load.shapes) - permits))
+        return LoadResult(load, "held", begun, tokens, completed=begun, refused=max(0, len(load.shapes) - permits))
 
 
 def run(search: Search, engine: ModelEngine) -> Search:

@@ -134,7 +134,8 @@ class Engine:
                 self.log(f"Inferred max batch total tokens: {self.budget}", "WARN", router)
             if self.prefill > self.budget:
                 given = f"Given: {self.prefill} and {self.budget}"
-                text = f'Error: ArgumentValidation("`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. {given}")'
+                rule = "`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`."
+                text = f'Error: ArgumentValidation("{rule} {given}")'
                 self.crash(text, "WebserverFailed", "Webserver Crashed")
         if spec["budget_line"]:
             self.log(f"Setting max batch total tokens to {self.budget}", target=router)
@@ -315,7 +316,8 @@ class Engine:
         if self.in_flight >= self.permits:
             return 429, "Model is overloaded", "overloaded"
         if request["input"] + asked > self.total:
-            text = f"`inputs` tokens + `max_new_tokens` must be <= {self.total}. Given: {request['input']} `inputs` tokens and {asked} `max_new_tokens`"
+            given = f"Given: {request['input']} `inputs` tokens and {asked} `max_new_tokens`"
+            text = f"`inputs` tokens + `max_new_tokens` must be <= {self.total}. {given}"
             return 422, f"Input validation error: {text}", "validation"
         if request["input"] > self.max_input:
             text = f"`inputs` must have less than {self.max_input} tokens. Given: {request['input']}"
