@@ -5,7 +5,7 @@ Each command imports its stage when it is called, so that `harness --help` stays
 
 from __future__ import annotations
 
-import sys
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -14,7 +14,7 @@ import typer
 
 from harness import __version__, terminal
 from harness.commands.target import Target
-from harness.errors import ConditionNotMet, HarnessError, Interrupted, UsageError
+from harness.errors import ConditionNotMet, HarnessError, Interrupted, MissingError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,22 +40,54 @@ _WrongUsage: type[Exception] = next(
 def run(arguments: Sequence[str]) -> int:
     """Run one command; every expected failure becomes one line on stderr (and, with --json, a document) and a code."""
     try:
-        return app(args=list(arguments), prog_name="harness", standalone_mode=False) or 0
+        return _invoke(arguments)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(Interrupted(), arguments)
     except HarnessError as failure:
         return _failed(failure, arguments)
+    except typer.Exit as ended:
+        return ended.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
+        if "--help" not in arguments:
+            raise
+        terminal.discard_results()  # nobody reads the help to its end
         return 0
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        return _failed(_lacking(error), arguments)
     except _WrongUsage as wrong:
         return _wrong_usage(wrong, arguments)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    """Not by calling the app: that ends in silence on Ctrl-C, and with 1 on a pipe that nobody reads any more."""
+    command = typer.main.get_command(app)
+    with command.make_context("harness", list(arguments)) as context:
+        return command.invoke(context) or 0
+
+
+# What may happen to any file at any time.
+_ADVICE = {
+    errno.ENOSPC: "Free some space, or write elsewhere.",
+    errno.EDQUOT: "Free some space, or write elsewhere.",
+    errno.EROFS: "Name a folder that can be written.",
+    errno.EACCES: "Change its permissions, or name another place.",
+    errno.EPERM: "Change its permissions, or name another place.",
+    errno.EMFILE: "Allow more open files: `ulimit -n 65536`.",
+    errno.ENFILE: "Close some programs: this machine has no file descriptors left.",
+}
+
+
+def _lacking(error: OSError) -> MissingError:
+    found = error.strerror or str(error)
+    return MissingError(found[:1].lower() + found[1:], where=error.filename, advice=_ADVICE[error.errno or 0])
 
 
 def _wrong_usage(wrong: Any, arguments: Sequence[str]) -> int:
     context = getattr(wrong, "ctx", None)
     if type(wrong).__name__ == "NoArgsIsHelpError":
-        print(context.get_help() if context else wrong)
+        terminal.print_result(context.get_help() if context else str(wrong))
         return 2
     advice = f"See {context.command_path} --help." if context is not None else None
     return _failed(UsageError(wrong.format_message(), advice=advice), arguments)
@@ -87,7 +119,7 @@ def _from_file(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"harness {__version__}")
+        terminal.print_result(f"harness {__version__}")
         raise typer.Exit
 
 
@@ -278,7 +310,8 @@ def logs(
     from harness.commands.status import logs as read
 
     for line in read(models or [], follow=follow):
-        print(line, flush=follow)
+        if not terminal.print_line(line):
+            break
     return 0
 
 

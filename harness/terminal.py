@@ -3,28 +3,71 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
+
+from harness.errors import MissingError
 
 Progress = Callable[[str], None]
 
 
 def say(text: str) -> None:
-    """One line of progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of progress on stderr. Where that cannot be written, what is under way goes on without."""
+    try:
+        _write(sys.stderr, text + "\n")
+    except OSError:
+        _discard(sys.stderr)
 
 
 def print_result(text: str) -> None:
-    """A result for people on stdout."""
-    print(text.rstrip("\n"), flush=True)
+    """A result for people on stdout. Raises MissingError where stdout cannot take it."""
+    _print(text.rstrip("\n"))
 
 
 def print_json(document: Any) -> None:
-    """A result for programs: one JSON document on stdout."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    """A result for programs: one JSON document on stdout. Raises MissingError where stdout cannot take it."""
+    _print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_line(text: str) -> bool:
+    """One of many lines on stdout, at once; False when nobody reads them any more."""
+    try:
+        _write(sys.stdout, text + "\n")
+    except BrokenPipeError:
+        discard_results()
+        return False
+    return True
+
+
+def discard_results() -> None:
+    """Nobody reads stdout any more: what waits in it is dropped, and what follows too."""
+    _discard(sys.stdout)
+
+
+def _print(text: str) -> None:
+    """A reader that left, such as `head`, changes nothing about how a command went."""
+    try:
+        _write(sys.stdout, text + "\n")
+    except BrokenPipeError:
+        discard_results()
+    except OSError as error:
+        discard_results()
+        raise MissingError(f"stdout cannot be written: {error.strerror}") from error
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # closed by whoever started us
+        stream.write(text)
+        stream.flush()
+
+
+def _discard(stream: TextIO) -> None:
+    """What still waits in the stream would fail once more when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def table(rows: list[list[str]], header: list[str] | None = None) -> str:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +110,80 @@ def test_every_command_explains_itself_with_an_example(command: str, capsys: pyt
     """`harness COMMAND --help` ends well and shows a line to type."""
     assert run(command, "--help") == 0
     assert "Example: harness " in capsys.readouterr().out
+
+
+def _listener() -> socket.socket:
+    """Takes connections and never answers."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_told_to_end_it_says_so(number: signal.Signals, ignored: bool) -> None:
+    """130, one line and the JSON document, also as the background job of a shell, which ignores SIGINT."""
+    with _listener() as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "bench", "--url", url, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
+        )
+        listener.settimeout(60)
+        with listener.accept()[0]:  # it is at work now
+            process.send_signal(number)
+            stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines() == ["harness: interrupted"]
+    assert json.loads(stdout)["error"]["exit_code"] == 130
+
+
+def test_nohup_keeps_it_running(tmp_path: Path) -> None:
+    """A hang-up that is ignored on purpose ends nothing."""
+    with _listener() as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "bench", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}"],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )
+        listener.settimeout(60)
+        with listener.accept()[0]:
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.terminate()
+            process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def _into(reader: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], stdout=reader, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+
+
+def test_a_reader_that_left_changes_no_exit_code() -> None:
+    """`harness ... | head`: no traceback, and the verdict is the command's own."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        for arguments, code in [(["--help"], 0), (["models", "list"], 0), (["models"], 2), (["bench", "--json"], 2)]:
+            done = _into(writer, *arguments)
+            assert done.returncode == code
+            assert "Traceback" not in done.stderr
+    finally:
+        os.close(writer)
+
+
+def test_a_full_disk_is_something_that_the_machine_lacks() -> None:
+    """Exit 3 and one line, wherever the space ran out."""
+    with open("/dev/full", "w") as full:
+        for arguments in (["--help"], ["models", "list", "--json"]):
+            done = _into(full.fileno(), *arguments)
+            assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+            assert "no space left" in done.stderr.lower()
