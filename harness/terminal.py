@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from harness.errors import MissingError
-
 Progress = Callable[[str], None]
 
 
@@ -22,12 +20,12 @@ def say(text: str) -> None:
 
 
 def print_result(text: str) -> None:
-    """A result for people on stdout. Raises MissingError where stdout cannot take it."""
+    """A result for people on stdout. Raises OSError where stdout cannot take it."""
     _print(text.rstrip("\n"))
 
 
 def print_json(document: Any) -> None:
-    """A result for programs: one JSON document on stdout. Raises MissingError where stdout cannot take it."""
+    """A result for programs: one JSON document on stdout. Raises OSError where stdout cannot take it."""
     _print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
@@ -54,7 +52,7 @@ def _print(text: str) -> None:
         discard_results()
     except OSError as error:
         discard_results()
-        raise MissingError(f"stdout cannot be written: {error.strerror}") from error
+        raise OSError(error.errno, error.strerror, "stdout") from error
 
 
 def _write(stream: TextIO | None, text: str) -> None:
