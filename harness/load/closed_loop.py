@@ -8,6 +8,7 @@ import gevent
 from locust import User, task
 
 from harness.load.level import Holding
+from harness.load.session import REFUSED_WAIT
 
 
 class ClosedLoopUser(User):
@@ -17,16 +18,24 @@ class ClosedLoopUser(User):
     holding: ClassVar[Holding]  # the level, set before the users start
 
     @task
-    def ask_again(self) -> None:
-        ask_next(self.holding, self.holding.session.plan.think_time)
+    def use(self) -> None:
+        """Asks until the level is over, then rests.
 
-
-def ask_next(holding: Holding, think_time: float) -> None:
-    """One request of one user; waits for good once the level is over, so that Locust sees the user at rest."""
-    index = holding.next_index()
-    if index is None:
+        All in one task: Locust's own turn would send the next request through the hub's queue, behind every read.
+        """
+        self.holding.begun.wait()
+        while ask_next(self.holding):
+            pass
         gevent.sleep(3600)
-        return
-    holding.session.ask(holding.session.prepare(index))
-    if think_time:
-        gevent.sleep(think_time)
+
+
+def ask_next(holding: Holding) -> bool:
+    """One request of one user and its answer; False when the level is over."""
+    prepared = holding.take()
+    if prepared is None:
+        return False
+    error = holding.session.ask(prepared)
+    pause = REFUSED_WAIT if error == "refused" else holding.session.plan.think_time
+    if pause:
+        holding.over.wait(pause)
+    return True

@@ -1,159 +1,222 @@
-"""Where an HTTP/1.1 answer ends, and what its body is: pure functions of the bytes as they were read.
-
-The hot path only asks `Framing.ended`, which looks at a few bytes per read; everything else runs after the answer.
-"""
+"""HTTP/1.1 answers as bytes: the head, and where the body's content lies and ends. Incremental, without a library."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
-_LAST_CHUNK = b"0\r\n\r\n"
+_HEAD_MOST, _SIZE_LINE_MOST = 256 << 10, 64 << 10
+_SHAPES_MOST = 8192
 
 
 class ProtocolError(ValueError):
     """The bytes are no HTTP/1.1 answer."""
 
 
-class Framing:
-    """The framing of one answer, learnt from its head.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer. fields: names in lower case. length: None where the body ends otherwise.
 
-    status: of the answer. fields: its headers, names in lower case. body_at: where the body begins in the joined
-    bytes. mode: `chunked`, `length`, `close` (until the connection ends) or `none`. keep_alive: the connection may be
-    used again.
+    keep_alive: the connection may be used again after the body.
     """
 
-    __slots__ = ("body_at", "fields", "keep_alive", "length", "mode", "status")
+    status: int
+    fields: Mapping[bytes, bytes]
+    keep_alive: bool
+    chunked: bool
+    length: int | None
 
-    def __init__(self, head: bytes, body_at: int) -> None:
-        lines = head.split(b"\r\n")
-        version, _, rest = lines[0].partition(b" ")
-        if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
-            raise ProtocolError(f"no HTTP/1.1 status line: {lines[0][:60]!r}")
-        fields = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])
-        }
-        self.status, self.fields = int(rest[:3]), fields
-        self.body_at = body_at
-        self.length = 0
-        connection = fields.get(b"connection", b"").lower()
-        self.keep_alive = b"close" not in connection and (version != b"HTTP/1.0" or b"keep-alive" in connection)
-        if self.status in (204, 304):
-            self.mode = "none"
-        elif b"chunked" in fields.get(b"transfer-encoding", b"").lower():
-            self.mode = "chunked"
-        elif b"content-length" in fields:
-            if not fields[b"content-length"].isdigit():
-                raise ProtocolError("Content-Length is no number")
-            self.mode, self.length = "length", int(fields[b"content-length"])
-        else:
-            self.mode, self.keep_alive = "close", False
-
-    def ended(self, slices: Sequence[bytes], total: int) -> bool:
-        """Whether the answer is whole. slices: all reads so far; total: their length.
-
-        In a chunked body the cheap look at the tail only raises the question; the chunks themselves answer it.
-        """
-        if self.mode == "chunked":
-            tail = slices[-1]
-            if len(tail) < 5 and len(slices) > 1:
-                tail = b"".join(slices[-6:])
-            return tail.endswith(_LAST_CHUNK) and chunks_end(b"".join(slices), self.body_at) is not None
-        if self.mode == "length":
-            return total - self.body_at >= self.length
-        return self.mode == "none"
+    def body(self) -> Body:
+        if self.chunked:
+            return Chunked()
+        return UntilClose() if self.length is None else Sized(self.length)
 
 
-def read_head(joined: bytes) -> Framing | None:
-    """The framing of an answer whose first bytes these are; None while its head is not whole.
+def split_head(raw: bytes) -> tuple[Head, bytes] | None:
+    """The head of an answer and what follows it; None while it is not whole. Interim answers are passed over.
 
-    Interim answers (100 Continue) are passed over. Raises ProtocolError.
+    Raises ProtocolError.
     """
-    start = 0
     while True:
-        end = joined.find(b"\r\n\r\n", start)
+        end = raw.find(b"\r\n\r\n")
         if end < 0:
-            if len(joined) - start > 65536:
-                raise ProtocolError("head of more than 64 KiB")
+            if len(raw) > _HEAD_MOST:
+                raise ProtocolError(f"a head of more than {_HEAD_MOST >> 10} KiB")
             return None
-        framing = Framing(joined[start:end], end + 4)
-        if framing.status >= 200 or framing.status == 101:
-            return framing
-        start = end + 4
+        head, raw = parse_head(raw[:end]), raw[end + 4 :]
+        if head.status >= 200 or head.status == 101:
+            return head, raw
 
 
-def chunks_end(joined: bytes, at: int) -> int | None:
-    """Where a chunked body that starts at `at` ends, without trailers; None while it is not whole."""
-    while True:
-        line = joined.find(b"\r\n", at)
-        if line < 0:
-            return None
-        size = _size(joined[at:line])
-        at = line + 2 + size + 2
-        if size == 0:
-            return at if at <= len(joined) else None
-        if at > len(joined):
-            return None
+def parse_head(raw: bytes) -> Head:
+    """A head without its empty line."""
+    first, *lines = raw.split(b"\r\n")
+    version, _, rest = first.partition(b" ")
+    if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
+        raise ProtocolError(f"no HTTP/1.1 status line: {first[:60]!r}")
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    status = int(rest[:3])
+    chunked = b"chunked" in fields.get(b"transfer-encoding", b"").lower()
+    length = None if chunked else _length(fields)
+    if status in (204, 304) or status < 200:
+        chunked, length = False, 0
+    connection = fields.get(b"connection", b"").lower()
+    keep = b"close" not in connection and (version != b"HTTP/1.0" or b"keep-alive" in connection)
+    return Head(status, fields, keep and (chunked or length is not None), chunked, length)
 
 
-def body_slices(slices: Sequence[bytes], framing: Framing) -> tuple[list[bytes], bool]:
-    """The body's bytes in each read, transfer coding removed, and whether the body is whole.
+def _length(fields: Mapping[bytes, bytes]) -> int | None:
+    text = fields.get(b"content-length")
+    if text is not None and not text.isdigit():
+        raise ProtocolError("Content-Length is no number")
+    return None if text is None else int(text)
 
-    As many slices come out as reads went in, some of them empty. Raises ProtocolError for a broken chunk.
+
+class Body(Protocol):
+    """A body while it is read. complete: its end was seen. rest: bytes after the end. open_ended: ends with the
+    connection.
     """
-    pieces, rest = [], framing.body_at
-    for each in slices:
-        pieces.append(each[rest:] if rest else each)
-        rest = max(0, rest - len(each))
-    if framing.mode == "chunked":
-        return _without_chunks(pieces)
-    if framing.mode == "length":
-        return pieces, sum(map(len, pieces)) >= framing.length
-    return pieces, True
+
+    complete: bool
+    rest: bytes
+    open_ended: bool
+
+    def feed(self, reads: Sequence[bytes]) -> list[bytes]:
+        """The content in each read, in the same order (b"" where there is none). Raises ProtocolError."""
+        ...
 
 
-def _without_chunks(pieces: list[bytes]) -> tuple[list[bytes], bool]:
-    found: list[bytes] = []
-    left = 0  # bytes of the current chunk that are still to come, its line end included
-    carried = b""  # a size line that a read cut
-    for piece in pieces:
-        data = carried + piece if carried else piece
-        carried = b""
-        if not left:
-            line = data.find(b"\r\n")
-            size = _size(data[:line]) if line > 0 else 0
-            if size and len(data) == line + size + 4:  # the usual case: one whole chunk in one read
-                found.append(data[line + 2 : -2])
-                continue
-        body, left, carried, ended = _walk(data, left)
-        found.append(body)
-        if ended:
-            return found + [b""] * (len(pieces) - len(found)), True
-    return found, False
+class Sized:
+    """A body of stated length."""
+
+    open_ended = False
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.complete, self.rest = length == 0, b""
+
+    def feed(self, reads: Sequence[bytes]) -> list[bytes]:
+        found = []
+        for data in reads:
+            found.append(data[: self._left])
+            self.rest += data[self._left :]
+            self._left -= len(found[-1])
+        self.complete = self._left == 0
+        return found
 
 
-def _walk(data: bytes, left: int) -> tuple[bytes, int, bytes, bool]:
-    """One read of a chunked body: content, what is left of the last chunk, a cut size line, whether it ended."""
-    parts: list[bytes] = []
-    at = 0
-    while at < len(data):
-        if left:
-            content = max(0, min(left - 2, len(data) - at))
-            parts.append(data[at : at + content])
-            taken = min(left, len(data) - at)
-            at, left = at + taken, left - taken
-            continue
-        line = data.find(b"\r\n", at)
-        if line < 0:
-            return b"".join(parts), 0, data[at:], False
-        size = _size(data[at:line])
+class UntilClose:
+    """A body that ends with the connection."""
+
+    open_ended = True
+    complete = False
+    rest = b""
+
+    def feed(self, reads: Sequence[bytes]) -> list[bytes]:
+        return list(reads)
+
+
+class Chunked:
+    """A chunked body. Reads that are whole chunks, the usual case, cost one look-up each."""
+
+    open_ended = False
+    # The first five bytes of a chunk, its size line and perhaps a byte more -> where its content begins, its length.
+    _shapes: ClassVar[dict[bytes, tuple[int, int]]] = {}
+
+    def __init__(self) -> None:
+        self.complete, self.rest = False, b""
+        self._left = 0  # of the open chunk, its line end included
+        self._carry = b""  # the beginning of a size line or trailer
+        self._trailing = False
+
+    def feed(self, reads: Sequence[bytes]) -> list[bytes]:
+        shapes, found = self._shapes, []
+        between = self._between
+        for data in reads:
+            if between:
+                shape = shapes.get(data[:5])
+                if shape is not None and len(data) == shape[1]:
+                    found.append(data[shape[0] : -2])
+                    continue
+                if shape is not None and len(data) > shape[1]:
+                    content, at = self._whole_chunks(data)
+                    found.append(content + self._walk(data[at:]) if at < len(data) else content)
+                    between = self._between
+                    continue
+            found.append(self._walk(data))
+            between = self._between
+        return found
+
+    @property
+    def _between(self) -> bool:
+        """Whether the next byte begins a chunk."""
+        return not (self._left or self._carry or self._trailing or self.complete)
+
+    def _whole_chunks(self, data: bytes) -> tuple[bytes, int]:
+        """The content of the chunks of known shape that `data` begins with, and where the rest begins."""
+        at, pieces, shape = 0, [], self._shapes.get(data[:5])
+        while shape is not None and at + shape[1] <= len(data):
+            pieces.append(data[at + shape[0] : at + shape[1] - 2])
+            at += shape[1]
+            shape = self._shapes.get(data[at : at + 5])
+        return b"".join(pieces), at
+
+    def _walk(self, data: bytes) -> bytes:
+        if self._carry:
+            data, self._carry = self._carry + data, b""
+        if self.complete:
+            self.rest += data
+            return b""
+        at, pieces = 0, []
+        while at < len(data) and not self.complete:
+            if self._left > 2:
+                pieces.append(data[at : at + self._left - 2])
+                at += len(pieces[-1])
+                self._left -= len(pieces[-1])
+            elif self._left:
+                at = self._line_end(data, at)
+            else:
+                at = self._line(data, at)
+        return b"".join(pieces)
+
+    def _line_end(self, data: bytes, at: int) -> int:
+        """The CRLF after a chunk's content, perhaps cut."""
+        taken = data[at : at + self._left]
+        if taken != b"\r\n"[2 - self._left :][: len(taken)]:
+            raise ProtocolError(f"expected the end of a chunk, found {taken!r}")
+        self._left -= len(taken)
+        return at + len(taken)
+
+    def _line(self, data: bytes, at: int) -> int:
+        """A size line or a line of the trailer."""
+        end = data.find(b"\r\n", at)
+        if end < 0:
+            if len(data) - at > _SIZE_LINE_MOST:
+                raise ProtocolError("a chunk's size line without an end")
+            self._carry = data[at:]
+            return len(data)
+        line = data[at:end]
+        if self._trailing:
+            if not line:
+                self.complete, self.rest = True, data[end + 2 :]
+            return end + 2
+        size = _size(line)
         if size == 0:
-            return b"".join(parts), 0, b"", True
-        at, left = line + 2, size + 2
-    return b"".join(parts), left, b"", False
+            self._trailing = True
+            return end + 2
+        if len(line) in (2, 3) and len(self._shapes) < _SHAPES_MOST:
+            self._shapes[data[at : at + 5]] = (len(line) + 2, len(line) + 4 + size)
+        self._left = size + 2
+        return end + 2
 
 
 def _size(line: bytes) -> int:
+    text = line.partition(b";")[0].strip()
     try:
-        return int(line.partition(b";")[0], 16)
+        size = int(text, 16)
     except ValueError:
         raise ProtocolError(f"broken chunk size {line[:40]!r}") from None
+    if size < 0 or not text[:1].isalnum():
+        raise ProtocolError(f"broken chunk size {line[:40]!r}")
+    return size

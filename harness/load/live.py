@@ -11,6 +11,8 @@ from harness.measure.run_folder import Level
 from harness.units import format_count, format_duration
 
 _EVERY = 5.0  # seconds between lines where nobody watches
+# A level is ended as over-saturated after so many seconds, with so many requests waiting, a share of all that was due.
+GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Live:
     level: Level
     told: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: float = field(default_factory=time.monotonic)
+    _taken_at: float = field(default_factory=time.monotonic)
 
     def take(self, tick: dict[str, Any]) -> None:
         self.told[tick["process"]] = tick
@@ -32,6 +35,17 @@ class Live:
         return True
 
     @property
+    def refused_for(self) -> float:
+        """Seconds in which every request of every process was refused."""
+        if not self.told or not all(each["refused_in_a_row"] for each in self.told.values()):
+            self._taken_at = time.monotonic()
+        return time.monotonic() - self._taken_at
+
+    def total(self, name: str) -> float:
+        """A figure of all processes together."""
+        return sum(each.get(name, 0) for each in self.told.values())
+
+    @property
     def silent(self) -> float:
         """Seconds in which nobody got a token while requests were open."""
         return min((each["silent"] for each in self.told.values()), default=0.0)
@@ -41,6 +55,34 @@ class Live:
 
     def pooled(self, name: str) -> list[float]:
         return sorted(value for each in self.told.values() for value in each[name])
+
+
+class Growth:
+    """Whether the requests without a first token of an open loop grow for as long as the load lasts.
+
+    Looked at in thirds of the level so far: the fewest in the last third exceed the most of the third before, and the
+    growth is a good part of all that was due. A trace is never ended: its load changes by nature.
+    """
+
+    def __init__(self, level: Level) -> None:
+        self._applies = level.arrival is not None and level.arrival != "trace"
+        self._rate, self._began = level.rate or 0.0, level.started_at or 0.0
+        self._waiting: list[tuple[float, float]] = []
+
+    def endless(self, live: Live) -> bool:
+        """Takes note of how many wait now; whether their number can be said to grow for ever."""
+        at = max((each["at"] for each in live.told.values()), default=0.0) - self._began
+        if not self._applies or (self._waiting and at <= self._waiting[-1][0]):
+            return False
+        self._waiting.append((at, live.total("waiting")))
+        if at < GROWTH_AFTER:
+            return False
+        middle = [count for when, count in self._waiting if at / 3 <= when < 2 * at / 3]
+        last = [count for when, count in self._waiting if when >= 2 * at / 3]
+        if not middle or not last:
+            return False
+        grown = min(last) - max(middle)
+        return grown > 0 and last[-1] > max(GROWTH_LEAST, GROWTH_SHARE * self._rate * at)
 
 
 def level_name(level: Level) -> str:

@@ -22,7 +22,7 @@ from gevent.event import AsyncResult, Event
 from harness.errors import UsageError
 from harness.load import locust_messages as say
 from harness.load.plan import LoadPlan
-from harness.load.session import Session
+from harness.load.session import REFUSED_WAIT, Session
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder, read_manifest
@@ -105,7 +105,9 @@ class Member:
             return False
         taken = running.taken.get(user_class, 0)
         running.taken[user_class] = taken + 1
-        running.session.ask(running.session.prepare(taken * SLOTS + running.slots[user_class]))
+        error = running.session.ask(running.session.prepare(taken * SLOTS + running.slots[user_class]))
+        if error == "refused":
+            running.over.wait(REFUSED_WAIT)
         return True
 
     def end(self) -> None:
@@ -204,9 +206,9 @@ class Member:
     def _look(self, running: Running) -> None:
         watch = Watch(running.session)
         while not running.closing.wait(_LOOK_EVERY):
-            running.session.clock.renew()
             sample, _ = watch.look()
             running.session.note("sample", sample)
+        watch.close()
 
     def _fire(self, record: RequestRecord) -> None:
         """Tell Locust, whose own page and statistics follow its events. Its times are of its own making: whole

@@ -1,90 +1,228 @@
-"""From the raw facts of an answer to a record in the journal: in idle time, one answer at a time, bounded backlog."""
+"""From raw facts to records: decoding, between the reads, in slices short enough not to hold up the next one.
+
+Answers in flight are decoded about once a second, so that what waits stays bounded however long they become; finished
+ones become a record in the journal at once.
+"""
 
 from __future__ import annotations
 
+import math
+import time
+from array import array
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import gevent
+from gevent.hub import get_hub
 
-from harness.engines.base import Answer, Api
-from harness.load.framing import ProtocolError, body_slices
-from harness.load.transport import Exchange
+from harness.engines.base import Answer, Api, Reading
+from harness.load.framing import ProtocolError
+from harness.load.transport import PAUSE, Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord, from_first_text
 
-BACKLOG_BYTES = 64 << 20  # beyond it answers are decoded at once: the client falls behind, and its lag says so
+_TICK = 0.02  # seconds between two looks at deadlines and the clock
+_SWEEP_EVERY = 0.9
+_NO_PAUSE_FOR = 10.0  # seconds in which the reader does not pause, after gaps shorter than a pause were seen
+_ENOUGH_EVENTS = 2000  # to judge the pause by
+_GLUED_MOST = 0.005  # share of events that may be glued before the pause is suspected
+_HURRY = 4096  # finished answers at which records come before reading
+_EVENT_BYTES = 24  # a keep-alive comment is shorter, an event with a token never is
 
 
 @dataclass(slots=True)
 class Asked:
-    """What is known of a request before its answer: the record as far as it goes, and the exchange."""
+    """A request under way: its record as far as it goes, and how its answer is being read.
+
+    moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
+    called when the answer is over. heard: something with content was decoded.
+    """
 
     record: RequestRecord
-    exchange: Exchange
     stream: bool
+    planned: bool = False
+    heard: bool = False
+    then: Callable[[], None] = lambda: None
+    reading: Reading | None = None
+    moments: array[float] = field(default_factory=lambda: array("d"))
 
 
 class Recorder:
-    """Decodes answers while the event loop has nothing else to do, and writes their records.
+    """Decodes what the transport has read and writes the records of what is over.
 
-    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each finished record.
+    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each record. events: token events so far, of
+    answers that are over; late: those of them whose moment was noted too late to be true. read_at: when the latest
+    slice with content arrived, CLOCK_MONOTONIC seconds. content: how many of those there were. ahead: work of others
+    for idle time; does a piece of it and says whether more is left.
     """
 
-    def __init__(self, api: Api, journal: JournalWriter, start: float, told: Callable[[RequestRecord], None]) -> None:
-        self._api, self._journal, self._start, self._told = api, journal, start, told
-        self._waiting: deque[Asked] = deque()
-        self.backlog = 0
-        self._idle = gevent.get_hub().loop.idle()
+    def __init__(
+        self,
+        api: Api,
+        transport: Transport,
+        journal: JournalWriter,
+        start: float,
+        told: Callable[[RequestRecord], None],
+    ) -> None:
+        self._api, self._transport, self._journal, self._start, self._told = api, transport, journal, start, told
+        self._sweep: deque[Exchange] = deque()
+        self._swept_at = self._judged_at = time.monotonic()
+        self._no_pause_until = 0.0
+        self._recent = self._glued = 0
+        self.events = self.late = self.content = 0
+        self.read_at = 0.0
+        self.ahead: Callable[[], bool] = lambda: False
+        transport.work = self.work
+        self._timer = get_hub().loop.timer(_TICK, _TICK)
+        self._timer.start(self._tick)
 
-    def add(self, asked: Asked) -> None:
-        """Take over a finished exchange."""
-        self._waiting.append(asked)
-        self.backlog += asked.exchange.total
-        if self.backlog > BACKLOG_BYTES:
-            self._next()
-        elif not self._idle.active:
-            self._idle.start(self._next)
+    def close(self) -> None:
+        """Record all that is over; the timer ends."""
+        self.drain()
+        self._timer.stop()
+        self._timer.close()
 
     def drain(self) -> None:
-        """Decode all that waits; the end of a level."""
-        while self._waiting:
-            self._next()
+        """Record all that is over."""
+        while self._transport.finished:
+            self._record(self._transport.finished.popleft())
 
-    def _next(self) -> None:
-        if self._waiting:
-            asked = self._waiting.popleft()
-            self.backlog -= asked.exchange.total
-            settle(asked, self._api, self._start)
-            self._journal.end(asked.record)
-            self._told(asked.record)
-        if not self._waiting:
-            self._idle.stop()
+    def work(self, until: float) -> bool:
+        """Work until this moment of CLOCK_MONOTONIC, or for one answer; whether more is left."""
+        finished, sweep = self._transport.finished, self._sweep
+        more_ahead = True
+        while True:
+            if finished:
+                self._record(finished.popleft())
+            elif sweep:
+                exchange = sweep.pop()
+                if not exchange.finished:
+                    self._decode(exchange)
+            elif more_ahead:
+                more_ahead = self.ahead()
+            else:
+                return False
+            if time.monotonic() >= until and len(finished) < _HURRY:
+                return bool(finished or sweep or more_ahead)
+
+    def _tick(self) -> None:
+        now, transport = time.monotonic(), self._transport
+        transport.clock.anchor()
+        transport.expire()
+        if now - self._swept_at >= _SWEEP_EVERY and not self._sweep:
+            self._swept_at = now
+            transport.recount()
+            self._sweep.extend(transport.active.values())
+        if self._recent >= _ENOUGH_EVENTS:
+            self._judge_pause(now)
+        if self._sweep or transport.finished:
+            transport.wake()
+
+    def _judge_pause(self, now: float) -> None:
+        """Where gaps are shorter than the pause, a stamp for each event is worth more than the CPU time saved."""
+        transport = self._transport
+        if self._glued > _GLUED_MOST * self._recent and not transport.behind:
+            self._no_pause_until = now + _NO_PAUSE_FOR
+        transport.pause = 0.0 if now < self._no_pause_until else PAUSE
+        self._recent = self._glued = transport.behind = 0
+
+    def _decode(self, exchange: Exchange) -> None:
+        """What was read of this answer since the last time."""
+        try:
+            exchange.frame()
+        except ProtocolError:
+            self._transport.cancel(exchange, "protocol")
+            return
+        slices, asked, head = exchange.slices, exchange.asked, exchange.head
+        if not slices or head is None:
+            return
+        if asked.reading is None:
+            asked.reading = self._api.reading(head.status, stream=asked.stream)
+        moments = self._transport.clock.seconds(exchange.moments)
+        asked.moments.frombytes(moments.tobytes())
+        asked.reading.feed(slices)
+        self._transport.absorbed += len(slices)
+        content = [at for at, each in enumerate(slices, -len(slices)) if len(each) > _EVENT_BYTES]
+        if content:
+            self.content += len(content)
+            asked.heard, self.read_at = True, max(self.read_at, asked.moments[content[-1]])
+        exchange.slices, exchange.moments = [], []
+
+    def _record(self, exchange: Exchange) -> None:
+        """The record of an exchange that is over, into the journal."""
+        self._decode(exchange)
+        asked: Asked = exchange.asked
+        record, head = asked.record, exchange.head
+        self._take_moments(record, exchange)
+        if head is None:
+            record.status, record.error_kind = "failed", exchange.error or "stream_broken"
+        else:
+            record.http_status = head.status
+            reading = asked.reading or self._api.reading(head.status, stream=asked.stream)
+            whole = exchange.error is None
+            answer = reading.finish(complete=whole)
+            moments = [asked.moments[index] for index in answer.slice_of_event]
+            self._count(answer, moments)
+            _take(record, answer, [moment - self._start for moment in moments])
+            _take_headers(record, head.fields)
+        if exchange.error is not None:
+            _take_error(record, exchange.error)
+        self._journal.end(record)
+        self._told(record)
+
+    def _take_moments(self, record: RequestRecord, exchange: Exchange) -> None:
+        record.sent_at = None if exchange.sent_at is None else exchange.sent_at - self._start
+        if exchange.first_byte is not None and exchange.last_byte is not None:
+            first, last = self._transport.clock.seconds([exchange.first_byte, exchange.last_byte]).tolist()
+            record.first_byte_at, record.finished_at = first - self._start, last - self._start
+        if record.finished_at is None or exchange.error == "timeout":
+            record.finished_at = time.monotonic() - self._start
+
+    def _count(self, answer: Answer, moments: list[float]) -> None:
+        self.events += len(moments)
+        self._recent += len(moments)
+        self._glued += answer.glued_events
+        if answer.glued_events:
+            self.late += late_events(moments, list(self._transport.absences))
 
 
-def settle(asked: Asked, api: Api, start: float) -> None:
-    """Fill the record from the exchange: moments relative to the run's start, counts and outcome from the bytes."""
-    record, exchange = asked.record, asked.exchange
-    record.sent_at = None if exchange.sent_at is None else exchange.sent_at - start
-    if exchange.stamps:
-        record.first_byte_at = exchange.stamps[0] - start
-        record.finished_at = exchange.stamps[-1] - start
-    if exchange.framing is None:
-        record.status, record.error_kind = "failed", exchange.error or "stream_broken"
-        return
-    record.http_status = exchange.framing.status
-    try:
-        body, whole = body_slices(exchange.slices, exchange.framing)
-    except ProtocolError:
-        record.status, record.error_kind = "failed", "protocol"
-        return
-    complete = whole and exchange.error is None
-    answer = api.decode(exchange.framing.status, body, stream=asked.stream, complete=complete)
-    _take(record, answer, [exchange.stamps[index] - start for index in answer.slice_of_event])
-    _take_headers(record, exchange.framing.fields)
-    if exchange.error is not None:
-        record.status, record.error_kind = "failed", exchange.error
+def late_events(moments: Sequence[float], absences: Sequence[tuple[float, float]]) -> int:
+    """Events whose noted moment may be later than the true one by more than half of its gap.
+
+    moments: of all events of an answer, rising; equal ones were read together. The stamp of a read is that of its last
+    segment. So the others are in doubt where the reader had been away when they arrived: from the absence's beginning,
+    or from the read before, up to the stamp. absences: (from, to), rising.
+    """
+    starts = [start for start, _ in absences]
+    usual = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
+    late, first = 0, 0
+    while first < len(moments):
+        stamp, end = moments[first], bisect_right(moments, moments[first], first)
+        away = bisect_right(starts, stamp) - 1
+        if end - first > 1 and away >= 0 and stamp <= absences[away][1]:
+            since = stamp - moments[first - 1] if first else math.inf
+            gap = since / (end - first) if first else usual
+            late += end - first - 1 if min(stamp - starts[away], since) > gap / 2 else 0
+        first = end
+    return late
+
+
+def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
+    record.token_at, record.token_count = from_first_text(moments, answer.token_count, answer.first_content)
+    record.input_tokens, record.output_tokens = answer.input_tokens, answer.output_tokens
+    record.finish_reason, record.glued_events = answer.finish_reason, answer.glued_events
+    record.error_kind = answer.error_kind
+    record.status = "completed" if answer.error_kind is None else "failed"
+
+
+def _take_error(record: RequestRecord, error: str) -> None:
+    """The exchange's own end outweighs what the bytes said."""
+    record.status, record.error_kind = "failed", error
+    if error == "dropped":
+        record.status, record.finished_at = "dropped", None
+    elif error == "in_flight":
+        record.status, record.error_kind, record.finished_at = "in_flight", None, None
 
 
 def _take_headers(record: RequestRecord, fields: Mapping[bytes, bytes]) -> None:
@@ -94,11 +232,3 @@ def _take_headers(record: RequestRecord, fields: Mapping[bytes, bytes]) -> None:
         record.input_tokens = int(tokens)
     if queued.isdigit():
         record.queue_time = int(queued) / 1000
-
-
-def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
-    record.token_at, record.token_count = from_first_text(moments, answer.token_count, answer.first_content)
-    record.input_tokens, record.output_tokens = answer.input_tokens, answer.output_tokens
-    record.finish_reason, record.glued_events = answer.finish_reason, answer.glued_events
-    record.error_kind = answer.error_kind
-    record.status = "completed" if answer.error_kind is None else "failed"

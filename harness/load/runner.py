@@ -6,25 +6,30 @@ answer of the slowest is in.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.load.live import Live, live_line
+from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.run_folder import Level
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
-_STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
-_READY_WITHIN = 60.0
+STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
+REFUSED_AFTER = 5.0  # seconds in which nobody took a connection
+_READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
+_REPORT = "This is a fault of the harness; please report it."
 
 OnLevel = Callable[[Level], None]
 
@@ -41,110 +46,165 @@ def run(
     on_level: OnLevel = lambda level: None,
     progress: Callable[[str], None] = lambda text: None,
     gone: Callable[[], str | None] = lambda: None,
+    crew: Crew | None = None,
 ) -> LoadOutcome:
     """Hold every level of the plan and return how they went.
 
     on_level: is called when a level begins and when it has ended. gone: says why the service is away, None while it
-    is there. Ctrl-C ends the level and is told in the outcome; a second one raises KeyboardInterrupt. Raises
-    ClientFailed when no process is left.
+    is there. crew: load processes that are running already, as many as the plan wants. Ctrl-C ends the level and is
+    told in the outcome; a second one raises KeyboardInterrupt. Raises ClientFailed when no process is left.
     """
-    crew = _Crew(plan)
-    levels: list[Level] = []
-    try:
-        crew.wait_until_ready()
+    with contextlib.ExitStack() as stack:
+        crew = crew or stack.enter_context(Crew(plan.processes))
+        crew.take(plan)
+        levels: list[Level] = []
         for level in plan.levels:
-            held = _hold(crew, level, on_level, progress, gone)
+            held = _Held(crew, level, on_level, progress, gone).hold()
             levels.append(held)
             on_level(held)
-            if held.ended_by in ("interrupted", "service_gone", "stalled") or crew.interrupted:
+            if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped") or crew.interrupted:
                 break
-    finally:
-        crew.close()
-    return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted)
+        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted)
 
 
-def _hold(crew: _Crew, level: Level, on_level: OnLevel, progress: Callable[[str], None], gone: Any) -> Level:
-    at = crew.now() + _START_AFTER
-    begun = replace(level, started_at=at)
-    on_level(begun)
-    live = Live(begun)
-    crew.order(do="level", level=level.level, at=at)
-    held: dict[int, dict[str, Any]] = {}
-    while len(held) < len(crew.alive()):
+class _Held:
+    """One level while it is held."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        level: Level,
+        on_level: OnLevel,
+        progress: Callable[[str], None],
+        gone: Callable[[], str | None],
+    ) -> None:
+        self._crew, self._level, self._on_level, self._progress, self._gone = crew, level, on_level, progress, gone
+        self._held: dict[int, dict[str, Any]] = {}
+
+    def hold(self) -> Level:
+        crew = self._crew
+        crew.reason = None
+        crew.order(do="prepare", level=self._level.level)
+        crew.await_all("prepared", within=_PREPARED_WITHIN)
+        at = crew.now() + _START_AFTER
+        begun = replace(self._level, started_at=at)
+        self._on_level(begun)
+        live = Live(begun)
+        growth = Growth(begun)
+        crew.order(do="begin", at=at)
+        while set(crew.alive()) - set(self._held):
+            self._listen(live)
+            reason = self._reason_to_end(live, growth)
+            if reason is not None and crew.reason is None:
+                crew.stop(reason)
+        crew.require_someone()
+        return replace(
+            begun,
+            sending_ended_at=max(each["sending_ended_at"] for each in self._held.values()),
+            ended_at=max(each["ended_at"] for each in self._held.values()),
+            ended_by=crew.reason or next(each["ended_by"] for each in self._held.values()),
+        )
+
+    def _listen(self, live: Live) -> None:
+        """What a process says next, within a short while."""
         try:
-            said = crew.next(timeout=0.5)
+            said = self._crew.next(timeout=0.5)
         except KeyboardInterrupt:
-            crew.interrupt()
-            continue
-        if said is not None and said["say"] == "held":
-            held[said["process"]] = said
-        elif said is not None and said["say"] == "tick":
+            self._crew.interrupt()
+            return
+        for number in map(int, self._crew.lost):
+            live.told.pop(number, None)
+        if said is None:
+            return
+        if said["say"] == "held":
+            self._held[said["process"]] = said
+        elif said["say"] == "page":
+            self._progress(f"Locust's page: {said['url']}")
+        elif said["say"] == "tick":
+            if "stats" in said:
+                self._crew.order(do="stats", report=said["stats"])
             live.take(said)
             if live.due():
-                progress(live_line(live))
-        _end_early(crew, live, gone)
-    if not crew.alive():
-        raise ClientFailed(crew.last_words(), where="load", advice="This is a fault of the harness; please report it.")
-    return replace(
-        begun,
-        sending_ended_at=max(each["sending_ended_at"] for each in held.values()),
-        ended_at=max(each["ended_at"] for each in held.values()),
-        ended_by=crew.reason or next(each["ended_by"] for each in held.values()),
-    )
+                self._progress(live_line(live))
+
+    def _reason_to_end(self, live: Live, growth: Growth) -> str | None:
+        """Why the level should not go on, None where it should."""
+        if live.silent > STALLED_AFTER:
+            return "stalled"
+        if self._gone() is not None or live.refused_for > REFUSED_AFTER:
+            return "service_gone"
+        return "oversaturated" if growth.endless(live) else None
 
 
-def _end_early(crew: _Crew, live: Live, gone: Callable[[], str | None]) -> None:
-    if crew.reason is not None:
-        return
-    if live.silent > _STALLED_AFTER:
-        crew.stop("stalled", wait=False)
-    elif gone() is not None:
-        crew.stop("service_gone", wait=False)
+class Crew:
+    """The load processes, by number; as a context manager they end with it.
 
+    They start at once and import Locust while others are busy; `take` gives them a plan. lost: those that died, by
+    name. reason: why the present level was ended from here.
+    """
 
-class _Crew:
-    """The processes, by number."""
-
-    def __init__(self, plan: LoadPlan) -> None:
-        self.plan = plan
+    def __init__(self, processes: int) -> None:
         self.lost: list[str] = []
         self.reason: str | None = None
         self.interrupted = False
+        self._plan: LoadPlan | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
-        file = Path(plan.folder) / "load-plan.json"
-        plan.write(file)
-        self._file = file
-        self._log = Path(plan.folder) / "load.log"
-        with self._log.open("wb") as log:
-            self._processes = {number: self._start(number, log) for number in range(plan.processes)}
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
+        self._processes = {number: self._start(number) for number in range(processes)}
+        self._ready: set[int] = set()
         for number in self._processes:
             threading.Thread(target=self._listen, args=(number,), daemon=True, name=f"load-{number}").start()
 
-    def _start(self, number: int, log: Any) -> subprocess.Popen[bytes]:
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C on the terminal reaches the harness alone, which then ends the level in order.
         return subprocess.Popen(
-            [sys.executable, "-m", "harness.load.worker", str(self._file), str(number)],
+            [sys.executable, "-m", "harness.load.worker", str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=self._log,
             start_new_session=True,
         )
 
+    def take(self, plan: LoadPlan) -> None:
+        """Have all processes ready for the levels of this plan. Raises ClientFailed."""
+        self._plan = plan
+        if len(self._ready) < len(self._processes):
+            self._ready = self.await_all("ready", within=_READY_WITHIN)
+        if self.lost:
+            raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
+        self.order(do="plan", plan=asdict(plan))
+
     def now(self) -> float:
-        return time.monotonic() - self.plan.clock_monotonic
+        """Seconds since the run's start."""
+        assert self._plan is not None
+        return time.monotonic() - self._plan.clock_monotonic
 
     def alive(self) -> list[int]:
-        return [number for number, process in self._processes.items() if process.poll() is None]
+        return [number for number in self._processes if str(number) not in self.lost]
 
-    def wait_until_ready(self) -> None:
-        ready: set[int] = set()
-        until = time.monotonic() + _READY_WITHIN
-        while len(ready) < len(self._processes):
-            said = self.next(timeout=0.5)
-            if said is not None and said["say"] == "ready":
-                ready.add(said["process"])
-            if len(self.alive()) < len(self._processes) or time.monotonic() > until:
-                raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
+    def await_all(self, word: str, *, within: float) -> set[int]:
+        """Wait until every process that lives has said this. Raises ClientFailed where that takes too long."""
+        said: set[int] = set()
+        until = time.monotonic() + within
+        while set(self.alive()) - said:
+            heard = self.next(timeout=0.5)
+            if heard is not None and heard["say"] == word:
+                said.add(heard["process"])
+            if time.monotonic() > until:
+                raise ClientFailed(f"not {word} within {within:.0f} s", where="load", advice=_REPORT)
+        self.require_someone()
+        return said
+
+    def require_someone(self) -> None:
+        """Raises ClientFailed when no process is left."""
+        if not self.alive():
+            raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
 
     def order(self, **what: Any) -> None:
         """One line to every process that is there."""
@@ -168,44 +228,47 @@ class _Crew:
                 self.lost.append(str(number))
         return said
 
-    def stop(self, reason: str, *, wait: bool) -> None:
-        """End the level for this reason; without `wait`, open requests are left as in flight."""
+    def stop(self, reason: str) -> None:
+        """End the level for this reason; open requests are left as in flight."""
         self.reason = reason
         self.order(do="end", reason=reason)
-        if not wait:
-            self.order(do="abandon")
+        self.order(do="abandon")
 
     def interrupt(self) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        self.stop("interrupted", wait=False)
+        self.stop("interrupted")
 
     def last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"the load process ended by itself: {lines[-1]}" if lines else "the load process ended by itself"
+        lines = self._words().decode("utf-8", "replace").strip().splitlines()
+        return f"a load process ended by itself: {lines[-1]}" if lines else "a load process ended by itself"
 
     def close(self) -> None:
-        """End of input ends a process; one that does not end is killed."""
+        """End of input ends a process; one that does not end is killed. What they complained of is kept in load.log."""
         for process in self._processes.values():
             if process.stdin is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
-                except BrokenPipeError:
-                    continue
         for process in self._processes.values():
             try:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._file.unlink(missing_ok=True)
-        if self._log.exists() and self._log.stat().st_size == 0:
-            self._log.unlink()
+        words = self._words()
+        if words and self._plan is not None:
+            (Path(self._plan.folder) / "load.log").write_bytes(words)
+        self._log.close()
+
+    def _words(self) -> bytes:
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0)  # the position belongs to the processes that write
 
     def _listen(self, number: int) -> None:
         stdout = self._processes[number].stdout
         assert stdout is not None
         with stdout:
             for line in stdout:
-                self._said.put({"process": number, **json.loads(line)})
+                if line.endswith(b"\n"):  # the last line of a process that was killed may be cut
+                    self._said.put({"process": number, **json.loads(line)})

@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gevent
+from gevent.hub import get_hub
+
 from harness.engines import APIS
+from harness.load.connection import Address
 from harness.load.plan import LoadPlan
 from harness.load.recorder import Asked, Recorder
-from harness.load.transport import Clock, Exchange, Pool
+from harness.load.stamps import Clock
+from harness.load.transport import Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder
 from harness.workload.request import Request
 from harness.workload.workload import Workload
 
+REFUSED_WAIT = 1.0  # seconds that a user waits when nobody listens: else it would ask thousands of times a second
 _SPARE_DESCRIPTORS = 64
 _LEVEL_NUMBERS = 10_000_000  # more than any level sends
 
@@ -34,8 +40,40 @@ class Prepared:
     call: bytes
 
 
+class _Waiter:
+    """Lets a greenlet wait for one call of `wake`, which costs no turn of the event loop when it comes from the hub."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub, self._me = hub, gevent.getcurrent()
+        self._woken = self._waiting = False
+
+    def wait(self) -> None:
+        if not self._woken:
+            self._waiting = True
+            try:
+                self._hub.switch()
+            finally:
+                self._waiting = False
+
+    def wake(self) -> None:
+        self._woken = True
+        if self._waiting and gevent.getcurrent() is self._hub:
+            self._me.switch()
+        elif self._waiting:
+            self._hub.loop.run_callback(self._wake_later)
+
+    def _wake_later(self) -> None:
+        if self._waiting:
+            self._me.switch()
+
+
 class Session:
-    """All that one process's users share. level: the number of the load that is being held."""
+    """All that one process's users share.
+
+    level: the number of the load that is being held. open: what is being answered, by request id. recent: the latest
+    records. counts: of records by status, and of what was `sent`. refused_in_a_row: requests that found nobody, since
+    the last one that did.
+    """
 
     def __init__(
         self,
@@ -49,14 +87,14 @@ class Session:
         self.open: dict[str, Exchange] = {}
         self.recent: deque[RequestRecord] = deque(maxlen=4096)
         self.counts: Counter[str] = Counter()
-        self.clock = Clock()
-        self.clock.renew()
+        self.refused_in_a_row = 0
+        self._hub = get_hub()
         self._told = told
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
-        self._pool = Pool(plan.url, self.clock, plan.timeout)
+        self.transport = Transport(Address.of(plan.url), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
-        self.recorder = Recorder(self._api, self._journal, plan.clock_monotonic, self._finished)
+        self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
         self._prefix = f"{os.urandom(5).hex()}-{process}-"
         self._most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
 
@@ -72,8 +110,9 @@ class Session:
         request = self.workload.request(self.level * _LEVEL_NUMBERS + index)
         request_id = f"{self._prefix}{self.level}-{index}"
         call = self._api.encode(request, request_id, self.plan.model_name, stream=self.plan.stream)
+        address = self.transport.address
         fields = {
-            "host": self._pool.address.host_header.decode(),
+            "host": address.host_header,
             **call.headers,
             "content-length": str(len(call.body)),
         }
@@ -81,34 +120,56 @@ class Session:
             fields["authorization"] = f"Bearer {self._key}"
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return Prepared(
-            request_id, request, f"{call.method} {call.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + call.body
+            request_id,
+            request,
+            f"{call.method} {address.prefix}{call.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + call.body,
         )
 
-    def ask(self, prepared: Prepared, scheduled_at: float | None = None) -> None:
-        """Send it now and wait for its answer. scheduled_at: run-relative; None where nothing was scheduled."""
-        sent_at = self.now()
-        record = self._record(prepared, sent_at if scheduled_at is None else scheduled_at)
+    def ask(self, prepared: Prepared, scheduled_at: float | None = None) -> str | None:
+        """Send it now and wait for its answer; the exchange's error. scheduled_at: None where nothing was scheduled."""
+        waiter = _Waiter(self._hub)
+        exchange = self.begin(prepared, scheduled_at, waiter.wake)
+        if exchange is None:
+            return "dropped"
+        try:
+            waiter.wait()
+        finally:
+            self.transport.cancel(exchange, "in_flight")
+        return exchange.error
+
+    def begin(
+        self, prepared: Prepared, scheduled_at: float | None, then: Callable[[], None] = lambda: None
+    ) -> Exchange | None:
+        """Send it now. then: is called in the hub when the answer is over. None where it was dropped at once."""
+        record = self._record(prepared, self.now() if scheduled_at is None else scheduled_at)
         if len(self.open) >= self._most_open:
             self._drop(record)
-            return
-        self._journal.begin(record.request_id, record.level, record.scheduled_at, sent_at)
+            return None
+        asked = Asked(record, self.plan.stream)
+        exchange = Exchange(prepared.call, asked, self._over)
+        asked.then, asked.planned = then, scheduled_at is not None
+        self.open[record.request_id] = exchange
         self.counts["sent"] += 1
-        exchange = self.open[record.request_id] = Exchange()
-        try:
-            self._pool.ask(prepared.call, exchange)
-        finally:
-            del self.open[record.request_id]
+        self.transport.send(exchange)
+        sent_at = self.now() if exchange.sent_at is None else exchange.sent_at - self.plan.clock_monotonic
+        self._journal.begin(record.request_id, record.level, record.scheduled_at, sent_at)
+        return exchange
+
+    def abandon(self) -> None:
+        """Give up all open requests; they are recorded as in flight, with the tokens that they got."""
+        for exchange in list(self.open.values()):
+            self.transport.cancel(exchange, "in_flight")
+
+    def _over(self, exchange: Exchange) -> None:
+        """An exchange has ended, in whatever way; called in the hub."""
+        asked: Asked = exchange.asked
+        del self.open[asked.record.request_id]
+        if not asked.planned and exchange.sent_at is not None:
+            asked.record.scheduled_at = exchange.sent_at - self.plan.clock_monotonic
         if exchange.error == "dropped":
             self.counts["sent"] -= 1
-            self._drop(record)
-            return
-        if exchange.sent_at is None:
-            exchange.sent_at = sent_at + self.plan.clock_monotonic
-        elif scheduled_at is None:
-            record.scheduled_at = exchange.sent_at - self.plan.clock_monotonic
-        if not exchange.stamps or exchange.error == "timeout":
-            record.finished_at = self.now()
-        self.recorder.add(Asked(record, exchange, self.plan.stream))
+        self.refused_in_a_row = self.refused_in_a_row + 1 if exchange.error == "refused" else 0
+        asked.then()
 
     def flush(self) -> None:
         """Hand the journal to the kernel; called at least every half second."""
@@ -119,9 +180,11 @@ class Session:
         self._journal.note(kind, content)
 
     def close(self) -> None:
-        self.recorder.drain()
+        """Give up what is still open, write all records, close all connections."""
+        self.abandon()
+        self.recorder.close()
         self._journal.close()
-        self._pool.close()
+        self.transport.close()
 
     def _record(self, prepared: Prepared, scheduled_at: float) -> RequestRecord:
         request = prepared.request

@@ -1,252 +1,431 @@
-"""Connections whose reader notes a moment and a slice of bytes, and nothing else.
+"""The hot path: all connections of a process in one epoll set behind one watcher of gevent's hub.
 
-One watcher of the event loop per connection calls `_readable` in the loop itself: no switch to a greenlet, no parsing,
-no object per event but the bytes. The moment is the kernel's own receive time (SO_TIMESTAMPNS) where the socket gives
-one: the reader may then be late by less than one gap and the moment is still true. Everything else happens when the
-answer is whole.
+Per event the reader calls recvmsg, appends the bytes, appends the kernel's receive stamp, and looks at the last bytes;
+nothing else. Framing, decoding and records follow later, in slices between the reads (`recorder.py`). Because the stamp
+is the kernel's, a read may be late by anything less than one gap without changing a figure. So the reader may also
+gather what arrives within PAUSE and pay for one wake-up instead of many.
+
+A stamp belongs to the last segment of a read. Where the reader was away for longer than a moment, the stretch is noted
+in `absences`, so that events whose own moment was lost can be counted.
 """
 
 from __future__ import annotations
 
 import errno
-import socket as plain_socket
 import ssl
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import gevent
-import gevent.ssl
-from gevent import socket
+from gevent import monkey
+from gevent.hub import get_hub
 
-from harness.load.framing import Framing, ProtocolError, read_head
+from harness.load.connection import Address, Connection, Connector
+from harness.load.framing import Body, Head, ProtocolError, split_head
+from harness.load.stamps import Clock
 
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the socket module does not name it
-_ANCILLARY = plain_socket.CMSG_SPACE(16)
-_TIMESPEC = struct.Struct("@ll")
-_READ = 1 << 16
-_READ_EVENT = 1
+PAUSE = 0.001  # seconds; far below the gap between tokens, and where it is not, the recorder turns it off
+PAUSE_FROM = 100  # streams; with fewer, wake-ups cost nothing worth saving
+BATCH = 512  # sockets of one poll
+BEHIND = 300  # sockets ready at once: more than a pause gathers at 200,000 events/s
+BACKLOG_READS = 400_000  # reads that may wait for decoding, about 130 MB; beyond, decoding comes first
+ABSENCE = 0.002  # seconds between two looks at all sockets from which on they are noted
+ABSENCES_KEPT = 8192
+
+_BUFFER = 16384
+_ANCILLARY = 32  # CMSG_SPACE(sizeof(struct timespec))
+_READ, _HUNG_UP, _EDGE = 0x001, 0x2000, 1 << 31
+_CHUNKED_TAIL = b"\r\n\r\n"  # every chunked body ends so; whatever else does is looked at too
+
+_epoll = monkey.get_original("select", "epoll")
+_sleep = monkey.get_original("time", "sleep")
+_now = time.monotonic
 
 
 class Exchange:
-    """The raw facts of one request and its answer. Moments are CLOCK_MONOTONIC seconds.
+    """The raw facts of one request and its answer. Moments are CLOCK_MONOTONIC seconds; stamps are struct timespec.
 
-    stamps, slices: one per read. total: bytes read. error: None, or `refused`, `dropped`, `stream_broken`, `timeout`,
-    `protocol`. closed: the peer ended the connection.
+    reads, stamps: what was read since the last `frame`, one stamp a read. slices, moments: the body's content in the
+    reads before, not decoded yet, and their stamps. error: None, or `refused`, `dropped`, `stream_broken`, `timeout`,
+    `protocol`, `in_flight` (given up by us). on_done: called in the hub when the exchange is over.
     """
 
-    __slots__ = ("closed", "error", "framing", "sent_at", "slices", "stamps", "total")
+    __slots__ = (
+        "asked",
+        "body",
+        "call",
+        "connection",
+        "deadline",
+        "error",
+        "finished",
+        "first_byte",
+        "head",
+        "last_byte",
+        "moments",
+        "on_done",
+        "reads",
+        "reused",
+        "sent_at",
+        "slices",
+        "stamps",
+    )
 
-    def __init__(self) -> None:
-        self.stamps: list[float] = []
+    def __init__(self, call: bytes, asked: Any = None, on_done: Callable[[Exchange], None] | None = None) -> None:
+        self.call, self.asked, self.on_done = call, asked, on_done
+        self.reads: list[bytes] = []
+        self.stamps: list[bytes] = []
         self.slices: list[bytes] = []
-        self.total = 0
+        self.moments: list[bytes] = []
+        self.head: Head | None = None
+        self.body: Body | None = None
         self.sent_at: float | None = None
-        self.framing: Framing | None = None
+        self.first_byte: bytes | None = None
+        self.last_byte: bytes | None = None
         self.error: str | None = None
-        self.closed = False
+        self.finished = self.reused = False
+        self.deadline = 0.0
+        self.connection: Connection | None = None
+
+    def frame(self) -> None:
+        """Take the content out of the reads: enough to know the end for certain. Raises ProtocolError."""
+        reads, stamps = self.reads, self.stamps
+        if reads and self.body is not None:
+            self.last_byte = stamps[-1]
+            self.slices += self.body.feed(reads)
+            self.moments += stamps
+            reads.clear()  # the reader's table holds these very lists
+            stamps.clear()
+
+    def take_head(self) -> bool:
+        """Look for the head in what was read; whether it is there now. Raises ProtocolError."""
+        if self.first_byte is None:
+            self.first_byte = self.stamps[0]
+        self.last_byte = self.stamps[-1]
+        found = split_head(b"".join(self.reads))
+        if found is None:
+            return False
+        self.head, rest = found
+        self.body = self.head.body()
+        self.reads.clear()
+        self.stamps.clear()
+        if rest:
+            self.reads.append(rest)
+            self.stamps.append(self.last_byte)
+        return True
 
 
-@dataclass(slots=True)
-class Clock:
-    """CLOCK_REALTIME minus CLOCK_MONOTONIC: turns the kernel's stamps into the clock of the records.
+class Transport:
+    """Sends calls over kept connections and reads the answers.
 
-    Renewed while the load runs, because CLOCK_REALTIME is slewed by time synchronisation.
+    active: what is being answered. finished: over, not recorded yet. work: the recorder's; works until a moment and
+    says whether more is left. next_due: when the next request is planned; no pause reaches over it. behind: polls that
+    found more than a pause should have gathered. absences: stretches (from, to) in which no socket was looked at.
     """
-
-    offset: float = field(default=0.0)
-
-    def renew(self) -> None:
-        """The tightest of a few readings: the pair that was read within the shortest time."""
-        best = min((_reading() for _ in range(5)), key=lambda reading: reading[0])
-        self.offset = best[1]
-
-
-def _reading() -> tuple[float, float]:
-    before = time.monotonic_ns()
-    real = time.time_ns()
-    after = time.monotonic_ns()
-    return after - before, (real - (before + after) // 2) / 1e9
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to connect: from the URL of the service."""
-
-    host: str
-    port: int
-    tls: bool
-    host_header: bytes
-
-    @classmethod
-    def of(cls, url: str) -> Address:
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        return cls(parts.hostname or "127.0.0.1", parts.port or (443 if tls else 80), tls, parts.netloc.encode("idna"))
-
-
-class Connection:
-    """One keep-alive connection; carries one exchange at a time."""
 
     def __init__(self, address: Address, clock: Clock, timeout: float) -> None:
-        """Connects. Raises OSError."""
-        self._clock = clock
-        self._socket: Any = socket.create_connection((address.host, address.port), timeout=timeout)
-        self._socket.setsockopt(plain_socket.IPPROTO_TCP, plain_socket.TCP_NODELAY, 1)
-        self._recvmsg: Callable[..., Any] | None = None
-        if address.tls:
-            self._socket = gevent.ssl.create_default_context().wrap_socket(self._socket, server_hostname=address.host)
-        elif _stamped(self._socket):
-            self._recvmsg = self._socket._sock.recvmsg
-        self._socket.settimeout(None)
-        self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), _READ_EVENT)
-        self._waiter: Any = None
-        self._exchange = Exchange()
-        self.used = 0
+        self.address, self.clock, self.timeout = address, clock, timeout
+        self.active: dict[Connection, Exchange] = {}
+        self.finished: deque[Exchange] = deque()
+        self.work: Callable[[float], bool] = lambda until: False
+        self.next_due = float("inf")
+        self.pause = PAUSE
+        self.reads = self.absorbed = self.behind = 0
+        self.absences: deque[tuple[float, float]] = deque(maxlen=ABSENCES_KEPT)
+        self._connector = Connector(address)
+        self._pool: list[Connection] = []
+        self._deadlines: deque[Exchange] = deque()
+        # By descriptor: recvmsg, where bytes and stamps go, the bytes that deserve a look, the connection.
+        self._table: dict[int, tuple[Any, Any, Any, bytes, Connection]] = {}
+        self._epoll: Any = _epoll()
+        self._poll = self._epoll.poll
+        self._looked = _now()
+        self._loop = get_hub().loop
+        self._watcher = self._loop.io(self._epoll.fileno(), 1)
+        self._watcher.start(self.drain)
+        self._idle = self._loop.idle()
 
-    def carry(self, call: bytes, exchange: Exchange, timeout: float) -> None:
-        """Send these bytes and read until the answer is whole, the connection ends, or the time is over."""
-        self._exchange = exchange
-        self._waiter = waiter = gevent.hub.Waiter()
-        timer = gevent.get_hub().loop.timer(timeout)
-        self.used += 1
-        try:
-            self._watcher.start(self._readable)
-            timer.start(self._over, "timeout")
-            exchange.sent_at = time.monotonic()  # before the call: an answer may be there before it returns
-            try:
-                self._send(call)
-            except OSError:
-                exchange.error, exchange.closed = exchange.error or "stream_broken", True
-                return
-            waiter.get()
-        finally:
-            self._waiter = None
-            self._watcher.stop()
-            timer.stop()
-            timer.close()
+    @property
+    def backlog(self) -> int:
+        """Reads that are not decoded yet."""
+        return self.reads - self.absorbed
+
+    def recount(self) -> None:
+        """Count the backlog anew: reads without content, such as heads, are never absorbed."""
+        waiting = [*self.active.values(), *self.finished]
+        self.reads, self.absorbed = sum(len(each.reads) + len(each.slices) for each in waiting), 0
 
     def close(self) -> None:
-        self._watcher.stop()
-        self._watcher.close()
-        self._socket.close()
+        for watcher in (self._watcher, self._idle):
+            watcher.stop()
+            watcher.close()
+        for connection in [*self.active, *self._pool]:
+            self._drop(connection)
+        self._epoll.close()
 
-    def _send(self, call: bytes) -> None:
-        if self._recvmsg is None:
-            self._socket.sendall(call)
+    # Reading
+
+    def drain(self) -> None:
+        """Read everything that is readable now; then work, or pause for more."""
+        polled = _now()
+        ready = self._poll(0, BATCH)
+        table = self._table
+        for fd, events in ready:
+            entry = table.get(fd)
+            if entry is None:
+                continue
+            recvmsg, push, stamp, tail, connection = entry
+            try:
+                data, ancillary, _, _ = recvmsg(_BUFFER, _ANCILLARY)
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._broken(connection)
+                continue
+            push(data)
+            stamp(ancillary[0][2] if ancillary else self.clock.stamp())
+            if events != _READ or data.endswith(tail) or not 4 < len(data) < _BUFFER:
+                self._look(connection, data, events)
+        self.reads += len(ready)
+        if len(ready) < BATCH:
+            if polled - self._looked > ABSENCE:
+                self.absences.append((self._looked, polled))
+            self._looked = polled
+        self._after(len(ready) > BEHIND)
+
+    def _after(self, behind: bool) -> None:
+        """What to do until the next read. Events that wait come first, as long as the backlog is bounded."""
+        if behind:
+            self.behind += 1
+            if self.backlog >= BACKLOG_READS and self.work(_now() + self.pause):
+                self.wake()
+            return
+        if self._idle.active:
+            return  # the recorder has work: its slices are the pause
+        until = _now() + self.pause
+        if self.finished:
+            if self.work(until):
+                self.wake()
+        elif len(self.active) >= PAUSE_FROM:
+            rest = min(until, self.next_due) - _now()
+            if rest > 0.00005:
+                _sleep(rest)
+
+    def wake(self) -> None:
+        """There is work for the recorder: it is done whenever nothing is readable."""
+        if not self._idle.active:
+            self._idle.start(self._work_idle)
+
+    def _work_idle(self) -> None:
+        if not self.work(_now() + 0.0003):
+            self._idle.stop()
+
+    def _look(self, connection: Connection, data: bytes, events: int) -> None:
+        """The unusual read: a head, a possible end, a full buffer, the end of the connection."""
+        exchange = connection.exchange
+        if exchange is None:
+            self._look_at_kept(connection, data, events)
             return
         try:
-            sent = self._socket._sock.send(call)
+            ended = self._read_on(connection, exchange, data, events)
+            if exchange.head is None and not (exchange.reads and exchange.take_head()):
+                if ended:
+                    self._broken(connection)
+                return
+            exchange.frame()
+        except (ProtocolError, ssl.SSLError):
+            exchange.error = exchange.error or "protocol"
+            self._done(connection, exchange, reusable=False)
+            return
+        self._see_end(connection, exchange, ended)
+
+    def _look_at_kept(self, connection: Connection, data: bytes, events: int) -> None:
+        """A kept connection that the server closed, or bytes that nobody asked for: TLS has such, HTTP has not."""
+        tls = connection.tls
+        try:
+            own = tls is not None and events == _READ and 0 < len(data) < _BUFFER and not tls.decrypt(data)
+        except ssl.SSLError:
+            own = False
+        if not own or (tls is not None and tls.ended):
+            self._drop(connection)
+
+    def _see_end(self, connection: Connection, exchange: Exchange, ended: bool) -> None:
+        head, body = exchange.head, exchange.body
+        assert head is not None
+        assert body is not None
+        if body.complete:
+            self._done(connection, exchange, reusable=head.keep_alive and not ended and not body.rest)
+        elif ended and body.open_ended:
+            self._done(connection, exchange, reusable=False)
+        elif ended:
+            self._broken(connection)
+        elif not body.open_ended and head.chunked and connection.tls is None:
+            self._watch_for(connection, _CHUNKED_TAIL)
+
+    def _read_on(self, connection: Connection, exchange: Exchange, data: bytes, events: int) -> bool:
+        """Read all there is, which an edge-triggered poll asks for; whether the connection ended."""
+        tls, reads, stamps = connection.tls, exchange.reads, exchange.stamps
+        while True:
+            if not data:
+                reads.pop()
+                stamps.pop()
+                return True
+            if tls is not None:
+                reads[-1] = tls.decrypt(data)
+                if not reads[-1]:  # the protocol's own business, or half a record
+                    reads.pop()
+                    stamps.pop()
+                if tls.ended:
+                    return True
+            if len(data) < _BUFFER and events == _READ:
+                return False
+            try:
+                data, ancillary, _, _ = connection.recvmsg(_BUFFER, _ANCILLARY)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            reads.append(data)
+            stamps.append(ancillary[0][2] if ancillary else self.clock.stamp())
+
+    def _watch_for(self, connection: Connection, tail: bytes) -> None:
+        """From now on only reads that end so are looked at; b"": all."""
+        exchange = connection.exchange
+        push, stamp = (_ignore, _ignore) if exchange is None else (exchange.reads.append, exchange.stamps.append)
+        self._table[connection.fd] = (connection.recvmsg, push, stamp, tail, connection)
+
+    # The end of an exchange
+
+    def _done(self, connection: Connection, exchange: Exchange, *, reusable: bool) -> None:
+        del self.active[connection]
+        connection.exchange = exchange.connection = None
+        if reusable:
+            self._keep(connection)
+        else:
+            self._drop(connection)
+        self._finish(exchange)
+
+    def _finish(self, exchange: Exchange) -> None:
+        exchange.finished = True
+        self.finished.append(exchange)
+        if exchange.on_done is not None:
+            exchange.on_done(exchange)
+
+    def _broken(self, connection: Connection) -> None:
+        """The connection ended where it should not."""
+        exchange = connection.exchange
+        if exchange is None:
+            self._drop(connection)
+        elif exchange.reused and exchange.first_byte is None and not exchange.reads:
+            # The server closed a kept connection just as we asked on it: ask again on a new one.
+            del self.active[connection]
+            exchange.connection = None
+            self._drop(connection)
+            gevent.spawn(self._send_on_new, exchange)
+        else:
+            exchange.error = exchange.error or "stream_broken"
+            self._done(connection, exchange, reusable=False)
+
+    def cancel(self, exchange: Exchange, error: str) -> None:
+        """Give an exchange up for this reason."""
+        if exchange.finished:
+            return
+        exchange.error = exchange.error or error
+        if exchange.connection is not None:
+            self._done(exchange.connection, exchange, reusable=False)
+        else:
+            self._finish(exchange)
+
+    def expire(self) -> None:
+        """End what takes longer than the timeout; called some times a second."""
+        now, deadlines = _now(), self._deadlines
+        while deadlines and (deadlines[0].finished or deadlines[0].deadline <= now):
+            self.cancel(deadlines.popleft(), "timeout")
+
+    def _keep(self, connection: Connection) -> None:
+        self._pool.append(connection)
+        self._watch_for(connection, b"")
+
+    def _drop(self, connection: Connection) -> None:
+        if not connection.alive:
+            return
+        self._table.pop(connection.fd, None)
+        self.active.pop(connection, None)
+        if connection.exchange is None and connection in self._pool:
+            self._pool.remove(connection)
+        connection.close()  # leaves the epoll set by itself
+
+    # Sending
+
+    def open_ahead(self, count: int) -> None:
+        """Open connections until so many are kept; those that cannot be opened will be tried again when needed."""
+        for _ in range(count - len(self._pool)):
+            try:
+                connection = self._open()
+            except OSError:
+                return
+            self._keep(connection)
+
+    def send(self, exchange: Exchange) -> None:
+        """Send on a kept connection, or open one in a greenlet of its own."""
+        exchange.deadline = _now() + self.timeout
+        self._deadlines.append(exchange)
+        if self._pool:
+            exchange.reused = True
+            self._put(self._pool.pop(), exchange)
+        else:
+            gevent.spawn(self._send_on_new, exchange)
+
+    def _send_on_new(self, exchange: Exchange) -> None:
+        exchange.reused = False
+        try:
+            connection = self._open()
+        except OSError as error:
+            self.cancel(exchange, "dropped" if error.errno in (errno.EMFILE, errno.ENFILE) else "refused")
+            return
+        if exchange.finished:
+            self._keep(connection)
+        else:
+            self._put(connection, exchange)
+
+    def _open(self) -> Connection:
+        connection = self._connector.open()
+        self._epoll.register(connection.fd, _READ | _HUNG_UP | _EDGE)
+        return connection
+
+    def _put(self, connection: Connection, exchange: Exchange) -> None:
+        connection.exchange, exchange.connection = exchange, connection
+        self.active[connection] = exchange
+        self._watch_for(connection, b"")
+        exchange.sent_at = _now()  # before the call: an answer may be there before it returns
+        call = exchange.call
+        try:
+            if connection.tls is not None:
+                call = connection.tls.encrypt(call)
+            sent = connection.send(call)
         except BlockingIOError:
             sent = 0
-        if sent < len(call):
-            self._socket.sendall(memoryview(call)[sent:])
-
-    def _over(self, error: str | None) -> None:
-        """The exchange is over: wake whoever waits, once."""
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if error is not None:
-                self._exchange.error = self._exchange.error or error
-            self._watcher.stop()
-            waiter.switch(None)
-
-    def _readable(self) -> None:
-        """The hot path: one read, its moment, and the look whether the answer is whole."""
-        exchange = self._exchange
-        try:
-            if self._recvmsg is not None:
-                data, ancillary, _, _ = self._recvmsg(_READ, _ANCILLARY)
-                if ancillary:
-                    seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-                    stamp = seconds - self._clock.offset + nanoseconds * 1e-9
-                else:
-                    stamp = time.monotonic()
-            else:
-                data = self._socket.read(_READ) if hasattr(self._socket, "read") else self._socket._sock.recv(_READ)
-                stamp = time.monotonic()
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return
         except OSError:
-            exchange.closed = True
-            self._over("stream_broken")
+            self._broken(connection)
             return
-        if not data:
-            self._ended_by_peer(exchange)
-            return
-        exchange.stamps.append(stamp)
-        exchange.slices.append(data)
-        exchange.total += len(data)
-        framing = exchange.framing
-        if framing is None:
+        if sent < len(call):
+            gevent.spawn(self._send_rest, connection, exchange, call[sent:])
+
+    def _send_rest(self, connection: Connection, exchange: Exchange, rest: bytes) -> None:
+        """What the socket did not take at once."""
+        while rest:
+            gevent.socket.wait_write(connection.fd)
+            if connection.exchange is not exchange:
+                return
             try:
-                framing = exchange.framing = read_head(b"".join(exchange.slices))
-                if framing is None:
-                    return
-            except ProtocolError:
-                self._over("protocol")
+                rest = rest[connection.send(rest) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._broken(connection)
                 return
-        if framing.mode == "chunked" and data[-1] != 10:
-            return
-        try:
-            if framing.ended(exchange.slices, exchange.total):
-                self._over(None)
-        except ProtocolError:
-            self._over("protocol")
-
-    def _ended_by_peer(self, exchange: Exchange) -> None:
-        exchange.closed = True
-        framing = exchange.framing
-        whole = framing is not None and framing.mode == "close"
-        self._over(None if whole else "stream_broken")
 
 
-def _stamped(each: Any) -> bool:
-    try:
-        each.setsockopt(plain_socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    except OSError:
-        return False
-    return True
-
-
-class Pool:
-    """The connections of one process to one service: the most recently used idle one, else a new one."""
-
-    def __init__(self, url: str, clock: Clock, timeout: float) -> None:
-        self.address = Address.of(url)
-        self._clock, self._timeout = clock, timeout
-        self._idle: deque[Connection] = deque()
-
-    def ask(self, call: bytes, exchange: Exchange) -> None:
-        """Send one call and read its answer into the exchange.
-
-        A kept connection that the peer had closed meanwhile is replaced, when no byte of an answer was read on it.
-        """
-        while self._idle:
-            self._over(self._idle.pop(), call, exchange)
-            if not (exchange.closed and not exchange.slices and exchange.error == "stream_broken"):
-                return
-            exchange.error, exchange.closed = None, False
-        try:
-            connection = Connection(self.address, self._clock, min(self._timeout, 30.0))
-        except OSError as error:
-            exchange.error = "dropped" if error.errno in (errno.EMFILE, errno.ENFILE) else "refused"
-            return
-        self._over(connection, call, exchange)
-
-    def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-
-    def _over(self, connection: Connection, call: bytes, exchange: Exchange) -> None:
-        connection.carry(call, exchange, self._timeout)
-        reusable = exchange.error is None and not exchange.closed
-        if reusable and exchange.framing is not None and exchange.framing.keep_alive:
-            self._idle.append(connection)
-        else:
-            connection.close()
+def _ignore(_: bytes) -> None:
+    """Bytes on a kept connection belong to no exchange."""

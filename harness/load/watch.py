@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from itertools import islice
 from typing import Any
 
 import gevent
+import numpy as np
 
 from harness.load.session import Session
 from harness.measure.client import ClientSample
+from harness.measure.record import RequestRecord
 
 _LAG_EVERY = 0.01
-_EVENT_BYTES = 24  # a keep-alive comment is shorter, an event with a token never is
+_RECENT = 10.0  # seconds that live figures look back
+_RECORDS_MOST, _GAPS_OF, _POINTS = 512, 64, 101  # records, records whose gaps are pooled, quantiles told of them
 
 
 class Watch:
@@ -22,61 +26,70 @@ class Watch:
         self._session = session
         self._lag = 0.0
         self._cpu, self._at = time.thread_time(), time.monotonic()
-        self._seen_events = 0
-        self._seen_at = time.monotonic()
-        self._bytes: dict[str, int] = {}
-        gevent.spawn(self._measure_lag)
+        self._events = self._late = self._content = 0
+        self._heard_at = time.monotonic()
+        self._lag_meter = gevent.spawn(self._measure_lag)
+
+    def close(self) -> None:
+        self._lag_meter.kill(block=False)
 
     def look(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The client sample for the journal, and the live figures for the parent."""
-        now, cpu, session = time.monotonic(), time.thread_time(), self._session
+        now, cpu, session, recorder = time.monotonic(), time.thread_time(), self._session, self._session.recorder
+        passed = max(1e-9, now - self._at)
         sample = ClientSample(
             at=session.now(),
             process=str(session.process),
-            cpu_fraction=(cpu - self._cpu) / max(1e-9, now - self._at),
+            cpu_fraction=(cpu - self._cpu) / passed,
             loop_lag_max=self._lag,
             streams=len(session.open),
-            events=sum(len(each.slices) for each in list(session.open.values())),
-            late_events=0,
-            backlog=session.recorder.backlog,
+            events=recorder.events - self._events,
+            late_events=recorder.late - self._late,
+            backlog=session.transport.backlog,
         )
+        rate = (recorder.content - self._content) / passed
         self._cpu, self._at, self._lag = cpu, now, 0.0
-        return dataclasses.asdict(sample), self._live(now)
+        self._events, self._late, self._content = recorder.events, recorder.late, recorder.content
+        return dataclasses.asdict(sample), {**self._live(now), "tokens_per_second": rate}
 
     def _live(self, now: float) -> dict[str, Any]:
         session = self._session
-        recent, since = list(session.recent), session.now() - 10.0
-        fresh = [each for each in recent if each.status == "completed" and (each.finished_at or 0.0) >= since]
+        fresh = self._fresh()
         return {
             "level": session.level,
             "at": session.now(),
             "open": len(session.open),
+            "waiting": sum(not each.asked.heard and not each.stamps for each in session.open.values()),
             "counts": dict(session.counts),
-            "ttft": [each.token_at[0] - each.scheduled_at for each in fresh if each.token_at],
-            "itl": [
-                (each.token_at[-1] - each.token_at[0]) / (len(each.token_at) - 1)
-                for each in fresh
-                if len(each.token_at) > 1
-            ],
+            "ttft": [round(each.token_at[0] - each.scheduled_at, 6) for each in fresh if each.token_at],
+            "itl": _gap_quantiles(fresh[:_GAPS_OF]),
             "silent": self._silence(now),
+            "refused_in_a_row": session.refused_in_a_row,
         }
+
+    def _fresh(self) -> list[RequestRecord]:
+        """The latest completed records, newest first."""
+        since = self._session.now() - _RECENT
+        latest = islice(reversed(self._session.recent), _RECORDS_MOST)
+        return [each for each in latest if each.status == "completed" and (each.finished_at or 0.0) >= since]
 
     def _silence(self, now: float) -> float:
         """Seconds since any open request got an event; 0 while none is open."""
-        open_now = self._session.open
-        if not open_now:
-            self._seen_at = now
-            return 0.0
-        for each in list(open_now.values()):
-            if each.slices and len(each.slices[-1]) > _EVENT_BYTES:
-                self._seen_at = max(self._seen_at, each.stamps[-1])
-        last = self._session.recent[-1].finished_at if self._session.recent else None
-        if last is not None:
-            self._seen_at = max(self._seen_at, last + self._session.plan.clock_monotonic)
-        return now - self._seen_at
+        if not self._session.open:
+            self._heard_at = now
+        self._heard_at = max(self._heard_at, self._session.recorder.read_at)
+        return max(0.0, now - self._heard_at)
 
     def _measure_lag(self) -> None:
         while True:
             due = time.monotonic() + _LAG_EVERY
             gevent.sleep(_LAG_EVERY)
             self._lag = max(self._lag, time.monotonic() - due)
+
+
+def _gap_quantiles(records: list[RequestRecord]) -> list[float]:
+    """Evenly spaced quantiles of all gaps between token events, so that processes can be pooled."""
+    gaps = [np.diff(each.token_at) for each in records if len(each.token_at) > 1]
+    if not gaps:
+        return []
+    return [round(float(gap), 6) for gap in np.quantile(np.concatenate(gaps), np.linspace(0, 1, _POINTS))]

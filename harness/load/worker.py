@@ -1,11 +1,15 @@
-"""One load process: `python -m harness.load.worker PLAN NUMBER`. Only ever run as a process of its own.
+"""One load process: `python -m harness.load.worker NUMBER`. Only ever run as a process of its own.
 
 It holds levels when it is told to on stdin, one JSON object a line, and says on stdout how it is getting on:
 
-    in   {"do": "level", "level": 0, "at": 1.5}    hold this level from this moment on (run-relative seconds)
+    in   {"do": "plan", "plan": {...}}             what the next levels are about; ends what was before
+         {"do": "prepare", "level": 0}             open connections, start users, prepare requests
+         {"do": "begin", "at": 1.5}                hold the level from this moment on (run-relative seconds)
          {"do": "end", "reason": "interrupted"}    send no more in this level
          {"do": "abandon"}                         and do not wait for the answers either
-    out  {"say": "ready"} · {"say": "tick", ...} once a second · {"say": "held", "level": 0, ...} after the last answer
+         {"do": "stats", "report": {...}}          Locust's statistics of another process, for the page
+    out  {"say": "ready"} · {"say": "prepared"} · {"say": "tick", ...} once a second · {"say": "page", "url": "..."}
+         {"say": "held", "level": 0, ...} after the last answer
 
 It ends when stdin does, so it never outlives the process that started it.
 """
@@ -17,85 +21,124 @@ import locust  # noqa: F401  isort: skip
 
 import gc
 import json
+import logging
 import os
+import resource
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.hub import get_hub
 from gevent.os import make_nonblocking, nb_read
 from locust.env import Environment
 
 from harness.load.closed_loop import ClosedLoopUser
 from harness.load.level import Holding
 from harness.load.open_loop import OpenLoopUser
+from harness.load.page import Page
 from harness.load.plan import LoadPlan
 from harness.load.session import Session
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
 from harness.workload.workload import from_dict
 
-_FLUSH_EVERY = 0.25
+_FLUSH_EVERY, _TICK_EVERY = 0.25, 1.0
+_AHEAD_MOST = 256  # connections of an open loop that are opened before it begins
 
 
 class Worker:
     """Holds levels on Locust, one after another."""
 
-    def __init__(self, plan: LoadPlan, process: int) -> None:
-        self.plan, self.process = plan, process
-        self.environment = Environment(user_classes=[ClosedLoopUser, OpenLoopUser], host=plan.url)
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self.environment = Environment(user_classes=[ClosedLoopUser, OpenLoopUser])
+        self.environment.events.user_error.add_listener(_user_died)
         self.runner: Any = self.environment.create_local_runner()
-        self.session = Session(plan, from_dict(plan.workload), process, self._fire)
-        self.watch = Watch(self.session)
+        self.session: Session | None = None
+        self.watch: Watch | None = None
         self.holding: Holding | None = None
+        self.page: Page | None = None
         self.abandoned = Event()
 
-    def hold(self, number: int, at: float) -> None:
-        """One level, from its first request to its last answer."""
-        level = next(each for each in self.plan.levels if each.level == number)
-        self.session.level = number
-        self.holding = holding = Holding(self.session, level, self.process, self.plan.processes)
-        gevent.sleep(max(0.0, at - self.session.now()))
-        self._start_users(holding)
-        holding.start_clock()
+    def plan(self, plan: LoadPlan) -> None:
+        """Begin anew: a session of its own for each plan."""
+        self.close()
+        self.environment.host = plan.url
+        self.session = Session(plan, from_dict(plan.workload), self.process, self._fire)
+        self.watch = Watch(self.session)
+        if plan.web_ui and self.process == 0 and self.page is None:
+            self.page = Page(self.environment, self._stopped_by_hand)
+            say("page", url=self.page.url)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
+
+    def prepare(self, number: int) -> None:
+        """All that can be done before a level's first moment: connections, requests, waiting users."""
+        session = self.session
+        assert session is not None
+        plan = session.plan
+        level = next(each for each in plan.levels if each.level == number)
+        session.level = number
+        self.abandoned.clear()
+        kind: type[Any] = OpenLoopUser if level.arrival is not None else ClosedLoopUser
+        users = len(range(self.process, level.users or 0, plan.processes))
+        self.holding = kind.holding = Holding(session, level, self.process, plan.processes, ahead=max(1, users))
+        if kind is ClosedLoopUser:
+            session.transport.open_ahead(users)
+            while self.holding.fill():
+                pass
+            session.recorder.ahead = self.holding.fill
+        else:
+            session.transport.open_ahead(min(_AHEAD_MOST, int((level.rate or 1.0) / plan.processes) + 1))
+        self.environment.user_classes = [kind]
+        count = users if kind is ClosedLoopUser else 1
+        if count:
+            self.runner.start(count, spawn_rate=count, wait=True)
+        say("prepared", level=number)
+
+    def hold(self, at: float) -> None:
+        """The prepared level, from its first request to its last answer."""
+        holding, session = self.holding, self.session
+        assert holding is not None
+        assert session is not None
+        holding.begin(at + session.plan.clock_monotonic)
         holding.over.wait()
-        sending_ended_at = self.session.now()
-        self._wait_for_answers()
+        sending_ended_at = session.now()
+        session.recorder.ahead = lambda: False
+        while session.open and not self.abandoned.is_set():
+            self.abandoned.wait(0.02)
+        session.abandon()
+        self.holding = None
         self.runner.stop()
-        self.session.recorder.drain()
-        self.session.flush()
+        session.recorder.drain()
+        session.flush()
         say(
             "held",
-            level=number,
+            level=holding.level.level,
             ended_by=holding.ended_by,
             sending_ended_at=sending_ended_at,
-            ended_at=self.session.now(),
+            ended_at=session.now(),
         )
-        self.holding = None
 
-    def _start_users(self, holding: Holding) -> None:
-        """This process's share of the users, or the one dispatcher of an open loop, as users of Locust."""
-        kind: type[Any] = OpenLoopUser if holding.level.arrival is not None else ClosedLoopUser
-        users = holding.level.users or 0
-        count = len(range(self.process, users, self.plan.processes)) if kind is ClosedLoopUser else 1
-        kind.holding = holding
-        self.environment.user_classes = [kind]
-        if count:
-            self.runner.start(count, spawn_rate=count, wait=False)
-
-    def _wait_for_answers(self) -> None:
-        while self.session.open and not self.abandoned.is_set():
-            self.abandoned.wait(0.02)
+    def _stopped_by_hand(self) -> None:
+        """Somebody pressed the page's button, unless we stopped the users ourselves."""
+        if self.holding is not None:
+            self.holding.end("stopped")
+            self.abandoned.set()
 
     def _fire(self, record: RequestRecord) -> None:
         """Tell Locust, whose own page and statistics follow its events."""
-        elapsed = ((record.finished_at or record.scheduled_at) - record.scheduled_at) * 1000
+        if self.session is None or not self.session.plan.web_ui:
+            return
+        ended = record.finished_at if record.finished_at is not None else record.scheduled_at
         self.environment.events.request.fire(
-            request_type=self.plan.api,
+            request_type="stream",
             name=f"level {record.level}",
-            response_time=elapsed,
+            response_time=(ended - record.scheduled_at) * 1000,
             response_length=sum(record.token_count),
             exception=None if record.status == "completed" else RuntimeError(record.error_kind),
             context={},
@@ -105,38 +148,62 @@ class Worker:
         """Obey stdin until it ends."""
         gevent.spawn(self._flush)
         gevent.spawn(self._tick)
-        gc.collect()
-        gc.freeze()
         say("ready")
         for order in orders():
-            if order["do"] == "level":
-                gevent.spawn(self.hold, order["level"], order["at"]).link_exception(_die)
-            elif order["do"] == "end" and self.holding is not None:
-                self.holding.end(order["reason"])
-            elif order["do"] == "abandon":
-                self.abandoned.set()
-        self.session.close()
+            self.obey(order)
+        self.close()
+
+    def obey(self, order: dict[str, Any]) -> None:
+        what = order["do"]
+        if what == "plan":
+            self.plan(LoadPlan.from_json(json.dumps(order["plan"])))
+        elif what == "prepare":
+            self.prepare(order["level"])
+        elif what == "begin":
+            gevent.spawn(self.hold, order["at"])
+        elif what == "end" and self.holding is not None:
+            self.holding.end(order["reason"])
+        elif what == "abandon":
+            self.abandoned.set()
+        elif what == "stats" and self.page is not None:
+            self.page.add(order["report"])
+
+    def close(self) -> None:
+        if self.watch is not None and self.session is not None:
+            self.watch.close()
+            self.session.close()
+        self.watch = self.session = None
 
     def _flush(self) -> None:
         while True:
             gevent.sleep(_FLUSH_EVERY)
-            self.session.flush()
+            if self.session is not None:
+                self.session.flush()
 
     def _tick(self) -> None:
         while True:
-            gevent.sleep(1.0)
-            self.session.clock.renew()
+            gevent.sleep(_TICK_EVERY)
+            if self.session is None or self.watch is None:
+                continue
             sample, live = self.watch.look()
             self.session.note("sample", sample)
-            say("tick", process=self.process, **live)
+            if self.session.plan.web_ui and self.page is None:
+                live["stats"] = Page.report(self.environment)
+            say("tick", **live)
 
 
-def _die(failed: Any) -> None:
-    """A bug in a level must not look like a silent server: end the process, loudly."""
+def _die(context: Any, kind: Any, value: Any, trace: Any) -> None:
+    """A bug in the load must not look like a silent server: say it and end the process."""
+    sys.excepthook(kind, value, trace)
+    sys.stderr.flush()
     os._exit(70)
 
 
-def orders() -> Any:
+def _user_died(exception: BaseException, tb: Any, **_: Any) -> None:
+    _die(None, type(exception), exception, tb)
+
+
+def orders() -> Iterator[dict[str, Any]]:
     """The orders on stdin, until it ends."""
     make_nonblocking(0)
     waiting = b""
@@ -153,8 +220,13 @@ def say(what: str, **facts: Any) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the harness, which tells us what to do
-    plan = LoadPlan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Worker(plan, int(sys.argv[2])).run()
+    logging.getLogger("locust").setLevel(logging.ERROR)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    hub = get_hub()
+    ends = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
+    hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else _die(context, kind, *rest)
+    Worker(int(sys.argv[1])).run()
 
 
 if __name__ == "__main__":

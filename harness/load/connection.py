@@ -1,0 +1,174 @@
+"""One connection to the service: where to, through what, and how its bytes are read and written."""
+
+from __future__ import annotations
+
+import _socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from gevent import socket
+
+from harness.load.framing import ProtocolError, parse_head
+
+if TYPE_CHECKING:
+    from harness.load.transport import Exchange
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the socket module does not name it
+CONNECT_WITHIN = 30.0  # seconds
+_TLS_RECORD = 16 << 10
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to connect. host_header: as requests name the service. proxy: host and port of one in between.
+
+    prefix: what a request's target begins with: the URL itself where a proxy reads it.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    host_header: str
+    proxy: tuple[str, int] | None = None
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, url: str, proxies: Mapping[str, str] | None = None) -> Address:
+        """From the service's URL. proxies: by scheme; by default those of the environment (HTTP_PROXY, HTTPS_PROXY,
+        NO_PROXY), as other clients have it, but never for this machine itself.
+        """
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        host, port = parts.hostname or "127.0.0.1", parts.port or (443 if tls else 80)
+        header = parts.netloc.rpartition("@")[2].encode("idna").decode()
+        proxy = _proxy(parts.scheme, host, proxies)
+        through = None if tls or proxy is None else f"http://{header}"
+        return cls(host, port, tls, header, proxy, (through or "") + parts.path.rstrip("/"))
+
+
+def _proxy(scheme: str, host: str, proxies: Mapping[str, str] | None) -> tuple[str, int] | None:
+    if proxies is None:
+        local = host == "localhost" or host.startswith("127.") or host == "::1"
+        proxies = {} if local or proxy_bypass(host) else getproxies()
+    parts = urlsplit(proxies.get(scheme, ""))
+    return (parts.hostname, parts.port or 80) if parts.hostname else None
+
+
+class Tls:
+    """TLS over memory, so that the bytes still come from recvmsg with the kernel's stamp."""
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._arrived, self._leaving, server_hostname=name)
+        self.ended = False  # the peer said that no more comes
+
+    def greet(self, connected: Any) -> None:
+        """The handshake, over a socket that waits. Raises OSError."""
+        while True:
+            try:
+                self._object.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                connected.sendall(self._leaving.read())
+                data = connected.recv(_TLS_RECORD)
+                if not data:
+                    raise ConnectionError("closed during the TLS handshake") from None
+                self._arrived.write(data)
+        connected.sendall(self._leaving.read())
+
+    def decrypt(self, data: bytes) -> bytes:
+        """What these bytes, and those before them, hold. Raises ssl.SSLError where they are no TLS."""
+        self._arrived.write(data)
+        found = []
+        try:
+            while piece := self._object.read(65536):
+                found.append(piece)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        return b"".join(found)
+
+    def encrypt(self, data: bytes) -> bytes:
+        self._object.write(data)
+        return self._leaving.read()
+
+
+class Connection:
+    """An open connection, non-blocking. exchange: what it carries at the moment. alive: not closed by us."""
+
+    __slots__ = ("alive", "exchange", "fd", "recvmsg", "send", "socket", "tls")
+
+    def __init__(self, connected: Any, tls: Tls | None) -> None:
+        self.socket, self.tls = connected, tls
+        self.fd: int = connected.fileno()
+        self.recvmsg: Callable[..., Any] = connected.recvmsg
+        self.send: Callable[[bytes], int] = connected.send
+        self.exchange: Exchange | None = None
+        self.alive = True
+
+    def close(self) -> None:
+        self.alive = False
+        self.socket.close()
+
+
+class Connector:
+    """Opens connections to one address. The name is looked up once, the TLS context made once."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._context = ssl.create_default_context() if address.tls else None
+        self._resolved: tuple[int, Any] | None = None
+
+    def open(self) -> Connection:
+        """Connect, in the calling greenlet. Raises OSError."""
+        address = self.address
+        family, where = self._resolve()
+        connected = socket.socket(family, _socket.SOCK_STREAM)
+        try:
+            connected.settimeout(CONNECT_WITHIN)
+            connected.connect(where)
+            connected.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            if address.proxy and address.tls:
+                _tunnel(connected, f"{address.host}:{address.port}")
+            tls = None
+            if self._context is not None:
+                tls = Tls(self._context, address.host)
+                tls.greet(connected)
+            connected.setsockopt(_socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        except BaseException:
+            connected.close()
+            raise
+        # The plain socket: gevent's adds a watcher and Python code to every call.
+        plain = _socket.socket(fileno=connected.detach())
+        plain.setblocking(False)
+        return Connection(plain, tls)
+
+    def _resolve(self) -> tuple[int, Any]:
+        if self._resolved is None:
+            host, port = self.address.proxy or (self.address.host, self.address.port)
+            family, _, _, _, where = socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)[0]
+            self._resolved = family, where
+        return self._resolved
+
+
+def _tunnel(connected: Any, to: str) -> None:
+    """Asks a proxy for a connection to `host:port`."""
+    connected.sendall(f"CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n\r\n".encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        piece = connected.recv(1)  # not one byte too many: what follows belongs to TLS
+        if not piece:
+            raise ConnectionError("the proxy closed the connection")
+        answer += piece
+    try:
+        status = parse_head(answer[:-4]).status
+    except ProtocolError as error:
+        raise ConnectionError(f"the proxy answers no HTTP: {error}") from error
+    if status != 200:
+        raise ConnectionError(f"the proxy answers {status}")
