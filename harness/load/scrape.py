@@ -24,27 +24,29 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Samples:
-    """Columns of server.parquet. at: seconds since the run's start."""
+    """Columns of server.parquet, which grow by whole pages. at: seconds since the run's start."""
 
     at: list[float] = field(default_factory=list)
     metric: list[str] = field(default_factory=list)
     labels: list[list[tuple[str, str]]] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
+    _whole: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, at: float, text: str) -> None:
         """All samples of one page in the Prometheus text format. Raises ValueError where it is none."""
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                self.at.append(at)
-                # The parser gives every counter the suffix that OpenMetrics asks for; TGI's have none.
-                written = sample.name in text
-                self.metric.append(sample.name if written else sample.name.removesuffix("_total"))
-                self.labels.append(sorted(sample.labels.items()))
-                self.value.append(sample.value)
+        found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        with self._whole:
+            self.at += [at] * len(found)
+            # The parser gives every counter the suffix that OpenMetrics asks for; TGI's have none.
+            self.metric += [each.name if each.name in text else each.name.removesuffix("_total") for each in found]
+            self.labels += [sorted(each.labels.items()) for each in found]
+            self.value += [each.value for each in found]
 
     def write(self, path: Path) -> None:
-        columns = [self.at, self.metric, self.labels, self.value]
-        table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
+        """What was read until now: after Ctrl-C the reading may still go on."""
+        with self._whole:
+            columns = [self.at, self.metric, self.labels, self.value]
+            table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
         pq.write_table(table, path, compression="zstd")
 
 

@@ -80,3 +80,22 @@ def _wait(condition: object, limit: float = 10.0) -> None:
     end = time.monotonic() + limit
     while not condition() and time.monotonic() < end:  # type: ignore[operator]
         time.sleep(0.005)
+
+
+def test_it_can_be_written_while_pages_still_come(tmp_path: Path) -> None:
+    """After Ctrl-C the table holds whole pages, although the reading goes on beside the writing."""
+    samples, enough = Samples(), threading.Event()
+
+    def read() -> None:
+        while not enough.is_set():
+            samples.add(0.5, PAGE)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(50):
+            samples.write(tmp_path / "server.parquet")
+            assert pq.read_table(tmp_path / "server.parquet").num_rows % 6 == 0
+    finally:
+        enough.set()
+        reader.join()
