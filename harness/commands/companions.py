@@ -46,7 +46,8 @@ def require_possible(names: Collection[str], runtimes: Collection[str], models: 
 def fetch_images(names: Sequence[str], *, may_leave_out: bool, say: Say) -> dict[str, str]:
     """By companion, the image to run; fetched before any model is loaded, so that a failure costs no time.
 
-    may_leave_out: what cannot be had is told and left out, instead of ending the command. Raises MissingError.
+    may_leave_out: what only watches and cannot be had is told and left out, instead of ending the command. Raises
+    MissingError.
     """
     from harness.stack import companion_image
 
@@ -59,7 +60,7 @@ def fetch_images(names: Sequence[str], *, may_leave_out: bool, say: Say) -> dict
                 lambda text, name=companion.name: say(f"{name}: {text}"),  # type: ignore[misc]
             )
         except MissingError as error:
-            if not may_leave_out:
+            if not may_leave_out or companion.name in GATEWAY:
                 raise
             say(f"{companion.name}: left out: {error.found}")
     return images

@@ -162,15 +162,21 @@ class SwarmStack(Stack):
                     with contextlib.suppress(*SDK_ERRORS):
                         container.kill()
             time.sleep(0.1)
-        for container in self.containers(service):
-            with contextlib.suppress(*SDK_ERRORS):
-                container.remove(force=True)
+        self._remove_ended(self.containers(service))
+
+    def _remove_ended(self, containers: Sequence[Any]) -> None:
+        for container in containers:
+            if container.status not in ("running", "removing"):
+                with contextlib.suppress(*SDK_ERRORS):
+                    container.remove(force=True)
 
     def remove_rest(self) -> None:
         """What is left of the stack: networks, secrets, configurations. Volumes stay."""
         docker_command(["stack", "rm", self.project], 60)
         deadline = time.monotonic() + _GONE_WITHIN
-        while self._has_network() and time.monotonic() < deadline:
+        # Swarm answers before it is done; a task that it was about to start may even get its container now.
+        while (self.containers() or self._has_network()) and time.monotonic() < deadline:
+            self._remove_ended(self.containers())
             time.sleep(0.1)
         self.forget()
 
@@ -239,7 +245,8 @@ class SwarmService(ComposeService):
         """
         tasks = self.stack.tasks(self._record.service)
         if not tasks:
-            return State(False, detail="Swarm does not know it")
+            known = self.stack.service_id(self._record.service) is not None  # it has just been told
+            return State(known, detail="waiting for a node" if known else "Swarm does not know it")
         waiting = self._deployment is not None and self._record.attached is not None
         task = next((each for each in tasks if each["Status"]["State"] in ("failed", "rejected", "complete")), tasks[0])
         return self._state_of_task(task if waiting else tasks[0])
