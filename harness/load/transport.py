@@ -26,12 +26,12 @@ from harness.load.connection import Address, Connection, Connector
 from harness.load.framing import Body, Head, ProtocolError, split_head
 from harness.load.stamps import Clock
 
-PAUSE = 0.001  # seconds; far below the gap between tokens, and where it is not, the recorder turns it off
+PAUSE = 0.002  # seconds; far below the gap between tokens, and where it is not, the recorder turns it off
 PAUSE_FROM = 100  # streams; with fewer, wake-ups cost nothing worth saving
 BATCH = 512  # sockets of one poll
-BEHIND = 300  # sockets ready at once: more than a pause gathers at 200,000 events/s
+BEHIND = 300  # sockets ready at once: more than a pause gathers at 150,000 events/s
 BACKLOG_READS = 400_000  # reads that may wait for decoding, about 130 MB; beyond, decoding comes first
-ABSENCE = 0.002  # seconds between two looks at all sockets from which on they are noted
+ABSENCE = 0.0025  # seconds between two looks at all sockets from which on they are noted
 ABSENCES_KEPT = 8192
 
 _BUFFER = 16384
