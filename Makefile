@@ -34,7 +34,6 @@ bench: install
 	$(BIN)/python -m tests.overhead
 
 test-all: install
-	$(BIN)/python -m pytest -m containers
 	$(BIN)/python -m tests.matrix
 
 clean:
