@@ -385,7 +385,9 @@ def bench(
     rate: Annotated[
         Optional[str], typer.Option(help="Open loop: requests per second; `2,4` are levels one after another.")
     ] = None,
-    arrival: Annotated[str, typer.Option(help="With --rate: poisson, constant or gamma:SHAPE.")] = "poisson",
+    arrival: Annotated[
+        Optional[str], typer.Option(help="With --rate: poisson (the default), constant or gamma:SHAPE.")
+    ] = None,
     trace: Annotated[
         Optional[Path], typer.Option(help="Replay lengths and arrival times of this file.", metavar="FILE")
     ] = None,
@@ -398,7 +400,9 @@ def bench(
         Optional[str], typer.Option(help="Prompt length: a number or a distribution such as lognormal:500:0.8.")
     ] = None,
     output_tokens: Annotated[Optional[str], typer.Option(help="Answer length: a number or a distribution.")] = None,
-    workload: Annotated[str, typer.Option(help="What is asked: a file of locustfiles/, by name.")] = "chat",
+    workload: Annotated[
+        Optional[str], typer.Option(help="What is asked: a file of locustfiles/, by name. Default: chat.")
+    ] = None,
     api: Annotated[
         Literal["tgi", "openai-chat", "openai-completions"], typer.Option(help="Which of the service's APIs.")
     ] = "tgi",

@@ -6,7 +6,8 @@ import dataclasses
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.catalog.slo import Slo, parse_slo
 from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
-from harness.errors import ServiceError, UsageError
+from harness.errors import Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
@@ -47,6 +48,8 @@ from harness.workload.workload import Drawn, Replayed, drawn, replayed
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
+DEFAULT_ARRIVAL = "poisson"
+DEFAULT_WORKLOAD = "chat"
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,14 @@ class BenchOptions:
 
     users: str | None = None
     rate: str | None = None
-    arrival: str = "poisson"
+    arrival: str | None = None
     trace: Path | None = None
     duration: str | None = None
     warmup: str | None = None
     requests: int | None = None
     input_tokens: str | None = None
     output_tokens: str | None = None
-    workload: str = "chat"
+    workload: str | None = None
     api: str = "tgi"
     stream: bool = True
     slo: str | None = None
@@ -120,8 +123,20 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
             processes=options.processes,
             web_ui=options.web_ui,
         )
-        outcome = _load(plan, served, _Book(folder, manifest), progress)
-    return _conclude(folder, outcome, options, slo)
+        with _pointing_to(folder):
+            outcome = _load(plan, served, _Book(folder, manifest), progress)
+    with _pointing_to(folder):
+        return _conclude(folder, outcome, options, slo)
+
+
+@contextmanager
+def _pointing_to(folder: RunFolder) -> Iterator[None]:
+    """Ctrl-C at a moment at which the level cannot be ended in order leaves its records for another command."""
+    try:
+        yield
+    except KeyboardInterrupt as told:
+        advice = f"`harness report {folder.path}` makes the report of what was recorded."
+        raise Interrupted(where=str(folder.path), advice=advice) from told
 
 
 class _Book:
@@ -198,23 +213,37 @@ def plan_levels(options: BenchOptions) -> tuple[Level, ...]:
     given = [name for name in ("users", "rate", "trace") if getattr(options, name) is not None]
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", advice="Give one of them.")
+    _require_a_use(options)
     duration, warmup = _duration(options.duration, "--duration"), _duration(options.warmup, "--warmup")
     if options.trace is not None:
         return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
     if duration is None and options.requests is None:
         duration = DEFAULT_DURATION
     if warmup is not None and duration is not None and warmup >= duration:
-        raise UsageError(f"--warmup {options.warmup} leaves nothing of --duration {options.duration}")
+        raise UsageError(f"--warmup {options.warmup} leaves nothing of --duration {options.duration or '60s'}")
     one = Level(0, duration=duration, warmup=warmup, requests=options.requests)
     if options.rate is not None:
         rates = _numbers(options.rate, "--rate", float)
-        parse_arrival(options.arrival, rates[0])
+        arrival = options.arrival or DEFAULT_ARRIVAL
+        parse_arrival(arrival, rates[0])
         return tuple(
-            dataclasses.replace(one, level=number, rate=rate, arrival=options.arrival)
-            for number, rate in enumerate(rates)
+            dataclasses.replace(one, level=number, rate=rate, arrival=arrival) for number, rate in enumerate(rates)
         )
     users = _numbers(options.users or DEFAULT_USERS, "--users", int)
     return tuple(dataclasses.replace(one, level=number, users=count) for number, count in enumerate(users))
+
+
+def _require_a_use(options: BenchOptions) -> None:
+    """An option that would change nothing is a misunderstanding. Raises UsageError."""
+    if options.arrival is not None and options.rate is None:
+        raise UsageError("--arrival says how the requests of --rate come, and there is no --rate")
+    if options.trace is not None:
+        for name in ("input_tokens", "output_tokens", "workload"):
+            if getattr(options, name) is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} and --trace exclude each other: the trace says what is asked",
+                    advice="Give one of them.",
+                )
 
 
 def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -256,7 +285,7 @@ def _require_inputs(options: BenchOptions) -> None:
     if options.trace is not None:
         read_trace(options.trace, _duration(options.duration, "--duration"))
         return
-    spec = named(options.workload)
+    spec = named(options.workload or DEFAULT_WORKLOAD)
     parse_lengths(options.input_tokens or spec.input_tokens)
     parse_lengths(options.output_tokens or spec.output_tokens)
 
@@ -270,7 +299,7 @@ def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
         duration = _duration(options.duration, "--duration")
         path = str(Path(options.trace).resolve())
         return replayed(path, duration=duration, seed=options.seed, salt=salt, vocabulary=vocabulary)
-    spec = named(options.workload)
+    spec = named(options.workload or DEFAULT_WORKLOAD)
     return drawn(
         spec.name,
         options.input_tokens or spec.input_tokens,
