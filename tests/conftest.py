@@ -23,11 +23,12 @@ settings.load_profile("harness")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell starts what it runs in the background with SIGINT ignored, and so would be the processes whose Ctrl-C is
-    tested.
+    """A shell starts what it runs in the background with SIGINT ignored, nohup with SIGHUP ignored; processes whose end
+    by a signal is tested would inherit that.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @cache
