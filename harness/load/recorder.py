@@ -172,7 +172,8 @@ class Recorder:
         self._told(record)
 
     def _take_moments(self, record: RequestRecord, exchange: Exchange) -> None:
-        record.sent_at = None if exchange.sent_at is None else exchange.sent_at - self._start
+        sent_at = exchange.attempted_at
+        record.sent_at = None if sent_at is None else sent_at - self._start
         if exchange.first_byte is not None and exchange.last_byte is not None:
             first, last = self._transport.clock.seconds([exchange.first_byte, exchange.last_byte]).tolist()
             record.first_byte_at, record.finished_at = first - self._start, last - self._start

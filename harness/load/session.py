@@ -164,8 +164,8 @@ class Session:
         """An exchange has ended, in whatever way; called in the hub."""
         asked: Asked = exchange.asked
         del self.open[asked.record.request_id]
-        if not asked.planned and exchange.sent_at is not None:
-            asked.record.scheduled_at = exchange.sent_at - self.plan.clock_monotonic
+        if not asked.planned and exchange.attempted_at is not None:
+            asked.record.scheduled_at = exchange.attempted_at - self.plan.clock_monotonic
         if exchange.error == "dropped":
             self.counts["sent"] -= 1
         self.refused_in_a_row = self.refused_in_a_row + 1 if exchange.error == "refused" else 0

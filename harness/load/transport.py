@@ -49,11 +49,13 @@ class Exchange:
 
     reads, stamps: what was read since the last `frame`, one stamp a read. slices, moments: the body's content in the
     reads before, not decoded yet, and their stamps. error: None, or `refused`, `dropped`, `stream_broken`, `timeout`,
-    `protocol`, `in_flight` (given up by us). on_done: called in the hub when the exchange is over.
+    `protocol`, `in_flight` (given up by us). on_done: called in the hub when the exchange is over. begun_at: when it
+    was handed over to be sent; sent_at: when its bytes were, None where no connection took them.
     """
 
     __slots__ = (
         "asked",
+        "begun_at",
         "body",
         "call",
         "connection",
@@ -80,6 +82,7 @@ class Exchange:
         self.moments: list[bytes] = []
         self.head: Head | None = None
         self.body: Body | None = None
+        self.begun_at: float | None = None
         self.sent_at: float | None = None
         self.first_byte: bytes | None = None
         self.last_byte: bytes | None = None
@@ -87,6 +90,13 @@ class Exchange:
         self.finished = self.reused = False
         self.deadline = 0.0
         self.connection: Connection | None = None
+
+    @property
+    def attempted_at(self) -> float | None:
+        """When it was sent; where no connection could be had, when one was asked for. None for a dropped one."""
+        if self.error == "dropped":
+            return None
+        return self.begun_at if self.sent_at is None else self.sent_at
 
     def frame(self) -> None:
         """Take the content out of the reads: enough to know the end for certain. Raises ProtocolError."""
@@ -369,7 +379,8 @@ class Transport:
 
     def send(self, exchange: Exchange) -> None:
         """Send on a kept connection, or open one in a greenlet of its own."""
-        exchange.deadline = _now() + self.timeout
+        exchange.begun_at = _now()
+        exchange.deadline = exchange.begun_at + self.timeout
         self._deadlines.append(exchange)
         if self._pool:
             exchange.reused = True
