@@ -370,6 +370,10 @@ class BringUp:
         self._thread.start()
 
     @property
+    def begun(self) -> bool:
+        return self._thread.ident is not None
+
+    @property
     def busy(self) -> bool:
         return self._thread.is_alive()
 
@@ -437,16 +441,16 @@ class ComposeService:
         require_compose()
         if plan.devices:
             require_gpu_runtime()
-        if self._bring_up.busy or self._bring_up.word != "starting":  # another service of the same stack began it
-            return
-        for each in self._bring_up.plan.containers:
-            require_free_port(each.host_port)
-        self.stack.write(self._bring_up.plan)
+        if not self._bring_up.begun:  # else another service of the same stack began it
+            for each in self._bring_up.plan.containers:
+                require_free_port(each.host_port)
+            self.stack.write(self._bring_up.plan)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._record = replace(self._record, started_at=now, **memory.owned_by_us())
         self._started = True
         memory.remember(replace(self._record, name=self._record_name()))
-        self._bring_up.start()
+        if not self._bring_up.begun:
+            self._bring_up.start()
 
     def keep(self, limits: Mapping[str, int] | None = None) -> None:
         """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""

@@ -118,6 +118,16 @@ def test_failed_start_is_explained_and_removed(harness: Harness) -> None:
     assert ours() == []
 
 
+def test_second_of_a_stack_that_fails_is_removed(harness: Harness) -> None:
+    """Also when another service of the same stack was started first: that one answered and stays."""
+    failed = harness("up", "one", "big", *STACK, check=False)
+    assert failed.returncode == 4
+    assert len([name for kind, name in ours() if kind == "container"]) == 1
+    assert [each["name"] for each in json.loads(harness("status", "--json").stdout)] == ["one"]
+    harness("down")
+    assert ours() == []
+
+
 @pytest.mark.parametrize("words", ["building the emulator|creating the container", "first answer|starting,|loading"])
 def test_ctrl_c_before_ready_takes_it_down(harness: Harness, tmp_path: Path, words: str) -> None:
     """At every stage: exit 130, and nothing is left."""
