@@ -14,7 +14,8 @@ class RequestRecord:
     """One request that was due. All moments are seconds since the run's start (float64), null where they never came.
 
     scheduled_at: when it should have been sent (closed loop: when it was). sent_at: when its bytes were handed to the
-    kernel, or, where no connection could be had, when one was asked for; null for a dropped one. first_byte_at: first byte of the answer, headers included.
+    kernel, or, where no connection could be had, when one was asked for; null for a dropped one. first_byte_at: first
+    byte of the answer, headers included.
     token_at, token_count: one entry per event that carries tokens, equal lengths, in order of arrival. An
     end-of-sequence token counts in token_count, but an event whose text is empty never is the first token.
     input_tokens, output_tokens: the server's own counts, null if it tells none.

@@ -562,7 +562,7 @@ class ComposeService:
     def _record_name(self) -> str:
         if self._record.attached is None:
             return self.name
-        return f"{self.name[:30]}-{self.stack.project.rpartition('-')[2]}"
+        return memory.attached_name(self.name, self.stack.project.rpartition("-")[2])
 
 
 def compose_services(

@@ -208,9 +208,9 @@ class ProcessService:
         memory.forget(self._record_name())
 
     def _record_name(self) -> str:
-        """Attached services stand under a name of their own: they never hide one that was left running."""
         assert self._record is not None
-        return self.name if self._record.attached is None else f"{self.name[:30]}-{self._record.marker[:8]}"
+        left_to_run = self._record.attached is None
+        return self.name if left_to_run else memory.attached_name(self.name, self._record.marker[:8])
 
 
 class _Tail:

@@ -89,6 +89,14 @@ def safe_name(text: str) -> str:
     return re.sub(r"[-_.]{2,}", "-", plain).strip("-_.")[:48].strip("-_.") or "model"
 
 
+def attached_name(name: str, start: str) -> str:
+    """Attached services stand under a name of their own: they never hide one that was left running.
+
+    start: what tells this start from others. A name that has it already, because it was found again, stays.
+    """
+    return name if name.endswith(f"-{start}") else f"{name[:30]}-{start}"
+
+
 def remember(record: Remembered) -> None:
     """Write or replace the record of this name."""
     path = _path(record.name)

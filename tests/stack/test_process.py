@@ -216,6 +216,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     until(lambda: [each.phase for each in status(["kept"])] == ["ready"])
     names = down()
     assert sorted(name.split("-")[0] for name in names) == ["kept", "own"]
+    assert status() == []
 
 
 def test_reused_process_number_is_not_taken_for_ours(launcher: str) -> None:
