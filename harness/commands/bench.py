@@ -17,14 +17,16 @@ import psutil
 
 from harness import __version__, preflight
 from harness.catalog.slo import Slo, parse_slo
+from harness.commands import calibrate as calibration
 from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
-from harness.errors import Interrupted, ServiceError, UsageError
+from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.scrape import Scraper
+from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
 from harness.measure.run_folder import (
@@ -101,32 +103,62 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     slo = _slo(options)
     timeout = _duration(options.timeout, "--timeout") or 600.0
     _require_inputs(options)
-    with open_service(target, say=progress) as served:
-        workload = make_workload(options, served)
-        _check(served, options, workload, levels, progress)
-        folder = RunFolder.create(options.output or _default_folder(served, workload.name))
-        manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
-        write_manifest(folder, manifest)
-        write_atomically(folder.stack, served.service.facts().stack.encode())
-        progress(f"writing to {folder.path}")
-        plan = LoadPlan(
-            url=served.service.endpoint.url,
-            api=options.api,
-            model_name=target.model_name or served.service.endpoint.model_name,
-            stream=options.stream,
-            timeout=timeout,
-            levels=levels,
-            workload=workload.as_dict(),
-            seed=options.seed,
-            folder=str(folder.path),
-            clock_monotonic=float(manifest.clock["monotonic"]),
-            processes=options.processes,
-            web_ui=options.web_ui,
-        )
+    # The load processes first: they get ready while the service is looked at.
+    with runner.Crew(options.processes) as crew:
+        with open_service(target, say=progress) as served:
+            folder, outcome = _measure(target, options, served, crew, progress, levels=levels, slo=slo, timeout=timeout)
         with _pointing_to(folder):
-            outcome = _load(plan, served, _Book(folder, manifest), progress)
+            return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress))
+
+
+def _measure(
+    target: Target,
+    options: BenchOptions,
+    served: Served,
+    crew: runner.Crew,
+    progress: Callable[[str], None],
+    *,
+    levels: tuple[Level, ...],
+    slo: Slo | None,
+    timeout: float,
+) -> tuple[RunFolder, LoadOutcome]:
+    """Check the service, begin the run's folder, and hold the levels."""
+    workload = make_workload(options, served)
+    _check(served, options, workload, levels, progress)
+    folder = RunFolder.create(options.output or _default_folder(served, workload.name))
+    manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
+    write_manifest(folder, manifest)
+    write_atomically(folder.stack, served.service.facts().stack.encode())
+    progress(f"writing to {folder.path}")
+    plan = LoadPlan(
+        url=served.service.endpoint.url,
+        api=options.api,
+        model_name=target.model_name or served.service.endpoint.model_name,
+        stream=options.stream,
+        timeout=timeout,
+        levels=levels,
+        workload=workload.as_dict(),
+        seed=options.seed,
+        folder=str(folder.path),
+        clock_monotonic=float(manifest.clock["monotonic"]),
+        processes=options.processes,
+        web_ui=options.web_ui,
+    )
     with _pointing_to(folder):
-        return _conclude(folder, outcome, options, slo)
+        return folder, _load(plan, served, _Book(folder, manifest), crew, progress)
+
+
+def _floor(
+    outcome: LoadOutcome, options: BenchOptions, crew: runner.Crew, progress: Callable[[str], None]
+) -> Floor | None:
+    """The client's own error at this load: as stored, else measured now, when the load went to its end."""
+    if outcome.interrupted or outcome.lost_processes or not outcome.streams:
+        return calibration.find(outcome.streams, options.processes)
+    try:
+        return calibration.floor_for(outcome.streams, options.processes, crew, progress)
+    except HarnessError as error:
+        progress(f"the client could not be calibrated: {error}")
+        return None
 
 
 @contextmanager
@@ -159,7 +191,9 @@ class _Book:
         write_manifest(self.folder, self.manifest)
 
 
-def _load(plan: LoadPlan, served: Served, book: _Book, progress: Callable[[str], None]) -> LoadOutcome:
+def _load(
+    plan: LoadPlan, served: Served, book: _Book, crew: runner.Crew, progress: Callable[[str], None]
+) -> LoadOutcome:
     """Hold the levels, with the engine's own metrics read beside them."""
 
     def gone() -> str | None:
@@ -169,16 +203,18 @@ def _load(plan: LoadPlan, served: Served, book: _Book, progress: Callable[[str],
     scraper = Scraper(f"{plan.url}/metrics", plan.clock_monotonic)
     try:
         with scraper:
-            outcome = runner.run(plan, on_level=book.note, progress=progress, gone=gone)
+            outcome = runner.run(plan, on_level=book.note, progress=progress, gone=gone, crew=crew)
     finally:
         scraper.samples.write(book.folder.server)
     book.close(outcome)
     return outcome
 
 
-def _conclude(folder: RunFolder, outcome: LoadOutcome, options: BenchOptions, slo: Slo | None) -> BenchResult:
+def _conclude(
+    folder: RunFolder, outcome: LoadOutcome, options: BenchOptions, slo: Slo | None, floor: Floor | None
+) -> BenchResult:
     """Records, summary, reports; then what the exit code says."""
-    run = keep_records(folder, lost_processes=outcome.lost_processes)
+    run = keep_records(folder, floor, lost_processes=outcome.lost_processes)
     summary = finish(run, with_reports=options.report)
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)

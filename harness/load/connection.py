@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import _socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from gevent import socket
 
@@ -37,25 +36,17 @@ class Address:
     prefix: str = ""
 
     @classmethod
-    def of(cls, url: str, proxies: Mapping[str, str] | None = None) -> Address:
-        """From the service's URL. proxies: by scheme; by default those of the environment (HTTP_PROXY, HTTPS_PROXY,
-        NO_PROXY), as other clients have it, but never for this machine itself.
+    def of(cls, url: str, proxy: str | None = None) -> Address:
+        """From the service's URL. proxy: URL of one to go through; those of the environment (HTTP_PROXY) are not for
+        measuring, since they would be measured too.
         """
-        parts = urlsplit(url)
+        parts, through = urlsplit(url), urlsplit(proxy or "")
         tls = parts.scheme == "https"
         host, port = parts.hostname or "127.0.0.1", parts.port or (443 if tls else 80)
         header = parts.netloc.rpartition("@")[2].encode("idna").decode()
-        proxy = _proxy(parts.scheme, host, proxies)
-        through = None if tls or proxy is None else f"http://{header}"
-        return cls(host, port, tls, header, proxy, (through or "") + parts.path.rstrip("/"))
-
-
-def _proxy(scheme: str, host: str, proxies: Mapping[str, str] | None) -> tuple[str, int] | None:
-    if proxies is None:
-        local = host == "localhost" or host.startswith("127.") or host == "::1"
-        proxies = {} if local or proxy_bypass(host) else getproxies()
-    parts = urlsplit(proxies.get(scheme, ""))
-    return (parts.hostname, parts.port or 80) if parts.hostname else None
+        between = (through.hostname, through.port or 80) if through.hostname else None
+        whole_url = between is not None and not tls
+        return cls(host, port, tls, header, between, (f"http://{header}" if whole_url else "") + parts.path.rstrip("/"))
 
 
 class Tls:

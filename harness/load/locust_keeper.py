@@ -65,12 +65,13 @@ class Asking:
 
 @dataclass
 class Kept:
-    """A run that lasts. members: joined processes by Locust's id, with their numbers; done: those that are through."""
+    """A run that lasts. test_began: when Locust's own clock of the test began, CLOCK_MONOTONIC. members: joined processes by Locust's id, with their numbers; done: those that are through."""
 
     folder: RunFolder
     manifest: Manifest
     announcement: dict[str, Any]
     run_time: float | None
+    test_began: float = 0.0
     level_began: float = 0.0
     ramped_at: float | None = None
     members: dict[str, int] = field(default_factory=dict)
@@ -111,8 +112,10 @@ class Keeper:
         events.worker_connect.add_listener(lambda client_id, **_: self._announce(client_id))
 
     def _start(self) -> None:
+        began = time.monotonic()
         try:
             self._kept = self._begin()
+            self._kept.test_began = began
         except HarnessError as error:
             self._fail(error)
             options = self._environment.parsed_options
@@ -200,7 +203,7 @@ class Keeper:
         if kept is None or kept.stopping:
             return
         kept.stopping, at = True, kept.now()
-        early = kept.run_time is not None and at < kept.run_time - 1.0
+        early = kept.run_time is not None and time.monotonic() - kept.test_began < kept.run_time - 1.0
         self._close_level(kept, at, "interrupted" if early else "stopped" if kept.run_time is None else "duration")
         kept.manifest = replace(kept.manifest, interrupted=early)
 

@@ -50,8 +50,12 @@ class LoadPlan:
 
 @dataclass(frozen=True)
 class LoadOutcome:
-    """How a load went: the levels with their moments and endings, the processes that died, and whether Ctrl-C came."""
+    """How a load went: the levels with their moments and endings, the processes that died, and whether Ctrl-C came.
+
+    streams: the most answers that were open at once, as far as a look a second tells.
+    """
 
     levels: tuple[Level, ...]
     lost_processes: tuple[str, ...] = ()
     interrupted: bool = False
+    streams: int = 0

@@ -64,7 +64,7 @@ def run(
             on_level(held)
             if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped") or crew.interrupted:
                 break
-        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted)
+        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams)
 
 
 class _Held:
@@ -124,6 +124,7 @@ class _Held:
             if "stats" in said:
                 self._crew.order(do="stats", report=said["stats"])
             live.take(said)
+            self._crew.streams = max(self._crew.streams, self._level.users or 0, int(live.total("open")))
             if live.due():
                 self._progress(live_line(live))
 
@@ -140,13 +141,14 @@ class Crew:
     """The load processes, by number; as a context manager they end with it.
 
     They start at once and import Locust while others are busy; `take` gives them a plan. lost: those that died, by
-    name. reason: why the present level was ended from here.
+    name. reason: why the present level was ended from here. streams: the most answers that were open at once.
     """
 
     def __init__(self, processes: int) -> None:
         self.lost: list[str] = []
         self.reason: str | None = None
         self.interrupted = False
+        self.streams = 0
         self._plan: LoadPlan | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
@@ -245,8 +247,13 @@ class Crew:
         return f"a load process ended by itself: {lines[-1]}" if lines else "a load process ended by itself"
 
     def close(self) -> None:
-        """End of input ends a process; one that does not end is killed. What they complained of is kept in load.log."""
+        """End of input ends a process; one that does not end, or never got anything to do, is killed.
+
+        What they complained of is kept in the run's load.log.
+        """
         for process in self._processes.values():
+            if self._plan is None:
+                process.kill()
             if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()

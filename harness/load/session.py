@@ -92,7 +92,7 @@ class Session:
         self._told = told
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
-        self.transport = Transport(Address.of(plan.url), Clock(), plan.timeout)
+        self.transport = Transport(Address.of(plan.url, os.environ.get("HARNESS_PROXY")), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
         self._prefix = f"{os.urandom(5).hex()}-{process}-"

@@ -33,6 +33,7 @@ BEHIND = 300  # sockets ready at once: more than a pause gathers at 150,000 even
 BACKLOG_READS = 400_000  # reads that may wait for decoding, about 130 MB; beyond, decoding comes first
 ABSENCE = 0.0025  # seconds between two looks at all sockets from which on they are noted
 ABSENCES_KEPT = 8192
+LASTED = 0.0002  # seconds: a wait that finds something there already takes some microseconds
 
 _BUFFER = 16384
 _ANCILLARY = 32  # CMSG_SPACE(sizeof(struct timespec))
@@ -150,11 +151,14 @@ class Transport:
         self._table: dict[int, tuple[Any, Any, Any, bytes, Connection]] = {}
         self._epoll: Any = _epoll()
         self._poll = self._epoll.poll
-        self._looked = _now()
-        self._loop = get_hub().loop
-        self._watcher = self._loop.io(self._epoll.fileno(), 1)
+        self._looked = self._waits_from = _now()
+        self._loop = loop = get_hub().loop
+        self._watcher = loop.io(self._epoll.fileno(), 1)
         self._watcher.start(self.drain)
-        self._idle = self._loop.idle()
+        self._before_wait, self._after_wait = loop.prepare(priority=loop.MINPRI), loop.check(priority=loop.MAXPRI)
+        self._before_wait.start(self._begin_to_wait)
+        self._after_wait.start(self._waited)
+        self._idle = loop.idle()
 
     @property
     def backlog(self) -> int:
@@ -167,7 +171,7 @@ class Transport:
         self.reads, self.absorbed = sum(len(each.reads) + len(each.slices) for each in waiting), 0
 
     def close(self) -> None:
-        for watcher in (self._watcher, self._idle):
+        for watcher in (self._watcher, self._idle, self._before_wait, self._after_wait):
             watcher.stop()
             watcher.close()
         for connection in [*self.active, *self._pool]:
@@ -175,6 +179,16 @@ class Transport:
         self._epoll.close()
 
     # Reading
+
+    def _begin_to_wait(self) -> None:
+        """The last thing before the loop waits: all that was to do is done."""
+        self._waits_from = _now()
+
+    def _waited(self) -> None:
+        """The first thing after it. A wait that lasted is no absence: whatever had come would have ended it at once."""
+        now = _now()
+        if now - self._waits_from > LASTED:
+            self._looked = now
 
     def drain(self) -> None:
         """Read everything that is readable now; then work, or pause for more."""

@@ -18,10 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import text_generation
-from pydantic import ValidationError
-from text_generation import errors as refusals
-
 from harness.engines import tgi
 from harness.engines.base import Endpoint, EngineInfo, EngineLimits
 from harness.engines.tgi_failures import Failure, explain
@@ -275,13 +271,18 @@ def engine_info(endpoint: Endpoint, timeout: float = _PROBE_TIMEOUT) -> EngineIn
 
 def ask_once(endpoint: Endpoint, timeout: float = _ANSWER_TIMEOUT) -> str | None:
     """Generate one token through TGI's own client. None when that worked, else what went wrong."""
+    # Here, because it takes half a second to import, which a service that is known to answer need not cost.
+    import text_generation
+    from pydantic import ValidationError
+    from text_generation.errors import ValidationError as Refused
+
     client = text_generation.Client(endpoint.url, headers=_headers(endpoint), timeout=int(timeout))
     try:
         with _direct():
             client.generate("Hi", max_new_tokens=1)
-    except refusals.ValidationError:
+    except Refused:  # type: ignore[misc]  # the client has no types
         return None  # it took the request apart and held it against its limits: it is alive
-    except (OSError, ValidationError, KeyError, ValueError, *_REFUSALS) as error:
+    except (OSError, ValidationError, KeyError, ValueError, *_refused()) as error:
         # The client posts to `/` and is strict about the answer's form; an engine may serve the named routes alone.
         return None if _generates(endpoint, timeout) else f"{type(error).__name__}: {error}"
     return None
@@ -298,18 +299,22 @@ def _generates(endpoint: Endpoint, timeout: float) -> bool:
     )
 
 
-_REFUSALS = (
-    refusals.GenerationError,
-    refusals.IncompleteGenerationError,
-    refusals.OverloadedError,
-    refusals.BadRequestError,
-    refusals.ShardNotReadyError,
-    refusals.ShardTimeoutError,
-    refusals.NotFoundError,
-    refusals.RateLimitExceededError,
-    refusals.NotSupportedError,
-    refusals.UnknownError,
-)
+def _refused() -> tuple[type[Exception], ...]:
+    """What TGI's client raises for an answer that is no success, but for validation."""
+    from text_generation import errors
+
+    return (
+        errors.GenerationError,
+        errors.IncompleteGenerationError,
+        errors.OverloadedError,
+        errors.BadRequestError,
+        errors.ShardNotReadyError,
+        errors.ShardTimeoutError,
+        errors.NotFoundError,
+        errors.RateLimitExceededError,
+        errors.NotSupportedError,
+        errors.UnknownError,
+    )
 
 
 @contextlib.contextmanager
