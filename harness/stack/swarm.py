@@ -41,6 +41,7 @@ _KEPT_LINES = 50_000
 _QUIET, _LAST_LINES_WITHIN = 0.5, 3.0  # seconds
 _SETTLED_WITHIN = 90.0  # seconds from a first answer to Swarm's own health check having seen one
 _GONE_WITHIN = 30.0
+_PLACED_WITHIN = 30.0
 
 
 def project_of(name: str) -> str:
@@ -229,6 +230,7 @@ class SwarmService(ComposeService):
         self._deployment = deployment
         self._started = deployment is None
         self._lines: _Lines | None = None
+        self._unplaced_since: float | None = None
 
     def start(self) -> None:
         """Raises MissingError when there is no swarm, or the port is not free."""
@@ -257,11 +259,7 @@ class SwarmService(ComposeService):
         self._find_node(task)
         if word not in _ENDED:
             if word == "pending" and "no suitable node" in complaint:
-                raise MissingError(
-                    f"no node of the swarm can take it ({complaint})",
-                    where=self.name,
-                    advice=f"`docker node ls` shows them; GPUs must be announced as {GPU_RESOURCE}.",
-                )
+                self._wait_for_node(complaint)
             return State(True, detail=_WORDS.get(word, "starting"))
         container = status.get("ContainerStatus") or {}
         if self._lines is not None:
@@ -271,6 +269,18 @@ class SwarmService(ComposeService):
         code = container.get("ExitCode") if container.get("ContainerID") else None
         hit = self._hit_memory_limit(str(container.get("ContainerID") or ""))
         return State(False, code, complaint or f"ended with exit code {code}", memory_limit_hit=hit)
+
+    def _wait_for_node(self, complaint: str) -> None:
+        """What was taken down a moment ago holds its port and GPU for a while. Raises MissingError after that."""
+        now = time.monotonic()
+        self._unplaced_since = self._unplaced_since or now
+        if self._deployment is None or now - self._unplaced_since < _PLACED_WITHIN:
+            return
+        raise MissingError(
+            f"no node of the swarm can take it ({complaint})",
+            where=self.name,
+            advice=f"`docker node ls` shows them; GPUs must be announced as {GPU_RESOURCE}.",
+        )
 
     def _find_node(self, task: Mapping[str, Any]) -> None:
         """A port is published by the node that runs the task; on this one it is reached by 127.0.0.1."""

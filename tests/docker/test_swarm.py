@@ -204,3 +204,16 @@ def test_stack_of_a_killed_harness_is_taken_down(harness: Harness, own_state: Pa
         record.unlink()
     harness("down")
     assert everything() == []
+
+
+def test_model_that_no_node_can_take(harness: Harness, catalogue: Path) -> None:
+    """Without --emulate it asks for a GPU, which this node has not announced: exit 3 with what to do, nothing left."""
+    text = catalogue.read_text(encoding="utf-8").replace(
+        "{repo: Qwen/Qwen2.5-1.5B-Instruct,", '{repo: a/b, engine: {image: "python:3.11-slim-bookworm"},'
+    )
+    catalogue.write_text(text, encoding="utf-8")
+    refused = harness("up", "two.5", "--runtime", "swarm", check=False)
+    assert refused.returncode == 3
+    assert "insufficient resources" in refused.stderr
+    assert "NVIDIA-GPU" in refused.stderr
+    assert everything() == []
