@@ -65,7 +65,10 @@ class Asking:
 
 @dataclass
 class Kept:
-    """A run that lasts. test_began: when Locust's own clock of the test began, CLOCK_MONOTONIC. members: joined processes by Locust's id, with their numbers; done: those that are through."""
+    """A run that lasts. members: joined processes by Locust's id, with their numbers; done: those that are through.
+
+    test_began: when Locust began to count the test's time, CLOCK_MONOTONIC.
+    """
 
     folder: RunFolder
     manifest: Manifest

@@ -274,15 +274,16 @@ def ask_once(endpoint: Endpoint, timeout: float = _ANSWER_TIMEOUT) -> str | None
     # Here, because it takes half a second to import, which a service that is known to answer need not cost.
     import text_generation
     from pydantic import ValidationError
-    from text_generation.errors import ValidationError as Refused
+    from text_generation import errors
 
+    failures: tuple[type[Exception], ...] = (OSError, ValidationError, KeyError, ValueError, *_refused())
     client = text_generation.Client(endpoint.url, headers=_headers(endpoint), timeout=int(timeout))
     try:
         with _direct():
             client.generate("Hi", max_new_tokens=1)
-    except Refused:  # type: ignore[misc]  # the client has no types
+    except errors.ValidationError:
         return None  # it took the request apart and held it against its limits: it is alive
-    except (OSError, ValidationError, KeyError, ValueError, *_refused()) as error:
+    except failures as error:
         # The client posts to `/` and is strict about the answer's form; an engine may serve the named routes alone.
         return None if _generates(endpoint, timeout) else f"{type(error).__name__}: {error}"
     return None
