@@ -461,6 +461,8 @@ def bench(
     _show(json, result.as_json(), result.as_text())
     if result.unmet is not None:
         terminal.say(f"harness: {ConditionNotMet(result.unmet)}")
+    elif result.warning is not None:
+        terminal.say(f"harness: warning: {result.warning}")
     return result.exit_code
 
 

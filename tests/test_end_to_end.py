@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -199,6 +200,35 @@ def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
     assert summary["requests"]["completed"] > 0
     assert harness("down").returncode == 0
     _wait_for(lambda: ours() == [])
+
+
+@pytest.mark.parametrize(
+    ("victim", "code", "said", "rule"),
+    [
+        ("harness.emulator", 0, "killed (signal 9)", "service_gone"),
+        ("harness.load.worker", 4, "a load process was killed by signal 9", "lost_process"),
+    ],
+)
+def test_what_is_killed_during_a_load_is_named(tmp_path: Path, victim: str, code: int, said: str, rule: str) -> None:
+    """The engine or the load process dies: what was recorded is reported, and both stderr and the summary say why."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "harness", "bench", MODEL, "--runtime", "embedded", "--users", "2"]
+    process = subprocess.Popen(
+        [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(lambda: any(path.stat().st_size > 2000 for path in folder.glob("journal-*.log")))
+    family = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in family if victim in child.cmdline()).kill()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert said in stderr
+    assert code or stderr.splitlines()[-1].startswith("harness: warning: the run is not valid (incomplete")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["complete"] is False
+    assert rule in [reason["rule"] for reason in summary["validity"]["reasons"]]
+    counts = summary["requests"]
+    assert counts["sent"] == counts["completed"] + counts["failed"] + counts["in_flight_at_end"]
+    assert ours() == []
 
 
 def _wait_for(condition: Any, limit: float = 60.0) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from harness.commands import calibrate as calibration
 from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
+from harness.engines.tgi_failures import explain
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
@@ -40,6 +42,8 @@ from harness.measure.run_folder import (
     write_manifest,
 )
 from harness.report.to_text import to_text
+from harness.stack.readiness import StartFailed, tell_last_lines
+from harness.stack.service import Service
 from harness.stats.summary import Summary
 from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
@@ -50,6 +54,7 @@ from harness.workload.workload import Drawn, Replayed, drawn, replayed
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
+_LAST_LINES = 1000
 DEFAULT_ARRIVAL = "poisson"
 DEFAULT_WORKLOAD = "chat"
 
@@ -82,12 +87,19 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """A run that was recorded. unmet: the condition that was asked for and does not hold; exit_code: what follows."""
+    """A run that was recorded. unmet: the condition that was asked for and does not hold; exit_code: what follows.
+
+    warning: what nobody asked about, and whoever reads the figures must know.
+    """
 
     folder: RunFolder
     summary: Summary
     unmet: str | None
     exit_code: int
+
+    @property
+    def warning(self) -> str | None:
+        return None if self.unmet or self.summary.valid else _invalid(self.summary)
 
     def as_json(self) -> dict[str, Any]:
         return {**self.summary.as_dict(), "path": str(self.folder.path)}
@@ -204,10 +216,26 @@ def _load(
     try:
         with scraper:
             outcome = runner.run(plan, on_level=book.note, progress=progress, gone=gone, crew=crew)
+    except runner.ClientFailed as failure:
+        finish(keep_records(book.folder, lost_processes=crew.lost))
+        where, advice = str(book.folder.path), "The report there holds what was recorded until then."
+        raise runner.ClientFailed(failure.found, where=where, advice=advice) from failure
     finally:
         scraper.samples.write(book.folder.server)
     book.close(outcome)
+    if outcome.levels and outcome.levels[-1].ended_by == "service_gone":
+        _tell_its_last_words(served.service, progress)
     return outcome
+
+
+def _tell_its_last_words(service: Service, progress: Callable[[str], None]) -> None:
+    """Why the engine ended, as far as its own log says: one that we started takes its log along."""
+    state = service.state()
+    lines = [] if state.running else list(deque(service.log_lines(), maxlen=_LAST_LINES))
+    if lines:
+        failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit, serving=True)
+        tell_last_lines(failure, service.name, progress)
+        progress(str(StartFailed(failure, service.name)))
 
 
 def _conclude(
@@ -222,7 +250,7 @@ def _conclude(
         raise ServiceError(
             "no request was completed: the service is away or died",
             where=str(folder.path),
-            advice="`harness logs` shows its last words.",
+            advice="Its own log says why, as far as it knows.",
         )
     unmet = _unmet(summary, options, slo)
     return BenchResult(folder, summary, unmet, 1 if unmet else 0)
@@ -237,11 +265,15 @@ def _service_away(outcome: LoadOutcome, summary: Summary) -> bool:
 def _unmet(summary: Summary, options: BenchOptions, slo: Slo | None) -> str | None:
     """The condition that was asked for and does not hold."""
     if (options.require_valid or slo is not None) and not summary.valid:
-        rules = ", ".join(dict.fromkeys(reason.rule for reason in summary.total.reasons)) or "see the report"
-        return f"the run is not valid ({rules})"
+        return _invalid(summary)
     if slo is not None and not summary.holds_on_lowest:
         return f"the SLO does not hold on the lowest level ({slo})"
     return None
+
+
+def _invalid(summary: Summary) -> str:
+    rules = ", ".join(dict.fromkeys(reason.rule for reason in summary.total.reasons)) or "see the report"
+    return f"the run is not valid ({rules})"
 
 
 def plan_levels(options: BenchOptions) -> tuple[Level, ...]:

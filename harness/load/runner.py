@@ -152,9 +152,9 @@ class Crew:
         self._plan: LoadPlan | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
-        self._processes = {number: self._start(number) for number in range(processes)}
+        self.processes = {number: self._start(number) for number in range(processes)}
         self._ready: set[int] = set()
-        for number in self._processes:
+        for number in self.processes:
             threading.Thread(target=self._listen, args=(number,), daemon=True, name=f"load-{number}").start()
 
     def __enter__(self) -> Crew:
@@ -176,7 +176,7 @@ class Crew:
     def take(self, plan: LoadPlan) -> None:
         """Have all processes ready for the levels of this plan. Raises ClientFailed."""
         self._plan = plan
-        if len(self._ready) < len(self._processes):
+        if len(self._ready) < len(self.processes):
             self._ready = self.await_all("ready", within=_READY_WITHIN)
         if self.lost:
             raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
@@ -188,7 +188,7 @@ class Crew:
         return time.monotonic() - self._plan.clock_monotonic
 
     def alive(self) -> list[int]:
-        return [number for number in self._processes if str(number) not in self.lost]
+        return [number for number in self.processes if str(number) not in self.lost]
 
     def await_all(self, word: str, *, within: float) -> set[int]:
         """Wait until every process that lives has said this. Raises ClientFailed where that takes too long."""
@@ -211,7 +211,7 @@ class Crew:
     def order(self, **what: Any) -> None:
         """One line to every process that is there."""
         line = (json.dumps(what) + "\n").encode()
-        for process in self._processes.values():
+        for process in self.processes.values():
             if process.stdin is not None and process.poll() is None:
                 try:
                     process.stdin.write(line)
@@ -225,7 +225,7 @@ class Crew:
             said = self._said.get(timeout=timeout)
         except queue.Empty:
             said = None
-        for number, process in self._processes.items():
+        for number, process in self.processes.items():
             if process.poll() is not None and str(number) not in self.lost:
                 self.lost.append(str(number))
         return said
@@ -243,21 +243,24 @@ class Crew:
         self.stop("interrupted")
 
     def last_words(self) -> str:
+        """How a process ended, with the last line that one of them left."""
+        signals = [-code for process in self.processes.values() if (code := process.poll()) is not None and code < 0]
+        found = f"a load process was killed by signal {signals[0]}" if signals else "a load process ended by itself"
         lines = self._words().decode("utf-8", "replace").strip().splitlines()
-        return f"a load process ended by itself: {lines[-1]}" if lines else "a load process ended by itself"
+        return f"{found}: {lines[-1]}" if lines else found
 
     def close(self) -> None:
         """End of input ends a process; one that does not end, or never got anything to do, is killed.
 
         What they complained of is kept in the run's load.log.
         """
-        for process in self._processes.values():
+        for process in self.processes.values():
             if self._plan is None:
                 process.kill()
             if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
-        for process in self._processes.values():
+        for process in self.processes.values():
             try:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:
@@ -273,7 +276,7 @@ class Crew:
         return os.pread(self._log.fileno(), size, 0)  # the position belongs to the processes that write
 
     def _listen(self, number: int) -> None:
-        stdout = self._processes[number].stdout
+        stdout = self.processes[number].stdout
         assert stdout is not None
         with stdout:
             for line in stdout:
