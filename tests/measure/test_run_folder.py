@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,7 +12,15 @@ import pytest
 
 from harness.errors import UsageError
 from harness.measure.client import ClientFacts, ClientSample, Floor, read_client, write_client
-from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest, run_name, write_manifest
+from harness.measure.run_folder import (
+    Level,
+    Manifest,
+    RunFolder,
+    read_manifest,
+    run_name,
+    write_atomically,
+    write_manifest,
+)
 
 
 def manifest() -> Manifest:
@@ -104,3 +114,21 @@ def test_client_facts_come_back_as_they_were_written(tmp_path: Path) -> None:
     facts = ClientFacts((ClientSample(1.0, "0", 0.5, 0.002),), ("1",), Floor(0.001, 0.0005, 64))
     write_client(folder, facts)
     assert read_client(folder) == facts
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_half_of_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the file that was to be written."""
+    path = tmp_path / "summary.json"
+    write_atomically(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as failure:
+        write_atomically(path, b"new")
+    assert failure.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
