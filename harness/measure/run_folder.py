@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -26,12 +27,18 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """A new, empty folder. Raises UsageError where something is in it already."""
-        if path.exists() and not path.is_dir():
+        """A new, empty folder. Raises UsageError where something is in it already, or where no folder can be."""
+        if os.path.exists(path) and not os.path.isdir(path):
             raise UsageError("is a file, not a folder", where=str(path), advice="Name a new folder with --output.")
-        if path.is_dir() and any(path.iterdir()):
+        if os.path.isdir(path) and any(path.iterdir()):
             raise UsageError("folder is not empty", where=str(path), advice="Name a new one with --output.")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL):
+                raise  # what this machine lacks, such as space
+            found = f"cannot be made: {error.strerror}"
+            raise UsageError(found, where=str(path), advice="Name a new folder with --output.") from error
         return cls(path)
 
     @classmethod

@@ -90,6 +90,10 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "new")
     with pytest.raises(UsageError, match="not a folder"):
         RunFolder.create(tmp_path / "new" / "file")
+    with pytest.raises(UsageError, match="cannot be made"):
+        RunFolder.create(tmp_path / "new" / "file" / "below")
+    with pytest.raises(UsageError, match="cannot be made"):
+        RunFolder.create(tmp_path / ("long" * 100))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
