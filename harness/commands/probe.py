@@ -25,6 +25,7 @@ from harness.probe.card import Card, Cell, measured, sentence
 from harness.probe.findings import advice_of, boundaries, limits_of, measured_cells, sources_of
 from harness.probe.journal import NAME as JOURNAL
 from harness.probe.journal import StartJournal
+from harness.probe.mixing import mix, speed_of
 from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation, environment
 from harness.probe.search import Search
@@ -133,13 +134,15 @@ class _Probe:
         proved = self.search.proved is not None
         limits = limits_of(found, card, evidence, self.wish)
         name = input_name(started.version, self.model)
+        speed = speed_of(evidence)
+        mixed = mix(found.setting, started, found.answer, speed, card.longest_history()) if speed else None
         document: dict[str, Any] = {
             "schema": 1,
             "model": self.model.name,
             "engine": f"tgi {started.version or self.model.engine.version}",
-            "image": self.seen.facts.image if self.seen.facts else None,
+            "image": started.image,
             "gpu": self.model.gpu,
-            "emulated": bool(self.seen.info and self.seen.info.emulated),
+            "emulated": started.emulated,
             "goal": self.wish.goal,
             "kind": started.kind,
             "starts": evidence.starts,
@@ -152,7 +155,8 @@ class _Probe:
             "batch": [point.as_json() for point in points(r for each in evidence.outcomes for r in each.loads)],
             "recommended_flags": environment(found.setting, name),
             "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
-            "advice": advice_of(self.search, found, card, self.seen.rejected_fast),
+            "mix": mixed.as_json() if mixed else None,
+            "advice": advice_of(self.search, found, mixed),
         }
         return document, cells
 
@@ -165,7 +169,7 @@ class _Probe:
             "cut_short": [result.load.name for result in proved.loads if result.verdict == "cut short"],
             "requests": sum(len(result.load.shapes) for result in proved.loads),
             "seconds": round(sum(result.seconds for result in proved.loads), 1),
-            "excess_refused_at_once": self.seen.rejected_fast,
+            "excess_refused_at_once": self.search.evidence.refused_fast,
         }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:

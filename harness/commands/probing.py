@@ -19,7 +19,7 @@ from harness.catalog.models import Limits, Model
 from harness.commands.serving import await_ready, service_for
 from harness.commands.target import Target
 from harness.engines import APIS
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import Endpoint
 from harness.engines.tgi import input_limit_name, parse_version
 from harness.engines.tgi_failures import Failure as EngineFailure
 from harness.engines.tgi_failures import explain
@@ -52,12 +52,9 @@ _OUR_NAMES = (
 
 @dataclass
 class Seen:
-    """What the starts of this run have shown beside their outcomes, for the report."""
+    """What one start has shown that the next may use."""
 
-    info: EngineInfo | None = None
-    facts: ServiceFacts | None = None
     ruler: prompts.Ruler = field(default_factory=prompts.Ruler)
-    rejected_fast: bool | None = None  # whether more requests than permits were seen to be refused at once
 
 
 def run_start(
@@ -75,8 +72,7 @@ def run_start(
         except StartFailed as failed:
             why = start_failure(failed.failure, service.log)
             return Outcome(setting, _guess(service.log, failed.failure), False, why, (), time.monotonic() - began)
-        seen.info, seen.facts = ready.info, service.facts()
-        started = facts_of(ready, service.log, setting, model)
+        started = replace(facts_of(ready, service.log, setting, model), image=service.facts().image)
         _tell(started, progress)
         loads, failure = _Loading(search, setting, started, service, seen, progress).run()
         return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
@@ -223,6 +219,7 @@ def facts_of(ready: Ready, log: EngineLog, setting: Setting, model: Model) -> St
         prefix_caching=bool(log.prefix_caching),
         speculate=int(model.env.get("SPECULATE", "0") or 0),
         version=ready.info.version,
+        emulated=ready.info.emulated,
         seconds=ready.seconds,
     )
 
@@ -315,8 +312,6 @@ class _Loading:
         result = judge(load, burst)
         if result.verdict != "died" and not self.service.state().running:
             result = replace(result, verdict="died")
-        if load.excess:
-            self.seen.rejected_fast = result.refused > 0
         self._learn_rate(load, burst)
         return result
 

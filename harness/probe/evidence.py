@@ -51,6 +51,17 @@ class Evidence:
         return self.started.kind if self.started else None
 
     @property
+    def refused_fast(self) -> bool | None:
+        """Whether requests beyond the permits were seen to be refused at once; None where none were sent."""
+        sent = [result for each in self.outcomes for result in each.loads if result.load.excess]
+        return any(result.refused for result in sent) if sent else None
+
+    @property
+    def joining_deaths(self) -> int:
+        """Starts that died when a long prompt joined a full batch."""
+        return sum(any(_kind_of(r) == "onto" and r.verdict == "died" for r in each.loads) for each in self.outcomes)
+
+    @property
     def padded_law(self) -> bool:
         """Whether a long prompt makes its whole batch as long: a batch died that was small by its sum of tokens."""
         return self.area.smallest_failed is not None
@@ -121,10 +132,18 @@ def _kind_of(result: LoadResult) -> str:
 
 
 def _rows(results: _Results) -> Iterable[_Point]:
-    for _, result in results:
+    """A long prompt on top of a full batch kills a flash engine by the number of chats too: its cache is laid out
+    beforehand, and what grows with a forward are its rows.
+    """
+    for outcome, result in results:
+        deadly = (
+            ("rows", "overload", "onto")
+            if outcome.started and outcome.started.kind == "flash"
+            else ("rows", "overload")
+        )
         if result.verdict == "held":
             yield result.load.rows, None
-        elif result.verdict == "died" and _kind_of(result) in ("rows", "overload"):
+        elif result.verdict == "died" and _kind_of(result) in deadly:
             yield result.load.rows, _how(result)
 
 

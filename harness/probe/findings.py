@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness.probe import mixing
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
 from harness.probe.card import Card
 from harness.probe.evidence import Evidence
+from harness.probe.mixing import Mix
 from harness.probe.recommend import LOW_PREFILL, Recommendation
 from harness.probe.search import Search
 from harness.probe.setting import Bracket, Wish
@@ -82,10 +84,10 @@ def measured_cells(evidence: Evidence) -> Iterable[tuple[int, float | None, floa
             yield int(history), result.ttft_p95, result.itl_p95
 
 
-def advice_of(search: Search, found: Recommendation, card: Card, rejected_fast: bool | None) -> list[str]:
+def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[str]:
     """What the reader should know beside the flags, most important first."""
     evidence, wish = search.evidence, search.wish
-    lines = [_case(evidence), *_proof(search), *_overload(found, rejected_fast)]
+    lines = [_case(evidence), *_proof(search), *_overload(found, evidence.refused_fast)]
     lines += _batch_advice(evidence, wish)
     lines += _prefill_advice(search, found)
     if wish.answer_tokens > 1024:
@@ -93,10 +95,8 @@ def advice_of(search: Search, found: Recommendation, card: Card, rejected_fast: 
             f"Answers above 1,024 tokens are generated in pieces that queue again; each chat holds up to"
             f" {found.answer:,} tokens for its answer."
         )
-    lines.append(
-        "Waiting is first come, first served: one long prompt at the head of the queue holds back short ones behind it."
-        " Clients with mixed lengths should send long prompts through a lane of their own."
-    )
+    if mixed is not None:
+        lines.append(mixing.advice(mixed))
     return lines
 
 

@@ -149,8 +149,8 @@ def proof(setting: Setting, started: Started, capacity: int | None) -> list[Load
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
     loads = [rows(permits), overload(permits)]
-    loads += list(_fills(setting, started, room, slack))
     loads.append(_join(permits, history, total, room, slack))
+    loads += list(_fills(setting, started, room, slack))
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from harness.probe.evidence import Evidence, effective_prefill
 from harness.probe.loads import ROWS_CAP, SHORT
-from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Outcome, Setting, Started, Wish
+from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Setting, Started, Wish
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
+SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
 MIDDLE_PREFILL = 2048
 WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the engine's own prefill budget
@@ -92,7 +93,7 @@ def _flash(
             total = min(total, prefill + answer, carried)
             chats = min(chats, max(1, carried // total))
     history = max(1, total - answer)
-    prefill = _safe_prefill(last, prefill, total, history, usable, started)
+    prefill = _safe_prefill(evidence, prefill, total, history, usable, started)
     setting = Setting(
         max_input_tokens=history + (answer - min(answer, CHUNK)),
         max_total_tokens=total,
@@ -164,13 +165,14 @@ def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Knowledge) -> 
     return max(0.2, math.floor((1 - (usable - wanted) / slope) * 1000) / 1000)
 
 
-def _safe_prefill(last: Outcome, prefill: int, total: int, history: int, usable: int, started: Started) -> int:
+def _safe_prefill(evidence: Evidence, prefill: int, total: int, history: int, usable: int, started: Started) -> int:
     """TGI's warm-up lays ceil(prefill / input) chats of full length beside each other before it measures
     (backends/v3/src/client/grpc_client.rs:109); that must fit too.
     """
     if math.ceil(prefill / history) * (total - 1) > usable:
         prefill = min(prefill, history)
-    if started.chunking and any(each.verdict == "died" and each.load.name.startswith("onto") for each in last.loads):
+    last = evidence.last_up
+    if started.chunking and evidence.joining_deaths > 1 and last is not None and last.died_under_load:
         prefill = max(256, prefill // 2)
     return min(prefill, usable)
 
@@ -180,7 +182,9 @@ def _permits(evidence: Evidence, usable: int, answer: int, wish: Wish, fast_rows
     fitting = max(1, usable // (answer + SHORT))
     chats = min(ROWS_CAP, fitting)
     if evidence.rows.smallest_failed is not None:
-        chats = min(chats, evidence.rows.largest_ok or max(1, evidence.rows.smallest_failed // 2))
+        survived = evidence.rows.largest_ok or evidence.rows.smallest_failed // 2
+        # Well below what held alone, because other loads come on top; not below half of what may survive.
+        chats = min(chats, survived, max(int(survived * SURE_OF_ROWS), evidence.rows.smallest_failed // 2 + 1))
     if wish.goal == "latency" and fast_rows is not None:
         chats = min(chats, fast_rows)
     return max(1, chats)

@@ -38,6 +38,8 @@ OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it,
 LEAST_PREFILL = 64  # below it there is nothing left to lower
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
 MEASURING = 40.0  # seconds for measurements that prove nothing
+LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
+LONG_FILL = 30.0  # seconds
 QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
 NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
 FINE, COARSE = 0.5, 2.0  # of the asked precision: steps towards a padded boundary, near it and from afar
@@ -327,6 +329,9 @@ class Search:
         plan = loads.proof(
             setting, started, started.usable if started.kind == "flash" else setting.max_batch_total_tokens
         )
+        long_ago = sum(result.load.name.startswith("fill") and result.seconds > LONG_FILL for result in results)
+        if started.kind == "flash" and long_ago:
+            plan = plan[: len(results)]  # one fill of a large cache takes long enough
         if len(results) >= len(plan):
             plan += self._measurements(setting, started, results[: len(plan)])
         return plan[len(results)] if len(results) < len(plan) else None
@@ -365,7 +370,7 @@ class Search:
             plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + answer), fine=4)]
         if len(results) < len(plan):
             return plan[len(results)]
-        if len(results) > len(plan):
+        if len(results) > len(plan) or usable > LARGE_CACHE:
             return None
         history = max(16, min((started.max_input_tokens or usable) * 3 // 4, usable // 12))
         new = loads.answer_length(usable, started.prefill_tokens or 4096)

@@ -68,6 +68,8 @@ class Started:
     prefix_caching: bool = False
     speculate: int = 0
     version: str | None = None
+    image: str | None = None
+    emulated: bool = False
     seconds: float = 0.0
 
     @property
