@@ -32,7 +32,7 @@ class Chart:
 
 def charts(summary: Summary) -> list[Chart]:
     """All charts that this run has data for, in reading order."""
-    levels = [section for section in summary.levels if section.requests.completed]
+    levels = [section for section in summary.levels if section.figures["e2e"].n]
     if not levels:
         return []
     found = []
@@ -50,7 +50,9 @@ def _capacity(summary: Summary, levels: Sequence[Section]) -> Chart:
     for metric in ("ttft", "itl"):
         statistic = bounds[metric].statistic if metric in bounds else "p95"
         limit = bounds[metric].limit if metric in bounds else None
-        specs.append(_curve_by_load(levels, metric, statistic, unit, limit))
+        known = [each for each in levels if each.figures[metric].n]  # answers of one token have no gap
+        if known:
+            specs.append(_curve_by_load(known, metric, statistic, unit, limit))
     specs.append(_throughput_by_load(levels, unit))
     text = (
         "One point per level, hollow where its figures do not stand. Bars are 95 % intervals, the dashed line is the "
@@ -202,7 +204,9 @@ def _outside_windows(levels: Sequence[Section], domain: list[float], title: str 
 
 
 def _distributions(levels: Sequence[Section]) -> Chart:
-    specs = tuple(_distribution(levels, metric) for metric in ("ttft", "itl"))
+    specs = tuple(
+        _distribution(levels, metric) for metric in ("ttft", "itl") if any(each.figures[metric].n for each in levels)
+    )
     text = (
         "How much of all requests (TTFT) and of all gaps between tokens (ITL) was at most as slow as the value below."
     )

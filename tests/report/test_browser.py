@@ -20,7 +20,7 @@ FLAGS = [
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("run", "charts"), [("sweep", 9), ("single", 6), ("nothing", 0)])
+@pytest.mark.parametrize(("run", "charts"), [("sweep", 9), ("single", 6), ("nothing", 0), ("unlike_levels", 9)])
 def test_a_browser_draws_every_chart_without_a_network(tmp_path: Path, run: str, charts: int) -> None:
     """Each chart becomes a picture with marks in it, and no script complains."""
     (tmp_path / "report.html").write_text(to_html(RUNS[run]()), encoding="utf-8")

@@ -54,12 +54,28 @@ def nothing() -> Summary:
     return summarise(Records.from_list([]), manifest([Level(0, users=2)], end=None))
 
 
+def unlike_levels() -> Summary:
+    """Levels that lack what others have: nothing in the window, answers of one token, and everything."""
+    levels = [closed_level(0, 1, 0.0, 8.0, warmup=7.9), closed_level(1, 2, 20.0, 8.0), closed_level(2, 4, 40.0, 8.0)]
+    early = [ticking(0, 0.0, tokens=300)]
+    return summarise(
+        Records.from_list(early + closed_loop(levels[1], tokens=1) + closed_loop(levels[2])), manifest(levels)
+    )
+
+
 def nothing_completed() -> Summary:
     level = open_level(0, 10.0, 0.0, 60.0)
     return summarise(Records.from_list([failed(n, n / 10, "refused") for n in range(600)]), manifest([level], slo=SLO))
 
 
-RUNS = {"sweep": sweep, "single": single, "killed": killed, "nothing": nothing, "nothing_completed": nothing_completed}
+RUNS = {
+    "sweep": sweep,
+    "single": single,
+    "killed": killed,
+    "nothing": nothing,
+    "nothing_completed": nothing_completed,
+    "unlike_levels": unlike_levels,
+}
 
 
 @pytest.mark.parametrize("run", RUNS)
