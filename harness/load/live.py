@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.measure.run_folder import Level
-from harness.units import format_count, format_duration
+from harness.units import format_count, format_duration, format_number
 
 _EVERY = 5.0  # seconds between lines where nobody watches
 # A level is ended as over-saturated after so many seconds, with so many requests waiting, a share of all that was due.
@@ -17,11 +17,17 @@ GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
 
 @dataclass
 class Live:
-    """One level as the processes last told it."""
+    """One level as the processes last told it.
+
+    before: requests that were completed in the levels before. engine: what the engine says of itself, such as
+    `, 12 running, 3 queued`.
+    """
 
     level: Level
     told: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: float = field(default_factory=time.monotonic)
+    before: int = 0
+    engine: str = ""
     _taken_at: float = field(default_factory=time.monotonic)
 
     def take(self, tick: dict[str, Any]) -> None:
@@ -48,7 +54,7 @@ class Live:
     @property
     def silent(self) -> float:
         """Seconds in which nobody got a token while requests were open."""
-        return min((each["silent"] for each in self.told.values()), default=0.0)
+        return min((each["silent"] for each in self.told.values() if each["open"]), default=0.0)
 
     def count(self, name: str) -> int:
         return sum(each["counts"].get(name, 0) for each in self.told.values())
@@ -60,8 +66,9 @@ class Live:
 class Growth:
     """Whether the requests without a first token of an open loop grow for as long as the load lasts.
 
-    Looked at in thirds of the level so far: the fewest in the last third exceed the most of the third before, and the
-    growth is a good part of all that was due. A trace is never ended: its load changes by nature.
+    Looked at in thirds of the level so far: the fewest in the last third exceed the most of the third before, the last
+    third alone grew at no less than half the pace of the whole, and a good part of all that was due waits. A trace is
+    never ended: its load changes by nature.
     """
 
     def __init__(self, level: Level) -> None:
@@ -81,8 +88,8 @@ class Growth:
         last = [count for when, count in self._waiting if when >= 2 * at / 3]
         if not middle or not last:
             return False
-        grown = min(last) - max(middle)
-        return grown > 0 and last[-1] > max(GROWTH_LEAST, GROWTH_SHARE * self._rate * at)
+        still = last[-1] - last[0] >= last[-1] / 6
+        return still and min(last) > max(middle) and last[-1] > max(GROWTH_LEAST, GROWTH_SHARE * self._rate * at)
 
 
 def level_name(level: Level) -> str:
@@ -93,23 +100,31 @@ def level_name(level: Level) -> str:
 
 
 def live_line(live: Live) -> str:
-    """`16 users · 12 s · 96 done, 16 open · ttft p50 81 ms p95 120 ms · 30 ms a token`."""
-    at = max((each["at"] for each in live.told.values()), default=0.0) - (live.level.started_at or 0.0)
-    parts = [level_name(live.level), format_duration(max(0.0, at)) + _of(live.level)]
-    open_now = sum(each["open"] for each in live.told.values())
-    parts.append(f"{format_count(live.count('completed'))} done, {open_now} open")
+    """`16 users · 12 s of 60 s, 48 s left · 96 done (8.0/s), 16 open, 3 queued · ttft p50 81 ms p95 120 ms p99 150 ms ·
+    itl p50 30 ms p95 41 ms p99 60 ms · 530 tokens/s`; queued and running as the engine tells.
+    """
+    at = max(0.0, max((each["at"] for each in live.told.values()), default=0.0) - (live.level.started_at or 0.0))
+    parts = [level_name(live.level), format_duration(at) + _of(live.level, at)]
+    done = f"{format_count(live.count('completed') - live.before)} done"
+    if at > 0:
+        done += f" ({format_number((live.count('completed') - live.before) / at)}/s)"
+    parts.append(f"{done}, {format_count(int(live.total('open')))} open{live.engine}")
     for name in ("failed", "dropped"):
         if live.count(name):
-            parts.append(f"{live.count(name)} {name}")
-    if ttft := live.pooled("ttft"):
-        parts.append(f"ttft p50 {_at(ttft, 0.5)} p95 {_at(ttft, 0.95)}")
-    if itl := live.pooled("itl"):
-        parts.append(f"{_at(itl, 0.5)} a token")
+            parts.append(f"{format_count(live.count(name))} {name}")
+    for name in ("ttft", "itl"):
+        if values := live.pooled(name):
+            parts.append(" ".join([name, *(f"p{level} {_at(values, level / 100)}" for level in (50, 95, 99))]))
+    if rate := live.total("tokens_per_second"):
+        parts.append(f"{format_count(round(rate))} tokens/s")
     return " · ".join(parts)
 
 
-def _of(level: Level) -> str:
-    return f" of {format_duration(level.duration)}" if level.duration is not None else ""
+def _of(level: Level, at: float) -> str:
+    if level.duration is None:
+        return ""
+    left = f", {format_duration(level.duration - at)} left" if at < level.duration else ", waiting for answers"
+    return f" of {format_duration(level.duration)}{left}"
 
 
 def _at(ordered: list[float], level: float) -> str:

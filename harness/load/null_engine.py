@@ -266,7 +266,7 @@ def _event(number: int, tokens: int, reason: str = "length") -> bytes:
     event: dict[str, Any] = {"index": number, "token": token, "generated_text": None, "details": None}
     if number == tokens:
         event["generated_text"] = " word" * tokens
-        event["details"] = {"finish_reason": reason, "generated_tokens": tokens, "seed": None, "input_length": 8}
+        event["details"] = {"finish_reason": reason, "generated_tokens": tokens, "seed": None}
     return _chunk(b"data:" + json.dumps(event, separators=(",", ":")).encode() + b"\n\n")
 
 

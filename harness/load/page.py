@@ -38,11 +38,18 @@ class Page:
         """Count what another process counted, as Locust's master does with what its workers send."""
         stats = self._environment.stats
         for entry in report["stats"]:
-            found = StatsEntry.unserialize(entry, stats)
+            found = _entry(entry, stats)
             stats.get(found.name, found.method).extend(found)
         for key, error in report["errors"].items():
             if key in stats.errors:
                 stats.errors[key].occurrences += error["occurrences"]
             else:
                 stats.errors[key] = StatsError.unserialize(error)
-        stats.total.extend(StatsEntry.unserialize(report["total"], stats))
+        stats.total.extend(_entry(report["total"], stats))
+
+
+def _entry(told: dict[str, Any], stats: Any) -> StatsEntry:
+    """An entry that came as JSON, which makes texts of numbers that are keys."""
+    for name in ("response_times", "num_reqs_per_sec", "num_fail_per_sec"):
+        told[name] = {int(key): value for key, value in told[name].items()}
+    return StatsEntry.unserialize(told, stats)  # type: ignore[arg-type]

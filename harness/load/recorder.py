@@ -196,6 +196,8 @@ def late_events(moments: Sequence[float], absences: Sequence[tuple[float, float]
     or from the read before, up to the stamp. absences: (from, to), rising.
     """
     starts = [start for start, _ in absences]
+    if not moments:
+        return 0
     usual = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
     late, first = 0, 0
     while first < len(moments):

@@ -47,19 +47,26 @@ def run(
     progress: Callable[[str], None] = lambda text: None,
     gone: Callable[[], str | None] = lambda: None,
     crew: Crew | None = None,
+    show: Callable[[str], None] | None = None,
+    engine: Callable[[], str] = lambda: "",
 ) -> LoadOutcome:
     """Hold every level of the plan and return how they went.
 
     on_level: is called when a level begins and when it has ended. gone: says why the service is away, None while it
-    is there. crew: load processes that are running already, as many as the plan wants. Ctrl-C ends the level and is
-    told in the outcome; a second one raises KeyboardInterrupt. Raises ClientFailed when no process is left.
+    is there. crew: load processes that are running already, as many as the plan wants. show: takes the live line, once
+    a second or less often; by default progress does. engine: what the engine says of itself, for that line.
+    Ctrl-C ends the level and is told in the outcome; a second one raises KeyboardInterrupt. Raises ClientFailed when no
+    process is left.
     """
     with contextlib.ExitStack() as stack:
         crew = crew or stack.enter_context(Crew(plan.processes))
         crew.take(plan)
         levels: list[Level] = []
+        done = 0
         for level in plan.levels:
-            held = _Held(crew, level, on_level, progress, gone).hold()
+            live = Live(level, before=done)
+            held = _Held(crew, level, live, on_level, progress, gone, show or progress, engine).hold()
+            done = live.count("completed")
             levels.append(held)
             on_level(held)
             if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped") or crew.interrupted:
@@ -74,11 +81,15 @@ class _Held:
         self,
         crew: Crew,
         level: Level,
+        live: Live,
         on_level: OnLevel,
         progress: Callable[[str], None],
         gone: Callable[[], str | None],
+        show: Callable[[str], None],
+        engine: Callable[[], str],
     ) -> None:
-        self._crew, self._level, self._on_level, self._progress, self._gone = crew, level, on_level, progress, gone
+        self._crew, self._level, self._live = crew, level, live
+        self._on_level, self._progress, self._gone, self._show, self._engine = on_level, progress, gone, show, engine
         self._held: dict[int, dict[str, Any]] = {}
 
     def hold(self) -> Level:
@@ -86,15 +97,18 @@ class _Held:
         crew.reason = None
         crew.order(do="prepare", level=self._level.level)
         crew.await_all("prepared", within=_PREPARED_WITHIN)
+        if crew.page is not None:
+            self._progress(f"Locust's page: {crew.page}")
+            crew.page = None
         at = crew.now() + _START_AFTER
         begun = replace(self._level, started_at=at)
         self._on_level(begun)
-        live = Live(begun)
+        self._live.level = begun
         growth = Growth(begun)
         crew.order(do="begin", at=at)
         while set(crew.alive()) - set(self._held):
-            self._listen(live)
-            reason = self._reason_to_end(live, growth)
+            self._listen()
+            reason = self._reason_to_end(growth)
             if reason is not None and crew.reason is None:
                 crew.stop(reason)
         crew.require_someone()
@@ -105,8 +119,9 @@ class _Held:
             ended_by=crew.reason or next(each["ended_by"] for each in self._held.values()),
         )
 
-    def _listen(self, live: Live) -> None:
+    def _listen(self) -> None:
         """What a process says next, within a short while."""
+        live = self._live
         try:
             said = self._crew.next(timeout=0.5)
         except KeyboardInterrupt:
@@ -118,18 +133,18 @@ class _Held:
             return
         if said["say"] == "held":
             self._held[said["process"]] = said
-        elif said["say"] == "page":
-            self._progress(f"Locust's page: {said['url']}")
         elif said["say"] == "tick":
             if "stats" in said:
                 self._crew.order(do="stats", report=said["stats"])
             live.take(said)
             self._crew.streams = max(self._crew.streams, self._level.users or 0, int(live.total("open")))
             if live.due():
-                self._progress(live_line(live))
+                live.engine = self._engine()
+                self._show(live_line(live))
 
-    def _reason_to_end(self, live: Live, growth: Growth) -> str | None:
+    def _reason_to_end(self, growth: Growth) -> str | None:
         """Why the level should not go on, None where it should."""
+        live = self._live
         if live.silent > STALLED_AFTER:
             return "stalled"
         if self._gone() is not None or live.refused_for > REFUSED_AFTER:
@@ -142,6 +157,7 @@ class Crew:
 
     They start at once and import Locust while others are busy; `take` gives them a plan. lost: those that died, by
     name. reason: why the present level was ended from here. streams: the most answers that were open at once.
+    page: where Locust's page is, until that was told.
     """
 
     def __init__(self, processes: int) -> None:
@@ -149,7 +165,9 @@ class Crew:
         self.reason: str | None = None
         self.interrupted = False
         self.streams = 0
+        self.page: str | None = None
         self._plan: LoadPlan | None = None
+        self._folder: Path | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
         self.processes = {number: self._start(number) for number in range(processes)}
@@ -176,6 +194,7 @@ class Crew:
     def take(self, plan: LoadPlan) -> None:
         """Have all processes ready for the levels of this plan. Raises ClientFailed."""
         self._plan = plan
+        self._folder = self._folder or Path(plan.folder)  # a calibration that follows has one of its own
         if len(self._ready) < len(self.processes):
             self._ready = self.await_all("ready", within=_READY_WITHIN)
         if self.lost:
@@ -225,6 +244,8 @@ class Crew:
             said = self._said.get(timeout=timeout)
         except queue.Empty:
             said = None
+        if said is not None and said["say"] == "page":
+            self.page = said["url"]
         for number, process in self.processes.items():
             if process.poll() is not None and str(number) not in self.lost:
                 self.lost.append(str(number))
@@ -267,8 +288,8 @@ class Crew:
                 process.kill()
                 process.wait()
         words = self._words()
-        if words and self._plan is not None:
-            (Path(self._plan.folder) / "load.log").write_bytes(words)
+        if words and self._folder is not None and self._folder.is_dir():
+            (self._folder / "load.log").write_bytes(words)
         self._log.close()
 
     def _words(self) -> bytes:
