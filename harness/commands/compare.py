@@ -110,7 +110,8 @@ def _share(value: object, path: Path, key: str) -> float:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = -1.0
-    if isinstance(value, bool) or not 0 <= share < 100:
+    ambiguous = not str(value).strip().endswith("%") and share >= 1  # 5 is meant as 5 %, and would allow 500 %
+    if isinstance(value, bool) or ambiguous or not 0 <= share < 100:
         raise UsageError(f"{key}: expected a share such as 10% or 0.1, found {value!r}", where=str(path))
     return share
 

@@ -109,6 +109,7 @@ def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
         ("limit: {}", "Did you mean 'limits'"),
         ("limits: {ttft_p95: fast}", "expected a share such as 10% or 0.1, found 'fast'"),
         ("default: -1", "expected a share"),
+        ("limits: {ttft_p95: 5}", "expected a share such as 10% or 0.1, found 5"),
         ("inconclusive: maybe", "expected pass or fail"),
         ("- 1", "expected `limits:`"),
         ("limits: [", "cannot be read"),

@@ -146,7 +146,7 @@ def test_repeats_show_a_change_larger_than_their_noise() -> None:
         (lambda plain: replace(plain, workload={"name": "code"}), "workload differs"),
         (lambda plain: replace(plain, dataset={"sha256": "other"}), "dataset differs"),
         (lambda plain: replace(plain, api="openai-chat"), "api differs"),
-        (lambda plain: replace(plain, levels=(replace(LEVEL, users=4),)), "levels differs"),
+        (lambda plain: replace(plain, levels=(replace(LEVEL, users=4),)), "load differs"),
         (lambda plain: replace(plain, emulated=False), "emulated differs"),
     ],
 )
@@ -157,6 +157,21 @@ def test_what_cannot_be_compared_fails_with_the_reason(change, problem: str) -> 
         assert not found.passes
         assert found.verdict == "inconclusive"
         assert problem in found.problems[0]
+
+
+def test_what_was_asked_differently_is_told_in_words() -> None:
+    """The parts that differ, as they were asked for, and not what follows from them."""
+    asked = {"name": "chat", "input_tokens": "50", "mean_input_tokens": 50.0, "hash": "a"}
+    other = {"name": "chat", "input_tokens": "80", "mean_input_tokens": 80.0, "hash": "b"}
+    base = run(change=lambda plain: replace(plain, workload=asked))
+    slow = replace(LEVEL, users=None, rate=2.0, arrival="poisson", warmup=5.0)
+    new = run(change=lambda plain: replace(plain, workload=other, levels=(slow,), api="openai-chat"))
+    problems = [each.partition(": ")[2] for each in compare([base], [new]).problems if " differs " in each]
+    assert problems == [
+        "input tokens 50 against 80",
+        "tgi streamed against openai-chat streamed",
+        "8 users for 1 min against 2 req/s poisson for 1 min after 5.00 s of warm-up",
+    ]
 
 
 def test_a_missing_metric_fails_with_its_name() -> None:
