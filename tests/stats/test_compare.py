@@ -170,7 +170,7 @@ def test_what_was_asked_differently_is_told_in_words() -> None:
     assert problems == [
         "input tokens 50 against 80",
         "tgi streamed against openai-chat streamed",
-        "8 users for 1 min against 2 req/s poisson for 1 min after 5.00 s of warm-up",
+        "8 users for 60.0 s against 2 req/s poisson for 60.0 s after 5.00 s of warm-up",
     ]
 
 
