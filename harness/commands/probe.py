@@ -130,7 +130,7 @@ class _Probe:
         started = evidence.started
         assert started is not None
         card = Card(started, found.setting, self.wish.answer_tokens, self.search.knowledge.version)
-        cells = measured(card.cells(), measured_cells(evidence), self.wish)
+        cells = measured(card.cells(), measured_cells(evidence, card), self.wish)
         proved = self.search.proved is not None
         limits = limits_of(found, card, evidence, self.wish)
         name = input_name(started.version, self.model)

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,8 @@ def run_start(
         except StartFailed as failed:
             why = start_failure(failed.failure, service.log)
             return Outcome(setting, _guess(service.log, failed.failure), False, why, (), time.monotonic() - began)
-        started = replace(facts_of(ready, service.log, setting, model), image=service.facts().image)
+        seen_now = replace(facts_of(ready, service.log, setting, model), image=service.facts().image)
+        started = search.completed(seen_now, setting)
         _tell(started, progress)
         loads, failure = _Loading(search, setting, started, service, seen, progress).run()
         return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
@@ -194,7 +196,7 @@ def _guess(log: EngineLog, failure: EngineFailure) -> Started | None:
 def facts_of(ready: Ready, log: EngineLog, setting: Setting, model: Model) -> Started:
     """What a start that came up shows of the engine, from its log and /info."""
     limits = ready.limits
-    budget = log.max_batch_total_tokens or ready.info.limits.max_batch_total_tokens
+    budget = log.max_batch_total_tokens or ready.info.limits.max_batch_total_tokens or log.inferred_total_tokens
     block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
     if log.kv_blocks and not budget:
         budget = log.kv_blocks * block_size
@@ -206,6 +208,9 @@ def facts_of(ready: Ready, log: EngineLog, setting: Setting, model: Model) -> St
     else:
         kind = "unchecked"
     prefill = setting.max_batch_prefill_tokens or log.max_batch_prefill_tokens or limits.max_batch_prefill_tokens
+    if kind == "unchecked" and budget is None and _chunks(log, limits.max_total_tokens, prefill, setting):
+        # It chose more in all than it reads at once, as only block-allocated engines do: what it chose is there.
+        kind, budget = "flash", limits.max_total_tokens
     return Started(
         kind=kind,  # type: ignore[arg-type]
         chunking=_chunks(log, limits.max_total_tokens, prefill, setting) if kind == "flash" else False,
@@ -422,15 +427,18 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
 
 
 def carried(begun: Sequence[Answered]) -> int | None:
-    """Tokens in flight when the last prompt was read: that prompt, and prompts and answers so far of all that ran.
+    """Most tokens that were in flight while a prompt was read: that prompt, and prompts and answers so far of all that
+    ran beside it.
 
-    What was asked for in all may be more: some may have ended before. None where nothing began.
+    What was asked for in all may be more: some may have ended before, or had to wait. None where nothing began.
     """
-    if not begun:
-        return None
-    last = max(each.token_at[0] for each in begun)
-    running = [each for each in begun if each.token_at[-1] >= last]
-    return sum(each.request.input_tokens + sum(moment < last for moment in each.token_at) for each in running)
+    order = sorted(begun, key=lambda each: each.token_at[0])
+    return max((_in_flight(order, each.token_at[0]) for each in order), default=None)
+
+
+def _in_flight(order: Sequence[Answered], moment: float) -> int:
+    running = (each for each in order if each.token_at[0] <= moment <= each.token_at[-1])
+    return sum(each.request.input_tokens + bisect_left(each.token_at, moment) for each in running)
 
 
 def _rate(begun: Sequence[Answered]) -> float | None:

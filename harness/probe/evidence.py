@@ -57,6 +57,18 @@ class Evidence:
         return any(result.refused for result in sent) if sent else None
 
     @property
+    def queues(self) -> bool:
+        """Whether an engine carried far less at once than it was sent and lived: it knows a budget, though it tells
+        none.
+        """
+        return any(
+            result.verdict == "held" and result.carried is not None and result.carried < 0.8 * result.load.tokens
+            for each in self.outcomes
+            for result in each.loads
+            if _kind_of(result) == "fill" and result.load.rows > 4
+        )
+
+    @property
     def joining_deaths(self) -> int:
         """Starts that died when a long prompt joined a full batch."""
         return sum(any(_kind_of(r) == "onto" and r.verdict == "died" for r in each.loads) for each in self.outcomes)
@@ -188,9 +200,10 @@ def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
 
 
 def _area(results: _Results) -> Iterable[_Point]:
+    """Of what held, only the last prompt's length counts: short chats may have ended before the long one's answer."""
     for _, result in results:
         if result.verdict == "held" and not result.load.excess:
-            yield result.load.area, None
+            yield len(result.load.shapes) * result.load.closing, None
         elif result.verdict == "died" and _kind_of(result) == "onto":
             yield result.load.area, _how(result)
 

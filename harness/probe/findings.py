@@ -75,13 +75,15 @@ def boundaries(evidence: Evidence, found: Recommendation) -> dict[str, Bracket]:
     return known
 
 
-def measured_cells(evidence: Evidence) -> Iterable[tuple[int, float | None, float | None]]:
+def measured_cells(evidence: Evidence, card: Card) -> Iterable[tuple[int, float | None, float | None]]:
     """(history, ttft_p95, itl_p95) of the card's cells that were loaded in the last start."""
     last = evidence.last_up
     for result in last.loads if last else ():
         kind, _, history = result.load.name.partition(" ")
         if kind == "cell" and result.verdict == "held":
             yield int(history), result.ttft_p95, result.itl_p95
+        elif kind == "longest" and result.verdict == "held" and card.chats_fit(result.load.longest) == 1:
+            yield result.load.longest, result.ttft_p95, result.itl_p95
 
 
 def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[str]:
@@ -148,13 +150,19 @@ def _batch_advice(evidence: Evidence, wish: Wish) -> list[str]:
         best, bend = largest_within(curve, wish), knee(curve)
         history = f"{curve[0].history_tokens:,}"
         if best is not None:
-            lines.append(f"With {history} tokens of history, {best:,} chats at once hold the SLO.")
+            lines.append(
+                f"With {history} tokens of history, {_chats(best)} at once hold{'s' if best == 1 else ''} the SLO."
+            )
         elif wish.itl or wish.ttft:
             alone = f"TTFT p95 {format_duration(curve[0].ttft_p95)}, ITL p95 {format_duration(curve[0].itl_p95)}"
             lines.append(f"With {history} tokens of history, not even a chat alone holds the SLO: {alone}.")
         if bend is not None:
             lines.append(f"With {history} tokens of history, more than {bend:,} chats at once bring little more speed.")
     return lines
+
+
+def _chats(count: int) -> str:
+    return "one chat" if count == 1 else f"{count:,} chats"
 
 
 def _prefill_advice(search: Search, found: Recommendation) -> list[str]:

@@ -69,7 +69,7 @@ def alive(itl: float | None) -> int:
 def onto(count: int, long_tokens: int, new: int = ALIVE, *, name: str = "onto") -> Load:
     """A long prompt that joins `count` short chats in full swing."""
     short = tuple(Shape(SHORT, new) for _ in range(count))
-    return Load(f"{name} {count}", (short, (Shape(long_tokens, BRIEF),)))
+    return Load(f"{name} {count}", (short, (Shape(long_tokens, SPARE),)))
 
 
 def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: int = 0) -> Load:
@@ -195,9 +195,9 @@ def _join(permits: int, history: int, total: int, room: int, slack: int) -> Load
     """
     if slack > 0 and permits > 1:
         busy = (permits - 1) * (SHORT + ALIVE - slack)
-        left = min(history, total - BRIEF, room - busy - BRIEF + slack)
+        left = min(history, total - SPARE, room - busy - SPARE + slack)
         if left > SHORT:
             return onto(permits - 1, left)
-    long = Shape(min(history, total - BRIEF), BRIEF)
+    long = Shape(min(history, total - SPARE), SPARE)
     count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
     return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto 0", ())

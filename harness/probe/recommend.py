@@ -17,6 +17,8 @@ MARGIN = 0.005  # of the budget, left free so that the same flags start again wh
 SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
 MIDDLE_PREFILL = 2048
+CONTEXT = "the model's context"
+WORTH_A_CHANGE = 0.05  # of the budget, before `balanced` departs from it in a start that is made anyway
 WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the engine's own prefill budget
 
 
@@ -128,7 +130,7 @@ def _longest_total(evidence: Evidence, started: Started, knowledge: Knowledge, u
         room = min(room, int(evidence.single.smallest_failed * 0.99) - started.block_size)
     context = context_length(evidence, knowledge)
     if context is not None and context <= room:
-        return context, "the model's context"
+        return context, CONTEXT
     return max(2, room), "KV memory"
 
 
@@ -210,7 +212,7 @@ def _padded(
     )
     bound_by = "the prefill budget, which must hold a whole prompt"
     if context and total == context:
-        bound_by = "the model's context"
+        bound_by = CONTEXT
     return Recommendation(
         setting, _padded_flags(setting, evidence, bound_by), history, answer, setting.max_batch_total_tokens, bound_by
     )

@@ -23,7 +23,9 @@ from harness.probe.batching import largest_within, of_history, points
 from harness.probe.card import Card
 from harness.probe.evidence import ALIKE, Evidence, effective_prefill, gather, same_limits
 from harness.probe.recommend import (
+    CONTEXT,
     MIDDLE_PREFILL,
+    WORTH_A_CHANGE,
     WORTH_ANOTHER_START,
     Recommendation,
     answer_room,
@@ -113,6 +115,26 @@ class Search:
             and same_limits(before.setting, last.setting)
         )
 
+    def completed(self, started: Started, setting: Setting) -> Started:
+        """What a start left unsaid, from an earlier one with the same prefill budget: an engine that was not given a
+        budget may not mention its own.
+        """
+        if started.budget is not None or started.kind == "padded":
+            return started
+        for each in reversed(self._outcomes):
+            known = each.started
+            same = effective_prefill(each) == setting.max_batch_prefill_tokens
+            if each.came_up and known is not None and known.kind == "flash" and known.budget is not None and same:
+                return replace(
+                    started,
+                    kind="flash",
+                    chunking=known.chunking,
+                    budget=known.budget,
+                    block_size=known.block_size,
+                    prefix_caching=known.prefix_caching,
+                )
+        return started
+
     def tell(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
 
@@ -148,6 +170,8 @@ class Search:
         prefill = effective_prefill(last) or 4096
         if failure.cause == "budget":
             return replace(last.setting, max_batch_prefill_tokens=max(LEAST_PREFILL, (failure.limit or prefill) // 2))
+        if last.setting.max_batch_total_tokens == OPEN_BUDGET and not _names_prefill(last):
+            return replace(last.setting, max_batch_total_tokens=None)  # it may lay out the budget that it was given
         failed = sum(not each.came_up for each in self._outcomes)
         return replace(last.setting, max_batch_prefill_tokens=max(LEAST_PREFILL, prefill // (2 if failed < 2 else 8)))
 
@@ -182,7 +206,27 @@ class Search:
             return other
         if last.setting.purpose == "verify" and not _survived(last):
             return self._lower(last, advice)
-        return advice.setting
+        return self._with_pieces(evidence, advice)
+
+    def _with_pieces(self, evidence: Evidence, advice: Recommendation) -> Setting:
+        """Where the model's context bounds the history, smaller prefill pieces cost nothing of it and give more chats
+        and shorter pauses, within the start that proves the rest.
+        """
+        prefill, share = advice.setting.max_batch_prefill_tokens or 0, self.knowledge.prefill_share
+        started = evidence.started
+        pieces = _pieces(prefill)
+        if (
+            self.wish.goal != "balanced"
+            or share is None
+            or started is None
+            or not started.chunking
+            or not evidence.last_up_own_prefill
+            or advice.bound_by != CONTEXT
+            or pieces >= prefill
+            or (prefill - pieces) * share < WORTH_A_CHANGE * (started.usable or 1)
+        ):
+            return advice.setting
+        return replace(advice.setting, max_batch_prefill_tokens=pieces)
 
     def _settled_flash(self, last: Outcome, advice: Recommendation) -> bool:
         """Proved limits stand unless the same start has shown that more than the precision is left unused."""
@@ -211,7 +255,7 @@ class Search:
         gain = (prefill - MIDDLE_PREFILL) * share / max(1, usable)
         if gain < WORTH_ANOTHER_START:
             return None
-        return replace(last.setting, max_batch_prefill_tokens=MIDDLE_PREFILL)
+        return replace(last.setting, max_batch_prefill_tokens=MIDDLE_PREFILL, purpose="learn")
 
     def _larger_prompt(self, evidence: Evidence, last: Outcome, prefill: int, usable: int) -> Setting | None:
         """Without chunking the longest prompt is the prefill budget P, and KV memory T(P) falls as P grows: go to
@@ -283,10 +327,15 @@ class Search:
             max_input_tokens=history,
             max_total_tokens=total,
             max_batch_prefill_tokens=prefill,
-            max_batch_total_tokens=max(OPEN_BUDGET, total),
+            max_batch_total_tokens=max(OPEN_BUDGET, total) if self._leaves_budget_open() else None,
             max_concurrent_requests=loads.ROWS_CAP,
             purpose="explore",
         )
+
+    def _leaves_budget_open(self) -> bool:
+        """Unless an engine failed with an open budget that came up without it."""
+        opened = [each for each in self._outcomes if each.setting.max_batch_total_tokens == OPEN_BUDGET]
+        return not opened or any(each.came_up for each in opened)
 
     def _padded_lengths(self, evidence: Evidence) -> tuple[int, int, int]:
         """Longest prompt, longest total and prefill budget of a model that reads a prompt in one piece."""
@@ -347,7 +396,7 @@ class Search:
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, longest // 4))
         most = max(1, min(permits, card.chats_fit(middle)))
         itl = proof[0].itl_p95 if proof else None
-        chosen = [each for each in dict.fromkeys((500, middle, longest)) if each <= longest]
+        chosen = [each for each in dict.fromkeys((middle, 500)) if each <= longest]
         plan = [loads.batch(count, middle) for count in loads.row_steps(most, fine=4)]
         cells = [
             loads.cell(each, max(1, min(permits, card.chats_fit(each))), card.answer_tokens, itl) for each in chosen
@@ -355,7 +404,7 @@ class Search:
         last = loads.longest(
             setting.max_input_tokens or 1, (setting.max_total_tokens or 2) - (setting.max_input_tokens or 1)
         )
-        return [*_within(plan, proof, MEASURING / 2), last, *_within(cells, proof, MEASURING / 2)]
+        return [*_within(plan, proof, MEASURING / 3), last, *_within(cells, proof, MEASURING)]
 
     def _next_learning_flash(self, started: Started, results: Sequence[LoadResult]) -> Load | None:
         """How many short chats survive at once, then the whole budget in flight."""
@@ -419,14 +468,14 @@ class Search:
             plan += [
                 loads.onto(n, reach, loads.alive(pace.itl))
                 for n in loads.row_steps(max(1, most))
-                if (n + 1) * (reach + loads.BRIEF) > (evidence.area.largest_ok or 0)
+                if (n + 1) * reach > (evidence.area.largest_ok or 0)
                 # Only a batch that is small by its sum of tokens tells anything about padding.
                 and n * (loads.SHORT + loads.ALIVE) + reach + loads.BRIEF <= (evidence.carried or 0)
             ]
         if evidence.padded_law:
             return plan + self._finer_area(bracketed, reach)
         if evidence.tokens.smallest_failed is None:
-            return [*plan, self._coarse(evidence, reach)]
+            return plan if evidence.queues else [*plan, self._coarse(evidence, reach)]
         return plan + self._finer_tokens(bracketed, reach, prefill, every_length=pace.fill < QUICK_FILL)
 
     def _rows_to_try(self, evidence: Evidence) -> int:
@@ -469,9 +518,9 @@ class Search:
         """As many rows as died, under a long prompt of growing length."""
         low = evidence.area.largest_ok or (evidence.area.smallest_failed or 2) // 2
         high = evidence.area.smallest_failed or low
-        count = max(2, math.ceil(high / (reach + loads.BRIEF)))
+        count = max(2, math.ceil(high / (reach + loads.SPARE)))
         return [
-            replace(loads.onto(count - 1, max(1, size // count - loads.BRIEF)), name=f"onto {count - 1} to {size}")
+            replace(loads.onto(count - 1, max(1, size // count - loads.SPARE)), name=f"onto {count - 1} to {size}")
             for size in _between(low, high, self.wish.precision)
         ]
 
@@ -505,6 +554,13 @@ def _within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) ->
     return chosen
 
 
+def _pieces(prefill: int) -> int:
+    """A prefill budget that keeps the GPU busy; a GPU that reads very much at once by its own choice is a fast one."""
+    if prefill > 8 * MIDDLE_PREFILL:
+        return 2 * MIDDLE_PREFILL
+    return MIDDLE_PREFILL if prefill > 2 * MIDDLE_PREFILL else prefill
+
+
 def _between(low: int, high: int, precision: float) -> list[int]:
     """Sizes above `low` and below `high` in equal steps: of twice the precision from afar, of half of it when near.
 
@@ -514,6 +570,12 @@ def _between(low: int, high: int, precision: float) -> list[int]:
     step = max(1.0, (FINE if near else COARSE) * precision * high)
     count = int((high - low) / step)
     return [low + (high - low) * number // (count + 1) for number in range(1, count + 1)]
+
+
+def _names_prefill(outcome: Outcome) -> bool:
+    """Whether a failed start blames the prefill, or is of a flash model, which no budget can hurt."""
+    chunking = outcome.started is not None and outcome.started.chunking
+    return chunking or (outcome.failure is not None and "prefill" in outcome.failure.text)
 
 
 def _survived(outcome: Outcome) -> bool:

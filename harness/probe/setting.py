@@ -148,8 +148,8 @@ class LoadResult:
     """What came of a load. Seconds and tokens.
 
     begun: requests that had their first token; begun_tokens: their prompts and answers together, which at a death is
-    what the engine was known to carry. carried: tokens in flight when the last prompt had been read, as the client saw
-    them, None where nobody looked. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
+    what the engine was known to carry. carried: most tokens in flight while a prompt was read, as the client saw them,
+    None where nobody looked. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
     value. rate: answer tokens per second while all were running. reason: of a verdict other than `held`.
     """
 

@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "load_memory_fails": False,
     "logs": "plain",  # or json, colour
     "budget_line": True,
+    "silent": False,  # not a word of what kind of engine it is
     "tokenize": True,
     "tokens_of": "words",  # or characters
     "version": "3.3.6-dev0",
@@ -120,7 +121,8 @@ class Engine:
         if spec["kind"] == "padded":
             self.total = int(given_total) if given_total else self.prefill
             self.budget = int(asked) if asked else max(16000, self.total, self.prefill)
-            self.log("Model does not support automatic max batch total tokens", "WARN", router)
+            if not spec["silent"]:
+                self.log("Model does not support automatic max batch total tokens", "WARN", router)
         else:
             size = spec["block_size"]
             self.budget = int((self.memory - self.activation(1, self.prefill)) // size) * size
@@ -130,7 +132,7 @@ class Engine:
             self.total = int(given_total) if given_total else auto
             if spec["budget_line"]:
                 self.log(f"KV-cache blocks: {self.budget // size}, size: {size}")
-            if asked:
+            if asked and not spec["silent"]:
                 self.log(f"Inferred max batch total tokens: {self.budget}", "WARN", router)
             if self.prefill > self.budget:
                 given = f"Given: {self.prefill} and {self.budget}"
