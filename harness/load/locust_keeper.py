@@ -101,7 +101,7 @@ class Keeper:
         """asking: gives the Asking of the environment's user classes when a test starts."""
         self._environment, self._runner, self._asking = environment, runner, asking
         self._kept: Kept | None = None
-        self._began = False
+        self._began = self._quitting = False
         runner.register_message(say.JOINED, self._on_joined)
         runner.register_message(say.DONE, self._on_done)
         runner.register_message(say.JOURNAL, self._on_journal)
@@ -121,13 +121,17 @@ class Keeper:
             self._kept.test_began = began
         except HarnessError as error:
             self._fail(error)
-            options = self._environment.parsed_options
-            gevent.spawn(self._runner.quit if options is not None and options.headless else self._runner.stop)
+            gevent.spawn(self._runner.quit if self._headless else self._runner.stop)
             return
         self._began = True
         logger.info("writing to %s", self._kept.folder.path)
         self._announce()
         gevent.spawn(self._watch, self._kept)
+
+    @property
+    def _headless(self) -> bool:
+        options = self._environment.parsed_options
+        return options is not None and bool(options.headless)
 
     def _fail(self, error: HarnessError) -> None:
         """Locust's exit code becomes ours."""
@@ -206,9 +210,17 @@ class Keeper:
         if kept is None or kept.stopping:
             return
         kept.stopping, at = True, kept.now()
-        early = kept.run_time is not None and time.monotonic() - kept.test_began < kept.run_time - 1.0
+        early = self._ended_early(kept)
         self._close_level(kept, at, "interrupted" if early else "stopped" if kept.run_time is None else "duration")
         kept.manifest = replace(kept.manifest, interrupted=early)
+
+    def _ended_early(self, kept: Kept) -> bool:
+        """Before its limit, by hand: Locust then quits before the test has stopped, or somebody pressed its page's
+        button. Its own limit comes early by itself on a busy machine: it counts from when it was last at rest.
+        """
+        if kept.run_time is None or time.monotonic() - kept.test_began >= kept.run_time - 1.0:
+            return False
+        return self._quitting or not self._headless
 
     def _stop(self) -> None:
         """The test has ended: collect all journals, write the records, say where they are."""
@@ -231,9 +243,8 @@ class Keeper:
 
     def _quit(self) -> None:
         """A limit that is over before the service has answered leaves nothing, which must not look like a success."""
-        options = self._environment.parsed_options
-        headless = options is not None and options.headless
-        if headless and not self._began and not self._environment.process_exit_code:
+        self._quitting = True
+        if self._headless and not self._began and not self._environment.process_exit_code:
             self._fail(ServiceError("the run ended before it began: nothing was recorded", advice="Lengthen -t."))
 
     def _awaited(self, kept: Kept) -> list[str]:

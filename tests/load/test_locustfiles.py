@@ -183,7 +183,9 @@ def test_lost_worker_is_named(url: str, here: Path) -> None:
 
 def test_killed_run_can_still_be_reported(url: str, here: Path) -> None:
     """kill -9 leaves journals, of which a report is made that says it is incomplete."""
-    process = subprocess.Popen([*LOCUST, "--headless", "-f", "short.py", "--host", url, "-u", "2"], stderr=-3)
+    process = subprocess.Popen(
+        [*LOCUST, "--headless", "-f", "short.py", "--host", url, "-u", "2"], stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for(lambda: any(path.stat().st_size > 2000 for path in here.glob("runs/out/journal-*")))
     finally:
@@ -194,13 +196,15 @@ def test_killed_run_can_still_be_reported(url: str, here: Path) -> None:
     assert summary["requests"]["completed"] > 0
 
 
-def test_ctrl_c_ends_a_run_without_a_limit_in_order(url: str, here: Path) -> None:
-    """Locust's usual way to end: answers are awaited, the run is complete."""
-    process = subprocess.Popen([*LOCUST, "--headless", "-f", "short.py", "--host", url, "-u", "2"], stderr=-3)
+@pytest.mark.parametrize(("limit", "complete"), [((), True), (("-t", "60s"), False)])
+def test_ctrl_c_ends_a_run_in_order(url: str, here: Path, limit: tuple[str, ...], complete: bool) -> None:
+    """Answers are awaited. Without a limit it is Locust's usual end; before the limit, less than was asked for."""
+    command = [*LOCUST, "--headless", "-f", "short.py", "--host", url, "-u", "2", *limit]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     _wait_for(lambda: any(path.stat().st_size > 2000 for path in here.glob("runs/out/journal-*")))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 0
-    assert report(here / "runs/out")["complete"] is True
+    assert report(here / "runs/out")["complete"] is complete
     assert {row["status"] for row in rows(here / "runs/out")} == {"completed"}
 
 
