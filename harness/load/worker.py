@@ -227,6 +227,9 @@ def main() -> None:
     ends = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
     hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else _die(context, kind, *rest)
     Worker(int(sys.argv[1])).run()
+    # Nothing is left to be done, and gevent's own end under Python 3.10 complains of a greenlet that is being finalized.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
