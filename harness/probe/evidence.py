@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from harness.probe.setting import Bracket, Kind, LoadResult, Outcome, Setting, Started
 
+BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
+EARLY = 0.6  # of the cache
 ALIKE = 0.05  # share by which prompt lengths may differ to count as the same
 
 
@@ -69,9 +71,17 @@ class Evidence:
         )
 
     @property
-    def joining_deaths(self) -> int:
-        """Starts that died when a long prompt joined a full batch."""
-        return sum(any(_kind_of(r) == "onto" and r.verdict == "died" for r in each.loads) for each in self.outcomes)
+    def deadly_prefill(self) -> int | None:
+        """The smallest prefill budget that killed a flash engine by being read beside running chats; None where none
+        did: with its cache far from full, or again after there were fewer chats.
+        """
+        early = [effective_prefill(each) for each in self.outcomes if any(_died_early(each, r) for r in each.loads)]
+        joined = [
+            effective_prefill(each)
+            for each in self.outcomes
+            if any(_kind_of(r) == "onto" and r.verdict == "died" for r in each.loads)
+        ]
+        return min((prefill for prefill in early + joined[1:] if prefill is not None), default=None)
 
     @property
     def padded_law(self) -> bool:
@@ -145,18 +155,19 @@ def _kind_of(result: LoadResult) -> str:
 
 def _rows(results: _Results) -> Iterable[_Point]:
     """A long prompt on top of a full batch kills a flash engine by the number of chats too: its cache is laid out
-    beforehand, and what grows with a forward are its rows.
+    beforehand, and what grows with a forward are its rows. The second such death is blamed on the prefill instead.
     """
+    joined = 0
     for outcome, result in results:
-        deadly = (
-            ("rows", "overload", "onto")
-            if outcome.started and outcome.started.kind == "flash"
-            else ("rows", "overload")
-        )
+        kind, flash = _kind_of(result), outcome.started is not None and outcome.started.kind == "flash"
         if result.verdict == "held":
             yield result.load.rows, None
-        elif result.verdict == "died" and _kind_of(result) in deadly:
+        elif result.verdict == "died" and kind in ("rows", "overload"):
             yield result.load.rows, _how(result)
+        elif result.verdict == "died" and kind == "onto" and flash:
+            joined += 1
+            if joined != BLAMED_ON_PREFILL:
+                yield result.load.rows, _how(result)
 
 
 def _tokens(results: _Results) -> tuple[Bracket, int | None, int | None]:
@@ -181,9 +192,16 @@ def _fills(results: _Results) -> Iterable[tuple[int, int, str | None]]:
         length = result.load.closing
         if result.verdict == "held" and not result.load.excess and not result.load.queued:
             yield length, result.load.tokens if result.carried is None else result.carried, None
-        elif result.verdict == "died" and _kind_of(result) == "fill":
+        elif result.verdict == "died" and _kind_of(result) == "fill" and not _died_early(outcome, result):
             for value, how in _death_in_fill(outcome, result):
                 yield length, value, how
+
+
+def _died_early(outcome: Outcome, result: LoadResult) -> bool:
+    """Whether a flash engine died of a fill long before its cache was full: then not the cache is what was too much."""
+    usable = outcome.started.usable if outcome.started and outcome.started.kind == "flash" else None
+    died = result.verdict == "died" and _kind_of(result) == "fill"
+    return died and usable is not None and result.begun_tokens < EARLY * usable
 
 
 def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:

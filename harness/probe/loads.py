@@ -86,26 +86,28 @@ def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: i
     return Load(f"fill {budget} by {input_tokens}", (tuple(shapes),))
 
 
-def packed(budget: int, length: int, prefill: int, most: int) -> Load:
+def packed(budget: int, length: int, prefill: int, most: int, longest: int | None = None) -> Load:
     """Chats of about this length that take `budget` tokens in all, each nearly done when the last of them is read in.
 
     So the cache is full, and not just reserved, at the very moment when one more prefill needs its activations: the
     worst that an engine without a memory check can meet. prefill: prompt tokens that it reads at once. The first chat
-    takes what is left over: it is read alone, while the others arrive, and those then fill one prefill after another.
+    takes what is left over, up to `longest`: it is read alone, while the others arrive, and those then fill one prefill
+    after another.
     """
+    longest = min(prefill, longest or prefill)
     each = max(1, prefill // length)
     rounds = 0
     while (rounds + 1) * each < most and _taken(rounds + 1, each, length) + SPARE + length // 2 <= budget:
         rounds += 1
     first = SPARE + rounds
     rest = budget - _taken(rounds, each, length) - first
-    if rest > prefill and each > 1 and (rounds + 1) * each < most:
+    if rest > longest and each > 1 and (rounds + 1) * each < most:
         rounds, first = rounds + 1, first + 1
         length = max(1, (budget - _taken(rounds, each, 0) - first - length // 2) // (rounds * each))
         rest = budget - _taken(rounds, each, length) - first
     shapes = [Shape(length, SPARE + rounds - 1 - at) for at in range(rounds) for _ in range(each)]
-    leading = [rest] if rest <= prefill else [rest // 2 - first, rest - rest // 2]
-    shapes[:0] = [Shape(min(part, prefill), first) for part in leading if part >= 8][: most - len(shapes)]
+    leading = [rest] if rest <= longest else [rest // 2 - first, rest - rest // 2]
+    shapes[:0] = [Shape(min(part, longest), first) for part in leading if part >= 8][: most - len(shapes)]
     return Load(f"fill {budget} by {length}", (tuple(shapes),))
 
 
@@ -149,7 +151,8 @@ def proof(setting: Setting, started: Started, capacity: int | None) -> list[Load
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
     loads = [rows(permits), overload(permits)]
-    loads.append(_join(permits, history, total, room, slack))
+    prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
+    loads.append(_join(permits, history, total, room, slack, prefill))
     loads += list(_fills(setting, started, room, slack))
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
@@ -172,7 +175,7 @@ def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterato
 
 def _packed_fills(room: int, history: int, total: int, prefill: int, permits: int) -> Iterator[Load]:
     for length in lengths(min(history, total - spared(room, history)), room, permits, prefill):
-        yield packed(room, length, prefill, permits)
+        yield packed(room, length, prefill, permits, history)
 
 
 def spared(room: int, length: int) -> int:
@@ -189,13 +192,21 @@ def lengths(longest: int, room: int, most: int, prefill: int) -> list[int]:
     return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 
-def _join(permits: int, history: int, total: int, room: int, slack: int) -> Load:
-    """A long prompt on top of a full batch: of as many short chats as the permits allow where the engine counts blocks,
-    else the longest prompt on as many as leave it room.
+def join(permits: int, setting: Setting, started: Started) -> Load:
+    """A long prompt on top of so many short chats of a flash engine."""
+    room = started.usable or 1
+    history, total = setting.max_input_tokens or room, setting.max_total_tokens or room
+    prefill = started.prefill_tokens or room
+    return varied(_join(permits, min(history, room), min(total, room), room, 1 - started.speculate, prefill))
+
+
+def _join(permits: int, history: int, total: int, room: int, slack: int, prefill: int) -> Load:
+    """A long prompt on top of a full batch: two whole prefills on as many short chats as the permits allow where the
+    engine counts blocks; else the longest prompt on as many as leave it room.
     """
     if slack > 0 and permits > 1:
         busy = (permits - 1) * (SHORT + ALIVE - slack)
-        left = min(history, total - SPARE, room - busy - SPARE + slack)
+        left = min(history, total - SPARE, room - busy - SPARE + slack, 2 * prefill)
         if left > SHORT:
             return onto(permits - 1, left)
     long = Shape(min(history, total - SPARE), SPARE)

@@ -16,6 +16,7 @@ from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Setting, Star
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
 SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
+LEAST_SAFE_PREFILL = 256
 MIDDLE_PREFILL = 2048
 CONTEXT = "the model's context"
 WORTH_A_CHANGE = 0.05  # of the budget, before `balanced` departs from it in a start that is made anyway
@@ -78,6 +79,8 @@ def _flash(
     last = evidence.last_up
     assert last is not None
     prefill = effective_prefill(last) or 4096
+    if evidence.deadly_prefill is not None:
+        prefill = min(prefill, max(LEAST_SAFE_PREFILL, evidence.deadly_prefill // 2))
     fraction = last.setting.memory_fraction
     usable = _usable(evidence, started, prefill, fraction)
     total, bound_by = _longest_total(evidence, started, knowledge, usable)
@@ -95,7 +98,7 @@ def _flash(
             total = min(total, prefill + answer, carried)
             chats = min(chats, max(1, carried // total))
     history = max(1, total - answer)
-    prefill = _safe_prefill(evidence, prefill, total, history, usable, started)
+    prefill = _safe_prefill(prefill, total, history, usable)
     setting = Setting(
         max_input_tokens=history + (answer - min(answer, CHUNK)),
         max_total_tokens=total,
@@ -110,7 +113,7 @@ def _flash(
 
 def _usable(evidence: Evidence, started: Started, prefill: int, fraction: float | None) -> int:
     """The smallest that any start with this prefill budget found: what differed once will differ again."""
-    budgets = evidence.budgets(prefill, fraction) or [started.budget or 0]
+    budgets = evidence.budgets(prefill, fraction) or [started.budget or 0]  # a smaller prefill leaves no less
     return min(replace(started, budget=budget).usable or 0 for budget in budgets)
 
 
@@ -167,15 +170,12 @@ def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Knowledge) -> 
     return max(0.2, math.floor((1 - (usable - wanted) / slope) * 1000) / 1000)
 
 
-def _safe_prefill(evidence: Evidence, prefill: int, total: int, history: int, usable: int, started: Started) -> int:
+def _safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:
     """TGI's warm-up lays ceil(prefill / input) chats of full length beside each other before it measures
     (backends/v3/src/client/grpc_client.rs:109); that must fit too.
     """
     if math.ceil(prefill / history) * (total - 1) > usable:
         prefill = min(prefill, history)
-    last = evidence.last_up
-    if started.chunking and evidence.joining_deaths > 1 and last is not None and last.died_under_load:
-        prefill = max(256, prefill // 2)
     return min(prefill, usable)
 
 

@@ -407,7 +407,7 @@ class Search:
         return [*_within(plan, proof, MEASURING / 3), last, *_within(cells, proof, MEASURING)]
 
     def _next_learning_flash(self, started: Started, results: Sequence[LoadResult]) -> Load | None:
-        """How many short chats survive at once, then the whole budget in flight."""
+        """How many short chats survive at once, a long prompt on top of them, then the whole budget in flight."""
         if any(each.came_up and each.loads for each in self._outcomes):
             return None
         usable = started.usable or 1
@@ -417,6 +417,8 @@ class Search:
         if self.wish.goal == "latency":
             middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
             plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + answer), fine=4)]
+        limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)
+        plan.append(loads.join(most, limits, started))
         if len(results) < len(plan):
             return plan[len(results)]
         if len(results) > len(plan) or usable > LARGE_CACHE:

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "row_cost": 0.0,
     "rows_die": None,
     "tokens_die": None,
+    "mixed_die": None,  # (running chats, prompt tokens read beside them)
     "jitter": 0.0,
     "load_seconds": 0.2,
     "prefill_rate": 100_000.0,  # tokens per second
@@ -203,6 +204,11 @@ class Engine:
         spec, rows = self.spec, [*self.running, *batch]
         if spec["rows_die"] is not None and len(rows) >= spec["rows_die"]:
             raise Memory
+        if spec["mixed_die"] is not None and self.running and batch:
+            most_rows, most_read = spec["mixed_die"]
+            read = min(self.prefill, sum(each["input"] for each in batch))
+            if len(self.running) >= most_rows and read >= most_read:
+                raise Memory
         total = [each["input"] + each["new"] for each in rows]
         if spec["tokens_die"] is not None and sum(total) >= spec["tokens_die"]:
             raise Memory

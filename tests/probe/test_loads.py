@@ -1,0 +1,59 @@
+"""Loads fill exactly what they say, within the lengths that the setting admits."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.probe import loads
+from harness.probe.setting import Setting, Started
+
+
+@given(st.integers(256, 4096), st.integers(1, 6), st.integers(2, 60))
+def test_a_packed_load_takes_its_budget_and_reads_whole_prefills(prefill: int, each: int, times: int) -> None:
+    """No more than the budget and hardly less, no prompt above the prefill budget, the last prefill full."""
+    length = prefill // each
+    budget = times * prefill + 100
+    load = loads.packed(budget, length, prefill, loads.ROWS_CAP)
+    assert budget - max(16, budget // 200) <= load.tokens <= budget
+    assert load.longest <= prefill
+    last = load.shapes[-each:]
+    assert all(shape.max_new_tokens == loads.SPARE for shape in last) or times < 3
+
+
+@given(st.integers(2_000, 200_000), st.integers(64, 4096), st.integers(24, 400), st.integers(1, 300))
+def test_a_fill_never_exceeds_its_budget(budget: int, length: int, new: int, most: int) -> None:
+    """Reservations add up to at most the budget, in at most so many chats."""
+    load = loads.fill(budget, length, new, most=most, slack=1)
+    assert sum(shape.reserved() for shape in load.shapes) <= budget
+    assert len(load.shapes) <= most
+
+
+@given(st.integers(600, 30_000), st.integers(1, 100), st.booleans())
+def test_a_proof_asks_for_nothing_that_the_setting_refuses(total: int, permits: int, flash: bool) -> None:
+    """All prompts and totals are within the limits, and only the overload goes beyond the permits."""
+    setting = Setting(total - 128, total, 4096, None if flash else 3 * total, permits)
+    started = Started("flash" if flash else "padded", flash, 3 * total, 1, None, 4096)
+    for load in loads.proof(setting, started, started.usable if flash else 3 * total):
+        assert len(load.shapes) - load.excess <= permits or load.name.startswith("onto")
+        for shape in load.shapes:
+            assert shape.input_tokens <= total - 128 or shape.input_tokens <= 40
+            assert shape.total <= total or shape.total <= 100
+
+
+def test_neighbours_differ_but_their_sum_stays() -> None:
+    """Equal prompts that fill the prefill budget exactly would get a false cache hit."""
+    load = loads.fill(10_000, 1000, 100, most=20, slack=1)
+    varied = loads.varied(load)
+    assert varied.tokens == load.tokens
+    assert len({shape.input_tokens for shape in varied.shapes}) > 3
+
+
+def test_steps_end_at_the_limit() -> None:
+    """Each number of chats is at most twice the one before, so that a death is located well enough."""
+    for limit in (1, 2, 7, 54, 1024):
+        steps = list(loads.row_steps(limit, fine=16))
+        assert steps[-1] == limit
+        assert all(after <= 2 * before for before, after in pairwise(steps))
