@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -11,10 +12,29 @@ from typing import Any, TextIO
 Progress = Callable[[str], None]
 
 
+_CLEAR_LINE = "\r\x1b[K"
+_shown = False  # a line on stderr that may be rewritten
+
+
 def say(text: str) -> None:
     """One line of progress on stderr. Where that cannot be written, what is under way goes on without."""
+    global _shown
     try:
-        _write(sys.stderr, text + "\n")
+        _write(sys.stderr, (_CLEAR_LINE if _shown else "") + text + "\n")
+        _shown = False
+    except OSError:
+        _discard(sys.stderr)
+
+
+def rewrite(text: str) -> None:
+    """A line of progress that the next one replaces; without a terminal a line like any other."""
+    global _shown
+    if sys.stderr is None or not sys.stderr.isatty():
+        say(text)
+        return
+    try:
+        _write(sys.stderr, _CLEAR_LINE + text[: shutil.get_terminal_size().columns - 1])
+        _shown = True
     except OSError:
         _discard(sys.stderr)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from harness import __version__, preflight
+from harness import __version__, preflight, terminal
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
 from harness.commands.report import finish
@@ -27,7 +27,7 @@ from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
-from harness.load.scrape import Scraper
+from harness.load.scrape import Samples, Scraper
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
@@ -55,6 +55,7 @@ from harness.workload.workload import Drawn, Replayed, drawn, replayed
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
 _LAST_LINES = 1000
+_LATEST = 1000  # samples: more than a page of metrics holds
 DEFAULT_ARRIVAL = "poisson"
 DEFAULT_WORKLOAD = "chat"
 
@@ -215,7 +216,15 @@ def _load(
     scraper = Scraper(f"{plan.url}/metrics", plan.clock_monotonic)
     try:
         with scraper:
-            outcome = runner.run(plan, on_level=book.note, progress=progress, gone=gone, crew=crew)
+            outcome = runner.run(
+                plan,
+                on_level=book.note,
+                progress=progress,
+                gone=gone,
+                crew=crew,
+                show=terminal.rewrite,
+                engine=lambda: _busy(scraper.samples),
+            )
     except runner.ClientFailed as failure:
         finish(keep_records(book.folder, lost_processes=crew.lost))
         where, advice = str(book.folder.path), "The report there holds what was recorded until then."
@@ -236,6 +245,14 @@ def _tell_its_last_words(service: Service, progress: Callable[[str], None]) -> N
         failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit, serving=True)
         tell_last_lines(failure, service.name, progress)
         progress(str(StartFailed(failure, service.name)))
+
+
+def _busy(samples: Samples) -> str:
+    """What the engine last said of its batch and its queue, for the live line."""
+    since = max(0, len(samples.metric) - _LATEST)
+    latest = dict(zip(samples.metric[since:], samples.value[since:]))
+    gauges = (("tgi_batch_current_size", "running"), ("tgi_queue_size", "queued"))
+    return "".join(f", {latest[name]:.0f} {word}" for name, word in gauges if name in latest)
 
 
 def _conclude(

@@ -18,7 +18,7 @@ from gevent.hub import get_hub
 
 from harness.engines.base import Answer, Api, Reading
 from harness.load.framing import ProtocolError
-from harness.load.transport import PAUSE, Exchange, Transport
+from harness.load.transport import PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord, from_first_text
 
@@ -185,17 +185,17 @@ class Recorder:
         self._recent += len(moments)
         self._glued += answer.glued_events
         if answer.glued_events:
-            self.late += late_events(moments, list(self._transport.absences))
+            self.late += late_events(moments, self._transport.absences)
 
 
-def late_events(moments: Sequence[float], absences: Sequence[tuple[float, float]]) -> int:
+def late_events(moments: Sequence[float], absences: Absences) -> int:
     """Events whose noted moment may be later than the true one by more than half of its gap.
 
     moments: of all events of an answer, rising; equal ones were read together. The stamp of a read is that of its last
     segment. So the others are in doubt where the reader had been away when they arrived: from the absence's beginning,
-    or from the read before, up to the stamp. absences: (from, to), rising.
+    or from the read before, up to the stamp.
     """
-    starts = [start for start, _ in absences]
+    starts, ends = absences.starts, absences.ends
     if not moments:
         return 0
     usual = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
@@ -203,7 +203,7 @@ def late_events(moments: Sequence[float], absences: Sequence[tuple[float, float]
     while first < len(moments):
         stamp, end = moments[first], bisect_right(moments, moments[first], first)
         away = bisect_right(starts, stamp) - 1
-        if end - first > 1 and away >= 0 and stamp <= absences[away][1]:
+        if end - first > 1 and away >= 0 and stamp <= ends[away]:
             since = stamp - moments[first - 1] if first else math.inf
             gap = since / (end - first) if first else usual
             late += end - first - 1 if min(stamp - starts[away], since) > gap / 2 else 0

@@ -45,6 +45,20 @@ _sleep = monkey.get_original("time", "sleep")
 _now = time.monotonic
 
 
+class Absences:
+    """Stretches in which no socket was looked at: `starts` and `ends`, CLOCK_MONOTONIC seconds, rising; the latest."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.ends: list[float] = []
+
+    def add(self, start: float, end: float) -> None:
+        self.starts.append(start)
+        self.ends.append(end)
+        if len(self.starts) > ABSENCES_KEPT:
+            del self.starts[: ABSENCES_KEPT // 2], self.ends[: ABSENCES_KEPT // 2]
+
+
 class Exchange:
     """The raw facts of one request and its answer. Moments are CLOCK_MONOTONIC seconds; stamps are struct timespec.
 
@@ -132,7 +146,7 @@ class Transport:
 
     active: what is being answered. finished: over, not recorded yet. work: the recorder's; works until a moment and
     says whether more is left. next_due: when the next request is planned; no pause reaches over it. behind: polls that
-    found more than a pause should have gathered. absences: stretches (from, to) in which no socket was looked at.
+    found more than a pause should have gathered. absences: when no socket was looked at.
     """
 
     def __init__(self, address: Address, clock: Clock, timeout: float) -> None:
@@ -143,7 +157,7 @@ class Transport:
         self.next_due = float("inf")
         self.pause = PAUSE
         self.reads = self.absorbed = self.behind = 0
-        self.absences: deque[tuple[float, float]] = deque(maxlen=ABSENCES_KEPT)
+        self.absences = Absences()
         self._connector = Connector(address)
         self._pool: list[Connection] = []
         self._deadlines: deque[Exchange] = deque()
@@ -214,7 +228,7 @@ class Transport:
         self.reads += len(ready)
         if len(ready) < BATCH:
             if polled - self._looked > ABSENCE:
-                self.absences.append((self._looked, polled))
+                self.absences.add(self._looked, polled)
             self._looked = polled
         self._after(len(ready) > BEHIND)
 

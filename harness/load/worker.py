@@ -26,6 +26,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,7 +115,9 @@ class Worker:
         session.abandon()
         self.holding = None
         self.runner.stop()
-        session.recorder.drain()
+        while session.transport.finished:  # their last records, with turns for the flush and the tick in between
+            session.recorder.work(time.monotonic() + 0.01)
+            gevent.sleep(0)
         session.flush()
         say(
             "held",

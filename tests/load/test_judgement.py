@@ -1,0 +1,95 @@
+"""When events count as read late, and when a queue as growing for ever: known answers, no clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.load.live import GROWTH_AFTER, Growth, Live, live_line
+from harness.load.recorder import late_events
+from harness.load.transport import Absences
+from harness.measure.run_folder import Level
+
+
+@pytest.mark.parametrize(
+    ("moments", "absences", "late"),
+    [
+        ([1.00, 1.02, 1.04], [(1.0, 1.05)], 0),  # one event a read: the kernel's stamp is true however late the read
+        ([1.00, 1.08, 1.08, 1.08, 1.08], [], 0),  # glued, but the reader was there: the server wrote so
+        ([1.00, 1.08, 1.08, 1.08, 1.08], [(1.079, 1.081)], 0),  # away for less than half a gap of 20 ms
+        ([1.00, 1.08, 1.08, 1.08, 1.08], [(1.01, 1.085)], 3),  # away while they came: only the last one's is true
+        ([1.00, 1.08, 1.08, 1.08, 1.08], [(1.09, 1.2)], 0),  # away later
+        ([1.05, 1.05, 1.05, 1.07], [(0.9, 1.06)], 2),  # the first tokens, with the answer's usual gap
+        ([1.00], [(0.0, 2.0)], 0),
+        ([], [(0.0, 2.0)], 0),
+    ],
+)
+def test_events_whose_moment_was_lost(moments: list[float], absences: list[tuple[float, float]], late: int) -> None:
+    """Glued events are late where the reader had been away for more than half of their gap."""
+    away = Absences()
+    for start, end in absences:
+        away.add(start, end)
+    assert late_events(moments, away) == late
+
+
+def tick(at: float, waiting: int, **more: object) -> dict[str, object]:
+    told = {"process": 0, "at": at, "open": waiting, "waiting": waiting, "counts": {}, "ttft": [], "itl": []}
+    return {**told, "silent": 0.0, "refused_in_a_row": 0, **more}
+
+
+def ends_at(level: Level, waiting: list[int]) -> int | None:
+    """The second at which a level with so many waiting requests at each second is ended."""
+    growth, live = Growth(level), Live(level)
+    for second, count in enumerate(waiting):
+        live.take(tick(float(second), count))
+        if growth.endless(live):
+            return second
+    return None
+
+
+OPEN = Level(0, rate=10.0, arrival="poisson", started_at=0.0)
+
+
+def test_a_queue_that_grows_for_ever_ends_the_level() -> None:
+    """At twice the capacity it is seen as soon as there is enough to see it by."""
+    assert ends_at(OPEN, [5 * second for second in range(60)]) == GROWTH_AFTER
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        [3] * 120,  # steady
+        [40 if 30 <= second < 40 else 2 for second in range(120)],  # a hiccup that passes
+        [min(second, 15) * 4 for second in range(120)],  # fills up and stays
+    ],
+)
+def test_a_queue_that_does_not_grow_for_ever_does_not(waiting: list[int]) -> None:
+    """Neither a full queue nor a passing one is over-saturation."""
+    assert ends_at(OPEN, waiting) is None
+
+
+def test_a_trace_and_a_closed_loop_are_never_ended_so() -> None:
+    """A trace's load changes by nature; in a closed loop no more can wait than there are users."""
+    grows = [5 * second for second in range(60)]
+    assert ends_at(Level(0, arrival="trace", started_at=0.0), grows) is None
+    assert ends_at(Level(0, users=300, started_at=0.0), grows) is None
+
+
+def test_the_live_line_pools_all_processes() -> None:
+    """Counts and rates add up, percentiles are of all, and the time left is shown."""
+    live = Live(Level(0, users=4, duration=60.0, started_at=10.0))
+    for process in (0, 1):
+        counts = {"completed": 10 + process, "failed": process}
+        more = {"process": process, "open": 2, "counts": counts, "ttft": [0.1] * 9 + [0.3], "itl": [0.02, 0.04]}
+        live.take(tick(25.0, 1, tokens_per_second=50.0, **more))
+    line = live_line(live)
+    for part in (
+        "4 users",
+        "15.0 s of 60.0 s",
+        "21 done",
+        "4 open",
+        "1 failed",
+        "p50 100 ms",
+        "100 tokens/s",
+        "45.0 s left",
+    ):
+        assert part in line
