@@ -10,6 +10,8 @@ from locust import User, task
 from harness.load.level import Holding
 from harness.load.session import REFUSED_WAIT
 
+STARTS_PER_SECOND = 5000.0  # of users: thousands of requests within a moment would measure the service's accept queue
+
 
 class ClosedLoopUser(User):
     """A user of the level that is being held."""
@@ -23,7 +25,9 @@ class ClosedLoopUser(User):
 
         All in one task: Locust's own turn would send the next request through the hub's queue, behind every read.
         """
+        number = self.holding.enter()
         self.holding.begun.wait()
+        gevent.sleep(number / STARTS_PER_SECOND)
         while ask_next(self.holding):
             pass
         gevent.sleep(3600)

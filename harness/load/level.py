@@ -33,6 +33,7 @@ class Holding:
     begun: Event = field(default_factory=Event)
     over: Event = field(default_factory=Event)
     _taken: int = 0
+    _users: int = 0
     _ready: deque[Prepared] = field(default_factory=deque)
     _ready_bytes: int = 0
 
@@ -49,6 +50,11 @@ class Holding:
         if not self.over.is_set():
             self.ended_by = reason
             self.over.set()
+
+    def enter(self) -> int:
+        """The number of one more user, among those of all processes."""
+        self._users += 1
+        return (self._users - 1) * self.processes + self.share
 
     def fill(self) -> bool:
         """Prepare one request more, if there is need and room; whether another one may follow."""
