@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import math
 import random
 import select
 import signal
@@ -42,7 +43,7 @@ class Schedule:
     jitter: each gap differs by up to this. stall_share, stall: how often a gap is longer, and by how much. glue: tokens
     in one write. cut: writes that one event is spread over. fault, fault_share: what goes wrong and how often: `429`,
     `500` at once; `sse` an error event, `drop` the connection's end, `short` an early last token, `hang` silence, each
-    in the middle of the answer.
+    in the middle of the answer. align: all answers step together, once every itl, as continuous batching does.
     """
 
     ttft: float = 0.1
@@ -55,6 +56,7 @@ class Schedule:
     cut: int = 1
     fault: str | None = None
     fault_share: float = 0.0
+    align: bool = False
     seed: int = 1
 
 
@@ -177,6 +179,8 @@ class NullEngine:
         self._plan(client.stream)
 
     def _plan(self, stream: _Stream) -> None:
+        if self._schedule.align:
+            stream.due = math.ceil(stream.due / self._schedule.itl - 1e-6) * self._schedule.itl
         heapq.heappush(self._due, (stream.due, next(self._order), stream))
 
     def _write_due(self) -> None:
@@ -323,6 +327,7 @@ def main() -> None:
         parser.add_argument(f"--{name}-ms", type=float, default=1000 * getattr(Schedule, name))
     for name in ("tokens", "glue", "cut", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Schedule, name))
+    parser.add_argument("--align", action="store_true")
     parser.add_argument("--stall-share", type=float, default=0.0)
     parser.add_argument("--fault", choices=FAULTS)
     parser.add_argument("--fault-share", type=float, default=0.0)
