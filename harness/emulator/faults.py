@@ -65,16 +65,27 @@ class Fault:
         return self.keys[key]
 
 
+_AT_LEAST_ONE = ("every", "size", "events")
+
+
+def _fits(key: str, value: Any, like: Any) -> bool:
+    """A text where the default is one, else a number that is not negative."""
+    if isinstance(like, str):
+        return isinstance(value, str)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and value >= (1 if key in _AT_LEAST_ONE else 0)
+
+
 def fault_from_mapping(entry: Any, where: str) -> Fault:
     """A fault of the scenario file. Raises UsageError."""
-    if not isinstance(entry, dict) or entry.get("kind") not in _KEYS:
+    if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str) or entry["kind"] not in _KEYS:
         raise UsageError(f"unknown fault {entry!r}", where=f"{where}: faults", advice=f"Known: {', '.join(_KEYS)}.")
     kind = entry["kind"]
     keys = dict(_KEYS[kind])
     for key, value in entry.items():
         if key == "kind":
             continue
-        if key not in keys or isinstance(value, bool) or isinstance(value, str) != isinstance(keys[key], str):
+        if key not in keys or not _fits(key, value, keys[key]):
             known = ", ".join(keys) or "none"
             raise UsageError(f"wrong key or value {key}: {value!r}", where=f"{where}: {kind}", advice=f"Keys: {known}.")
         keys[key] = value

@@ -65,13 +65,18 @@ def read_scenario(path: str | None) -> Scenario:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UsageError(error.strerror or "cannot be read", where=path) from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"no YAML: {error}", where=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"no YAML: {' '.join(str(error).split())}", where=path) from error
     if not isinstance(document, dict):
         raise UsageError("expected sections", where=path, advice=f"Known: {', '.join(_SECTIONS)}.")
     for key in document:
         if key not in _SECTIONS:
             raise UsageError(f"unknown section {key!r}", where=path, advice=f"Known: {', '.join(_SECTIONS)}.")
+    if not isinstance(document.get("world") or {}, dict):
+        raise UsageError(f"expected keys and numbers, found {document['world']!r}", where=f"{path}: world")
+    if not isinstance(document.get("faults") or [], list):
+        found = f"expected a list of faults, found {document['faults']!r}"
+        raise UsageError(found, where=f"{path}: faults", advice="Write faults: [{kind: overload, every: 10}].")
     return Scenario(
         world=world_from_mapping(document.get("world") or {}, f"{path}: world"),
         answers=_answers(document.get("answers") or {}, path),
