@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from harness.probe.setting import Bracket, Kind, LoadResult, Outcome, Setting, Started
 
+IGNORED = 0.99  # of the cache, that is left with a smaller memory fraction where the engine does not heed it
 BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
 EARLY = 0.6  # of the cache
 ALIKE = 0.05  # share by which prompt lengths may differ to count as the same
@@ -68,6 +69,19 @@ class Evidence:
             for each in self.outcomes
             for result in each.loads
             if _kind_of(result) == "fill" and result.load.rows > 4
+        )
+
+    @property
+    def ignores_fraction(self) -> bool:
+        """Whether a start with a smaller memory fraction found as large a cache as one without."""
+        with_it = {
+            effective_prefill(each): each.started.budget
+            for each in self.outcomes
+            if each.came_up and each.setting.memory_fraction is not None and each.started and each.started.budget
+        }
+        return any(
+            budget >= IGNORED * max(self.budgets(prefill, None), default=budget * 2)
+            for prefill, budget in with_it.items()
         )
 
     @property
@@ -200,8 +214,10 @@ def _fills(results: _Results) -> Iterable[tuple[int, int, str | None]]:
 def _died_early(outcome: Outcome, result: LoadResult) -> bool:
     """Whether a flash engine died of a fill long before its cache was full: then not the cache is what was too much."""
     usable = outcome.started.usable if outcome.started and outcome.started.kind == "flash" else None
-    died = result.verdict == "died" and _kind_of(result) == "fill"
-    return died and usable is not None and result.begun_tokens < EARLY * usable
+    if usable is None or result.verdict != "died" or _kind_of(result) != "fill":
+        return False
+    reading = max(effective_prefill(outcome) or 0, result.load.longest)
+    return result.begun_tokens + reading < EARLY * usable
 
 
 def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:

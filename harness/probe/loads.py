@@ -15,6 +15,8 @@ from harness.probe.setting import CHUNK, Load, Setting, Shape, Started
 SHORT = 24  # prompt tokens of a short chat
 BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
 ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joins (TGI lets it wait 20 steps)
+BRISK = 40  # the same where it need not wait
+JOINED = 0.6  # of the cache, that a long prompt on top of many short chats may take together with them
 SPARE = 4  # answer tokens that the last chat of a packed load has left
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
@@ -205,10 +207,10 @@ def _join(permits: int, history: int, total: int, room: int, slack: int, prefill
     engine counts blocks; else the longest prompt on as many as leave it room.
     """
     if slack > 0 and permits > 1:
-        busy = (permits - 1) * (SHORT + ALIVE - slack)
-        left = min(history, total - SPARE, room - busy - SPARE + slack, 2 * prefill)
-        if left > SHORT:
-            return onto(permits - 1, left)
+        # Far below a full cache: whether that kills is for the fills to say.
+        busy = (permits - 1) * (SHORT + BRISK - slack)
+        left = min(history, total - SPARE, int(room * JOINED) - busy, 2 * prefill)
+        return onto(permits - 1, left, BRISK) if left > SHORT else Load("onto 0", ())
     long = Shape(min(history, total - SPARE), SPARE)
     count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
     return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto 0", ())

@@ -14,6 +14,7 @@ from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Setting, Started, Wish
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
+UNSURE = 0.9  # of a cache that was only estimated
 SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
 LEAST_SAFE_PREFILL = 256
@@ -89,14 +90,16 @@ def _flash(
     chats = _permits(evidence, usable, answer, wish, fast_rows)
     carried = evidence.tokens.largest_ok or usable // 2
     if evidence.tokens.smallest_failed is not None and usable > carried:
-        if fraction is None:
-            fraction = _smaller_fraction(evidence, usable, knowledge)
-            usable = min(usable, int(carried * 0.97))
-            total = min(total, usable)
-            chats = _permits(evidence, usable, answer, wish, fast_rows)
-        else:  # the engine does not heed the fraction: the permits must bound what is in flight
+        if evidence.ignores_fraction:  # then the permits must bound what is in flight
+            fraction = None
             total = min(total, prefill + answer, carried)
             chats = min(chats, max(1, carried // total))
+        elif fraction is None:
+            fraction = _smaller_fraction(evidence, usable, knowledge)
+            usable = min(usable, int(carried * 0.97))
+            # What the fraction leaves is a guess until a start has told; the next one goes to its edge.
+            total = min(total, int(usable * UNSURE))
+            chats = _permits(evidence, usable, answer, wish, fast_rows)
     history = max(1, total - answer)
     prefill = _safe_prefill(prefill, total, history, usable)
     setting = Setting(

@@ -25,6 +25,7 @@ from harness.probe.evidence import ALIKE, Evidence, effective_prefill, gather, s
 from harness.probe.recommend import (
     CONTEXT,
     MIDDLE_PREFILL,
+    UNSURE,
     WORTH_A_CHANGE,
     WORTH_ANOTHER_START,
     Recommendation,
@@ -42,6 +43,8 @@ MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their
 MEASURING = 40.0  # seconds for measurements that prove nothing
 LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
 LONG_FILL = 30.0  # seconds
+RAMP = (0.5, 0.7, 0.85, 1.0)  # shares of a cache that are filled one after another, to see at which an engine dies
+QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
 QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
 NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
 FINE, COARSE = 0.5, 2.0  # of the asked precision: steps towards a padded boundary, near it and from afar
@@ -181,7 +184,10 @@ class Search:
         total = setting.max_total_tokens or 2
         if failure.cause == "budget":
             room = min(failure.limit or total, total)
-            lower = max(2, int(room * 0.985))
+            known = any(
+                each.came_up and each.setting.memory_fraction == setting.memory_fraction for each in self._outcomes
+            )
+            lower = max(2, int(room * (0.985 if known else UNSURE)))
             answer = total - (setting.max_input_tokens or 1)
             return replace(
                 setting,
@@ -418,14 +424,19 @@ class Search:
             middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
             plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + answer), fine=4)]
         limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)
-        plan.append(loads.join(most, limits, started))
-        if len(results) < len(plan):
-            return plan[len(results)]
-        if len(results) > len(plan) or usable > LARGE_CACHE:
-            return None
+        joined = loads.join(most, limits, started)
+        plan += [joined] if joined.shapes else []
+        if len(results) >= len(plan) and usable <= LARGE_CACHE:
+            shares = RAMP if _quick_to_fill(results[: len(plan)], usable) else RAMP[-1:]
+            plan += [self._part_filled(started, usable, share) for share in shares]
+        return plan[len(results)] if len(results) < len(plan) else None
+
+    def _part_filled(self, started: Started, usable: int, share: float) -> Load:
+        """This share of the cache in flight, in middle-sized chats."""
         history = max(16, min((started.max_input_tokens or usable) * 3 // 4, usable // 12))
         new = loads.answer_length(usable, started.prefill_tokens or 4096)
-        return loads.varied(loads.fill(usable, history, new, most=loads.ROWS_CAP, slack=1 - started.speculate))
+        slack = 1 - started.speculate
+        return loads.varied(loads.fill(int(usable * share), history, new, most=loads.ROWS_CAP, slack=slack))
 
     def _next_learning_padded(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
         """The first load of a list that the evidence does not answer yet."""
@@ -554,6 +565,12 @@ def _within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) ->
             break
         chosen.append(load)
     return chosen
+
+
+def _quick_to_fill(results: Sequence[LoadResult], usable: int) -> bool:
+    """Whether the whole cache takes no longer than a few seconds, at the slowest speed per token that was seen."""
+    paces = [result.seconds / result.load.tokens for result in results[-1:]]
+    return bool(paces) and usable * max(paces) < QUICK_RAMP
 
 
 def _pieces(prefill: int) -> int:
