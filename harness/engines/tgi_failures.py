@@ -8,7 +8,7 @@ is the answer, so the specific ones stand before the general ones, and causes be
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,8 @@ _LESS_MEMORY = (
     " '1,2,4,8'), quantize the"
     " weights, or spread the model over more GPUs (gpus: 2). `harness probe` finds the largest values that hold."
 )
+
+_GPU_FULL = "the GPU ran out of memory"
 
 CAUSES: tuple[Cause, ...] = (
     # what the container runtime says before any engine runs
@@ -243,8 +245,7 @@ CAUSES: tuple[Cause, ...] = (
         r"|401 Client Error(?![^\n]*\n?[^\n]*Repository Not Found)|403 Client Error|Invalid (?:user token"
         r"|credentials in Authorization)",
         "the Hub refuses this model without an accepted token",
-        "Accept the model's licence on its Hub page, then set HF_TOKEN to a token of that account (or"
-        " `huggingface-cli login`).",
+        "Accept the model's licence on its Hub page, then set HF_TOKEN to a token of that account, or `hf auth login`.",
         3,
     ),
     Cause(
@@ -385,7 +386,7 @@ CAUSES: tuple[Cause, ...] = (
         "memory",
         r"(?:CUDA|HIP|XPU) out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
         r"|hipErrorOutOfMemory|cudaErrorMemoryAllocation",
-        "the GPU ran out of memory",
+        _GPU_FULL,
         _LESS_MEMORY,
     ),
     # the machine, as seen from the engine
@@ -405,6 +406,15 @@ CAUSES: tuple[Cause, ...] = (
         "the port is taken",
         "Stop what listens there (`ss -ltnp` shows it), or give the model another `port:`.",
         3,
+    ),
+    Cause(
+        "folder-read-only",
+        "entry",
+        r"(?s)No safetensors weights found for model /[^\n]*Converting.*(?:Read-only file system|ReadOnlyFilesystem)",
+        "TGI would convert the directory's PyTorch weights in place, and a stack hands the directory in read-only",
+        "Put .safetensors files there: `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR)` of transformers"
+        " writes them.",
+        2,
     ),
     Cause(
         "read-only",
@@ -505,7 +515,7 @@ def explain(
     ready.
     """
     text = "\n".join(lines)
-    tail = tuple(line for line in lines if line.strip())[-15:]
+    tail = tuple(_without_options(lines))[-15:]
     if memory_limit_hit:
         return _with_end(_CONTAINER_MEMORY, None, engine_exit_code, tail)
     for cause in CAUSES:
@@ -515,6 +525,16 @@ def explain(
     if engine_exit_code == 137:
         return _with_end(_KILLED, None, engine_exit_code, tail)
     return _with_end(_UNKNOWN, None, engine_exit_code, tail)
+
+
+def _without_options(lines: Sequence[str]) -> Iterator[str]:
+    """Lines that are not empty, without the launcher's dump of its forty options."""
+    within = False
+    for line in lines:
+        within = within or re.search(r"(?:^|\s)Args \{", line) is not None
+        if not within and line.strip():
+            yield line
+        within = within and not (line.strip() == "}" or re.search(r"(?:^|\s)Args \{.*\}$", line, re.DOTALL))
 
 
 _CONTAINER_MEMORY = Cause(
@@ -550,15 +570,37 @@ def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
         return _replaced(cause, exit_code=exit_code)
     if cause.name == "warmup-memory":
         return _with_total(cause, text)
-    if cause.name == "gpu-memory" and (serving or re.search(r"Shard \d+ crashed", text)) and "Connected" in text:
+    if cause.name == "gpu-memory":
+        return _with_moment(_replaced(cause, found=_GPU_FULL + _memory_wanted(text)), text, serving)
+    return cause
+
+
+def _with_moment(cause: Cause, text: str, serving: bool) -> Cause:
+    """What helps against a full GPU: while weights load nothing but fewer weights, under load other limits."""
+    if serving or (re.search(r"Shard \d+ crashed", text) and "Connected" in text):
         return _replaced(
             cause,
             name="gpu-memory-under-load",
-            advice="Its limits hold at start but not under load: lower max_batch_prefill_tokens, or leave more"
-            " memory free"
-            " (CUDA_MEMORY_FRACTION: '0.9'); `harness probe` finds values that survive.",
+            advice="Its limits hold at start but not under load: lower max_batch_prefill_tokens, or leave more memory"
+            " free (CUDA_MEMORY_FRACTION: '0.9'); `harness probe` finds values that survive.",
+        )
+    if "Starting shard" in text and "Shard ready" not in text:
+        return _replaced(
+            cause,
+            name="gpu-memory-loading",
+            advice="The weights do not fit beside what else uses the GPU (`nvidia-smi` shows it): quantize them, spread"
+            " them over more GPUs (gpus: 2), or take a smaller model; `harness models check` has the sum.",
         )
     return cause
+
+
+def _memory_wanted(text: str) -> str:
+    """The two numbers of PyTorch's message, and who else has the memory: `, 20.00 MiB wanted and 4.12 MiB free`."""
+    size = r"([\d.]+ (?:[KMG]i?B|bytes))"
+    wanted = re.search(rf"Tried to allocate {size}[^\n]*?{size} (?:is )?free", text)
+    other = re.search(rf"Process \d+ has {size} memory in use", text)
+    numbers = f", {wanted[1]} wanted and {wanted[2]} free" if wanted else ""
+    return numbers + (f", another process has {other[1]}" if other else "")
 
 
 def _with_total(cause: Cause, text: str) -> Cause:
@@ -570,10 +612,17 @@ def _with_total(cause: Cause, text: str) -> Cause:
     if total is None or prefill is None or int(total[1]) <= int(prefill[1] or prefill[2]):
         return cause
     advice = cause.advice
+    if isinstance(advice, str):  # not even the cache could be allocated, and that of the sequence is the larger part
+        return _replaced(
+            cause,
+            found="not enough GPU memory for the KV cache of one sequence (TGI hides it behind a Python error)",
+            advice=f"Lower max_total_tokens ({total[1]}), for example to {_round_down(int(total[1]) // 2)}; `harness"
+            " probe` finds the largest value.",
+        )
 
     def text_with_total(match: re.Match[str]) -> str:
         more = f"; or lower max_total_tokens ({total[1]}), whose cache must fit beside it."
-        return _filled(advice, match).rstrip(".") + more
+        return advice(match).rstrip(".") + more
 
     return _replaced(cause, advice=text_with_total)
 

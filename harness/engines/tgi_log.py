@@ -113,6 +113,10 @@ def _files(log: EngineLog, match: re.Match[str]) -> None:
     _enter(log, "downloading", f"file {match[1]} of {match[2]}, {match[3]} to go")
 
 
+def _converted(log: EngineLog, match: re.Match[str]) -> None:
+    _enter(log, "downloading", f"converting to safetensors, {match[1]} of {match[2]} files done")
+
+
 def _sharding(log: EngineLog, match: re.Match[str]) -> None:
     log.shards = int(match[1])
 
@@ -139,6 +143,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[EngineLog, re.Match[str]], None]]]
         (r"Starting (?:check and )?download process", _phase("downloading", "checking what is there")),
         (r"Files are already present on the host", _phase("downloading", "all files are there")),
         (r"Download: \[(\d+)/(\d+)\] -- ETA: (\S+)", _files),
+        (r"Convert: \[(\d+)/(\d+)\]", _converted),
         (r"Download file: (\S+)", _phase("downloading", r"\1")),
         (r"Successfully downloaded weights", _phase("downloading", "all files are there")),
         (r"Starting shard\b", _phase("loading")),

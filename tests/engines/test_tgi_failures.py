@@ -404,6 +404,19 @@ CASES = [
         "last lines of its log",
     ),
     ([], 137, "killed", SERVICE, "memory"),
+    (
+        [
+            "WARN text_generation_launcher: No safetensors weights found for model /models/mine at revision None."
+            " Converting PyTorch weights to safetensors.",
+            "ERROR download: Download encountered an error:",
+            'SafetensorError: Error while serializing: IoError(Os { code: 30, message: "Read-only file system" })',
+            "Error: DownloadError",
+        ],
+        1,
+        "folder-read-only",
+        ENTRY,
+        "save_pretrained",
+    ),
 ]
 
 
@@ -415,7 +428,56 @@ def test_cause_is_named(lines: list[str], code: int | None, cause: str, exit_cod
     assert (failure.cause, failure.exit_code) == (cause, exit_code)
     assert mentions in f"{failure.found} {failure.advice}"
     assert failure.engine_exit_code == code
-    assert failure.last_lines == tuple(line for line in lines if line.strip())[-15:]
+    shown = [line for line in lines if line.strip() and line not in USUAL[:2]]
+    assert failure.last_lines == tuple(shown)[-15:]
+
+
+@pytest.mark.parametrize(
+    "dump",
+    [
+        ["INFO text_generation_launcher: Args {", '    model_id: "a/b",', "    env: false,", "}"],
+        ['INFO text_generation_launcher: Args { model_id: "a/b", env: false }'],
+        ['INFO text_generation_launcher: Args {\n    model_id: "a/b",\n}'],
+    ],
+)
+def test_last_lines_leave_the_dump_of_options_out(dump: list[str]) -> None:
+    """Whether it came in lines, in one, or as one record of JSON."""
+    failure = explain([*dump, "Error: DownloadError"], 1)
+    assert failure.last_lines == ("Error: DownloadError",)
+
+
+def test_full_gpu_is_told_with_its_numbers() -> None:
+    """What was wanted, what was free, and who else has the memory; while weights load no limit of TGI helps."""
+    text = (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 22.05"
+        " GiB of which 4.12 MiB is free. Process 1234 has 21.50 GiB memory in use."
+    )
+    loading = explain(["INFO text_generation_launcher: Starting shard rank=0", text, "Error: ShardCannotStart"], 1)
+    assert loading.cause == "gpu-memory-loading"
+    assert "20.00 MiB wanted and 4.12 MiB free, another process has 21.50 GiB" in loading.found
+    assert "max_batch_prefill_tokens" not in (loading.advice or "")
+    older = explain(["CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 79.10 GiB total; 1.19 GiB free;"], 1)
+    assert "2.00 GiB wanted and 1.19 GiB free" in older.found
+
+
+def test_death_while_serving_is_known_without_the_start_of_the_log() -> None:
+    """A bench reads the log from when it began."""
+    failure = explain(["CUDA out of memory.", "Shard 0 crashed", "Error: ShardFailed"], 1, serving=True)
+    assert failure.cause == "gpu-memory-under-load"
+
+
+def test_hidden_lack_of_memory_is_blamed_on_the_longest_sequence() -> None:
+    """The cache of max_total_tokens is allocated before the prefill; with a smaller prefill budget nothing changes."""
+    lines = [
+        *ROUTER,
+        "    max_total_tokens: Some(",
+        "        2000000,",
+        "INFO text_generation_launcher: Default `max_batch_prefill_tokens` to 4096",
+        "RuntimeError: cannot access local variable 'num_tokens' where it is not associated with a value",
+    ]
+    advice = explain(lines, 1).advice or ""
+    assert "max_total_tokens (2000000), for example to 983040" in advice
+    assert "prefill" not in advice
 
 
 def test_warm_up_of_a_long_sequence_is_not_blamed_on_the_prefill_alone() -> None:
