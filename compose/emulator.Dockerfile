@@ -13,6 +13,10 @@ RUN python -m compileall -q /opt/harness/harness
 
 # As TGI's image: options come as environment, the model's files lie under /data, the tokenizer is converted below /usr/src.
 ENV PYTHONPATH=/opt/harness PYTHONUNBUFFERED=1 HF_HOME=/data PORT=80 HOSTNAME=0.0.0.0
-RUN mkdir -p /usr/src /data
+# And it starts as TGI does, by a script or by the launcher on the path; stacks of some releases name one of them.
+RUN mkdir -p /usr/src /data && \
+    printf '#!/bin/bash\nexec python -m harness.emulator "$@"\n' >/usr/local/bin/text-generation-launcher && \
+    printf '#!/bin/bash\nexec text-generation-launcher "$@"\n' >/tgi-entrypoint.sh && \
+    chmod 755 /usr/local/bin/text-generation-launcher /tgi-entrypoint.sh
 WORKDIR /usr/src
-ENTRYPOINT ["python", "-m", "harness.emulator"]
+ENTRYPOINT ["/tgi-entrypoint.sh"]

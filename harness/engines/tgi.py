@@ -298,10 +298,12 @@ def read_load(page: str) -> EngineLoad:
 class Variant:
     """One kind of TGI's image, and what a container of it needs. since: the first release that was published.
 
-    accelerator: `nvidia` is reserved by device id; `devices` are handed in as files; `none` needs nothing.
+    accelerator: `nvidia` is reserved by device id; `devices` are handed in as files; `none` needs nothing. visible: the
+    variable that leaves some of the devices to a container. sharded: variables that several shards need besides.
     cache: `home` keeps models in /data/hub (HF_HOME=/data), `hub` in /data itself (HUGGINGFACE_HUB_CACHE=/data), so
-    the two must not share a volume. writable: places that the engine writes to beside the cache. read_only: whether
-    the rest of the image may be kept read-only.
+    the two must not share a volume. read_only: whether all but the cache and the places of compose/service.yaml may be
+    kept read-only. script: the first release whose container starts by /tgi-entrypoint.sh, before by the launcher
+    itself; None for always the latter. exec: the first release whose script hands its process over to the launcher.
     """
 
     suffix: str
@@ -314,35 +316,56 @@ class Variant:
     runtime: str | None = None
     privileged: bool = False
     host_ipc: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
+    visible: str | None = None
+    sharded: Mapping[str, str] = field(default_factory=dict)
     cache: str = "home"
     read_only: bool = False
+    script: Version | None = None
+    exec: Version | None = None
 
 
-# Tags from .github/workflows/build.yaml of the release tags; devices from docs/source/installation_*.md and
-# docs/source/backends.
+# Tags from .github/workflows/build.yaml of the release tags, entrypoints and caches from the Dockerfiles there; devices
+# from docs/source/installation_*.md and docs/source/backends.
 VARIANTS: Mapping[str, Variant] = {
-    "cuda": Variant("", _EVER, "nvidia", read_only=True),
+    "cuda": Variant("", _EVER, "nvidia", read_only=True, script=(2, 0, 0), exec=(2, 4, 0)),
+    # The same image without a GPU: slow, and only some models serve more than one request at once.
+    "cpu": Variant("", _EVER, read_only=True, script=(2, 0, 0), exec=(2, 4, 0)),
     "rocm": Variant(
         "-rocm",
-        (2, 1, 0),
+        (1, 2, 0),
         "devices",
         devices=("/dev/kfd", "/dev/dri"),
         groups=("video",),
         capabilities=("SYS_PTRACE",),
         security=("seccomp=unconfined",),
         host_ipc=True,
+        visible="ROCR_VISIBLE_DEVICES",
+        script=(2, 0, 4),
+        exec=(2, 4, 0),
     ),
-    "intel-xpu": Variant("-intel-xpu", (2, 3, 0), "devices", devices=("/dev/dri",), privileged=True, host_ipc=True),
-    "intel-cpu": Variant("-intel-cpu", (2, 3, 0), "none", cache="hub"),
+    "intel-xpu": Variant(
+        "-intel-xpu",
+        (2, 3, 0),
+        "devices",
+        devices=("/dev/dri",),
+        privileged=True,
+        host_ipc=True,
+        visible="ZE_AFFINITY_MASK",
+    ),
+    # SYS_NICE: a shard binds its memory to one NUMA node, which Docker's own rules keep from it otherwise
+    # (server/text_generation_server/models/flash_causal_lm.py:94-121).
+    "intel-cpu": Variant("-intel-cpu", (2, 3, 0), capabilities=("SYS_NICE",), cache="hub"),
     "gaudi": Variant(
         "-gaudi",
-        (3, 2, 3),
+        (3, 2, 1),
         "devices",
         runtime="habana",
         capabilities=("SYS_NICE",),
         host_ipc=True,
-        environment={"HABANA_VISIBLE_DEVICES": "all"},
+        visible="HABANA_VISIBLE_DEVICES",
+        # Its script looks for `--sharded true` among the arguments, where our options never are.
+        sharded={"PT_HPU_ENABLE_LAZY_COLLECTIVES": "1"},
+        script=_EVER,
     ),
 }
 IMAGE = "ghcr.io/huggingface/text-generation-inference"
@@ -374,14 +397,44 @@ def cache_layout(version: Version, variant: Variant) -> str:
     return "hub" if version < (2, 3, 0) else variant.cache
 
 
-def token_places(version: Version, variant: Variant) -> tuple[str, ...]:
-    """Where the engine looks for a Hub token that is not in its environment.
+TOKEN_FILE = "/run/secrets/hub-token"  # where a container's script finds it, in releases that need one for it
+
+
+def token_places(version: Version, variant: Variant, *, own_image: bool = False) -> tuple[str, ...]:
+    """Where in a container the file with the Hub token is put.
 
     Python's huggingface_hub reads $HF_HOME/token, by default ~/.cache/huggingface/token. The Rust crate hf-hub reads
-    the same from TGI 3.3 on (`ApiBuilder::from_env`), and before that only the place under the home directory
-    (`ApiBuilder::new`).
+    the same from TGI 3.2.1 on (`ApiBuilder::from_env`). own_image: of a user's, whose HF_HOME nobody here knows.
+    Before 3.2.1 the router drops or misses the file's token: see `token_variable`.
     """
-    home = "/root/.cache/huggingface/token"
-    if cache_layout(version, variant) == "hub":
-        return (home,)
-    return ("/data/token",) if version >= (3, 3, 0) else ("/data/token", home)
+    if version < _TOKEN_FILE_SINCE:
+        return (TOKEN_FILE,)
+    home, hub = "/data/token", "/root/.cache/huggingface/token"
+    if own_image:
+        return home, hub
+    return (hub,) if cache_layout(version, variant) == "hub" else (home,)
+
+
+_TOKEN_FILE_SINCE: Version = (3, 2, 1)
+
+
+def token_variable(version: Version) -> str:
+    """The environment variable by which every part of this release takes a Hub token (router/src, launcher/src)."""
+    return "HF_TOKEN" if version >= (2, 1, 0) else "HUGGING_FACE_HUB_TOKEN"
+
+
+def entrypoint(version: Version, variant: Variant, *, token: bool) -> tuple[str, ...]:
+    """What a container starts with instead of the image's own; empty where that does.
+
+    Two things are mended: the router of releases before 3.2.1 takes a Hub token from its environment alone (`token`:
+    there is one), and the script of some images keeps the signals that end the container from the launcher, so that
+    open requests would be cut off.
+    """
+    deaf = variant.script is not None and version >= variant.script and (variant.exec is None or version < variant.exec)
+    exported = token and version < _TOKEN_FILE_SINCE
+    if not deaf and not exported:
+        return ()
+    with_script = variant.script is not None and version >= variant.script and not deaf
+    start = "exec /tgi-entrypoint.sh" if with_script else "ldconfig 2>/dev/null; exec text-generation-launcher"
+    export = f'export {token_variable(version)}="$(cat {TOKEN_FILE})"; ' if exported else ""
+    return ("bash", "-c", export + start)

@@ -55,6 +55,7 @@ class Companion:
     gpu = None
     emulated = False
     devices: tuple[str, ...] = ()
+    on_nvidia = False
 
     @property
     def image(self) -> str:

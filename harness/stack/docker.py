@@ -27,6 +27,7 @@ import docker.models.containers
 import yaml
 from docker.utils import parse_repository_tag
 
+from harness.engines import tgi
 from harness.engines.base import Endpoint
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
@@ -56,8 +57,9 @@ INSTALL_GPU_RUNTIME = (
 
 @cache
 def engine() -> docker.DockerClient:
-    """The Docker Engine that the `docker` command talks to. Raises MissingError when there is none, or it does"
-    " not run."""
+    """The Docker Engine that the `docker` command talks to. Raises MissingError when there is none, or it does not
+    run.
+    """
     if shutil.which("docker") is None:
         raise MissingError("no `docker` command", advice=f"{INSTALL_DOCKER}, or use --runtime embedded.")
     try:
@@ -106,7 +108,7 @@ def require_compose() -> None:
 def has_gpu_runtime() -> bool:
     """Whether this engine can hand an NVIDIA GPU to a container, as far as can be seen without starting one."""
     information = engine().info()
-    if "nvidia" in information.get("Runtimes", {}) or information.get("DiscoveredDevices"):
+    if "nvidia" in information.get("Runtimes", {}):
         return True
     if any("nvidia" in str(device) for device in information.get("DiscoveredDevices") or ()):
         return True
@@ -352,8 +354,9 @@ class Stack:
 
 
 class BringUp:
-    """Images, then `docker compose up` for some services of one stack, in a thread, so that the wait can be"
-    " watched and left."""
+    """Images, then `docker compose up` for some services of one stack, in a thread, so that the wait can be watched and
+    left.
+    """
 
     def __init__(self, stack: Stack, plan: StackPlan, prepare: Callable[[Callable[[str], None]], None] | None) -> None:
         self.stack, self.plan = stack, plan
@@ -434,12 +437,13 @@ class ComposeService:
         return self._record
 
     def start(self) -> None:
-        """Raises MissingError when Docker, the GPU runtime or the port is not there. The image is fetched in"
-        " the background."""
+        """Raises MissingError when Docker, the GPU runtime or the port is not there. The image is fetched in the
+        background.
+        """
         assert self._bring_up is not None
         plan = next(each for each in self._bring_up.plan.containers if each.name == self._record.service)
         require_compose()
-        if plan.devices:
+        if plan.on_nvidia:
             require_gpu_runtime()
         if not self._bring_up.begun:  # else another service of the same stack began it
             for each in self._bring_up.plan.containers:
@@ -643,12 +647,15 @@ class _Follower:
 
 
 def used_gpus() -> list[str]:
-    """Ids of the GPUs that running containers of ours hold."""
+    """Ids of the GPUs, or numbers of another maker's devices, that running containers of ours hold."""
     held: list[str] = []
+    shown = tuple(f"{each.visible}=" for each in tgi.VARIANTS.values() if each.visible)
     try:
         for container in engine().containers.list(filters={"label": f"{LABEL}project"}, ignore_removed=True):
             for request in container.attrs["HostConfig"].get("DeviceRequests") or []:
                 held += request.get("DeviceIDs") or []
+            for variable in container.attrs["Config"].get("Env") or []:
+                held += variable.partition("=")[2].split(",") if variable.startswith(shown) else []
     except SDK_ERRORS as error:
         raise lost(error) from error
     return sorted(set(held))

@@ -92,6 +92,7 @@ def machine_for(models: Sequence[Model], *, to_start: bool, used_gpus: Sequence[
     unasked = sum(model.replicas for model in models if model.port is None)
     return Machine(
         gpus=tuple(index for index in here if index not in used_gpus) if here else None,
+        used=tuple(used_gpus),
         ports=tuple(ports_from(FIRST_PORT, unasked, reserve=to_start)),
         token_file=token_file(write=to_start),
     )

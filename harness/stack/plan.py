@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
@@ -31,10 +33,11 @@ class Mount:
 class ServicePlan:
     """One container that serves one model. name: of the service in the stack. model: of the entry in the catalogue.
 
-    devices: GPU ids as nvidia-smi counts them; empty without GPU. cache_volume: name of the volume with the model
-    files. writable: places kept in memory. start_period: seconds in which an unhealthy answer means nothing yet.
-    digest: hash of all that matters to the engine, to notice a changed entry. weight_bytes: of the model's files; None
-    where nobody said.
+    devices: GPU ids as nvidia-smi counts them, or numbers of another maker's devices; empty without. cache_volume: name
+    of the volume with the model files. token_places: files that hold the Hub token; token_variable: where the engine
+    takes it from its environment. entrypoint: instead of the image's own; empty for that. start_period: seconds in
+    which an unhealthy answer means nothing yet. digest: hash of all that matters to the engine, to notice a changed
+    entry. weight_bytes: of the model's files; None where nobody said.
     """
 
     name: str
@@ -51,11 +54,18 @@ class ServicePlan:
     shards: int = 1
     cache_volume: str = ""
     token_places: tuple[str, ...] = ()
+    token_variable: str = "HF_TOKEN"
+    entrypoint: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     start_period: float = 1200.0
     digest: str = ""
     weight_bytes: int | None = None
     engine: str = "tgi"
+
+    @property
+    def on_nvidia(self) -> bool:
+        """Whether Docker must hand NVIDIA GPUs in."""
+        return bool(self.devices) and self.variant.accelerator == "nvidia"
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,13 @@ class StackPlan:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the plan needs to know of the host. gpus: ids that may be used, None where nobody counted them.
+    """What the plan needs to know of the host. gpus: ids of NVIDIA's that may be used, None where nobody counted them.
 
-    ports: what a service gets that asks for none, in order.
+    used: ids of what is not counted and in use already. ports: what a service gets that asks for none, in order.
     """
 
     gpus: tuple[str, ...] | None = None
+    used: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     token_file: str | None = None
 
@@ -93,13 +104,14 @@ class _Rest:
 
     gpus: list[str] | None
     ports: list[int]
-    given: int = 0
+    uncounted: Iterator[str]
     used_ports: set[int] = field(default_factory=set)
 
-    def take_gpus(self, count: int, where: str) -> tuple[str, ...]:
-        if self.gpus is None:
-            first, self.given = self.given, self.given + count
-            return tuple(str(index) for index in range(first, first + count))
+    def take_devices(self, count: int, variant: tgi.Variant, where: str) -> tuple[str, ...]:
+        if variant.accelerator == "none":
+            return ()
+        if self.gpus is None or variant.accelerator != "nvidia":
+            return tuple(islice(self.uncounted, count))
         if len(self.gpus) < count:
             raise MissingError(
                 f"needs {count} GPU{'s' if count > 1 else ''}, {len(self.gpus)} left on this machine",
@@ -132,7 +144,9 @@ def plan_stack(
     Raises UsageError for what the engine's version does not know, MissingError when there are fewer GPUs than asked
     for.
     """
-    rest = _Rest(None if machine.gpus is None else list(machine.gpus), list(machine.ports), used_ports=_asked(models))
+    gpus = None if machine.gpus is None else list(machine.gpus)
+    uncounted = (str(index) for index in count() if str(index) not in machine.used)
+    rest = _Rest(gpus, list(machine.ports), uncounted, used_ports=_asked(models))
     services = [
         _service(model, replica, rest, machine, emulator_image, (changes or {}).get(model.name))
         for model in models
@@ -166,12 +180,16 @@ def _service(
     version = tgi.parse_version(model.engine.version)
     variant = tgi.variant_named(model.engine.variant, version, model.name)
     environment, mounts = _environment(model, version, changes)
+    if model.gpus > 1:
+        environment = {**variant.sharded, **environment}
     gpu = model.gpu or (DEFAULT_GPU if emulator_image else None)
     if emulator_image is not None and gpu is not None:
         environment["HARNESS_EMULATOR_GPU"] = find_gpu(gpu).name
-    on_gpus = variant.accelerator == "nvidia" and emulator_image is None
     image = emulator_image or model.engine.image or tgi.image_name(model.engine.version, variant)
-    places = tgi.token_places(version, variant) if machine.token_file else ()
+    own_image = model.engine.image is not None
+    places = tgi.token_places(version, variant, own_image=own_image) if machine.token_file else ()
+    entrypoint = tgi.entrypoint(version, variant, token=bool(places))
+    asked_for = [asked(environment, model), places, entrypoint, [[m.source, m.target] for m in mounts]]
     return ServicePlan(
         name=service_name(model, replica),
         model=model.name,
@@ -183,14 +201,16 @@ def _service(
         repo=model.repo,
         gpu=gpu,
         emulated=emulator_image is not None,
-        devices=rest.take_gpus(model.gpus, model.name) if on_gpus else (),
+        devices=() if emulator_image else rest.take_devices(model.gpus, variant, model.name),
         shards=model.gpus,
         cache_volume=f"harness-models-{tgi.cache_layout(version, variant)}",
         token_places=places,
+        token_variable=tgi.token_variable(version),
+        entrypoint=entrypoint,
         mounts=mounts,
         start_period=model.start_timeout,
         weight_bytes=model.weight_bytes,
-        digest=digest_of("compose", image, asked(environment, model), places, [[m.source, m.target] for m in mounts]),
+        digest=digest_of("compose", image, *asked_for),
     )
 
 
@@ -207,8 +227,17 @@ def _environment(
         )
     if not model.is_local:
         return options, ()
+    source, inside = _whole_folder(os.path.abspath(os.path.expanduser(model.repo)))
     target = f"/models/{safe_name(model.name)}"
-    return options | {"MODEL_ID": target}, (Mount(os.path.abspath(os.path.expanduser(model.repo)), target),)
+    return options | {"MODEL_ID": target + inside}, (Mount(source, target),)
+
+
+def _whole_folder(path: str) -> tuple[str, str]:
+    """What to mount for a model's directory, and where it is in there: a snapshot in the Hub's cache is made of links
+    to files beside it.
+    """
+    match = re.fullmatch(r"(.*/models--[^/]+)(/snapshots/[^/]+)", path)
+    return (match[1], match[2]) if match else (path, "")
 
 
 def service_name(model: Model, replica: int = 0) -> str:

@@ -45,11 +45,13 @@ def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: Sta
     """One service: what the plan says, then what all services share."""
     own: dict[str, Any] = {
         "image": service.image,
-        "environment": dict(sorted(service.environment.items())),
+        "environment": dict(sorted({**_visible(service), **service.environment}.items())),
         "ports": [{"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": "127.0.0.1"}],
         "volumes": _volumes(service),
         "labels": labels(service, plan.project),
     }
+    if service.entrypoint:
+        own["entrypoint"] = list(service.entrypoint)
     if service.token_places:
         own["secrets"] = [{"source": SECRET, "target": place} for place in service.token_places]
     shared = _shared(service, template)
@@ -77,7 +79,7 @@ def accelerator(service: ServicePlan) -> dict[str, Any]:
     variant = service.variant
     if service.emulated:
         return {}
-    if service.devices:
+    if variant.accelerator == "nvidia":
         reservation = {"driver": "nvidia", "device_ids": list(service.devices), "capabilities": ["gpu"]}
         return {"deploy": {"resources": {"reservations": {"devices": [reservation]}}}}
     given: dict[str, Any] = {
@@ -88,6 +90,12 @@ def accelerator(service: ServicePlan) -> dict[str, Any]:
         "ipc": "host" if variant.host_ipc else None,
     }
     return {key: value for key, value in given.items() if value}
+
+
+def _visible(service: ServicePlan) -> dict[str, str]:
+    """Leaves this service's devices to it, where they are handed in all together."""
+    name = service.variant.visible
+    return {name: ",".join(service.devices)} if name and service.devices else {}
 
 
 def _volumes(service: ServicePlan) -> list[dict[str, Any]]:
@@ -110,8 +118,10 @@ def _shared(service: ServicePlan, template: Mapping[str, Any]) -> dict[str, Any]
     if not service.variant.read_only:
         shared["read_only"] = False
         shared.pop("tmpfs", None)
-    # The token's file belongs to the user and is of mode 0600: root in the container reads it only with this power.
-    added = [*service.variant.capabilities, *(["DAC_OVERRIDE"] if service.token_places else [])]
+    # The token's file belongs to the user and is of mode 0600, as a model's directory may be: root in the container
+    # reads them only with this power.
+    users_files = service.token_places or service.mounts
+    added = [*service.variant.capabilities, *(["DAC_OVERRIDE"] if users_files else [])]
     if added:
         shared["cap_add"] = added
     if service.variant.privileged:

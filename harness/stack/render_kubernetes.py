@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from harness.engines import tgi
 from harness.errors import UsageError
 from harness.stack.companion import HEALTH_PATHS, Companion
 from harness.stack.document import Literal, compose_file, escaped, to_yaml
@@ -209,11 +210,13 @@ def _gpu_resource(plan: ServicePlan) -> str | None:
 def _container(model: _Model, template: Mapping[str, Any]) -> dict[str, Any]:
     plan = model.plan
     token = {"secretKeyRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY, "optional": True}}
+    command = tgi.entrypoint(tgi.parse_version(plan.engine_version), plan.variant, token=False)
     return {
         "name": "tgi",
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [*_environment(plan.environment), {"name": "HF_TOKEN", "valueFrom": token}],
+        **({"command": escaped(list(command))} if command else {}),
+        "env": [*_environment(plan.environment), {"name": plan.token_variable, "valueFrom": token}],
         "ports": [{"name": "http", "containerPort": CONTAINER_PORT}],
         "resources": _resources(plan),
         "volumeMounts": _mounts(plan, template),

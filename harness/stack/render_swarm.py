@@ -117,8 +117,8 @@ def _service(plan: ServicePlan | Companion, body: Mapping[str, Any], project: st
         service["volumes"] = mounts
     if "secrets" in body:
         service["secrets"] = [{**each, "mode": 0o400} for each in body["secrets"]]
-    # The file is root's own here, so no power over other users' files is needed to read it.
-    service["cap_add"] = [each for each in body.get("cap_add", []) if each != "DAC_OVERRIDE"]
+    if not getattr(plan, "mounts", ()):  # the token's file is root's own here, a model's directory is not
+        service["cap_add"] = [each for each in body.get("cap_add", []) if each != "DAC_OVERRIDE"]
     return {key: value for key, value in service.items() if value not in ([], False)}
 
 

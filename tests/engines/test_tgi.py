@@ -170,7 +170,7 @@ def test_image_of_a_variant(version: str, variant: str, image: str) -> None:
     assert tgi.image_name(version, tgi.variant_named(variant, parse_version(version), "m")) == image
 
 
-@pytest.mark.parametrize(("name", "version"), [("cude", "3.3.7"), ("gaudi", "3.0.0"), ("rocm", "1.4.0")])
+@pytest.mark.parametrize(("name", "version"), [("cude", "3.3.7"), ("gaudi", "3.2.0"), ("rocm", "1.1.1")])
 def test_variant_that_was_not_published_is_refused(name: str, version: str) -> None:
     """An unknown variant, and one that came later than the release."""
     with pytest.raises(UsageError):
@@ -181,8 +181,9 @@ def test_variant_that_was_not_published_is_refused(name: str, version: str) -> N
     ("version", "variant", "layout", "places"),
     [
         ("3.3.7", "cuda", "home", ("/data/token",)),
-        ("3.0.0", "cuda", "home", ("/data/token", "/root/.cache/huggingface/token")),
-        ("2.2.0", "cuda", "hub", ("/root/.cache/huggingface/token",)),
+        ("3.2.1", "cuda", "home", ("/data/token",)),
+        ("3.2.0", "cuda", "home", (tgi.TOKEN_FILE,)),
+        ("2.2.0", "cuda", "hub", (tgi.TOKEN_FILE,)),
         ("3.3.7", "intel-cpu", "hub", ("/root/.cache/huggingface/token",)),
     ],
 )
@@ -194,6 +195,36 @@ def test_cache_and_token_have_the_places_of_the_image(
     kind = tgi.variant_named(variant, number, "m")
     assert tgi.cache_layout(number, kind) == layout
     assert tgi.token_places(number, kind) == places
+
+
+@pytest.mark.parametrize(
+    ("version", "variant", "token", "start"),
+    [
+        ("3.3.7", "cuda", True, None),  # both read the file, and the script hands its process over
+        ("3.2.0", "cuda", False, None),
+        ("3.2.0", "cuda", True, f'export HF_TOKEN="$(cat {tgi.TOKEN_FILE})"; exec /tgi-entrypoint.sh'),
+        ("2.3.1", "cuda", False, "ldconfig 2>/dev/null; exec text-generation-launcher"),
+        (
+            "2.0.4",
+            "rocm",
+            True,
+            f'export HUGGING_FACE_HUB_TOKEN="$(cat {tgi.TOKEN_FILE})"; '
+            "ldconfig 2>/dev/null; exec text-generation-launcher",
+        ),
+        ("1.4.0", "cuda", False, None),
+        ("3.1.0", "intel-cpu", False, None),
+        ("3.3.7", "gaudi", True, "ldconfig 2>/dev/null; exec text-generation-launcher"),
+    ],
+)
+def test_start_of_a_container_is_mended_where_the_release_needs_it(
+    version: str, variant: str, token: bool, start: str | None
+) -> None:
+    """Routers before 3.2.1 take a token from their environment alone; scripts of 2.0 to 2.3 and of Gaudi's images stay
+    between the container's end and the launcher.
+    """
+    number = parse_version(version)
+    given = tgi.entrypoint(number, tgi.variant_named(variant, number, "m"), token=token)
+    assert given == (() if start is None else ("bash", "-c", start))
 
 
 def test_load_is_read_from_metrics() -> None:

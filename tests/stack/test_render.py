@@ -57,7 +57,10 @@ STACKS: dict[str, StackPlan] = {
     "rocm": plan_stack([replace(LLAMA, engine=EngineChoice(variant="rocm"))], project="harness", machine=EIGHT),
     "intel-cpu": plan_stack([replace(TINY, engine=EngineChoice(variant="intel-cpu"))], project="harness"),
     "intel-xpu": plan_stack([replace(TINY, engine=EngineChoice(variant="intel-xpu"))], project="harness"),
-    "gaudi": plan_stack([replace(TINY, engine=EngineChoice(variant="gaudi"))], project="harness", machine=EIGHT),
+    "gaudi": plan_stack(
+        [replace(TINY, gpus=2, engine=EngineChoice(variant="gaudi"))], project="harness", machine=EIGHT
+    ),
+    "cpu": plan_stack([replace(TINY, engine=EngineChoice(variant="cpu"))], project="harness", machine=EIGHT),
     "local-directory": plan_stack(
         [replace(TINY, repo="/srv/models/my model: $1"), of_version(QWEN, "3.3.7", name="img")], project="harness"
     ),
@@ -124,10 +127,50 @@ def test_what_every_stack_keeps(name: str) -> None:
 
 def test_token_is_a_file_where_python_and_rust_look() -> None:
     """The document names the file's place and nothing else of it."""
-    document = yaml.safe_load(render(STACKS["version-2.3"]))
+    document = yaml.safe_load(render(STACKS["several-models"]))
     assert document["secrets"] == {"hub-token": {"file": TOKEN}}
-    (service,) = document["services"].values()
-    assert [each["target"] for each in service["secrets"]] == ["/data/token", "/root/.cache/huggingface/token"]
+    for service in document["services"].values():
+        assert [each["target"] for each in service["secrets"]] == ["/data/token"]
+        assert "entrypoint" not in service
+
+
+def test_token_reaches_a_router_that_reads_no_file() -> None:
+    """A script of the container reads it there; the document holds the script and no token, `$` doubled."""
+    (service,) = yaml.safe_load(render(STACKS["version-2.3"]))["services"].values()
+    assert [each["target"] for each in service["secrets"]] == ["/run/secrets/hub-token"]
+    assert service["entrypoint"][2].startswith('export HF_TOKEN="$$(cat /run/secrets/hub-token)"; ')
+
+
+def test_image_of_ones_own_gets_the_token_in_both_places() -> None:
+    """Nobody here knows where its HF_HOME is."""
+    model = replace(TINY, engine=EngineChoice(image="registry.example/tgi:mine"))
+    document = yaml.safe_load(render(plan_stack([model], project="harness", machine=EIGHT)))
+    places = [each["target"] for each in document["services"]["tiny"]["secrets"]]
+    assert places == ["/data/token", "/root/.cache/huggingface/token"]
+
+
+def test_models_on_another_makers_devices_do_not_share_them() -> None:
+    """All devices are handed in, and a variable leaves each service its own; what runs already keeps its."""
+    rocm = EngineChoice(variant="rocm")
+    models = [replace(LLAMA, gpus=2, engine=rocm), replace(TINY, engine=rocm)]
+    plan = plan_stack(models, project="harness", machine=Machine(gpus=("0",), used=("1",)))
+    services = yaml.safe_load(render(plan))["services"].values()
+    assert [each["environment"]["ROCR_VISIBLE_DEVICES"] for each in services] == ["0,2", "3"]
+
+
+def test_directory_of_a_user_can_be_read() -> None:
+    """Root without any power over other users' files could not open one of mode 0700."""
+    (service, other) = yaml.safe_load(render(STACKS["local-directory"]))["services"].values()
+    assert service["cap_add"] == ["DAC_OVERRIDE"]
+    assert "cap_add" not in other
+
+
+def test_snapshot_of_the_hubs_cache_is_mounted_with_what_it_links_to() -> None:
+    """Its files are links to `blobs` beside `snapshots`."""
+    repo = "/home/me/.cache/huggingface/hub/models--a--b/snapshots/0123abc"
+    (service,) = yaml.safe_load(render(plan_stack([replace(TINY, repo=repo)], project="h")))["services"].values()
+    assert service["volumes"][1]["source"] == "/home/me/.cache/huggingface/hub/models--a--b"
+    assert service["environment"]["MODEL_ID"] == "/models/tiny/snapshots/0123abc"
 
 
 def test_stack_without_token_has_no_secret() -> None:
