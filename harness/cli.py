@@ -167,15 +167,19 @@ OutputOption = Annotated[Optional[Path], typer.Option(help="The run's folder its
 
 
 @app.command()
-def doctor(json: JsonOption = False) -> int:
+def doctor(
+    models: ModelsArg = None, gpu: GpuOption = None, catalogue: CatalogueOption = None, json: JsonOption = False
+) -> int:
     """Check this machine: Docker, Compose, GPU, disk, token, ports; each finding with the command that mends it.
 
-    Example: harness doctor
+    With models named, also what each of them needs: image, memory, port, room for the weights, access on the Hub.
+
+    Example: harness doctor        Example for one model: harness doctor llama-3.1-8b
     """
     from harness.commands.doctor import as_text
     from harness.commands.doctor import doctor as examine
 
-    findings = examine()
+    findings = examine(models or (), gpu=gpu, catalogue=catalogue)
     _show(json, [each.as_json() for each in findings], as_text(findings))
     return 0
 

@@ -54,6 +54,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = self.path.partition("?")[0].strip("/").split("/")
+        if parts == ["api", "whoami-v2"]:
+            self._send(200 if self.headers.get("authorization") == f"Bearer {TOKEN}" else 401, b"{}", {})
+            return
         api = parts[0] == "api"
         repo = "/".join(parts[2:4] if api else parts[:2])
         files = self.repos.get(repo, 404)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import HfApi
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,7 +29,7 @@ from huggingface_hub.errors import (
     SafetensorsParsingError,
 )
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import disable_progress_bars, get_session
 from huggingface_hub.utils.logging import set_verbosity_error
 
 from harness.catalog.shapes import ModelShape, find_shape, quantization_from_config, shape_from_config
@@ -86,6 +87,21 @@ def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | 
             "the Hub names no commit of this model", where=repo, advice="Give a revision in models.yaml."
         )
     return info.sha
+
+
+def token_is_accepted(token: str, *, endpoint: str | None = None) -> bool:
+    """Whether the Hub knows this token. Raises MissingError where the Hub cannot be reached or does not say."""
+    address = f"{(endpoint or os.environ.get('HF_ENDPOINT') or ENDPOINT).rstrip('/')}/api/whoami-v2"
+    try:
+        with _translated("token"):
+            answer = get_session().get(address, headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT)
+    except ValueError:  # characters that no header can carry
+        return False
+    if answer.status_code in (401, 403):
+        return False
+    if answer.status_code != 200:
+        raise MissingError(f"the Hub answered {answer.status_code}", where="token", advice="Try again later.")
+    return True
 
 
 def _api(endpoint: str | None) -> HfApi:

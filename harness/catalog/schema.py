@@ -37,7 +37,7 @@ QUANTIZE = (
 DTYPES = ("bfloat16", "float16")
 KV_CACHE_DTYPES = ("fp8", "fp8_e4m3fn", "fp8_e5m2")
 # Suffixes of the image's tags (.github/workflows/build.yaml:50-212); `cuda` has none, `cpu` is the same without a GPU.
-VARIANTS = ("cuda", "cpu", "rocm", "intel-xpu", "intel-cpu", "gaudi", "neuron", "trtllm", "llamacpp")
+VARIANTS = ("cuda", "rocm", "intel-xpu", "intel-cpu", "gaudi", "neuron", "trtllm", "llamacpp", "cpu")
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 NAME_EXPECTED = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.commands.models import check
+from harness.commands.models import Fit, check
 from harness.commands.target import Say, Target
 from harness.errors import MissingError, UsageError
 from harness.simulator import memory
@@ -30,7 +30,7 @@ def look_before_start(model: Model, target: Target, say: Say) -> dict[str, str]:
     """
     if target.emulate or target.runtime not in ("compose", "swarm", "local"):
         return {}
-    here = machine.gpus_here()
+    here = machine.gpus_in_order()
     if not here:  # another maker's GPU, or none: Docker or the engine will say
         return {}
     _memory(model, here, say)
@@ -39,12 +39,12 @@ def look_before_start(model: Model, target: Target, say: Say) -> dict[str, str]:
 
 
 def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
-    busy = [gpu for gpu in here[: model.gpus] if gpu.free_bytes < 0.9 * gpu.memory_bytes]
-    for gpu in busy:
-        free = f"{format_bytes(gpu.free_bytes)} of {format_bytes(gpu.memory_bytes)} free"
-        say(f"{model.name}: GPU {gpu.index}: {free}; something else uses it (`nvidia-smi` shows who)")
+    for gpu in here[: model.gpus]:
+        if gpu.in_use:
+            free = f"{format_bytes(gpu.free_bytes)} of {format_bytes(gpu.memory_bytes)} free"
+            say(f"{model.name}: GPU {gpu.index}: {free}; something else uses it (`nvidia-smi` shows who)")
     try:
-        fit = check(model, find_gpu(here[0].name))
+        fit = fit_here(model, here)
     except (UsageError, MissingError) as error:  # a card or a model that the sheets do not know
         say(f"{model.name}: cannot say beforehand whether it fits ({error.found})")
         return
@@ -53,7 +53,7 @@ def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
     say(f"{model.name}: {fit.reason}")
     for remedy in fit.remedies:
         say(f"{model.name}: would fit: {remedy}")
-    if isinstance(fit.outcome, NotEnoughMemory) and _weights_alone(fit.outcome) > fit.outcome.total_bytes:
+    if isinstance(fit.outcome, NotEnoughMemory) and cannot_be(fit.outcome):
         for line in memory.describe(fit.outcome).splitlines():
             say(f"    {line}")
         raise MissingError(
@@ -64,6 +64,17 @@ def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
         )
 
 
+def fit_here(model: Model, here: Sequence[machine.GpuHere]) -> Fit:
+    """Whether it fits into what is free on the GPUs that it would get. Raises like `check`."""
+    used = [gpu.memory_bytes - gpu.free_bytes for gpu in here[: model.gpus] if gpu.in_use]
+    return check(model, find_gpu(here[0].name), used_bytes=max(used, default=0))
+
+
+def cannot_be(outcome: NotEnoughMemory) -> bool:
+    """Whether the weights alone are larger than the GPU, whoever else uses it."""
+    return _weights_alone(outcome) > outcome.total_bytes
+
+
 def _weights_alone(outcome: NotEnoughMemory) -> int:
     return sum(part.bytes for part in outcome.parts if "weight" in part.name)
 
@@ -72,11 +83,24 @@ def _disk(model: Model, say: Say) -> None:
     """The weights may be there already; so this is told, and nothing more."""
     if model.weight_bytes is None or model.is_local:
         return
-    place = Path("/var/lib/docker") if Path("/var/lib/docker").exists() else Path("/")
+    place = docker_folder()
     free = shutil.disk_usage(place).free
     if free < model.weight_bytes:
         need = format_bytes(model.weight_bytes)
         say(f"{model.name}: the weights take {need}, {format_bytes(free)} are free at {place}")
+
+
+def docker_folder() -> Path:
+    """Where images and model caches lie on this host, or the nearest folder above it that is there."""
+    from harness.stack import docker
+
+    try:
+        place = Path(str(docker.engine().info().get("DockerRootDir") or "/"))
+    except MissingError:
+        place = Path("/var/lib/docker")
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def _revision(model: Model, say: Say) -> dict[str, str]:

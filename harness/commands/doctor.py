@@ -6,13 +6,19 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import MissingError
+from harness.catalog.gpus import find_gpu
+from harness.catalog.models import Model, load_catalogue
+from harness.commands.before_start import docker_folder, fit_here
+from harness.commands.models import check, size_of_weights
+from harness.engines.tgi import VARIANTS
+from harness.errors import MissingError, UsageError
 from harness.stack import docker, machine
-from harness.stack.plan import FIRST_PORT
+from harness.stack.found import services_of
+from harness.stack.plan import FIRST_PORT, plan_stack
 from harness.stack.process import port_taken
 from harness.stack.state import state_folder
 from harness.units import GIB, format_bytes
@@ -26,8 +32,9 @@ _OLDEST_DRIVER = (525, 60, 13)  # CUDA 12 minor version compatibility; NVIDIA's 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination. verdict: fail where a command would end with exit code 3. fix: the command"
-    " that mends it."""
+    """One line of the examination. verdict: fail where a command would end with exit code 2 or 3. fix: the command that
+    mends it.
+    """
 
     name: str
     verdict: Verdict
@@ -38,9 +45,18 @@ class Finding:
         return asdict(self)
 
 
-def doctor() -> list[Finding]:
-    """All checks, in the list's order; none of them starts or changes anything."""
-    return [check() for check in CHECKS]
+def doctor(names: Sequence[str] = (), *, gpu: str | None = None, catalogue: str | Path | None = None) -> list[Finding]:
+    """All checks of the machine in the list's order, then those of each entry that is named; none of them starts or
+    changes anything.
+
+    gpu: another than this machine's for the entries. Raises UsageError for a wrong catalogue or an unknown name.
+    """
+    known = load_catalogue(catalogue) if names else None
+    models = [known.find(name) for name in names] if known else []
+    findings = [examine() for examine in CHECKS]
+    for model in models:
+        findings += [replace(each, name=f"{model.name}: {each.name}") for each in _of_model(model, gpu)]
+    return findings
 
 
 def as_text(findings: Sequence[Finding]) -> str:
@@ -85,8 +101,7 @@ def _gpu() -> Finding:
         f"{gpu.index}: {gpu.name}, {format_bytes(gpu.free_bytes)} of {format_bytes(gpu.memory_bytes)} free"
         for gpu in here
     ]
-    in_use = [gpu for gpu in here if gpu.free_bytes < 0.9 * gpu.memory_bytes]
-    if in_use:
+    if any(gpu.in_use for gpu in here):
         return Finding("gpu", "warn", f"{'; '.join(each)} (something else uses it)", "nvidia-smi  # shows who")
     return Finding("gpu", "ok", "; ".join(each))
 
@@ -128,13 +143,7 @@ def _launcher() -> Finding:
 
 
 def _disk() -> Finding:
-    place = Path("/")
-    try:
-        place = Path(str(docker.engine().info().get("DockerRootDir") or "/"))
-    except MissingError:
-        place = state_folder()
-    while not place.exists():
-        place = place.parent
+    place = docker_folder()
     free = shutil.disk_usage(place).free
     found = f"{format_bytes(free)} free at {place}"
     if free < _WANTED_DISK:
@@ -145,10 +154,18 @@ def _disk() -> Finding:
 
 
 def _token() -> Finding:
-    if machine.hub_token() is None:
-        found = "none; gated models (Llama, Gemma) will be refused"
-        return Finding("hub token", "warn", found, "huggingface-cli login  # or: export HF_TOKEN=hf_...")
-    return Finding("hub token", "ok", "there is one")
+    token = machine.hub_token()
+    login = "hf auth login  # or: export HF_TOKEN=hf_..."
+    if token is None:
+        return Finding("hub token", "warn", "none; gated models (Llama, Gemma) will be refused", login)
+    from harness.catalog import hub
+
+    try:
+        if hub.token_is_accepted(token.reveal()):
+            return Finding("hub token", "ok", "the Hub accepts it")
+    except MissingError as error:
+        return Finding("hub token", "warn", f"there is one; whether it is accepted is not known: {error.found}")
+    return Finding("hub token", "fail", "the Hub refuses it", login)
 
 
 def _ports() -> Finding:
@@ -202,3 +219,81 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _state,
     _processors,
 )
+
+
+# ---- one entry
+
+
+def _of_model(model: Model, gpu: str | None) -> list[Finding]:
+    """What `up` would find out one after another."""
+    return [_image(model), _fits(model, gpu), _port(model), _weights(model), _access(model)]
+
+
+def _image(model: Model) -> Finding:
+    """Of the engine, which also tells whether the entry says anything that this version does not know."""
+    try:
+        image = plan_stack([model], project="doctor").services[0].image
+    except UsageError as error:
+        return Finding("entry", "fail", error.found, error.advice)
+    try:
+        if docker.image_exists(image):
+            return Finding("image", "ok", f"{image} is here")
+    except MissingError as error:
+        return Finding("image", "warn", f"{image}: cannot be looked for ({error.found})")
+    return Finding("image", "warn", f"{image} is not here; `up` pulls it first (8 to 20 GB)", f"docker pull {image}")
+
+
+def _fits(model: Model, gpu: str | None) -> Finding:
+    if model.engine.variant in VARIANTS and VARIANTS[model.engine.variant].accelerator == "none":
+        return Finding("memory", "ok", "serves without a GPU, from this host's memory")
+    here = machine.gpus_in_order()
+    named = gpu or (None if here else model.gpu)
+    try:
+        if named is None and not here:
+            return Finding("memory", "warn", "names no GPU, and there is none here: nothing to fit into")
+        fit = check(model, find_gpu(named)) if named else fit_here(model, here)
+    except (UsageError, MissingError) as error:
+        return Finding("memory", "warn", f"cannot be reckoned: {error.found}")
+    remedy = f"in its entry: {fit.remedies[0]}" if fit.remedies else f"harness models check {model.name}"
+    return Finding("memory", "ok" if fit.fits else "fail", fit.reason, None if fit.fits else remedy)
+
+
+def _port(model: Model) -> Finding:
+    if model.port is None:
+        return Finding("port", "ok", "the first free one")
+    wanted = range(model.port, model.port + model.replicas)
+    ours = {service.endpoint.url.rpartition(":")[2] for service in services_of(model.name)}
+    taken = [str(port) for port in wanted if port_taken(port) and str(port) not in ours]
+    if taken:
+        return Finding("port", "fail", f"{', '.join(taken)} taken", f"ss -ltnp 'sport = :{taken[0]}'  # shows by whom")
+    return Finding("port", "ok", f"{', '.join(map(str, wanted))} free or its own")
+
+
+def _weights(model: Model) -> Finding:
+    """The files of the weights against the room where they will lie; those that lie there already count as well."""
+    if model.is_local:
+        folder = Path(model.repo).expanduser()
+        verdict: Verdict = "ok" if folder.is_dir() else "fail"
+        return Finding("weights", verdict, f"{folder}{'' if folder.is_dir() else ' is no directory'}")
+    size = size_of_weights(model)
+    free = shutil.disk_usage(docker_folder()).free
+    if size is None:
+        return Finding("weights", "warn", "of unknown size", f"harness models add {model.repo}  # fills it in")
+    found_out = f"{format_bytes(size)} of files, {format_bytes(free)} free"
+    return Finding("weights", "ok" if free > size else "fail", found_out, "docker system prune")
+
+
+def _access(model: Model) -> Finding:
+    """Whether the Hub gives this model to this token."""
+    if model.is_local:
+        return Finding("hub", "ok", "not needed")
+    from harness.catalog import hub
+
+    try:
+        revision = hub.resolve_revision(model.repo, model.revision)
+    except UsageError as error:
+        return Finding("hub", "fail", f"{model.repo} {error.found}", error.advice)
+    except MissingError as error:
+        refused = "gated" in error.found or "refused" in error.found
+        return Finding("hub", "fail" if refused else "warn", f"{model.repo}: {error.found}", error.advice)
+    return Finding("hub", "ok", f"gives {model.repo} at {revision[:12]}")

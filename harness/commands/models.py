@@ -122,20 +122,22 @@ def check_text(verdicts: Sequence[Fit]) -> str:
     return "\n".join(lines)
 
 
-def check(model: Model, gpu: Gpu) -> Fit:
-    """One model on one kind of GPU."""
+def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
+    """One model on one kind of GPU. used_bytes: of each of these GPUs, by other processes."""
     shape = shape_of(model)
     refusal = _refusal(model, gpu, shape)
     if refusal is not None:
-        return Fit(model.name, gpu, model.gpus, refusal, False, None, _remedies(model, gpu, shape))
+        return Fit(model.name, gpu, model.gpus, refusal, False, None, _remedies(model, gpu, shape, used_bytes))
     try:
-        outcome = _start(model, gpu, shape)
+        outcome = _start(model, gpu, shape, used_bytes)
     except UsageError as error:  # shards that do not divide the heads
-        return Fit(model.name, gpu, model.gpus, error.found, False, None, _remedies(model, gpu, shape))
+        return Fit(model.name, gpu, model.gpus, error.found, False, None, _remedies(model, gpu, shape, used_bytes))
     contradiction = _contradiction(model, gpu, shape, outcome) if isinstance(outcome, Budget) else None
     fits = isinstance(outcome, Budget) and contradiction is None
     reason = contradiction or _reason(model, gpu, outcome)
-    return Fit(model.name, gpu, model.gpus, reason, fits, outcome, () if fits else _remedies(model, gpu, shape))
+    return Fit(
+        model.name, gpu, model.gpus, reason, fits, outcome, () if fits else _remedies(model, gpu, shape, used_bytes)
+    )
 
 
 def shape_of(model: Model) -> ModelShape:
@@ -167,6 +169,11 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageError("expected a JSON object", where=str(path))
     return document
+
+
+def size_of_weights(model: Model) -> int | None:
+    """Bytes of the weights' files, as far as it can be said without asking the Hub."""
+    return _weights(model, _known_shape(model))
 
 
 def _weights(model: Model, shape: ModelShape | None) -> int | None:
@@ -232,13 +239,13 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in text.split(",") if int(part))
 
 
-def _start(model: Model, gpu: Gpu, shape: ModelShape) -> Budget | NotEnoughMemory:
+def _start(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int = 0) -> Budget | NotEnoughMemory:
     """The sum. Where the exact size of the weights is known and larger than reckoned, the difference counts too."""
     more = 0
     if model.weight_bytes is not None:
         reckoned = estimated_weight_bytes(shape, model.quantize, model.dtype)
         more = max(0, model.weight_bytes - reckoned) // model.gpus
-    return memory.budget(serving_plan(model, gpu, shape), World(extra_at_load_bytes=more))
+    return memory.budget(serving_plan(model, gpu, shape), World(extra_at_load_bytes=more, used_by_others=used_bytes))
 
 
 def _refusal(model: Model, gpu: Gpu, shape: ModelShape) -> str | None:
@@ -301,11 +308,13 @@ def _cards(gpu: Gpu, count: int) -> str:
     return gpu.name if count == 1 else f"{count} x {gpu.name}"
 
 
-def _remedies(model: Model, gpu: Gpu, shape: ModelShape) -> tuple[str, ...]:
+def _remedies(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int) -> tuple[str, ...]:
     """The nearest settings that fit, one of each kind, from the one that changes least."""
     found: list[str] = []
     for kind in _alternatives(model, gpu):
-        fitting = (text for text, changed, card in kind if _is_fine(changed, card, shape))
+        fitting = (
+            text for text, changed, card in kind if _is_fine(changed, card, shape, used_bytes if card is gpu else 0)
+        )
         found += [text for text in (next(fitting, None),) if text is not None]
     return tuple(found[:_MOST_REMEDIES])
 
@@ -347,11 +356,11 @@ def _other_settings(model: Model, gpu: Gpu) -> Iterator[Alternative]:
         yield "without its limits", dataclasses.replace(model, limits=Limits()), gpu
 
 
-def _is_fine(model: Model, gpu: Gpu, shape: ModelShape) -> bool:
+def _is_fine(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int) -> bool:
     if _refusal(model, gpu, shape) is not None:
         return False
     try:
-        outcome = _start(model, gpu, shape)
+        outcome = _start(model, gpu, shape, used_bytes)
         return isinstance(outcome, Budget) and _contradiction(model, gpu, shape, outcome) is None
     except UsageError:
         return False

@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.catalog.models import Model
 from harness.engines.base import Secret
-from harness.stack import docker, emulator_image, state
+from harness.stack import state
 from harness.stack.plan import FIRST_PORT, Machine, StackPlan, plan_stack
 from harness.stack.process import ports_from
 from harness.units import MIB
+
+if TYPE_CHECKING:
+    from harness.stack import docker
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,16 @@ class GpuHere:
     memory_bytes: int
     free_bytes: int
     driver: str
+
+    @property
+    def in_use(self) -> bool:
+        """Whether something has more than a tenth of its memory."""
+        return self.free_bytes < 0.9 * self.memory_bytes
+
+
+def gpus_in_order() -> list[GpuHere]:
+    """Those of this host in the order in which models get them: what nobody uses comes first."""
+    return sorted(gpus_here(), key=lambda gpu: gpu.in_use)
 
 
 def gpus_here() -> list[GpuHere]:
@@ -88,7 +102,7 @@ def machine_for(models: Sequence[Model], *, to_start: bool, used_gpus: Sequence[
 
     to_start: ports are reserved and the token is written.
     """
-    here = [gpu.index for gpu in gpus_here()]
+    here = [gpu.index for gpu in gpus_in_order()]
     unasked = sum(model.replicas for model in models if model.port is None)
     return Machine(
         gpus=tuple(index for index in here if index not in used_gpus) if here else None,
@@ -106,6 +120,8 @@ def plan_for(
     changes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> StackPlan:
     """The stack of these models on this host as it is now. Raises MissingError when too few GPUs are free."""
+    from harness.stack import docker, emulator_image  # Docker's library takes a moment to load, and may not be needed
+
     image = emulator_image.emulator_image() if emulate else None
     machine = machine_for(models, to_start=True, used_gpus=[] if emulate else docker.used_gpus())
     return plan_stack(models, project=project, machine=machine, emulator_image=image, changes=changes)
@@ -116,6 +132,8 @@ def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool, this_
 
     this_machine: False where others have the GPUs.
     """
+    from harness.stack import emulator_image
+
     image = emulator_image.emulator_image() if emulate else None
     machine = machine_for(models, to_start=False)
     machine = machine if this_machine else replace(machine, gpus=None)
@@ -126,6 +144,8 @@ def compose_services_for(
     models: Sequence[Model], *, project: str, emulate: bool, changes: Mapping[str, Mapping[str, str]] | None = None
 ) -> list[docker.ComposeService]:
     """Services of one stack, not yet started. Raises MissingError without Docker."""
+    from harness.stack import docker, emulator_image
+
     docker.require_compose()
     plan = plan_for(models, project=project, emulate=emulate, changes=changes)
     prepare: Callable[[Callable[[str], None]], None] | None = None

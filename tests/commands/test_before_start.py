@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from harness.commands.doctor import doctor
 from harness.commands.serving import choose_runtime, has_gpu
 from harness.commands.target import Target
 from harness.errors import MissingError
-from harness.stack.machine import gpus_here, hub_token, token_file
+from harness.stack.machine import gpus_here, gpus_in_order, hub_token, token_file
+from tests.hub import TOKEN, Hub, running_hub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = load_catalogue(ROOT / "models.yaml").first()
@@ -141,6 +143,59 @@ def test_doctor_on_a_gpu_machine(smi: Smi) -> None:
     found = {each.name: each for each in doctor()}
     assert (found["gpu"].verdict, "NVIDIA L4" in found["gpu"].found) == ("ok", True)
     assert (found["driver"].verdict, "470.57.02" in found["driver"].found) == ("fail", True)
+
+
+MODELS = """
+models:
+  small: {repo: Qwen/Qwen2.5-0.5B-Instruct, gpu: L4, weight_bytes: 988097824}
+  large:
+    {repo: meta-llama/Llama-3.3-70B-Instruct, gpu: L4, port: %d, engine: {version: "2.0.4"}, env: {PAYLOAD_LIMIT: 9}}
+  here: {repo: %s, gpu: L4}
+"""
+
+
+def test_doctor_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `up` would find out one after another: the entry, memory, port, room, the Hub."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, running_hub() as address:
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        Hub.repos["meta-llama/Llama-3.3-70B-Instruct"] = "gated"
+        path = tmp_path / "models.yaml"
+        path.write_text(MODELS % (taken.getsockname()[1], tmp_path), encoding="utf-8")
+        findings = {each.name: each for each in doctor(["small", "large", "here"], catalogue=path)}
+    verdicts = {name: each.verdict for name, each in findings.items()}
+    assert (verdicts["small: memory"], verdicts["large: memory"]) == ("ok", "fail")
+    assert (verdicts["small: port"], verdicts["large: port"]) == ("ok", "fail")
+    assert "PAYLOAD_LIMIT" in findings["large: entry"].found
+    assert verdicts["here: weights"] == "ok"
+    assert (verdicts["large: hub"], verdicts["small: hub"]) == ("fail", "fail")  # gated, and not on this Hub
+    assert all(each.fix for each in findings.values() if each.verdict == "fail")
+
+
+@pytest.mark.parametrize(("token", "verdict"), [(TOKEN, "ok"), ("hf_wrong", "fail"), ("hf_€", "fail")])
+def test_token_is_shown_to_the_hub(token: str, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that is there may have expired; a Hub that cannot be asked is no failure."""
+    monkeypatch.setenv("HF_TOKEN", token)
+    with running_hub() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        (told,) = [each for each in doctor() if each.name == "hub token"]
+    assert told.verdict == verdict
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    (alone,) = [each for each in doctor() if each.name == "hub token"]
+    assert alone.verdict == "warn" or not token.isascii()
+    assert token not in f"{told} {alone}"
+
+
+def test_memory_is_what_others_leave(smi: Smi) -> None:
+    """A GPU that nobody uses comes first; on one in use only its free memory counts."""
+    said: list[str] = []
+    smi(("NVIDIA L4", 23034, 1500), ("NVIDIA L4", 23034, 22900))
+    assert [gpu.index for gpu in gpus_in_order()] == ["1", "0"]
+    look_before_start(SMALL, REAL, said.append)
+    assert not any("GPU" in line for line in said)
+    smi(("NVIDIA L4", 23034, 1500))
+    look_before_start(SMALL, REAL, said.append)
+    assert any("lacks" in line for line in said)
 
 
 def test_token_is_found_and_written_for_containers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
