@@ -117,7 +117,7 @@ CASES = [
     ("engine: {name: TGI}", "engine/name: expected an engine's name such as tgi, found 'TGI'"),
     ("engine: {version: [3]}", "engine/version: expected a version such as 3.3.7, found a list"),
     ("engine: {command: []}", "engine/command: expected a program, found an empty list"),
-    ("engine: {variant: cpu}", "engine/variant: expected one of cuda, rocm, "),
+    ("engine: {variant: tpu}", "engine/variant: expected one of cuda, rocm, "),
     (
         "env: {HF_TOKEN: hf_x}",
         "env/HF_TOKEN: a secret does not belong in this file; set it in harness's own environment",
