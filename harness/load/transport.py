@@ -28,6 +28,7 @@ from harness.load.stamps import Clock
 
 PAUSE = 0.002  # seconds; far below the gap between tokens, and where it is not, the recorder turns it off
 PAUSE_FROM = 100  # streams; with fewer, wake-ups cost nothing worth saving
+SLICE = 0.0003  # seconds of the recorder's work at a time where the reader does not pause
 BATCH = 512  # sockets of one poll
 BEHIND = 300  # sockets ready at once: more than a pause gathers at 150,000 events/s
 BACKLOG_READS = 400_000  # reads that may wait for decoding, about 130 MB; beyond, decoding comes first
@@ -239,16 +240,15 @@ class Transport:
             if self.backlog >= BACKLOG_READS and self.work(_now() + self.pause):
                 self.wake()
             return
-        if self._idle.active:
-            return  # the recorder has work: its slices are the pause
-        until = _now() + self.pause
-        if self.finished:
+        many = len(self.active) >= PAUSE_FROM
+        until = min(_now() + (self.pause if many else SLICE), self.next_due)
+        if self.finished or self._idle.active:
             if self.work(until):
                 self.wake()
-        elif len(self.active) >= PAUSE_FROM:
-            rest = min(until, self.next_due) - _now()
-            if rest > 0.00005:
-                _sleep(rest)
+                return
+            self._idle.stop()
+        if many and (rest := until - _now()) > 0.00005:
+            _sleep(rest)
 
     def wake(self) -> None:
         """There is work for the recorder: it is done whenever nothing is readable."""
@@ -256,7 +256,7 @@ class Transport:
             self._idle.start(self._work_idle)
 
     def _work_idle(self) -> None:
-        if not self.work(_now() + 0.0003):
+        if not self.work(_now() + SLICE):
             self._idle.stop()
 
     def _look(self, connection: Connection, data: bytes, events: int) -> None:
