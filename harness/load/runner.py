@@ -116,7 +116,7 @@ class _Held:
             begun,
             sending_ended_at=max(each["sending_ended_at"] for each in self._held.values()),
             ended_at=max(each["ended_at"] for each in self._held.values()),
-            ended_by=crew.reason or next(each["ended_by"] for each in self._held.values()),
+            ended_by=crew.reason or next((each["ended_by"] for each in self._held.values() if each["ended_by"]), None),
         )
 
     def _listen(self) -> None:

@@ -26,8 +26,11 @@ from harness.measure.run_folder import RunFolder
 from harness.workload.request import Request
 from harness.workload.workload import Workload
 
-REFUSED_WAIT = 1.0  # seconds that a user waits when nobody listens: else it would ask thousands of times a second
-_SPARE_DESCRIPTORS = 64
+# Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor: else it
+# would ask thousands of times a second.
+UNSENT_WAIT = 1.0
+UNSENT = ("refused", "dropped")
+_SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 _LEVEL_NUMBERS = 10_000_000  # more than any level sends
 
 
@@ -96,11 +99,16 @@ class Session:
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
         self._prefix = f"{os.urandom(5).hex()}-{process}-"
-        self._most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
+        taken = len(os.listdir("/proc/self/fd")) + _SPARE_DESCRIPTORS
+        self._most_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - taken)
 
     def now(self) -> float:
         """Seconds since the run's start."""
         return time.monotonic() - self.plan.clock_monotonic
+
+    def open_ahead(self, count: int) -> None:
+        """Open so many connections before they are needed, as far as the limit of open files allows."""
+        self.transport.open_ahead(min(count, self._most_open))
 
     def prepare(self, index: int) -> Prepared:
         """The level's request of this number, as bytes.

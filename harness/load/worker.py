@@ -87,14 +87,17 @@ class Worker:
         self.abandoned.clear()
         kind: type[Any] = OpenLoopUser if level.arrival is not None else ClosedLoopUser
         users = len(range(self.process, level.users or 0, plan.processes))
-        self.holding = kind.holding = Holding(session, level, self.process, plan.processes, ahead=max(1, users))
+        busy = plan.processes if level.users is None else min(plan.processes, level.users)
+        self.holding = kind.holding = Holding(session, level, self.process, busy, ahead=max(1, users))
+        if self.process >= busy:
+            self.holding.over.set()  # fewer users than processes: this one has nothing to do
         if kind is ClosedLoopUser:
-            session.transport.open_ahead(users)
+            session.open_ahead(users)
             while self.holding.fill():
                 pass
             session.recorder.ahead = self.holding.fill
         else:
-            session.transport.open_ahead(min(_AHEAD_MOST, int((level.rate or 1.0) / plan.processes) + 1))
+            session.open_ahead(min(_AHEAD_MOST, int((level.rate or 1.0) / plan.processes) + 1))
         self.environment.user_classes = [kind]
         count = users if kind is ClosedLoopUser else 1
         if count:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -172,6 +173,14 @@ def test_a_service_that_stops_answering_ends_the_level(
     assert all(len(record.token_at) == len(truth.written_at) > 0 for record, truth in seen.pairs())
 
 
+def test_a_slow_drip_is_no_silence(crew: runner.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that come in pieces of three bytes are tokens all the same: nothing has stopped."""
+    monkeypatch.setattr(runner, "STALLED_AFTER", 1.0)
+    seen = load(crew, tmp_path, Level(0, users=2, requests=4), "--cut", "50", "--itl-ms", "40")
+    assert seen.outcome.levels[0].ended_by == "requests"
+    assert {record.status for record in seen.records} == {"completed"}
+
+
 def test_a_service_that_nobody_reaches_ends_the_level(
     crew: runner.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +193,14 @@ def test_a_service_that_nobody_reaches_ends_the_level(
     records = list(read_journal(tmp_path).records)
     assert {record.error_kind for record in records} <= {"refused", None}
     assert len(records) < 30
+
+
+def test_a_process_without_a_user_does_not_hold_up_the_level(tmp_path: Path) -> None:
+    """One user in two processes makes all requests of the level, and the level ends with the last of them."""
+    with runner.Crew(2) as crew:
+        seen = load(crew, tmp_path, Level(0, users=1, requests=5), processes=2)
+    assert [record.status for record in seen.records] == ["completed"] * 5
+    assert seen.outcome.levels[0].ended_by == "requests"
 
 
 def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
@@ -218,9 +235,9 @@ def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> No
     assert due_by_then <= len(by_process["1"]) < 75
 
 
-def harness_bench(url: str, folder: Path, *options: str) -> subprocess.Popen[str]:
+def harness_bench(url: str, folder: Path, *options: str, **how: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "harness", "bench", "--url", url, "--output", str(folder), "--json", "--no-report"]
-    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
 def load_process_of(bench: subprocess.Popen[str]) -> psutil.Process:
@@ -230,6 +247,19 @@ def load_process_of(bench: subprocess.Popen[str]) -> psutil.Process:
             if "harness.load.worker" in each.cmdline():
                 return each
         time.sleep(0.05)
+
+
+def test_without_descriptors_requests_are_dropped_in_good_order(tmp_path: Path) -> None:
+    """Users beyond the limit of open files are counted as dropped, once a second each, and the level ends in time."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # noqa: E731
+    options = ("--users", "60", "--duration", "3s", "--output-tokens", "4")
+    with engine(tmp_path / "truth.jsonl", "--itl-ms", "100") as url:
+        bench = harness_bench(url, tmp_path / "run", *options, preexec_fn=limit)
+        printed, said = bench.communicate(timeout=60)
+    summary = json.loads(printed)
+    assert summary["requests"]["completed"] > 0, said
+    assert 0 < summary["errors"]["dropped"] <= 60 * 4
+    assert "dropped" in {reason["rule"] for reason in summary["validity"]["reasons"]}
 
 
 def test_a_client_that_cannot_keep_up_never_yields_a_valid_run(tmp_path: Path) -> None:
