@@ -82,6 +82,11 @@ ERROR_KINDS = (
 class Reading(Protocol):
     """One answer while it is read."""
 
+    @property
+    def events(self) -> int:
+        """Token events so far; 0 where nothing can be said before the end."""
+        ...
+
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body as they arrived, transfer coding removed; an empty one counts as a slice too."""
         ...
@@ -93,6 +98,8 @@ class Reading(Protocol):
 
 class WholeReading:
     """An answer of which nothing can be said before its end."""
+
+    events = 0
 
     def __init__(self, judge: Callable[[bytes, int, bool], Answer]) -> None:
         """judge: makes the Answer of the body, the number of its slices, and whether its end was seen."""

@@ -134,6 +134,12 @@ class StreamReading:
         self._heard = False  # an event with text: the first one is looked at more closely than the rest
         self._learned = 0
 
+    @property
+    def events(self) -> int:
+        """Token events so far; a role alone is none."""
+        kinds = self.stream.kinds
+        return len(kinds) - (bool(kinds) and kinds[0] is Kind.OPENING)
+
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body; an empty one holds its place in the numbers of the slices."""
         ends = list(accumulate(map(len, slices), initial=self._total))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,12 +115,24 @@ class Connector:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._context = ssl.create_default_context() if address.tls else None
-        self._resolved: tuple[int, Any] | None = None
+        self._resolved: list[tuple[int, Any]] = []  # family and place of each of the name's addresses
 
     def open(self) -> Connection:
-        """Connect, in the calling greenlet. Raises OSError."""
+        """Connect, in the calling greenlet, to the first of the name's addresses that takes it. Raises OSError."""
+        places = self._resolve()
+        for place in places[:-1]:
+            try:
+                opened = self._open(*place)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise
+                continue
+            self._resolved = [place, *(each for each in places if each != place)]
+            return opened
+        return self._open(*places[-1])
+
+    def _open(self, family: int, where: Any) -> Connection:
         address = self.address
-        family, where = self._resolve()
         connected = socket.socket(family, _socket.SOCK_STREAM)
         try:
             connected.settimeout(CONNECT_WITHIN)
@@ -140,11 +153,11 @@ class Connector:
         plain.setblocking(False)
         return Connection(plain, tls)
 
-    def _resolve(self) -> tuple[int, Any]:
-        if self._resolved is None:
+    def _resolve(self) -> list[tuple[int, Any]]:
+        if not self._resolved:
             host, port = self.address.proxy or (self.address.host, self.address.port)
-            family, _, _, _, where = socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)[0]
-            self._resolved = family, where
+            found = socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+            self._resolved = [(family, where) for family, _, _, _, where in found]
         return self._resolved
 
 

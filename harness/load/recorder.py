@@ -18,7 +18,7 @@ from gevent.hub import get_hub
 
 from harness.engines.base import Answer, Api, Reading
 from harness.load.framing import ProtocolError
-from harness.load.transport import PAUSE, Absences, Exchange, Transport
+from harness.load.transport import BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord, from_first_text
 
@@ -28,7 +28,10 @@ _NO_PAUSE_FOR = 10.0  # seconds in which the reader does not pause, after gaps s
 _ENOUGH_EVENTS = 2000  # to judge the pause by
 _GLUED_MOST = 0.005  # share of events that may be glued before the pause is suspected
 _HURRY = 4096  # finished answers at which records come before reading
-_EVENT_BYTES = 24  # a keep-alive comment is shorter, an event with a token never is
+# Finished answers that have waited so long, in seconds, are recorded before the next read: a client that never is idle
+# would otherwise keep them in memory, and lose them when it is killed. So much of each tick goes to them then.
+_OVERDUE, _CATCH_UP = 0.25, 0.02
+_OUR_END = ("timeout", "in_flight", "dropped", "refused")  # nothing was heard of the server then
 
 
 @dataclass(slots=True)
@@ -36,13 +39,13 @@ class Asked:
     """A request under way: its record as far as it goes, and how its answer is being read.
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
-    called when the answer is over. heard: something with content was decoded.
+    called when the answer is over. heard: so many token events were decoded.
     """
 
     record: RequestRecord
     stream: bool
     planned: bool = False
-    heard: bool = False
+    heard: int = 0
     then: Callable[[], None] = lambda: None
     reading: Reading | None = None
     moments: array[float] = field(default_factory=lambda: array("d"))
@@ -52,9 +55,9 @@ class Recorder:
     """Decodes what the transport has read and writes the records of what is over.
 
     start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each record. events: token events so far, of
-    answers that are over; late: those of them whose moment was noted too late to be true. read_at: when the latest
-    slice with content arrived, CLOCK_MONOTONIC seconds. content: how many of those there were. ahead: work of others
-    for idle time; does a piece of it and says whether more is left.
+    answers that are over; late: those of them whose moment was noted too late to be true. heard: token events so far,
+    of all answers; heard_at: when the latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead: work
+    of others for idle time; does a piece of it and says whether more is left.
     """
 
     def __init__(
@@ -70,8 +73,9 @@ class Recorder:
         self._swept_at = self._judged_at = time.monotonic()
         self._no_pause_until = 0.0
         self._recent = self._glued = 0
-        self.events = self.late = self.content = 0
-        self.read_at = 0.0
+        self._all_recorded_at = time.monotonic()
+        self.events = self.late = self.heard = 0
+        self.heard_at = 0.0
         self.ahead: Callable[[], bool] = lambda: False
         transport.work = self.work
         self._timer = get_hub().loop.timer(_TICK, _TICK)
@@ -116,6 +120,10 @@ class Recorder:
             self._sweep.extend(transport.active.values())
         if self._recent >= _ENOUGH_EVENTS:
             self._judge_pause(now)
+        if not transport.finished:
+            self._all_recorded_at = now
+        elif now - self._all_recorded_at > _OVERDUE or transport.backlog > BACKLOG_READS:
+            self.work(now + _CATCH_UP)
         if self._sweep or transport.finished:
             transport.wake()
 
@@ -143,10 +151,11 @@ class Recorder:
         asked.moments.frombytes(moments.tobytes())
         asked.reading.feed(slices)
         self._transport.absorbed += len(slices)
-        content = [at for at, each in enumerate(slices, -len(slices)) if len(each) > _EVENT_BYTES]
-        if content:
-            self.content += len(content)
-            asked.heard, self.read_at = True, max(self.read_at, asked.moments[content[-1]])
+        events = asked.reading.events - asked.heard
+        if events:
+            asked.heard += events
+            self.heard += events
+            self.heard_at = max(self.heard_at, asked.moments[-1])
         exchange.slices, exchange.moments = [], []
 
     def _record(self, exchange: Exchange) -> None:
@@ -166,6 +175,8 @@ class Recorder:
             self._count(answer, moments)
             _take(record, answer, [moment - self._start for moment in moments])
             _take_headers(record, head.fields)
+        if exchange.error not in _OUR_END and record.finished_at is not None:
+            self.heard_at = max(self.heard_at, record.finished_at + self._start)
         if exchange.error is not None:
             _take_error(record, exchange.error)
         self._journal.end(record)

@@ -34,6 +34,7 @@ BEHIND = 300  # sockets ready at once: more than a pause gathers at 150,000 even
 BACKLOG_READS = 400_000  # reads that may wait for decoding, about 130 MB; beyond, decoding comes first
 ABSENCE = 0.0025  # seconds between two looks at all sockets from which on they are noted
 ABSENCES_KEPT = 8192
+CROSSED = 0.5  # seconds after sending in which a closed connection may have been closed before it saw the request
 LASTED = 0.0002  # seconds: a wait that finds something there already takes some microseconds
 
 _BUFFER = 16384
@@ -355,8 +356,9 @@ class Transport:
         exchange = connection.exchange
         if exchange is None:
             self._drop(connection)
-        elif exchange.reused and exchange.first_byte is None and not exchange.reads:
-            # The server closed a kept connection just as we asked on it: ask again on a new one.
+        elif exchange.reused and exchange.first_byte is None and not exchange.reads and _just_sent(exchange):
+            # The server closed a kept connection just as we asked on it: ask again on a new one. Later than that it had
+            # the request and did not answer, which is a failure like any other.
             del self.active[connection]
             exchange.connection = None
             self._drop(connection)
@@ -464,6 +466,10 @@ class Transport:
             except OSError:
                 self._broken(connection)
                 return
+
+
+def _just_sent(exchange: Exchange) -> bool:
+    return exchange.sent_at is not None and _now() - exchange.sent_at < CROSSED
 
 
 def _ignore(_: bytes) -> None:

@@ -26,7 +26,7 @@ class Watch:
         self._session = session
         self._lag = 0.0
         self._cpu, self._at = time.thread_time(), time.monotonic()
-        self._events = self._late = self._content = 0
+        self._events = self._late = self._heard = 0
         self._heard_at = time.monotonic()
         self._lag_meter = gevent.spawn(self._measure_lag)
 
@@ -47,9 +47,9 @@ class Watch:
             late_events=recorder.late - self._late,
             backlog=session.transport.backlog,
         )
-        rate = (recorder.content - self._content) / passed
+        rate = (recorder.heard - self._heard) / passed
         self._cpu, self._at, self._lag = cpu, now, 0.0
-        self._events, self._late, self._content = recorder.events, recorder.late, recorder.content
+        self._events, self._late, self._heard = recorder.events, recorder.late, recorder.heard
         return dataclasses.asdict(sample), {**self._live(now), "tokens_per_second": rate}
 
     def _live(self, now: float) -> dict[str, Any]:
@@ -74,10 +74,12 @@ class Watch:
         return [each for each in latest if each.status == "completed" and (each.finished_at or 0.0) >= since]
 
     def _silence(self, now: float) -> float:
-        """Seconds since any open request got an event; 0 while none is open."""
-        if not self._session.open:
+        """Seconds since any open request got a token; 0 while none is open, and where answers come whole: of those
+        nothing can be heard before their end.
+        """
+        if not self._session.open or not self._session.plan.stream:
             self._heard_at = now
-        self._heard_at = max(self._heard_at, self._session.recorder.read_at)
+        self._heard_at = max(self._heard_at, self._session.recorder.heard_at)
         return max(0.0, now - self._heard_at)
 
     def _measure_lag(self) -> None:

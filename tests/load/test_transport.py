@@ -16,9 +16,14 @@ from pathlib import Path
 import gevent
 import pytest
 
-from harness.load.connection import Address
+from harness.engines import APIS
+from harness.load import transport as transport_module
+from harness.load.connection import Address, Connector
+from harness.load.recorder import Asked, Recorder
 from harness.load.stamps import Clock
 from harness.load.transport import Exchange, Transport
+from harness.measure.journal import JournalWriter
+from harness.measure.record import RequestRecord
 
 CALL = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -169,11 +174,61 @@ def test_a_kept_connection_that_the_server_closed_is_replaced() -> None:
             assert content(exchange) == b"ok"
 
 
+def test_a_request_that_was_had_and_not_answered_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept connection that ends long after the sending is a broken answer: asking again would hide it."""
+    monkeypatch.setattr(transport_module, "CROSSED", 0.1)
+
+    def once(connection: socket.socket, number: int) -> bool:
+        if number == 0:
+            connection.sendall(OK)
+        else:
+            time.sleep(0.3)
+        return number == 0
+
+    with serving(once) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+        assert ask(transport).error is None
+        assert ask(transport).error == "stream_broken"
+
+
+def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` is ::1 first where the service listens on 127.0.0.1 alone; the one that took a call comes first."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = free.getsockname()
+    with serving(says(OK)) as port:
+        there = ("127.0.0.1", port)
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", where) for where in (nobody, there)]
+        monkeypatch.setattr("harness.load.connection.socket.getaddrinfo", lambda *_: found)
+        connector = Connector(Address.of("http://service.example"))
+        for _ in range(2):
+            connection = connector.open()
+            assert connection.socket.getpeername() == there
+            connection.close()
+        found.pop()
+        with pytest.raises(ConnectionRefusedError):
+            Connector(Address.of("http://service.example")).open()
+
+
 def test_connections_opened_ahead_are_used() -> None:
     """A request that finds one pays nothing for connecting."""
     with serving(says(OK)) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
         transport.open_ahead(2)
         assert ask(transport).reused
+
+
+def test_answers_are_recorded_though_the_client_is_never_idle(tmp_path: Path) -> None:
+    """What is over reaches the journal within a moment, however busy the reader: a kill must not cost more."""
+    told: list[RequestRecord] = []
+    asked = Asked(RequestRecord("one", 0, 0.0, "in_flight"), stream=False)
+    with serving(says(OK)) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+        recorder = Recorder(APIS["tgi"], transport, JournalWriter(tmp_path / "journal.log"), 0.0, told.append)
+        transport.work = lambda until: False  # no idle time
+        transport.wake = lambda: None  # type: ignore[method-assign]
+        transport.send(Exchange(CALL, asked))
+        with gevent.Timeout(5.0):
+            while not told:
+                gevent.sleep(0.02)
+        recorder.close()
+    assert [record.request_id for record in told] == ["one"]
 
 
 def test_nobody_there_and_nobody_answering() -> None:
