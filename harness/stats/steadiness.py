@@ -14,13 +14,17 @@ from harness.stats.series import in_flight, waiting_for_first
 from harness.stats.window import Window
 
 
-def longest_silence(records: Records, resolution: float = 0.5) -> float:
-    """The longest time, in seconds, in which requests were in flight and nobody got a token, to within `resolution`."""
+def longest_silence(records: Records, until: float | None = None, resolution: float = 0.5) -> float:
+    """The longest time, in seconds, in which requests were in flight and nobody got a token, to within `resolution`.
+
+    until: when waiting ended; None takes the last moment that was recorded.
+    """
     if len(records) == 0:
         return 0.0
     seen = np.concatenate([records.scheduled_at, records.token_at, records.finished_at])
     seen = seen[np.isfinite(seen)]
-    edges = np.arange(seen.min(), seen.max() + 2 * resolution, resolution)
+    last = seen.max() if until is None else max(seen.max(), until - 2 * resolution)
+    edges = np.arange(seen.min(), last + 2 * resolution, resolution)
     # A request that ends, however it does, is a sign of life too.
     busy = np.histogram(
         np.concatenate([records.token_at, records.finished_at[np.isfinite(records.finished_at)]]), edges

@@ -34,7 +34,8 @@ GROWTH_MOST, GROWTH_LEAST = 0.10, 4.0  # of the requests due, and requests
 WAIT_GROWTH = 1.5
 WARMUP_RATIO, WARMUP_SIGMAS, WARMUP_LEAST = 1.25, 4.0, 8
 LENGTH_OFF, LENGTH_TOKENS = 0.10, 32.0
-STALL_MOST = 10.0  # seconds without a token to anyone while requests wait
+STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; where first tokens take long, more
+STALL_WAITS = 3.0  # so many times the median TTFT: with a few users their waits alone are silences
 GLUED_MOST = 0.10
 UNCOUNTED_MOST = 0.05
 REQUESTS_LEAST = 10  # behind a metric of gaps: those of one request are alike
@@ -151,11 +152,15 @@ def oversaturated(evidence: Evidence) -> Iterator[Reason]:
 
 def stalled(evidence: Evidence) -> Iterator[Reason]:
     """Requests wait and nobody gets a token."""
-    longest = longest_silence(evidence.records)
-    if evidence.level.ended_by == "stalled" or longest > STALL_MOST:
+    if not evidence.manifest.stream:
+        return  # an answer that comes whole is silent until its end
+    wait = evidence.figures["ttft"].quantiles["p50"]
+    limit = STALL_MOST if math.isnan(wait) else max(STALL_MOST, STALL_WAITS * wait)
+    longest = longest_silence(evidence.records, evidence.level.ended_at)
+    if evidence.level.ended_by == "stalled" or longest > limit:
         found = f"no token to anyone for {format_duration(longest)} while requests were waiting"
         advice = "Look at the engine's log; TGI can stop for good with /health still answering 200. Restart it."
-        yield Reason("stalled", found, format_duration(STALL_MOST), advice, "server")
+        yield Reason("stalled", found, format_duration(limit), advice, "server")
 
 
 def service_gone(evidence: Evidence) -> Iterator[Reason]:
@@ -171,9 +176,15 @@ def errors(evidence: Evidence) -> Iterator[Reason]:
     count, sent = int(np.count_nonzero(failed)), int(np.count_nonzero(~np.isnan(evidence.inside.sent_at)))
     if count > ERRORS_MOST * sent:
         kinds = sorted({str(kind) for kind in evidence.inside.error_kind[failed]})
-        found = f"{format_count(count)} of {format_count(sent)} requests failed ({', '.join(kinds)})"
+        told = [f"{kind} {_statuses(evidence.inside.select(failed))}" if kind == "http" else kind for kind in kinds]
+        found = f"{format_count(count)} of {format_count(sent)} requests failed ({', '.join(told)})"
         advice = _ERROR_ADVICE.get(kinds[0] if len(kinds) == 1 else "", "See `errors` and the engine's log.")
         yield Reason("errors", found, format_percent(ERRORS_MOST), advice, "server")
+
+
+def _statuses(failures: Records) -> str:
+    """The HTTP statuses behind the kind `http`, which is no more than that."""
+    return " and ".join(str(each) for each in sorted({*failures.http_status[failures.error_kind == "http"].tolist()}))
 
 
 def unfinished(evidence: Evidence) -> Iterator[Reason]:
@@ -438,4 +449,5 @@ _ERROR_ADVICE = {
     "validation": "The server refused the requests: check --input-tokens and --output-tokens against its limits.",
     "timeout": "Answers took longer than --timeout: raise it, or lower the load.",
     "refused": "No connection: see whether the service runs, and its accept queue.",
+    "http": "See what answers with this status: another route, a redirect, a proxy without the service behind it.",
 }

@@ -170,6 +170,39 @@ def test_a_stall_is_found_to_the_half_second() -> None:
     assert longest_silence(Records.from_list(steady())) == 0.0
 
 
+def test_a_silence_lasts_until_waiting_ended() -> None:
+    """Requests that never got another token end with the level, not with the last moment that was recorded."""
+    stuck = [ticking(n, n * 0.1, tokens=1, status="in_flight", finished_at=None) for n in range(20)]
+    assert longest_silence(Records.from_list(stuck), 62.1) == pytest.approx(60.0, abs=1.0)
+    level = open_level(0, 10.0, 0.0, 2.0, ended_at=62.1, ended_by="stalled")
+    reasons = {each.rule: each.found for each in Case(records=stuck, level=level).summary().total.reasons}
+    assert reasons["stalled"].startswith(("no token to anyone for 59", "no token to anyone for 60"))
+
+
+def one_user(first: float) -> Case:
+    """One user after the other, each waiting so long for the first token."""
+    records = [ticking(n, n * (first + 1.0), first=first) for n in range(20)]
+    return Case(records=records, level=Level(0, users=1, started_at=0.0, sending_ended_at=20 * (first + 1.0)))
+
+
+def test_long_waits_of_few_users_are_no_stall() -> None:
+    """Where every first token takes 12 s, one user alone hears nothing for as long, and no engine has stopped."""
+    assert "stalled" not in {each.rule for each in one_user(12.0).summary().total.reasons}
+
+
+def test_answers_that_come_whole_are_silent_until_their_end() -> None:
+    """Nothing can be told of a stall without a stream."""
+    whole = replace(INVALID["stalled"], manifest=lambda plain: replace(plain, stream=False))
+    assert "stalled" not in {each.rule for each in whole.summary().total.reasons}
+
+
+def test_failures_by_status_name_it() -> None:
+    """`http` alone would not tell a redirect from an engine that is overwhelmed."""
+    refused = [replace(failed(n, n * 0.1, "http"), http_status=307 if n % 2 else 503) for n in range(600)]
+    found = next(each.found for each in Case(records=refused).summary().total.reasons if each.rule == "errors")
+    assert found.endswith("requests failed (http 307 and 503)")
+
+
 def test_silence_without_anyone_waiting_is_no_stall() -> None:
     """A quiet stretch of a trace is not the server's fault."""
     assert longest_silence(Records.from_list([ticking(0, 0.0), ticking(1, 60.0)])) == 0.0
