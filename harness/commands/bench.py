@@ -22,7 +22,7 @@ from harness.commands import calibrate as calibration
 from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
-from harness.engines.tgi_failures import explain
+from harness.engines.tgi_failures import Failure, explain
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
@@ -119,9 +119,11 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     # The load processes first: they get ready while the service is looked at.
     with runner.Crew(options.processes) as crew:
         with open_service(target, say=progress) as served:
-            folder, outcome = _measure(target, options, served, crew, progress, levels=levels, slo=slo, timeout=timeout)
+            folder, outcome, death = _measure(
+                target, options, served, crew, progress, levels=levels, slo=slo, timeout=timeout
+            )
         with _pointing_to(folder):
-            return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress))
+            return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
 
 
 def _measure(
@@ -134,8 +136,8 @@ def _measure(
     levels: tuple[Level, ...],
     slo: Slo | None,
     timeout: float,
-) -> tuple[RunFolder, LoadOutcome]:
-    """Check the service, begin the run's folder, and hold the levels."""
+) -> tuple[RunFolder, LoadOutcome, Failure | None]:
+    """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
     workload = make_workload(options, served)
     _check(served, options, workload, levels, progress)
     folder = RunFolder.create(options.output or _default_folder(served, workload.name))
@@ -158,7 +160,7 @@ def _measure(
         web_ui=options.web_ui,
     )
     with _pointing_to(folder):
-        return folder, _load(plan, served, _Book(folder, manifest), crew, progress)
+        return folder, *_load(plan, served, _Book(folder, manifest), crew, progress)
 
 
 def _floor(
@@ -206,7 +208,7 @@ class _Book:
 
 def _load(
     plan: LoadPlan, served: Served, book: _Book, crew: runner.Crew, progress: Callable[[str], None]
-) -> LoadOutcome:
+) -> tuple[LoadOutcome, Failure | None]:
     """Hold the levels, with the engine's own metrics read beside them."""
 
     def gone() -> str | None:
@@ -232,19 +234,20 @@ def _load(
     finally:
         scraper.samples.write(book.folder.server)
     book.close(outcome)
-    if outcome.levels and outcome.levels[-1].ended_by == "service_gone":
-        _tell_its_last_words(served.service, progress)
-    return outcome
+    gone_at_last = outcome.levels and outcome.levels[-1].ended_by == "service_gone"
+    return outcome, _last_words(served.service, progress) if gone_at_last else None
 
 
-def _tell_its_last_words(service: Service, progress: Callable[[str], None]) -> None:
+def _last_words(service: Service, progress: Callable[[str], None]) -> Failure | None:
     """Why the engine ended, as far as its own log says: one that we started takes its log along."""
     state = service.state()
     lines = [] if state.running else list(deque(service.log_lines(), maxlen=_LAST_LINES))
-    if lines:
-        failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit, serving=True)
-        tell_last_lines(failure, service.name, progress)
-        progress(str(StartFailed(failure, service.name)))
+    if not lines:
+        return None
+    failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit, serving=True)
+    tell_last_lines(failure, service.name, progress)
+    progress(str(StartFailed(failure, service.name)))
+    return failure
 
 
 def _busy(samples: Samples) -> str:
@@ -256,19 +259,22 @@ def _busy(samples: Samples) -> str:
 
 
 def _conclude(
-    folder: RunFolder, outcome: LoadOutcome, options: BenchOptions, slo: Slo | None, floor: Floor | None
+    folder: RunFolder,
+    outcome: LoadOutcome,
+    options: BenchOptions,
+    slo: Slo | None,
+    floor: Floor | None,
+    death: Failure | None,
 ) -> BenchResult:
-    """Records, summary, reports; then what the exit code says."""
+    """Records, summary, reports; then what the exit code says. death: why the engine ended, where its log says so."""
     run = keep_records(folder, floor, lost_processes=outcome.lost_processes)
     summary = finish(run, with_reports=options.report)
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)
     if summary.total.requests.completed == 0 and _service_away(outcome, summary):
-        raise ServiceError(
-            "no request was completed: the service is away or died",
-            where=str(folder.path),
-            advice="Its own log says why, as far as it knows.",
-        )
+        why = death.found if death else "the service is away or died"
+        advice = death.advice if death else "Its own log says why, as far as it knows."
+        raise ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
     unmet = _unmet(summary, options, slo)
     return BenchResult(folder, summary, unmet, 1 if unmet else 0)
 
@@ -426,6 +432,13 @@ def _default_folder(served: Served, workload: str) -> Path:
     )
 
 
+def _asked_model(served: Served) -> str:
+    """The model that a URL serves; one of several goes by the name that it is asked by."""
+    if served.info.engine == "tgi":
+        return served.info.model_id or "unknown"
+    return served.service.endpoint.model_name
+
+
 def _manifest(
     folder: RunFolder,
     served: Served,
@@ -442,8 +455,8 @@ def _manifest(
         run_id=folder.run_id,
         harness_version=__version__,
         command=("harness", *sys.argv[1:]),
-        model=model.name if model else served.info.model_id or "unknown",
-        revision=model.revision if model else None,
+        model=model.name if model else _asked_model(served),
+        revision=(model.revision if model else None) or facts.environment.get("REVISION"),
         engine=f"{served.info.engine} {version}" if version else served.info.engine,
         emulated=served.info.emulated,
         start=utc_text(anchor.utc),

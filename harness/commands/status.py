@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,10 +13,11 @@ from harness.commands.target import Say
 from harness.commands.up import Running, running_companion, running_of
 from harness.engines.base import EngineLimits
 from harness.engines.tgi import read_load
+from harness.engines.tgi_failures import explain
 from harness.errors import MissingError, UsageError
 from harness.stack import found
 from harness.stack.readiness import look_at, metrics_page
-from harness.stack.service import OwnService
+from harness.stack.service import OwnService, State
 from harness.units import format_count, format_percent
 
 
@@ -49,8 +51,20 @@ def _status_of(service: OwnService) -> Running:
         gpu=gpu,
         image=facts.image,
         image_digest=facts.image_digest,
-        detail=state.detail,
+        detail=state.detail if state.running else _cause_of_death(service, state),
     )
+
+
+def _cause_of_death(service: OwnService, state: State) -> str | None:
+    """Why it ended, where its log names it, beside the runtime's own word."""
+    lines = list(deque(service.all_log_lines(), maxlen=_LAST_LINES))
+    failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit)
+    if state.exit_code == 0 or failure.cause == "unknown":
+        return state.detail
+    return f"{state.detail}: {failure.found}" if state.detail else failure.found
+
+
+_LAST_LINES = 2000
 
 
 def _with_load(running: Running, service: OwnService) -> Running:

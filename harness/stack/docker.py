@@ -221,9 +221,7 @@ def build(context: bytes, dockerfile: str, tag: str, labels: Mapping[str, str]) 
 
 
 def remove_older_images(tag: str, label: str) -> None:
-    """Images of this label under other tags, unless a container uses them or they are fresh: another run may be about
-    to.
-    """
+    """Images of this label under other tags, unless a container uses them or one is about to: they are fresh."""
     name = tag.partition(":")[0]
     try:
         for image in engine().images.list(filters={"label": label}):
@@ -237,7 +235,7 @@ def remove_older_images(tag: str, label: str) -> None:
         raise lost(error) from error
 
 
-_FRESH = 3600.0
+_FRESH = 600.0  # seconds from the build of an image to a container of it, at the most
 
 
 def _age(created: str) -> float:

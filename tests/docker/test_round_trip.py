@@ -253,3 +253,16 @@ with open_service(Target(model="one", catalogue={str(tmp_path / "models.yaml")!r
     assert told.stdout.startswith("False 1000 harness-emulator:")
     assert len(ours()) == 2
     harness("down")
+
+
+def test_what_died_is_explained(harness: Harness) -> None:
+    """`status` says why it is away, not only that it is; and `up` starts it again."""
+    harness("up", "one", *STACK)
+    (container,) = [name for kind, name in ours() if kind == "container"]
+    subprocess.run(["docker", "kill", container], capture_output=True, check=True)
+    (shown,) = json.loads(harness("status", "--json").stdout)
+    assert shown["phase"] == "exited"
+    assert "137" in shown["detail"]
+    assert "signal 9" in shown["detail"]
+    assert json.loads(harness("up", "one", *STACK, "--json").stdout)[0]["phase"] == "ready"
+    harness("down")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import tarfile
 import threading
 
 import pytest
@@ -51,6 +54,36 @@ def test_age_of_an_image() -> None:
     """As Docker writes moments; what is none is young, so that nothing is removed by mistake."""
     assert docker._age("2020-01-01T00:00:00.123456789Z") > 86400
     assert docker._age("") == 0
+
+
+@pytest.mark.docker
+def test_images_that_a_rebuild_replaced_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older ones of the same name, but none that is fresh, and none of another name."""
+    docker.engine.cache_clear()
+    label, mine = {"harness.image": "test-removal"}, "harness-test-removal"
+    names = [f"{mine}:1", f"{mine}:2", f"{mine}-else:1"]
+    try:
+        for number, name in enumerate(names):
+            docker.build(_context(f"FROM scratch\nLABEL number={number}\n"), "Dockerfile", name, label)
+        docker.remove_older_images(f"{mine}:2", "harness.image=test-removal")
+        assert all(docker.image_exists(name) for name in names)
+        monkeypatch.setattr(docker, "_FRESH", -1.0)
+        docker.remove_older_images(f"{mine}:2", "harness.image=test-removal")
+        assert [docker.image_exists(name) for name in names] == [False, True, True]
+    finally:
+        for name in names:
+            with contextlib.suppress(*docker.GONE):
+                docker.engine().images.remove(name)
+
+
+def _context(dockerfile: str) -> bytes:
+    """A build context that holds nothing else."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(dockerfile)
+        archive.addfile(entry, io.BytesIO(dockerfile.encode()))
+    return buffer.getvalue()
 
 
 def test_cancelled_bring_up_makes_no_container() -> None:
