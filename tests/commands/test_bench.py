@@ -1,0 +1,34 @@
+"""What a run's manifest says of the model and its revision."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.commands.bench import _asked_model
+from harness.commands.serving import Served
+from harness.engines.base import Endpoint, EngineInfo, EngineLimits
+from harness.stack.url import UrlService
+
+
+@pytest.mark.parametrize(
+    ("engine", "listed", "asked", "title"),
+    [
+        (
+            "openai-compatible",
+            "one",
+            "two",
+            "two",
+        ),  # one of several behind a gateway, which lists them in its own order
+        ("openai-compatible", "one", "one", "one"),
+        ("tgi", "Qwen/Qwen2.5-7B-Instruct", "tgi", "Qwen/Qwen2.5-7B-Instruct"),  # takes any name for its one model
+        ("tgi", None, "tgi", "unknown"),
+    ],
+)
+def test_run_by_url_is_titled_by_the_model_that_was_asked(
+    engine: str, listed: str | None, asked: str, title: str
+) -> None:
+    """Not by whatever the list of models begins with."""
+    service = UrlService(Endpoint("http://127.0.0.1:1", model_name=asked))
+    assert (
+        _asked_model(Served(service, EngineInfo(engine, None, listed, False, EngineLimits()), EngineLimits())) == title
+    )
