@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import requests
 
 from harness.engines import tgi
 from harness.engines.base import Endpoint, EngineInfo, EngineLimits
+from harness.engines.route import TRUST
+from harness.engines.session import open_session
 from harness.errors import ServiceError, UsageError
 
 _TIMEOUT = 10.0  # seconds; /info and /v1/models never wait for the model
@@ -43,7 +46,7 @@ def identify(endpoint: Endpoint) -> EngineInfo:
     """
     if not endpoint.url.startswith(("http://", "https://")):
         raise UsageError(f"{endpoint.url!r} is no URL", advice="Write --url http://host:port.")
-    with requests.Session() as session:
+    with open_session(endpoint.url) as session:
         session.headers.update(authorization(endpoint))
         info = _get_json(session, endpoint, "/info")
         if tgi.is_info(info):
@@ -80,9 +83,10 @@ def require(endpoint: Endpoint, info: EngineInfo, intent: Intent, progress: Call
 
 def tokenizer(endpoint: Endpoint) -> Callable[[str], list[tuple[int, int]]] | None:
     """Text -> characters [start, stop) of its tokens, by the service's /tokenize; None where it has none."""
+    session = open_session(endpoint.url)
 
     def tokenize(text: str) -> list[tuple[int, int]]:
-        answer = requests.post(
+        answer = session.post(
             f"{endpoint.url}/tokenize", json={"inputs": text}, headers=authorization(endpoint), timeout=_TIMEOUT
         )
         answer.raise_for_status()
@@ -99,7 +103,8 @@ def _health(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | Non
     if info.engine != "tgi":
         return None
     try:
-        answer = requests.get(f"{endpoint.url}/health", headers=authorization(endpoint), timeout=60)
+        with open_session(endpoint.url) as session:
+            answer = session.get(f"{endpoint.url}/health", headers=authorization(endpoint), timeout=60)
     except requests.RequestException as error:
         return Check("health", "fail", f"/health does not answer ({type(error).__name__})")
     if answer.status_code != 200:
@@ -150,9 +155,9 @@ def _get_json(session: requests.Session, endpoint: Endpoint, path: str) -> objec
     except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as error:
         raise UsageError(f"{endpoint.url!r} is no URL", advice="Write --url http://host:port.") from error
     except requests.RequestException as error:
-        raise ServiceError(
-            f"no answer ({_reason(error)})", where=endpoint.url, advice="Is the service up, and the port right?"
-        ) from error
+        doubted = isinstance(error, requests.exceptions.SSLError)
+        advice = TRUST if doubted else "Is the service up, and the port right?"
+        raise ServiceError(f"no answer ({_reason(error)})", where=endpoint.url, advice=advice) from error
     if answer.status_code in (401, 403):
         raise UsageError(
             f"{path} answers {answer.status_code}",
@@ -168,7 +173,18 @@ def _get_json(session: requests.Session, endpoint: Endpoint, path: str) -> objec
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return f"none within {_TIMEOUT:.0f} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return _doubt(error)
     return "connection refused" if "refused" in str(error) else type(error).__name__
+
+
+def _doubt(error: BaseException) -> str:
+    """What the TLS library says, without the wrapping of the libraries above it."""
+    inner: object = error
+    while isinstance(inner, BaseException) and not isinstance(inner, ssl.SSLError):
+        reason = getattr(inner, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else next(iter(inner.args), None)
+    return str(getattr(inner, "verify_message", "") or inner or error)
 
 
 def _first_model(document: object) -> str | None:

@@ -42,7 +42,7 @@ DOORS = {
     "locust": {"load/"},
     "gevent": {"load/"},
     "aiohttp": {"load/"},
-    "requests": {"preflight.py", "load/scrape.py", "stack/readiness.py", "stack/docker.py"},
+    "requests": {"engines/session.py", "preflight.py", "load/scrape.py", "stack/readiness.py", "stack/docker.py"},
     "prometheus_client": {"load/"},
     "altair": {"report/"},
     "uvloop": {"emulator/"},

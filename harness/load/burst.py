@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import Literal
 import aiohttp
 
 from harness.engines.base import Api, Call, Endpoint
+from harness.engines.route import proxy, trusted
 from harness.workload.request import Request
 
 Ending = Literal["done", "died", "stalled", "late"]
@@ -112,7 +114,7 @@ class _Sender:
         self.doubt: float | None = None  # since when a failed generation makes us doubt that the service lives
 
     async def run(self) -> Burst:
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, ssl=_verified(self.endpoint))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             tasks: list[asyncio.Task[None]] = []
@@ -186,7 +188,7 @@ class _Sender:
         if self.endpoint.api_key is not None:
             headers["authorization"] = f"Bearer {self.endpoint.api_key.reveal()}"
         url = self.endpoint.url + call.path
-        async with session.request(call.method, url, data=call.body, headers=headers) as response:
+        async with session.request(call.method, url, data=call.body, headers=headers, proxy=proxy()) as response:
             each.http_status = response.status
             async for piece in response.content.iter_any():
                 slices.append(piece)
@@ -248,6 +250,11 @@ def _words(body: bytes) -> str:
     return told if isinstance(told, str) else body[-200:].decode("utf-8", "replace")
 
 
+def _verified(endpoint: Endpoint) -> ssl.SSLContext | bool:
+    """What certificates are verified with."""
+    return trusted() if endpoint.url.startswith("https://") else True
+
+
 def fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None = None, timeout: float = 10.0) -> bytes | None:
     """The body of one plain call when it was answered with 200; None otherwise."""
     return asyncio.run(_fetch(endpoint, method, path, body, timeout))
@@ -260,8 +267,8 @@ async def _fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None,
     limit = aiohttp.ClientTimeout(total=timeout)
     try:
         async with (
-            aiohttp.ClientSession(timeout=limit) as session,
-            session.request(method, endpoint.url + path, data=body, headers=headers) as response,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_verified(endpoint)), timeout=limit) as session,
+            session.request(method, endpoint.url + path, data=body, headers=headers, proxy=proxy()) as response,
         ):
             return await response.read() if response.status == 200 else None
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gevent import socket
 
+from harness.engines.route import trusted
 from harness.load.framing import ProtocolError, parse_head
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Connector:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._context = ssl.create_default_context() if address.tls else None
+        self._context = trusted() if address.tls else None
         self._resolved: list[tuple[int, Any]] = []  # family and place of each of the name's addresses
 
     def open(self) -> Connection:

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness.engines.session import open_session
+
 SCHEMA = pa.schema(
     [
         ("at", pa.float64()),
@@ -71,7 +73,7 @@ class Scraper:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        with requests.Session() as session:
+        with open_session(self._url) as session:
             while not self._stop.wait(self._interval):
                 at = time.monotonic() - self._start
                 try:

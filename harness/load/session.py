@@ -15,6 +15,7 @@ import gevent
 from gevent.hub import get_hub
 
 from harness.engines import APIS
+from harness.engines.route import proxy
 from harness.load.connection import Address
 from harness.load.plan import LoadPlan
 from harness.load.recorder import Asked, Recorder
@@ -95,7 +96,7 @@ class Session:
         self._told = told
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
-        self.transport = Transport(Address.of(plan.url, os.environ.get("HARNESS_PROXY")), Clock(), plan.timeout)
+        self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
         self._prefix = f"{os.urandom(5).hex()}-{process}-"

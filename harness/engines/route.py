@@ -1,0 +1,38 @@
+"""The way to a service, the same for its load and for all that is asked of it beside: whose certificates are trusted,
+and which proxy lies between.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from harness.errors import UsageError
+
+# Certificates of further authorities: as requests and curl name them. OpenSSL itself heeds SSL_CERT_FILE.
+_MORE_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+TRUST = "Name the certificate of its authority, or its own: SSL_CERT_FILE=/path/to/ca.pem."
+
+
+def trusted() -> ssl.SSLContext:
+    """Trusts the authorities of this machine, or those of SSL_CERT_FILE and SSL_CERT_DIR in their place, and those of
+    REQUESTS_CA_BUNDLE. Raises UsageError for a file that cannot be read.
+    """
+    context = ssl.create_default_context()
+    for name in ("SSL_CERT_FILE", *_MORE_AUTHORITIES):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        try:
+            context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
+        except (OSError, ssl.SSLError) as error:
+            found, advice = f"no certificates can be read: {error}", "Name a file of certificates in PEM format."
+            raise UsageError(found, where=f"{name}={path}", advice=advice) from error
+    return context
+
+
+def proxy() -> str | None:
+    """URL of the proxy that HARNESS_PROXY names. Those of the environment (HTTP_PROXY) are not heeded: they would be
+    measured too.
+    """
+    return os.environ.get("HARNESS_PROXY") or None
