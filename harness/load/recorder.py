@@ -30,7 +30,9 @@ _GLUED_MOST = 0.005  # share of events that may be glued before the pause is sus
 _HURRY = 4096  # finished answers at which records come before reading
 # Finished answers that have waited so long, in seconds, are recorded before the next read: a client that never is idle
 # would otherwise keep them in memory, and lose them when it is killed. So much of each tick goes to them then.
-_OVERDUE, _CATCH_UP = 0.25, 0.02
+# A reader that is away for longer than a pause loses moments, so it is no more at a time while there is hope.
+_OVERDUE, _CATCH_UP = 0.25, PAUSE
+_HOPELESS, _CATCH_UP_THEN = 0.75, 0.02
 _OUR_END = ("timeout", "in_flight", "dropped", "refused")  # nothing was heard of the server then
 
 
@@ -55,9 +57,10 @@ class Recorder:
     """Decodes what the transport has read and writes the records of what is over.
 
     start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each record. events: token events so far, of
-    answers that are over; late: those of them whose moment was noted too late to be true. heard: token events so far,
-    of all answers; heard_at: when the latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead: work
-    of others for idle time; does a piece of it and says whether more is left.
+    answers that are over; late: those of them whose moment was noted too late to be true; answers and late_answers: the
+    same of the first event of each answer. heard: token events so far, of all answers; heard_at: when the latest of
+    them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead: work of others for idle time; does a piece of it
+    and says whether more is left.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Recorder:
         self._no_pause_until = 0.0
         self._recent = self._glued = 0
         self._all_recorded_at = time.monotonic()
-        self.events = self.late = self.heard = 0
+        self.events = self.late = self.answers = self.late_answers = self.heard = 0
         self.heard_at = 0.0
         self.ahead: Callable[[], bool] = lambda: False
         transport.work = self.work
@@ -122,7 +125,9 @@ class Recorder:
             self._judge_pause(now)
         if not transport.finished:
             self._all_recorded_at = now
-        elif now - self._all_recorded_at > _OVERDUE or transport.backlog > BACKLOG_READS:
+        elif now - self._all_recorded_at > _HOPELESS or transport.backlog > BACKLOG_READS:
+            self.work(now + _CATCH_UP_THEN)
+        elif now - self._all_recorded_at > _OVERDUE:
             self.work(now + _CATCH_UP)
         if self._sweep or transport.finished:
             transport.wake()
@@ -195,12 +200,15 @@ class Recorder:
         self.events += len(moments)
         self._recent += len(moments)
         self._glued += answer.glued_events
+        self.answers += bool(moments)
         if answer.glued_events:
-            self.late += late_events(moments, self._transport.absences)
+            late = late_events(moments, self._transport.absences)
+            self.late += len(late)
+            self.late_answers += bool(late) and late[0] == 0
 
 
-def late_events(moments: Sequence[float], absences: Absences) -> int:
-    """Events whose noted moment may be later than the true one by more than half of its gap.
+def late_events(moments: Sequence[float], absences: Absences) -> list[int]:
+    """Numbers of the events whose noted moment may be later than the true one by more than half of its gap.
 
     moments: of all events of an answer, rising; equal ones were read together. The stamp of a read is that of its last
     segment. So the others are in doubt where the reader had been away when they arrived: from the absence's beginning,
@@ -208,16 +216,17 @@ def late_events(moments: Sequence[float], absences: Absences) -> int:
     """
     starts, ends = absences.starts, absences.ends
     if not moments:
-        return 0
+        return []
     usual = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
-    late, first = 0, 0
+    late: list[int] = []
+    first = 0
     while first < len(moments):
         stamp, end = moments[first], bisect_right(moments, moments[first], first)
         away = bisect_right(starts, stamp) - 1
         if end - first > 1 and away >= 0 and stamp <= ends[away]:
             since = stamp - moments[first - 1] if first else math.inf
             gap = since / (end - first) if first else usual
-            late += end - first - 1 if min(stamp - starts[away], since) > gap / 2 else 0
+            late += range(first, end - 1) if min(stamp - starts[away], since) > gap / 2 else ()
         first = end
     return late
 

@@ -26,7 +26,8 @@ class Watch:
         self._session = session
         self._lag = 0.0
         self._cpu, self._at = time.thread_time(), time.monotonic()
-        self._events = self._late = self._heard = 0
+        self._counted = (0, 0, 0, 0)
+        self._heard = 0
         self._heard_at = time.monotonic()
         self._lag_meter = gevent.spawn(self._measure_lag)
 
@@ -37,19 +38,23 @@ class Watch:
         """The client sample for the journal, and the live figures for the parent."""
         now, cpu, session, recorder = time.monotonic(), time.thread_time(), self._session, self._session.recorder
         passed = max(1e-9, now - self._at)
+        counted = recorder.events, recorder.late, recorder.answers, recorder.late_answers
+        events, late_events, answers, late_answers = (after - before for after, before in zip(counted, self._counted))
         sample = ClientSample(
             at=session.now(),
             process=str(session.process),
             cpu_fraction=(cpu - self._cpu) / passed,
             loop_lag_max=self._lag,
             streams=len(session.open),
-            events=recorder.events - self._events,
-            late_events=recorder.late - self._late,
+            events=events,
+            late_events=late_events,
+            answers=answers,
+            late_answers=late_answers,
             backlog=session.transport.backlog,
         )
         rate = (recorder.heard - self._heard) / passed
         self._cpu, self._at, self._lag = cpu, now, 0.0
-        self._events, self._late, self._heard = recorder.events, recorder.late, recorder.heard
+        self._counted, self._heard = counted, recorder.heard
         return dataclasses.asdict(sample), {**self._live(now), "tokens_per_second": rate}
 
     def _live(self, now: float) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def main() -> None:
     ends = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
     hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else _die(context, kind, *rest)
     Worker(int(sys.argv[1])).run()
-    # Nothing is left to be done, and gevent's own end under Python 3.10 complains of a greenlet that is being finalized.
+    # Nothing is left to do, and gevent's own end under Python 3.10 complains of a greenlet that is being finalized.
     sys.stdout.flush()
     os._exit(0)
 

@@ -21,7 +21,7 @@ class ClientSample:
     at: run-relative. cpu_fraction: CPU time of its busiest thread / wall time, 1 is a whole core. loop_lag_max: the
     longest that its event loop was late. streams: answers being read at the moment. events: token events read.
     late_events: those whose moment was noted too late to be true, by the load's own rule. backlog: bytes of answers not
-    decoded yet.
+    decoded yet. answers: those of which events were read; late_answers: those of them whose first event was late.
     """
 
     at: float
@@ -32,6 +32,8 @@ class ClientSample:
     events: int = 0
     late_events: int = 0
     backlog: int = 0
+    answers: int = 0
+    late_answers: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.measure.client import ClientSample
+from harness.measure.offered import changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Floats, Records
 from harness.measure.run_folder import Manifest
 from harness.stats.evidence import Evidence, Reason
@@ -26,7 +27,9 @@ from harness.units import format_count, format_duration, format_number, format_p
 CPU_MOST = 0.9  # of a core: beyond, an event loop has no reserve left for a burst
 LOOP_LAG_MOST = 0.1  # seconds
 SAMPLES_BEYOND = 0.05  # share of a client's samples that may lie beyond a limit: one in twenty is a hiccup
-LATE_EVENTS_MOST = 0.01
+# A wrong value moves a quantile by its share in rank: a quarter of what lies beyond p99 leaves that a p99. A late event
+# spoils two gaps.
+LATE_EVENTS_MOST, LATE_FIRST_MOST = 0.00125, 0.0025
 LAG_LEAST, LAG_SHARE = 0.010, 0.05  # schedule lag at p99: 10 ms, or this share of the median TTFT
 DROPPED_MOST, ERRORS_MOST, OPEN_MOST = 0.01, 0.01, 0.01
 RATE_OFF, RATE_SIGMAS = 0.05, 4.0
@@ -82,11 +85,15 @@ def client_loop_lag(evidence: Evidence) -> Iterator[Reason]:
 
 def late_events(evidence: Evidence) -> Iterator[Reason]:
     """Token events whose moment was noted too late blur TTFT and ITL."""
-    late, events = (sum(getattr(each, name) for each in evidence.samples) for name in ("late_events", "events"))
+    advice = "Raise --processes or lower the load: the client could not read as fast as the server wrote."
+    names = ("late_events", "events", "late_answers", "answers")
+    late, events, late_first, answers = (sum(getattr(each, name) for each in evidence.samples) for name in names)
     if events and late / events > LATE_EVENTS_MOST:
-        advice = "Raise --processes or lower the load: the client could not read as fast as the server wrote."
         found = f"{format_percent(late / events)} of the token events were read late"
         yield Reason("late_events", found, format_percent(LATE_EVENTS_MOST), advice, "client")
+    elif late_first > 1 and late_first / answers > LATE_FIRST_MOST:
+        found = f"{format_percent(late_first / answers)} of the first tokens were read late"
+        yield Reason("late_events", found, format_percent(LATE_FIRST_MOST), advice, "client")
 
 
 def schedule_lag(evidence: Evidence) -> Iterator[Reason]:
@@ -125,11 +132,12 @@ def sent_rate(evidence: Evidence) -> Iterator[Reason]:
     if rate is None or length == 0:
         return
     sent = int(np.count_nonzero(~np.isnan(evidence.inside.sent_at)))
-    expected = rate * length
+    began = evidence.window.began
+    expected = expected_arrivals(evidence.level, evidence.window.start - began, evidence.window.end - began)
     room = max(RATE_OFF * expected, RATE_SIGMAS * math.sqrt(expected / _regularity(evidence.level.arrival)), 2.0)
     if abs(sent - expected) > room:
         found = f"{format_number(sent / length)} requests per second sent"
-        limit = f"{format_number(rate)} asked, within {format_percent(room / expected)}"
+        limit = f"{format_number(expected / length)} asked, within {format_percent(room / expected)}"
         advice = "See whether the level ended early or requests were dropped; then raise --processes or lower the rate."
         yield Reason("sent_rate", found, limit, advice, "client")
 
@@ -222,8 +230,8 @@ def _thin_bounds(evidence: Evidence) -> Iterator[Reason]:
 
 def warmup_over(evidence: Evidence) -> Iterator[Reason]:
     """The first fifth of the window against the rest: as long as they differ clearly, the server is not steady yet."""
-    if evidence.level.arrival == "trace" or any(oversaturated(evidence)):
-        return  # the load of a trace changes by nature; a queue that grows is said already
+    if changes(evidence.level) or any(oversaturated(evidence)):
+        return  # the load of a trace or ramp changes by nature; a queue that grows is said already
     for name, samples, moments in _per_request_latencies(evidence.inside):
         early = moments < evidence.window.start + evidence.window.length / 5
         first, rest = samples[early], samples[~early]
@@ -422,7 +430,11 @@ def _streams_at_once(samples: tuple[ClientSample, ...]) -> list[int]:
 
 
 def _regularity(arrival: str | None) -> float:
-    """Shape of the gamma process that arrivals follow: 1 for Poisson; its counts vary by 1 / shape of Poisson's."""
+    """Shape of the gamma process that arrivals follow: 1 for Poisson; its counts vary by 1 / shape of Poisson's, those
+    of a constant process not at all.
+    """
+    if arrival == "constant":
+        return math.inf
     if arrival and arrival.startswith("gamma:"):
         return float(arrival.partition(":")[2])
     return 1.0

@@ -104,6 +104,16 @@ WARNED = {
 }
 
 
+def test_first_tokens_that_were_read_late_take_the_verdict_away() -> None:
+    """They are one event in hundreds, and TTFT rests on them alone; a single one is a hiccup."""
+    reasons = Case(facts=facts(idle(events=1000, answers=5, late_events=1, late_answers=1))).summary().total.reasons
+    assert [(reason.rule, reason.found) for reason in reasons] == [
+        ("late_events", "20.0 % of the first tokens were read late")
+    ]
+    once = (*idle(answers=5), replace(idle()[0], at=60.0, answers=5, events=1000, late_events=1, late_answers=1))
+    assert Case(facts=facts(once)).summary().valid
+
+
 def test_a_run_without_a_flaw_is_valid() -> None:
     """The run that all cases below start from stands, without a warning."""
     summary = Case().summary()
@@ -177,6 +187,14 @@ def test_a_silence_lasts_until_waiting_ended() -> None:
     level = open_level(0, 10.0, 0.0, 2.0, ended_at=62.1, ended_by="stalled")
     reasons = {each.rule: each.found for each in Case(records=stuck, level=level).summary().total.reasons}
     assert reasons["stalled"].startswith(("no token to anyone for 59", "no token to anyone for 60"))
+
+
+def test_a_ramp_is_held_to_its_own_rate() -> None:
+    """Twice as many at the end as at the start, as asked, is what was asked; half of them is not."""
+    rising = [n / 10 for n in range(300)] + [30 + n / 20 for n in range(600)]
+    level = open_level(0, 10.0, 0.0, 60.0, arrival="steps:30:20")
+    assert Case(records=[ticking(n, due) for n, due in enumerate(rising)], level=level).summary().valid
+    assert Case(records=steady(), level=level).summary().total.reasons[0].rule == "sent_rate"
 
 
 def one_user(first: float) -> Case:
