@@ -390,7 +390,11 @@ def bench(
         Optional[str], typer.Option(help="Open loop: requests per second; `2,4` are levels one after another.")
     ] = None,
     arrival: Annotated[
-        Optional[str], typer.Option(help="With --rate: poisson (the default), constant or gamma:SHAPE.")
+        Optional[str],
+        typer.Option(
+            help="With --rate: poisson (the default), constant, gamma:SHAPE; ramp:TO_RATE:SECONDS or "
+            "steps:SECONDS:RATE:..., which begin at the rate."
+        ),
     ] = None,
     trace: Annotated[
         Optional[Path], typer.Option(help="Replay lengths and arrival times of this file.", metavar="FILE")
@@ -416,6 +420,9 @@ def bench(
     processes: Annotated[int, typer.Option(min=1, help="Load processes on this machine.")] = 1,
     seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.")] = 1,
     timeout: Annotated[str, typer.Option(help="For one request.")] = "10m",
+    think_time: Annotated[
+        Optional[str], typer.Option(help="With --users: pause between an answer and the user's next request.")
+    ] = None,
     model_name: Annotated[
         Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
     ] = None,
@@ -456,6 +463,7 @@ def bench(
         processes=processes,
         seed=seed,
         timeout=timeout,
+        think_time=think_time,
         output=output,
         report=report,
         web_ui=web_ui,

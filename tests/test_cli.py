@@ -38,6 +38,7 @@ def run(*arguments: str) -> int:
         (["bench", "qwen2.5-0.5b", "--users", "2", "--arrival", "constant"], 2, "--arrival"),
         (["bench", "qwen2.5-0.5b", "--warmup", "90s"], 2, "60s"),
         (["bench", "qwen2.5-0.5b", "--rate", "1", "--arrival", "weekly"], 2, "poisson"),
+        (["bench", "qwen2.5-0.5b", "--rate", "1", "--think-time", "1s"], 2, "--think-time"),
         (["bench", "qwen2.5-0.5b", "--duration", "soon"], 2, "--duration"),
         (["bench", "qwen2.5-0.5b", "--duration", "1s", "--warmup", "2s"], 2, "--warmup"),
         (["bench", "qwen2.5-0.5b", "--slo", "fast"], 2, "ttft_p95"),

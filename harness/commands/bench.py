@@ -81,6 +81,7 @@ class BenchOptions:
     processes: int = 1
     seed: int = 1
     timeout: str = "10m"
+    think_time: str | None = None
     output: Path | None = None
     report: bool = True
     web_ui: bool = False
@@ -155,6 +156,7 @@ def _measure(
         workload=workload.as_dict(),
         seed=options.seed,
         folder=str(folder.path),
+        think_time=manifest.think_time,
         clock_monotonic=float(manifest.clock["monotonic"]),
         processes=options.processes,
         web_ui=options.web_ui,
@@ -306,6 +308,7 @@ def plan_levels(options: BenchOptions) -> tuple[Level, ...]:
         raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", advice="Give one of them.")
     _require_a_use(options)
     duration, warmup = _duration(options.duration, "--duration"), _duration(options.warmup, "--warmup")
+    _duration(options.think_time, "--think-time")
     if options.trace is not None:
         return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
     if duration is None and options.requests is None:
@@ -328,6 +331,8 @@ def _require_a_use(options: BenchOptions) -> None:
     """An option that would change nothing is a misunderstanding. Raises UsageError."""
     if options.arrival is not None and options.rate is None:
         raise UsageError("--arrival says how the requests of --rate come, and there is no --rate")
+    if options.think_time is not None and (options.rate is not None or options.trace is not None):
+        raise UsageError("--think-time is for --users: the requests of --rate and --trace come when they are due")
     if options.trace is not None:
         for name in ("input_tokens", "output_tokens", "workload"):
             if getattr(options, name) is not None:
@@ -354,7 +359,7 @@ def _duration(text: str | None, option: str) -> float | None:
         seconds = parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{error}, found {text!r}", where=option) from error
-    if seconds == 0 and option != "--warmup":
+    if seconds == 0 and option not in ("--warmup", "--think-time"):
         raise UsageError("a duration of 0 measures nothing", where=option)
     return seconds
 
@@ -488,6 +493,7 @@ def _manifest(
         slo=bounds.as_dict(),
         slo_asked=slo is not None,
         timeout=timeout,
+        think_time=_duration(options.think_time, "--think-time") or 0.0,
         processes=options.processes,
         price_per_gpu_hour=model.price_per_gpu_hour if model else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import takewhile
 from typing import Protocol
 
 from harness.errors import UsageError
+from harness.measure.offered import Stretch, ramp, steps
 
 
 class Arrival(Protocol):
@@ -64,31 +64,23 @@ class Poisson:
 
 
 @dataclass(frozen=True)
-class Ramp:
-    """A Poisson process whose rate goes in a straight line from `rate` to `to` over `seconds`, then stays.
+class Changing:
+    """A Poisson process whose rate changes: a ramp or steps.
 
     By change of time: a unit-rate process is mapped through the inverse of the integrated rate (Çinlar 1975).
     """
 
-    rate: float
-    to: float
-    seconds: float
+    stretches: tuple[Stretch, ...]
 
     def offsets(self, rng: random.Random) -> Iterator[float]:
-        expected = 0.0
-        while True:
-            expected += rng.expovariate(1.0)
-            yield self._moment(expected)
-
-    def _moment(self, expected: float) -> float:
-        """When so many arrivals are expected to have come: the root of rate*t + slope*t^2/2 = expected."""
-        slope = (self.to - self.rate) / self.seconds
-        until_top = (self.rate + self.to) / 2 * self.seconds
-        if expected > until_top:
-            return self.seconds + (expected - until_top) / self.to
-        if slope == 0:
-            return expected / self.rate
-        return 2 * expected / (self.rate + math.sqrt(max(0.0, self.rate**2 + 2 * slope * expected)))
+        expected = began = before = 0.0
+        for stretch in self.stretches:
+            until = stretch.arrivals(stretch.seconds)
+            while expected - before <= until:
+                if expected:
+                    yield began + stretch.when(expected - before)
+                expected += rng.expovariate(1.0)
+            began, before = began + stretch.seconds, before + until
 
 
 def _gamma(rate: float, parts: list[float]) -> Arrival:
@@ -98,20 +90,31 @@ def _gamma(rate: float, parts: list[float]) -> Arrival:
 
 def _ramp(rate: float, parts: list[float]) -> Arrival:
     to, seconds = parts
-    return Ramp(rate, to, seconds)
+    return Changing(ramp(rate, to, seconds))
 
 
-# name -> how many numbers follow it after colons, and the process made of rate and these.
+def _steps(rate: float, parts: list[float]) -> Arrival:
+    seconds, *rates = parts
+    if not rates:
+        raise ValueError
+    return Changing(steps([rate, *rates], seconds))
+
+
+# name -> what follows it after colons, numbers all of them, and the process made of rate and these. Raises ValueError.
 ARRIVALS: dict[str, tuple[str, Callable[[float, list[float]], Arrival]]] = {
     "poisson": ("poisson", lambda rate, parts: Poisson(rate)),
     "constant": ("constant", lambda rate, parts: Constant(rate)),
     "gamma": ("gamma:SHAPE", _gamma),
     "ramp": ("ramp:TO_RATE:SECONDS", _ramp),
+    "steps": ("steps:SECONDS:RATE:...", _steps),
 }
 
 
 def parse_arrival(text: str, rate: float) -> Arrival:
-    """`poisson`, `constant`, `gamma:0.5`, `ramp:20:60` with this rate in requests per second. Raises UsageError."""
+    """`poisson`, `constant`, `gamma:0.5`, `ramp:20:60`, `steps:30:4:8` with this rate in requests per second.
+
+    Raises UsageError.
+    """
     name, *numbers = text.strip().lower().split(":")
     known = ARRIVALS.get(name)
     if known is None:
@@ -120,11 +123,11 @@ def parse_arrival(text: str, rate: float) -> Arrival:
     form, make = known
     try:
         parts = [float(number) for number in numbers]
-        if len(parts) != form.count(":") or not all(0 < part < 1e6 for part in parts):
+        if not all(0 < part < 1e6 for part in parts) or (parts and ":" not in form):
             raise ValueError
+        return make(rate, parts)
     except ValueError:
         raise UsageError(f"expected {form} with positive numbers, found {text!r}", where="--arrival") from None
-    return make(rate, parts)
 
 
 def moments(

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.measure.offered import expected_arrivals
 from harness.measure.run_folder import Level
 from harness.units import format_count, format_duration, format_number
 
@@ -73,7 +74,7 @@ class Growth:
 
     def __init__(self, level: Level) -> None:
         self._applies = level.arrival is not None and level.arrival != "trace"
-        self._rate, self._began = level.rate or 0.0, level.started_at or 0.0
+        self._level, self._began = level, level.started_at or 0.0
         self._waiting: list[tuple[float, float]] = []
 
     def endless(self, live: Live) -> bool:
@@ -88,8 +89,9 @@ class Growth:
         last = [count for when, count in self._waiting if when >= 2 * at / 3]
         if not middle or not last:
             return False
+        due = expected_arrivals(self._level, 0.0, at)
         still = last[-1] - last[0] >= last[-1] / 6
-        return still and min(last) > max(middle) and last[-1] > max(GROWTH_LEAST, GROWTH_SHARE * self._rate * at)
+        return still and min(last) > max(middle) and last[-1] > max(GROWTH_LEAST, GROWTH_SHARE * due)
 
 
 def level_name(level: Level) -> str:

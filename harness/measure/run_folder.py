@@ -110,11 +110,12 @@ class Level:
     """One offered load held for a while: the plan, and what became of it. Seconds, run-relative where they are moments.
 
     users: closed loop; rate: open loop, requests per second; both None for a trace. arrival: `poisson`, `constant`,
-    `gamma:SHAPE`, `trace` or None in a closed loop. warmup: as asked; None leaves it to the default rule of
-    stats/window.py. started_at: None until it began. sending_ended_at: from when on no request was due: the duration
-    was over or the count reached. ended_at: when the last answer was in or given up. ended_by: `duration`, `requests`,
-    `trace`, or why it ended early: `oversaturated`, `stalled`, `service_gone`, `interrupted`; of Locust by hand also
-    `stopped` (there was no limit) and `users_changed` (the next level began).
+    `gamma:SHAPE`, `ramp:TO:SECONDS`, `steps:SECONDS:RATE:...`, `trace` or None in a closed loop. warmup: as asked;
+    None leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from
+    when on no request was due: the duration was over or the count reached. ended_at: when the last answer was in or
+    given up. ended_by: `duration`, `requests`, `trace`, or why it ended early: `oversaturated`, `stalled`,
+    `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no limit) and `users_changed` (the
+    next level began).
     """
 
     level: int
@@ -137,7 +138,8 @@ class Manifest:
     model: the catalogue's name or the served model's id. engine: `tgi 3.3.7`. flags: the engine's variables as set or
     told. seeds: one for what is asked, one for when. dataset: name, path and sha256 of a trace or prompt file.
     workload: its name and the lengths asked for, enough to tell whether two runs asked the same. slo: bound -> seconds.
-    slo_asked: the bounds came from --slo, not from the catalogue. start, end: UTC, ISO 8601; end is None while it runs
+    slo_asked: the bounds came from --slo, not from the catalogue. think_time: seconds between an answer and the same
+    user's next request. start, end: UTC, ISO 8601; end is None while it runs
     and after a crash. interrupted: it was stopped before its plan was done.
     """
 
@@ -169,6 +171,7 @@ class Manifest:
     slo: Mapping[str, float] = field(default_factory=dict)
     slo_asked: bool = False
     timeout: float | None = None
+    think_time: float = 0.0
     processes: int = 1
     price_per_gpu_hour: float | None = None
     end: str | None = None

@@ -48,9 +48,13 @@ def _question(run: Run) -> dict[str, dict[str, str]]:
         "workload": {key: str(value) for key, value in workload.items()},
         "dataset": {"sha256": str((manifest.dataset or {}).get("sha256"))},
         "api": {"": f"{manifest.api} {'streamed' if manifest.stream else 'not streamed'}"},
-        "load": {"": "; ".join(map(_load, manifest.levels)) or "none"},
+        "load": {"": ("; ".join(map(_load, manifest.levels)) or "none") + _thinking(manifest.think_time)},
         "emulated": {"": str(manifest.emulated).lower()},
     }
+
+
+def _thinking(seconds: float) -> str:
+    return f"; users think for {format_duration(seconds)}" if seconds else ""
 
 
 def _load(level: Level) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.catalog.slo import Slo, slo_from_mapping
 from harness.measure.client import ClientFacts, Floor
+from harness.measure.offered import changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, Records, concatenate
 from harness.measure.run_folder import Level, Manifest
 from harness.stats.capacity import Capacity, find_capacity
@@ -237,7 +238,10 @@ def _client(part: _Part, manifest: Manifest, facts: ClientFacts) -> ClientFigure
 
 
 def _offered(level: Level, part: _Part) -> float | None:
-    """The rate asked for; of a trace, that of its requests in the window."""
+    """The rate asked for; where it changes, its mean in the window; of a trace, that of its requests in the window."""
+    if level.rate is not None and changes(level) and len(part.levels) == 1 and part.seconds:
+        began = part.windows[0].began
+        return expected_arrivals(level, part.window[0] - began, part.window[1] - began) / part.seconds
     if level.users is not None or level.rate is not None:
         return level.rate
     return len(part.inside) / part.seconds if part.seconds and len(part.levels) == 1 else None
