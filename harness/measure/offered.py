@@ -11,7 +11,7 @@ from harness.measure.run_folder import Level
 
 @dataclass(frozen=True)
 class Stretch:
-    """A time in which the rate goes in a straight line. Seconds; requests per second. The last one of all is endless."""
+    """A time in which the rate goes in a straight line. Seconds; requests per second. The last of all is endless."""
 
     seconds: float
     rate: float
