@@ -74,6 +74,7 @@ class Model:
     start_timeout: float = 1200.0
     replicas: int = 1
     port: int | None = None
+    listen: str = "127.0.0.1"
     trust_remote_code: bool = False
     weight_bytes: int | None = None
     shape: ModelShape | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -314,6 +315,13 @@ def _matching(pattern: re.Pattern[str], example: str) -> Parser:
     return parse
 
 
+def _address(value: Value) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value.text))
+    except ValueError:
+        raise _Wrong(f"expected an IPv4 address of this host such as 127.0.0.1, found {value.found}") from None
+
+
 def _one_of(choices: tuple[str, ...]) -> Parser:
     def parse(value: Value) -> str:
         if value.text in choices:
@@ -453,6 +461,7 @@ KEYS: Mapping[str, Any] = {
     "start_timeout": _duration("20m"),
     "replicas": _whole("replicas"),
     "port": _whole("a port", least=1, most=65535),
+    "listen": _address,
     "trust_remote_code": _truth,
     "weight_bytes": _whole("bytes"),
     "shape": _shape_keys(),

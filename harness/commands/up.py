@@ -16,6 +16,7 @@ from harness.commands.target import Say, Target
 from harness.engines.base import EngineLimits
 from harness.errors import UsageError
 from harness.stack import found, machine
+from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from
 from harness.stack.readiness import Ready, look_at
@@ -84,6 +85,9 @@ def up(
         (model, replace(target, runtime=choose_runtime(target, model, progress)))
         for model, target in zip(models, targets, strict=True)
     ]
+    for model in models:
+        if model.listen != LOOPBACK:
+            progress(f"{model.name}: listens on {model.listen}: whoever reaches that can use it")
     beside = companions.wanted(gateway=gateway, monitoring=monitoring)
     runtimes = {target.runtime for _, target in chosen if target.runtime}
     companions.require_possible(beside, runtimes, [safe_name(model.name) for model in models])

@@ -16,7 +16,7 @@ import yaml
 
 from harness.errors import UsageError
 from harness.stack.document import LABEL, compose_file
-from harness.stack.launch import digest_of
+from harness.stack.launch import LOOPBACK, digest_of
 
 # By program: the path that answers 200 when it serves.
 HEALTH_PATHS: Mapping[str, str] = {
@@ -39,7 +39,7 @@ class ConfigFile:
 class Companion:
     """name: of the service in the stack. engine: the program. body: its part of the file in compose/.
 
-    port: that it listens on in its container. host_port: where 127.0.0.1 shows it.
+    port: that it listens on in its container. host_port: where `listen`, an address of the host, shows it.
     """
 
     name: str
@@ -56,6 +56,11 @@ class Companion:
     emulated = False
     devices: tuple[str, ...] = ()
     on_nvidia = False
+
+    @property
+    def listen(self) -> str:
+        """127.0.0.1, unless the file in compose/ says otherwise."""
+        return str(self.body.get("x-listen", LOOPBACK))
 
     @property
     def image(self) -> str:
@@ -89,9 +94,9 @@ def body_of(name: str, file: str, image: str | None = None) -> dict[str, Any]:
 
 
 def compose_body(companion: Companion, project: str) -> dict[str, Any]:
-    """The companion as a service of a Compose document, on 127.0.0.1 alone."""
-    body = deepcopy(dict(companion.body))
-    body["ports"] = [{"target": companion.port, "published": str(companion.host_port), "host_ip": "127.0.0.1"}]
+    """The companion as a service of a Compose document."""
+    body = {key: deepcopy(value) for key, value in companion.body.items() if key != "x-listen"}
+    body["ports"] = [{"target": companion.port, "published": str(companion.host_port), "host_ip": companion.listen}]
     body["labels"] = labels(companion, project)
     if companion.files:
         body["configs"] = [{"source": each.name, "target": each.target} for each in companion.files]

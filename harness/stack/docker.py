@@ -33,6 +33,7 @@ from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
 from harness.stack.companion import Companion, stack_files
 from harness.stack.document import LABEL, to_yaml
+from harness.stack.launch import address_for_us
 from harness.stack.lines import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.process import release_port, require_free_port, without_secrets
@@ -445,7 +446,7 @@ class ComposeService:
             require_gpu_runtime()
         if not self._bring_up.begun:  # else another service of the same stack began it
             for each in self._bring_up.plan.containers:
-                require_free_port(each.host_port)
+                require_free_port(each.host_port, each.listen)
             self.stack.write(self._bring_up.plan)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._record = replace(self._record, started_at=now, **memory.owned_by_us())
@@ -580,7 +581,7 @@ def record_of(service: ServicePlan | Companion, plan: StackPlan, runtime: str = 
         name=service.name,
         model=service.model,
         runtime=runtime,
-        url=f"http://127.0.0.1:{service.host_port}",
+        url=f"http://{address_for_us(service.listen)}:{service.host_port}",
         engine=service.engine,
         engine_version=service.engine_version,
         repo=service.repo,

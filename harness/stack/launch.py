@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 from harness.catalog.models import Model
 from harness.engines import tgi
+from harness.errors import UsageError
 from harness.stack.process import Launch, emulator_command, free_port, launcher_version
 
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 LAUNCHER = "text-generation-launcher"
 DEFAULT_GPU = "L4"  # what the emulator plays where neither the entry nor the command line names a GPU
 
@@ -58,7 +60,13 @@ def _launch(
     if model.is_local:  # the engine runs in the same folder, but knows no `~`
         options["MODEL_ID"] = os.path.abspath(os.path.expanduser(model.repo))
     number = port or model.port or free_port()
-    options = options | {"HOSTNAME": "127.0.0.1", "PORT": str(number)}
+    if model.listen not in (LOOPBACK, EVERYWHERE):
+        raise UsageError(
+            f"a process of this host listens on {LOOPBACK} or on {EVERYWHERE}, not on {model.listen}",
+            where=model.name,
+            advice="Change the entry's `listen`, or use --runtime compose.",
+        )
+    options = options | {"HOSTNAME": model.listen, "PORT": str(number)}
     return Launch(
         name=model.name,
         runtime=runtime,
@@ -82,7 +90,13 @@ _CHANGING = frozenset({"SHARD_UDS_PATH", "MASTER_PORT", "PROMETHEUS_PORT", "PORT
 def asked(options: Mapping[str, str], model: Model) -> dict[str, object]:
     """What of a start is the entry's own will: the part that a digest is made of."""
     lasting = {name: value for name, value in options.items() if name not in _CHANGING}
-    return {**lasting, "revision": model.revision, "port": model.port}
+    elsewhere = {} if model.listen == LOOPBACK else {"listen": model.listen}
+    return {**lasting, "revision": model.revision, "port": model.port, **elsewhere}
+
+
+def address_for_us(listen: str) -> str:
+    """Where this host itself reaches what listens on an address."""
+    return LOOPBACK if listen == EVERYWHERE else listen
 
 
 def digest_of(*parts: object) -> str:

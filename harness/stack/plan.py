@@ -13,7 +13,7 @@ from harness.catalog.models import Model
 from harness.engines import tgi
 from harness.errors import MissingError, UsageError
 from harness.stack.companion import Companion
-from harness.stack.launch import DEFAULT_GPU, asked, digest_of
+from harness.stack.launch import DEFAULT_GPU, LOOPBACK, asked, digest_of
 from harness.stack.state import safe_name
 
 CONTAINER_PORT = 8080  # above 1024: no capability is needed to bind it
@@ -37,7 +37,7 @@ class ServicePlan:
     of the volume with the model files. token_places: files that hold the Hub token; token_variable: where the engine
     takes it from its environment. entrypoint: instead of the image's own; empty for that. start_period: seconds in
     which an unhealthy answer means nothing yet. digest: hash of all that matters to the engine, to notice a changed
-    entry. weight_bytes: of the model's files; None where nobody said.
+    entry. weight_bytes: of the model's files; None where nobody said. listen: the address that shows the port.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ServicePlan:
     start_period: float = 1200.0
     digest: str = ""
     weight_bytes: int | None = None
+    listen: str = LOOPBACK
     engine: str = "tgi"
 
     @property
@@ -210,6 +211,7 @@ def _service(
         mounts=mounts,
         start_period=model.start_timeout,
         weight_bytes=model.weight_bytes,
+        listen=model.listen,
         digest=digest_of("compose", image, *asked_for),
     )
 

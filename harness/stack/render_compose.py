@@ -46,7 +46,7 @@ def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: Sta
     own: dict[str, Any] = {
         "image": service.image,
         "environment": dict(sorted({**_visible(service), **service.environment}.items())),
-        "ports": [{"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": "127.0.0.1"}],
+        "ports": [{"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": service.listen}],
         "volumes": _volumes(service),
         "labels": labels(service, plan.project),
     }

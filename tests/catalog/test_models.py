@@ -93,6 +93,7 @@ CASES = [
     ("gpus: 0", "gpus: expected a whole number of GPUs of at least 1, found 0"),
     ('gpus: "2"', "gpus: expected a whole number of GPUs, found '2' in quotes"),
     ("port: 70000", "port: expected a whole number of a port from 1 to 65535, found 70000"),
+    ("listen: everywhere", "listen: expected an IPv4 address of this host such as 127.0.0.1, found 'everywhere'"),
     ("gpu: L5", "gpu: expected a GPU of the data sheets, found 'L5'. Known: "),
     ("dtype: bf16", "dtype: expected one of bfloat16, float16, found 'bf16'; did you mean bfloat16?"),
     ("quantize: aqw", "quantize: expected one of awq, bitsandbytes, "),

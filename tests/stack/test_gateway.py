@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from hypothesis import assume, given
@@ -68,6 +70,16 @@ def dockerfile() -> str:
     from harness.stack.document import compose_file
 
     return compose_file("gateway.Dockerfile")
+
+
+def test_file_of_ones_own_shows_it_to_others() -> None:
+    """Its address is taken from there, and the word for it is not Compose's."""
+    plain = gateway([Route("a", "a")])
+    shown = replace(plain, body={**plain.body, "x-listen": "0.0.0.0"})
+    body = compose_body(shown, "project")
+    assert body["ports"][0]["host_ip"] == "0.0.0.0"
+    assert "x-listen" not in body
+    assert shown.digest != plain.digest
 
 
 def test_another_list_is_another_gateway() -> None:

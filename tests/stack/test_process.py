@@ -10,13 +10,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from harness.catalog.models import Limits, Model
-from harness.errors import MissingError
+from harness.errors import MissingError, UsageError
 from harness.stack import state
 from harness.stack.found import services_of
 from harness.stack.launch import embedded_launch, local_launch
@@ -305,6 +306,13 @@ def test_two_harnesses_choose_different_ports() -> None:
     finally:
         release_port(mine)
     assert ports_from(mine, 1, avoid={mine}) != [mine]
+
+
+def test_process_listens_where_the_entry_says() -> None:
+    """On all addresses or on 127.0.0.1: we could not reach it under another one."""
+    assert local_launch(replace(MODEL, listen="0.0.0.0"), program="true").options["HOSTNAME"] == "0.0.0.0"
+    with pytest.raises(UsageError, match=r"192\.0\.2\.7"):
+        local_launch(replace(MODEL, listen="192.0.2.7"), program="true")
 
 
 def test_free_port_can_be_bound() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.catalog.models import EngineChoice, Limits, Model
 from harness.errors import UsageError
+from harness.stack.docker import record_of
 from harness.stack.document import compose_file
 from harness.stack.plan import Machine, StackPlan, plan_stack
 from harness.stack.render import render
@@ -156,6 +157,18 @@ def test_models_on_another_makers_devices_do_not_share_them() -> None:
     plan = plan_stack(models, project="harness", machine=Machine(gpus=("0",), used=("1",)))
     services = yaml.safe_load(render(plan))["services"].values()
     assert [each["environment"]["ROCR_VISIBLE_DEVICES"] for each in services] == ["0,2", "3"]
+
+
+def test_port_is_shown_elsewhere_where_the_entry_asks_for_it() -> None:
+    """The address of the stack, another digest than the stack on 127.0.0.1 has, and an address that we reach."""
+    (quiet,) = plan_stack([TINY], project="harness").services
+    plan = plan_stack([replace(TINY, listen="0.0.0.0")], project="harness")
+    (service,) = yaml.safe_load(render(plan))["services"].values()
+    assert service["ports"] == [{"target": 8080, "published": "8090", "host_ip": "0.0.0.0"}]
+    assert plan.services[0].digest != quiet.digest
+    assert record_of(plan.services[0], plan).url == "http://127.0.0.1:8090"
+    (other,) = plan_stack([replace(TINY, listen="192.0.2.7")], project="harness").services
+    assert record_of(other, plan).url == "http://192.0.2.7:8090"
 
 
 def test_directory_of_a_user_can_be_read() -> None:
