@@ -12,31 +12,63 @@ from typing import Any, TextIO
 Progress = Callable[[str], None]
 
 
-_CLEAR_LINE = "\r\x1b[K"
-_shown = False  # a line on stderr that may be rewritten
+_BETWEEN = " · "  # the parts of a line that may be folded
+_shown = 0  # lines on stderr that may be rewritten
 
 
 def say(text: str) -> None:
     """One line of progress on stderr. Where that cannot be written, what is under way goes on without."""
     global _shown
     try:
-        _write(sys.stderr, (_CLEAR_LINE if _shown else "") + text + "\n")
-        _shown = False
+        _write(sys.stderr, _cleared() + text + "\n")
+        _shown = 0
     except OSError:
         _discard(sys.stderr)
 
 
 def rewrite(text: str) -> None:
-    """A line of progress that the next one replaces; without a terminal a line like any other."""
+    """A line of progress that the next one replaces, folded where the terminal is narrow; without a terminal a line
+    like any other.
+    """
     global _shown
     if sys.stderr is None or not sys.stderr.isatty():
         say(text)
         return
     try:
-        _write(sys.stderr, _CLEAR_LINE + text[: shutil.get_terminal_size().columns - 1])
-        _shown = True
+        lines = fold(text, shutil.get_terminal_size().columns - 1)
+        _write(sys.stderr, _cleared() + "\n".join(lines))
+        _shown = len(lines)
     except OSError:
         _discard(sys.stderr)
+
+
+def _cleared() -> str:
+    """What takes away the lines that may be rewritten."""
+    if _shown == 0:
+        return ""
+    return "\r" + (f"\x1b[{_shown - 1}A" if _shown > 1 else "") + "\x1b[J"
+
+
+def _leave() -> None:
+    """What was rewritten stays, and what follows begins below it."""
+    global _shown
+    if _shown:
+        try:
+            _write(sys.stderr, "\n")
+        except OSError:
+            _discard(sys.stderr)
+        _shown = 0
+
+
+def fold(text: str, width: int) -> list[str]:
+    """The text in lines of at most so many characters, parted where its parts are; a part that is longer is cut."""
+    lines: list[str] = []
+    for part in text.split(_BETWEEN):
+        if lines and len(lines[-1]) + len(_BETWEEN) + len(part) <= width:
+            lines[-1] += _BETWEEN + part
+        else:
+            lines.append(part[: max(1, width)])
+    return lines
 
 
 def print_result(text: str) -> None:
@@ -51,6 +83,7 @@ def print_json(document: Any) -> None:
 
 def print_line(text: str) -> bool:
     """One of many lines on stdout, at once; False when nobody reads them any more."""
+    _leave()
     try:
         _write(sys.stdout, text + "\n")
     except BrokenPipeError:
@@ -66,6 +99,7 @@ def discard_results() -> None:
 
 def _print(text: str) -> None:
     """A reader that left, such as `head`, changes nothing about how a command went."""
+    _leave()
     try:
         _write(sys.stdout, text + "\n")
     except BrokenPipeError:

@@ -103,14 +103,16 @@ def level_name(level: Level) -> str:
 
 def live_line(live: Live) -> str:
     """`16 users · 12 s of 60 s, 48 s left · 96 done (8.0/s), 16 open, 3 queued · ttft p50 81 ms p95 120 ms p99 150 ms ·
-    itl p50 30 ms p95 41 ms p99 60 ms · 530 tokens/s`; queued and running as the engine tells.
+    itl p50 30 ms p95 41 ms p99 60 ms · 530 tokens/s`; queued and running as the engine tells, else how many wait for
+    their first token.
     """
     at = max(0.0, max((each["at"] for each in live.told.values()), default=0.0) - (live.level.started_at or 0.0))
     parts = [level_name(live.level), format_duration(at) + _of(live.level, at)]
     done = f"{format_count(live.count('completed') - live.before)} done"
     if at > 0:
         done += f" ({format_number((live.count('completed') - live.before) / at)}/s)"
-    parts.append(f"{done}, {format_count(int(live.total('open')))} open{live.engine}")
+    waiting = live.engine or f", {format_count(int(live.total('waiting')))} waiting"
+    parts.append(f"{done}, {format_count(int(live.total('open')))} open{waiting}")
     for name in ("failed", "dropped"):
         if live.count(name):
             parts.append(f"{format_count(live.count(name))} {name}")

@@ -247,3 +247,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+    except KeyboardInterrupt:
+        beside.unlink(missing_ok=True)
+        raise
