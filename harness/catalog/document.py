@@ -104,7 +104,7 @@ def parse(text: str, file: str) -> tuple[Value, list[Mistake]]:
         raise CatalogueError(file, [Mistake(None, "", f"not YAML: {str(error).splitlines()[0]}")]) from error
     if not nodes:
         raise CatalogueError(file, [Mistake(None, "", "holds nothing; expected `models:` with at least one entry")])
-    reader = _Reader()
+    reader = _Reader(file)
     root = reader.value(nodes[0], "", nodes[0].start_mark.line + 1)
     if len(nodes) > 1:
         line = nodes[1].start_mark.line + 1
@@ -132,15 +132,23 @@ def _syntax_mistake(error: MarkedYAMLError, text: str) -> Mistake:
     return Mistake(mark.line + 1, "", f"column {mark.column + 1}: not YAML: {problem}{hint}")
 
 
+_MOST_VALUES = 100_000  # of a file with its aliases written out; aliases of aliases multiply
+
+
 class _Reader:
     """Turns ruamel's nodes into Values and notes what no catalogue may hold: repeated keys, tags, loops."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: str) -> None:
+        self._file, self._values = file, 0
         self.mistakes: list[Mistake] = []
         self._seen: set[int] = set()
         self._open: list[Node] = []
 
     def value(self, node: Node, key: str, line: int) -> Value:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            text = f"more than {_MOST_VALUES:,} values with its aliases written out"
+            raise CatalogueError(self._file, [Mistake(line, key, text)])
         shared = node.anchor is not None or id(node) in self._seen
         self._seen.add(id(node))
         if any(node is each for each in self._open):

@@ -69,9 +69,9 @@ def find_gpu(name: str) -> Gpu:
     by_key = {_key(each): gpu for gpu in gpus().values() for each in (gpu.name, gpu.smi_name, *gpu.aliases)}
     if wanted in by_key:
         return by_key[wanted]
-    near = difflib.get_close_matches(wanted, by_key, n=3, cutoff=0.5)
-    offered = list(dict.fromkeys(by_key[key].name for key in near)) or list(gpus())
-    raise UsageError(f"unknown GPU {name!r}", advice=f"Known: {', '.join(offered)}.")
+    near = dict.fromkeys(by_key[key].name for key in difflib.get_close_matches(wanted, by_key, n=3, cutoff=0.5))
+    nearest = f"Did you mean {', '.join(near)}? " if near else ""
+    raise UsageError(f"unknown GPU {name!r}", advice=f"{nearest}Known: {', '.join(gpus())}.")
 
 
 def _key(name: str) -> str:

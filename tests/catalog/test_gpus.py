@@ -43,8 +43,10 @@ def test_no_name_means_two_cards() -> None:
 
 def test_an_unknown_gpu_offers_the_nearest() -> None:
     """A slip of the finger is answered with the card that was meant."""
-    with pytest.raises(UsageError, match="RTX4090"):
+    with pytest.raises(UsageError, match=r"Did you mean RTX4090.*\? Known: T4, "):
         find_gpu("RTX4009")
+    with pytest.raises(UsageError, match="unknown GPU 'abacus'. Known: T4, "):
+        find_gpu("abacus")
 
 
 def test_figures_are_in_bytes_and_flops() -> None:
