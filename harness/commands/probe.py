@@ -18,7 +18,7 @@ from harness.commands.probing import Seen, input_name, run_start
 from harness.commands.serving import choose_runtime, resolve_model
 from harness.commands.target import Target
 from harness.engines.tgi import parse_version
-from harness.errors import ServiceError
+from harness.errors import ServiceError, UsageError
 from harness.measure.run_folder import run_name, write_atomically
 from harness.probe.batching import points
 from harness.probe.card import Card, Cell, measured, sentence
@@ -75,13 +75,25 @@ class _Probe:
         for outcome in journal.read():
             self.search.tell(outcome)
         self._tell_resumed()
+        self._require_room()
         while (setting := self.search.ask()) is not None:
             self._announce(setting)
             outcome = run_start(self.search, setting, self.model, self.target, self.seen, self.progress)
             self.search.tell(outcome)
             journal.add(outcome)
             self._tell_end(outcome)
+            self._require_room()
         return self._report()
+
+    def _require_room(self) -> None:
+        """An answer that takes all that one chat can have leaves nothing to search for."""
+        most, answer = self.search.longest_chat, self.wish.answer_tokens
+        if most is not None and answer >= most:
+            raise UsageError(
+                f"an answer of {answer:,} tokens leaves no room for a prompt: one chat has at most {most:,} in all",
+                where=self.model.name,
+                advice="Lower --answer-tokens (or the entry's answer_tokens).",
+            )
 
     def _subject(self) -> dict[str, Any]:
         """What a resumed search must have in common with the interrupted one."""
@@ -217,7 +229,7 @@ def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[
     emulated = " (emulated)" if document["emulated"] else ""
     lines = [
         f"{document['model']} on {document['gpu'] or 'this GPU'}{emulated}, {document['engine']}: {sentence(cells)}.",
-        f"{document['starts']} starts; {proof}. Answers of {wish.answer_tokens:,} tokens are kept free.",
+        f"{_starts(document['starts'])}; {proof}. Answers of {wish.answer_tokens:,} tokens are kept free.",
         "",
         "Set",
     ]
@@ -230,6 +242,10 @@ def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[
     lines += ["", "What fits", *_grid(document, cells, found.setting)]
     lines += ["", *(f"- {line}" for line in document["advice"])]
     return "\n".join(lines)
+
+
+def _starts(count: int) -> str:
+    return "1 start" if count == 1 else f"{count} starts"
 
 
 def _plain(name: str) -> str:

@@ -100,6 +100,7 @@ def _flash(
             # What the fraction leaves is a guess until a start has told; the next one goes to its edge.
             total = min(total, int(usable * UNSURE))
             chats = _permits(evidence, usable, answer, wish, fast_rows)
+    answer = min(answer, max(1, total - 1))
     history = max(1, total - answer)
     prefill = _safe_prefill(prefill, total, history, usable)
     setting = Setting(

@@ -82,6 +82,14 @@ class Search:
         return recommend(evidence, self.wish, self.knowledge, self.fast_rows) if evidence.started else None
 
     @property
+    def longest_chat(self) -> int | None:
+        """Tokens that one chat can have in all, as far as is known."""
+        started = self.evidence.started
+        usable = started.usable if started is not None and started.kind == "flash" else None
+        known = [each for each in (context_length(self.evidence, self.knowledge), usable) if each is not None]
+        return min(known, default=None)
+
+    @property
     def found(self) -> Recommendation | None:
         """What to report: the setting that was proved, else the recommendation so far."""
         advice = self.recommendation

@@ -195,6 +195,14 @@ def test_older_versions_get_the_older_name(tmp_path: Path) -> None:
     assert "MAX_INPUT_TOKENS" not in flags
 
 
+def test_an_answer_longer_than_a_chat_is_refused(tmp_path: Path) -> None:
+    """Known before any start where the context is."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=9000, context=8192)
+    with pytest.raises(UsageError, match="leaves no room"):
+        run(fake, tmp_path / "out")
+    assert not fake.starts()
+
+
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     """An older result is not overwritten."""
     fake = fake_launcher(tmp_path / "engine")
