@@ -28,7 +28,7 @@ def ensure(image: str, engine: str, say: Callable[[str], None]) -> str:
         return built
     say(f"pulling {image}")
     try:
-        docker.pull(image, lambda text: None, threading.Event())
+        docker.pull(image, say, threading.Event())
     except MissingError as error:
         if built is None:
             raise

@@ -146,32 +146,70 @@ def docker_command(arguments: Sequence[str], timeout: float | None = 60) -> subp
 
 
 def pull(image: str, say: Callable[[str], None], cancelled: threading.Event) -> None:
-    """Fetch an image unless it is there, with the bytes told. Raises UsageError (no such image) or MissingError."""
+    """Fetch an image unless it is there. say: gets what is done and, after a colon, how far it is, not too often.
+
+    Raises UsageError (no such image) or MissingError.
+    """
     client = engine()
     with contextlib.suppress(docker.errors.ImageNotFound):
         client.images.get(image)
         return
     repository, tag = parse_repository_tag(image)
-    layers: dict[str, tuple[int, int]] = {}
+    pulled = _Pulled()
     try:
         for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
             if cancelled.is_set():
                 raise Interrupted()
             if "error" in event:
                 raise _cannot_pull(image, str(event["error"]))
-            say(_pulled(event, layers))
+            if (told := pulled.after(event)) is not None:
+                say(told)
     except SDK_ERRORS as error:
         raise _cannot_pull(image, str(getattr(error, "explanation", None) or error)) from error
 
 
-def _pulled(event: Mapping[str, Any], layers: dict[str, tuple[int, int]]) -> str:
-    detail = event.get("progressDetail") or {}
-    if event.get("status") == "Downloading" and detail.get("total"):
-        layers[event["id"]] = (int(detail.get("current", 0)), int(detail["total"]))
-    elif event.get("status") in ("Download complete", "Pull complete") and event.get("id") in layers:
-        layers[event["id"]] = (layers[event["id"]][1],) * 2
-    done, total = (sum(part) for part in zip(*layers.values(), strict=True)) if layers else (0, 0)
-    return f"pulling the image: {format_bytes(done)} of {format_bytes(total)}" if total else "pulling the image"
+class _Pulled:
+    """How far a pull is, from Docker's events. Layers are fetched a few at a time, and unpacked in their order."""
+
+    def __init__(self, beat: float = 5.0) -> None:
+        """beat: seconds between two words on the same thing."""
+        self._beat = beat
+        self._waiting: set[str] = set()
+        self._fetched: dict[str, tuple[int, int]] = {}
+        self._unpacked: dict[str, int] = {}
+        self._began = self._spoke = time.monotonic()
+        self._doing = ""
+
+    def after(self, event: Mapping[str, Any]) -> str | None:
+        """What to say; None for nothing new."""
+        self._note(str(event.get("status")), str(event.get("id")), event.get("progressDetail") or {})
+        done, total = (sum(part) for part in zip(*self._fetched.values(), strict=True)) if self._fetched else (0, 0)
+        doing = "unpacking the image" if total and done == total and not self._waiting else "pulling the image"
+        now = time.monotonic()
+        if doing == self._doing and now - self._spoke < self._beat:
+            return None
+        self._doing, self._spoke = doing, now
+        if not total:
+            return doing
+        if doing.startswith("unpacking"):
+            return f"{doing}: {format_bytes(sum(self._unpacked.values()))} of {format_bytes(total)}"
+        rate = format_bytes(done / max(now - self._began, 1e-3))
+        return f"{doing}: {format_bytes(done)} of {format_bytes(total)}, {rate}/s"
+
+    def _note(self, status: str, layer: str, detail: Mapping[str, Any]) -> None:
+        size = self._fetched.get(layer, (0, 0))[1]
+        if status == "Pulling fs layer":
+            self._waiting.add(layer)
+        elif status == "Downloading" and detail.get("total"):
+            self._fetched[layer] = (int(detail.get("current", 0)), int(detail["total"]))
+        elif status in ("Download complete", "Already exists"):
+            self._waiting.discard(layer)
+            self._fetched[layer] = (size, size)
+        elif status == "Extracting" and detail.get("current"):
+            self._unpacked[layer] = min(int(detail["current"]), size)
+        elif status == "Pull complete":
+            self._waiting.discard(layer)
+            self._unpacked[layer] = size
 
 
 def _cannot_pull(image: str, reason: str) -> HarnessError:
@@ -359,12 +397,12 @@ class BringUp:
 
     def __init__(self, stack: Stack, plan: StackPlan, prepare: Callable[[Callable[[str], None]], None] | None) -> None:
         self.stack, self.plan = stack, plan
-        self.word = "starting"
+        self.word, self.progress = "starting", ""
         self.error: HarnessError | None = None
         self.complaints: list[str] = []
         self._prepare = prepare
         self._cancelled = threading.Event()
-        self._creating = False
+        self.creating = False
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"up {stack.project}", daemon=True)
 
@@ -383,7 +421,7 @@ class BringUp:
         """No container is made after this. A pull or build is left behind; it ends with this process at the latest."""
         with self._gate:
             self._cancelled.set()
-            creating = self._creating
+            creating = self.creating
         if creating:
             self._thread.join(60)
 
@@ -394,15 +432,15 @@ class BringUp:
             for image in dict.fromkeys(each.image for each in self.plan.containers):
                 pull(image, self._say, self._cancelled)
             with self._gate:
-                self._creating = not self._cancelled.is_set()
-            if self._creating:
+                self.creating = not self._cancelled.is_set()
+            if self.creating:
                 self._say("creating the container")
                 self._up()
         except HarnessError as error:
             self.error = error
 
     def _say(self, word: str) -> None:
-        self.word = word
+        self.word, _, self.progress = word.partition(": ")
 
     def _up(self) -> None:
         names = [each.name for each in self.plan.containers]
@@ -470,7 +508,8 @@ class ComposeService:
             if self._bring_up.error is not None:
                 raise self._bring_up.error
             if self._bring_up.busy:
-                return State(True, detail=self._bring_up.word)
+                told = self._bring_up
+                return State(True, detail=told.word, progress=told.progress, preparing=not told.creating)
             if self._bring_up.complaints:
                 self._told.extend(self._bring_up.complaints)
                 self._bring_up.complaints = []

@@ -101,8 +101,8 @@ class _Wait:
         self.service, self.timeout, self.say = service, timeout, say
         self.expected, self.downloaded = expected, downloaded
         self.log = EngineLog()
-        self.began = self.phase_began = self.spoke = time.monotonic()
-        self.phase = ""
+        self.began = self.prepared = self.phase_began = self.spoke = time.monotonic()
+        self.phase = self.progress = ""
         self.phases: dict[str, float] = {}
         self.bytes_before: int | None = None
         self.refusal: str | None = None
@@ -122,7 +122,9 @@ class _Wait:
         changed = self.log.feed_all(self.service.log_lines())
         if not state.running:
             raise self.failed(state)
-        if self.elapsed() > self.timeout:
+        if state.preparing:  # an image of many gigabytes is no start that takes too long
+            self.prepared = time.monotonic()
+        if self.left() < 0:
             raise self.out_of_time()
         if self.phase != "first answer":
             self.tell(changed, state)
@@ -131,6 +133,7 @@ class _Wait:
         phase = state.detail if self.log.phase == "starting" and state.detail else self.log.phase
         if phase == "connected":  # a word of the log that means little, see above
             return
+        changed, self.progress = changed or state.progress != self.progress, state.progress
         if phase != self.phase:
             self.enter(phase)
         elif changed or time.monotonic() - self.spoke > (_DOWNLOAD_BEAT if phase == "downloading" else _HEARTBEAT):
@@ -146,9 +149,8 @@ class _Wait:
         self.speak()
 
     def speak(self) -> None:
-        parts = [
-            self.phase if not self.log.detail or self.phase != self.log.phase else f"{self.phase}: {self.log.detail}"
-        ]
+        inner = self.log.detail if self.phase == self.log.phase else self.progress
+        parts = [f"{self.phase}: {inner}" if inner else self.phase]
         if self.phase == "downloading" and (rate := self.rate()):
             parts.append(rate)
         parts.append(f"{format_duration(self.elapsed())} so far" if self.elapsed() >= 1 else "")
@@ -172,7 +174,7 @@ class _Wait:
         information = engine_info(endpoint)
         if information is None:
             return None
-        self.refusal = ask_once(endpoint, max(1.0, min(_ANSWER_TIMEOUT, self.timeout - self.elapsed())))
+        self.refusal = ask_once(endpoint, max(1.0, min(_ANSWER_TIMEOUT, self.left())))
         if self.refusal is not None:
             self.give_up_on_refusals()
             return None
@@ -195,6 +197,10 @@ class _Wait:
         self.look()
         if time.monotonic() - self.phase_began > _REFUSED_FOR:
             raise self.told(_not_serving(self.refusal, self.log))
+
+    def left(self) -> float:
+        """Seconds of the timeout."""
+        return self.timeout - (time.monotonic() - self.prepared)
 
     def elapsed(self) -> float:
         return time.monotonic() - self.began

@@ -15,14 +15,16 @@ Phase = Literal["starting", "pulling", "downloading", "loading", "warming up", "
 @dataclass(frozen=True)
 class State:
     """What the runtime says of the process. exit_code: None while it runs, and where nobody can tell; killed by
-    signal n is 128 + n. detail: the runtime's own word for what it is doing. memory_limit_hit: the container's memory
-    limit ended it.
+    signal n is 128 + n. detail: the runtime's own word for what it is doing, progress: how far it is with that.
+    preparing: what is to run is still being fetched or built. memory_limit_hit: the container's memory limit ended it.
     """
 
     running: bool
     exit_code: int | None = None
     detail: str | None = None
     memory_limit_hit: bool = False
+    progress: str = ""
+    preparing: bool = False
 
 
 @dataclass(frozen=True)

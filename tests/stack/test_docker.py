@@ -6,6 +6,7 @@ import contextlib
 import io
 import tarfile
 import threading
+from typing import Any
 
 import pytest
 
@@ -14,18 +15,32 @@ from harness.stack import docker
 
 
 def test_pull_is_told_in_bytes() -> None:
-    """Layers that are complete count whole; before any size is known it says only that it pulls."""
-    layers: dict[str, tuple[int, int]] = {}
-    events = [
+    """Layers that are complete count whole; before any size is known it says only that it pulls; unpacking is another
+    thing, which begins when no layer is waited for any more.
+    """
+    events: list[dict[str, Any]] = [
         {"status": "Pulling fs layer", "id": "a"},
         {"status": "Downloading", "id": "a", "progressDetail": {"current": 2**20, "total": 4 * 2**20}},
         {"status": "Downloading", "id": "b", "progressDetail": {"current": 2**20, "total": 2 * 2**20}},
         {"status": "Download complete", "id": "b"},
         {"status": "Extracting", "id": "b", "progressDetail": {"current": 1, "total": 2}},
     ]
-    told = [docker._pulled(event, layers) for event in events]
+    pulled = docker._Pulled(beat=0)
+    told = [pulled.after(event) or "" for event in events]
     assert told[0] == "pulling the image"
-    assert told[-1] == "pulling the image: 3.00 MiB of 6.00 MiB"
+    assert told[-1].startswith("pulling the image: 3.00 MiB of 6.00 MiB, ")
+    assert told[-1].endswith("/s")
+    pulled.after({"status": "Download complete", "id": "a"})
+    done = pulled.after({"status": "Extracting", "id": "a", "progressDetail": {"current": 2**20, "total": 4 * 2**20}})
+    assert done == "unpacking the image: 1.00 MiB of 6.00 MiB"
+
+
+def test_pull_is_told_now_and_then() -> None:
+    """Docker reports ten times a second for minutes; a change of what is done is told at once."""
+    pulled = docker._Pulled(beat=1000)
+    part = {"status": "Downloading", "id": "a", "progressDetail": {"current": 1, "total": 9}}
+    assert [pulled.after(part) is None for _ in range(3)] == [False, True, True]
+    assert pulled.after({"status": "Download complete", "id": "a"}) == "unpacking the image: 0 B of 9 B"
 
 
 @pytest.mark.parametrize(

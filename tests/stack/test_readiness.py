@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from harness.catalog.models import Model
@@ -11,6 +13,7 @@ from harness.stack import readiness, timings
 from harness.stack.launch import local_launch
 from harness.stack.process import ProcessService
 from harness.stack.readiness import StartFailed, ask_once, effective_limits, engine_info, wait_until_ready
+from harness.stack.service import State
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 MODEL = Model("tiny", "Qwen/Qwen2.5-0.5B-Instruct")
@@ -56,6 +59,35 @@ def test_proxy_of_the_environment_is_not_asked(launcher: str, monkeypatch: pytes
         assert wait_until_ready(service, timeout=30).info.model_id == MODEL.repo
     finally:
         service.stop(grace=5)
+
+
+class Fetching:
+    """A service whose image takes longer to come than its start may take; then it ends at once."""
+
+    name, endpoint = "slow", Endpoint("http://127.0.0.1:1")
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def state(self) -> State:
+        self.looks += 1
+        if self.looks > 8:
+            return State(False, 1)
+        progress = f"{self.looks // 4} of 2"
+        return State(True, detail="pulling the image", progress=progress, preparing=True)
+
+    def log_lines(self) -> Iterator[str]:
+        return iter(())
+
+
+def test_fetching_an_image_is_no_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take longer than the start itself; how far it is is told once per change."""
+    monkeypatch.setattr(readiness, "_POLL", 0.02)
+    said: list[str] = []
+    with pytest.raises(StartFailed) as failed:
+        wait_until_ready(Fetching(), timeout=0.1, say=said.append)  # type: ignore[arg-type]
+    assert failed.value.failure.cause == "unknown"
+    assert said[:3] == [f"slow: pulling the image: {done} of 2" for done in range(3)]
 
 
 def test_nobody_there() -> None:
