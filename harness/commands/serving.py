@@ -20,7 +20,7 @@ from harness.commands.target import Runtime, Say, Target
 from harness.engines.base import Endpoint, EngineInfo, EngineLimits, Secret
 from harness.errors import UsageError
 from harness.preflight import identify
-from harness.stack import found, timings
+from harness.stack import found, machine, timings
 from harness.stack.launch import embedded_launch, local_launch
 from harness.stack.process import ProcessService
 from harness.stack.readiness import Ready, look_at, wait_until_ready
@@ -47,12 +47,32 @@ def _quiet(text: str) -> None:
     """Says nothing."""
 
 
-def resolve_model(target: Target) -> Model:
-    """The catalogue's entry of the target, with the command line's GPU. Raises UsageError, with the nearest names."""
+def resolve_model(target: Target, say: Say = _quiet) -> Model:
+    """The catalogue's entry of the target, with the command line's GPU, or the one of this machine that will serve it.
+
+    Raises UsageError, with the nearest names.
+    """
     if target.model is None:
         raise UsageError("no model named", advice="Name one of `harness models list`, or give --url.")
     model = load_catalogue(target.catalogue).find(target.model)
-    return model if target.gpu is None else replace(model, gpu=find_gpu(target.gpu).name)
+    if target.gpu is not None:
+        return replace(model, gpu=find_gpu(target.gpu).name)
+    return _on_this_machine(model, target, say)
+
+
+def _on_this_machine(model: Model, target: Target, say: Say) -> Model:
+    """The entry's `gpu` says what it is meant for; what is measured is the card that is here."""
+    if target.emulate or model.engine.variant != "cuda":
+        return model
+    if choose_runtime(target, model) not in ("compose", "local") or not (here := machine.gpus_in_order()):
+        return model
+    try:
+        name = find_gpu(here[0].name).name
+    except UsageError:  # a card that the sheets do not know
+        return model
+    if model.gpu not in (None, name):
+        say(f"{model.name}: its entry is meant for {model.gpu}; this machine has {name}, and figures are of that")
+    return replace(model, gpu=name)
 
 
 def choose_runtime(target: Target, model: Model, say: Say = _quiet) -> Runtime:
@@ -107,8 +127,6 @@ def service_for(
     if runtime == "embedded":
         return ProcessService(embedded_launch(model, port=port, changes=changes))
     if runtime == "compose":
-        from harness.stack import machine
-
         one = replace(model, replicas=1, port=port or model.port)
         project = f"harness-{uuid.uuid4().hex[:8]}"
         own = {one.name: changes or {}}
@@ -127,7 +145,7 @@ def digests_for(model: Model, target: Target) -> list[str]:
     runtime = choose_runtime(target, model)
     if runtime not in ("compose", "swarm"):
         return [service_for(model, target).digest]
-    from harness.stack import machine, swarm
+    from harness.stack import swarm
 
     plan = machine.plan_on_paper([model], project="", emulate=target.emulate, this_machine=runtime == "compose")
     digests = [service.digest for service in plan.services]
@@ -151,7 +169,7 @@ def open_service(
         yield _somebody_elses(target)
         return
 
-    model = resolve_model(target)
+    model = resolve_model(target, say)
     running = None if own or changes else _already_up(target, model, say)
     if running is not None:
         yield running
@@ -211,7 +229,9 @@ def _already_up(target: Target, model: Model, say: Say) -> Served | None:
             where=model.name,
             advice=f"`harness up {model.name}` renews it, `harness down {model.name}` ends it.",
         )
-    return Served(service, looked.info, looked.limits, model, looked)
+    record = service.record
+    played = replace(model, gpu=record.gpu) if record is not None and record.emulated else model
+    return Served(service, looked.info, looked.limits, played, looked)
 
 
 def _as_it_runs(target: Target, service: OwnService) -> Target:

@@ -79,7 +79,7 @@ def up(
     What answers stays when this is interrupted later; what does not answer yet is taken down. Raises UsageError,
     MissingError, StartFailed.
     """
-    models = [resolve_model(target) for target in targets]
+    models = [resolve_model(target, progress) for target in targets]
     _require_distinct(models)
     chosen = [
         (model, replace(target, runtime=choose_runtime(target, model, progress)))

@@ -14,7 +14,7 @@ from harness.catalog import hub
 from harness.catalog.models import load_catalogue
 from harness.commands.before_start import look_before_start
 from harness.commands.doctor import doctor
-from harness.commands.serving import choose_runtime, has_gpu
+from harness.commands.serving import choose_runtime, has_gpu, resolve_model
 from harness.commands.target import Target
 from harness.errors import MissingError
 from harness.stack.machine import gpus_here, gpus_in_order, hub_token, token_file
@@ -184,6 +184,23 @@ def test_token_is_shown_to_the_hub(token: str, verdict: str, monkeypatch: pytest
     (alone,) = [each for each in doctor() if each.name == "hub token"]
     assert alone.verdict == "warn" or not token.isascii()
     assert token not in f"{told} {alone}"
+
+
+def test_figures_are_of_the_card_that_is_here(smi: Smi, tmp_path: Path) -> None:
+    """An entry that is meant for another card is served all the same, and says so; the emulator plays what is asked."""
+    said: list[str] = []
+    path = tmp_path / "models.yaml"
+    path.write_text("models:\n  m: {repo: Qwen/Qwen2.5-0.5B-Instruct, gpu: L4}\n", encoding="utf-8")
+    target = Target(model="m", catalogue=str(path))
+    smi(("NVIDIA H100 80GB HBM3", 81559, 81000))
+    assert resolve_model(replace(target, runtime="compose"), said.append).gpu == "H100"
+    assert "L4" in said[0]
+    for other in (replace(target, runtime="embedded"), replace(target, runtime="compose", emulate=True)):
+        assert resolve_model(other, said.append).gpu == "L4"
+    assert resolve_model(replace(target, runtime="compose", gpu="T4"), said.append).gpu == "T4"
+    smi(("NVIDIA Unheard Of", 81559, 81000))
+    assert resolve_model(replace(target, runtime="compose"), said.append).gpu == "L4"
+    assert len(said) == 1
 
 
 def test_memory_is_what_others_leave(smi: Smi) -> None:
