@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.commands.models import Fit, check
+from harness.commands.models import WEIGHTS, Fit, check
 from harness.commands.target import Say, Target
 from harness.errors import MissingError, UsageError
 from harness.simulator import memory
@@ -76,7 +76,7 @@ def cannot_be(outcome: NotEnoughMemory) -> bool:
 
 
 def _weights_alone(outcome: NotEnoughMemory) -> int:
-    return sum(part.bytes for part in outcome.parts if "weight" in part.name)
+    return sum(part.bytes for part in outcome.parts if part.name in WEIGHTS)
 
 
 def _disk(model: Model, say: Say) -> None:

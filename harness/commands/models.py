@@ -285,7 +285,7 @@ def _contradiction(model: Model, gpu: Gpu, shape: ModelShape, start: Budget) -> 
 
 def _reason(model: Model, gpu: Gpu, outcome: Budget | NotEnoughMemory) -> str:
     cards = _cards(gpu, model.gpus)
-    weights = sum(part.bytes for part in outcome.parts if part.name in _WEIGHTS)
+    weights = sum(part.bytes for part in outcome.parts if part.name in WEIGHTS)
     each = " each" if model.gpus > 1 else ""
     if isinstance(outcome, NotEnoughMemory):
         doing = "loading the weights" if outcome.stage == "load" else "the warm-up"
@@ -301,7 +301,7 @@ def _reason(model: Model, gpu: Gpu, outcome: Budget | NotEnoughMemory) -> str:
     )
 
 
-_WEIGHTS = ("weights of the layers", "embedding", "output head")
+WEIGHTS = ("weights of the layers", "embedding", "output head")
 
 
 def _cards(gpu: Gpu, count: int) -> str:
