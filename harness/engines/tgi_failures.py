@@ -76,6 +76,12 @@ _LESS_MEMORY = (
 )
 
 _GPU_FULL = "the GPU ran out of memory"
+_TOKEN_REFUSED = "the Hub refuses this model without an accepted token"
+_GET_TOKEN = (
+    "Accept the model's licence on its Hub page, then set HF_TOKEN to a token of that account, or `hf auth login`."
+)
+_NOT_IN_CACHE = "the model is not in the cache and the Hub is not asked"
+_FILL_CACHE = "Take HF_HUB_OFFLINE away for the first start, or put the model's folder there and name it as `repo`."
 
 CAUSES: tuple[Cause, ...] = (
     # what the container runtime says before any engine runs
@@ -113,7 +119,7 @@ CAUSES: tuple[Cause, ...] = (
         "machine",
         r"No CUDA GPUs are available|Found no NVIDIA driver on your system|no CUDA-capable device is detected"
         r"|libcuda\.so\.1: cannot open shared object|nvidia-container-cli: initialization error"
-        r"|NotEnoughCUDADevices\(\"([^\"]*)\"\)"
+        r"|NotEnoughCUDADevices\(\"([^\"]*)\"\)|Each process is one gpu"
         r"|--num-shard and CUDA_VISIBLE_DEVICES/NVIDIA_VISIBLE_DEVICES/ZE_AFFINITY_MASK are not set",
         "the engine sees no usable GPU, or fewer than it was told to use",
         "Check `nvidia-smi` on the host and the entry's `gpus`; `harness doctor` tells what is missing.",
@@ -241,11 +247,10 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "no-hub-token",
         "machine",
-        r"GatedRepoError|Cannot access gated repo|is restricted\. You must|[Aa]ccess to model \S+ is restricted"
-        r"|401 Client Error(?![^\n]*\n?[^\n]*Repository Not Found)|403 Client Error|Invalid (?:user token"
-        r"|credentials in Authorization)",
-        "the Hub refuses this model without an accepted token",
-        "Accept the model's licence on its Hub page, then set HF_TOKEN to a token of that account, or `hf auth login`.",
+        r"GatedRepoError|[Cc]annot access gated repo|access a gated repo|is restricted\. You must"
+        r"|[Aa]ccess to model \S+ is restricted|Invalid (?:user token|credentials in Authorization)",
+        _TOKEN_REFUSED,
+        _GET_TOKEN,
         3,
     ),
     Cause(
@@ -257,6 +262,8 @@ CAUSES: tuple[Cause, ...] = (
         "Check the entry's `repo`; for a private one set HF_TOKEN.",
         2,
     ),
+    # What is missing is refused in the same words, until the library has looked into the answer.
+    Cause("no-hub-token", "machine", r"40[13] Client Error", _TOKEN_REFUSED, _GET_TOKEN, 3),
     Cause(
         "no-such-revision",
         "entry",
@@ -271,6 +278,15 @@ CAUSES: tuple[Cause, ...] = (
         r"(?s)NCCL[^\n]*(?:/dev/shm|shared memory)|/dev/shm/nccl[^\n]*No space left|No space left on device[^\n]*nccl",
         "shared memory is too small for several shards",
         "Set shm_size to 1 GiB or more (a rendered stack has it), or NCCL_SHM_DISABLE: '1'.",
+        3,
+    ),
+    Cause(
+        "nccl",
+        "machine",
+        r"NCCL error|nccl(?:System|Internal|UnhandledCuda|Remote|InvalidUsage)Error|NCCL WARN[^\n]*(?:failed|error)",
+        "the GPUs cannot talk to each other (NCCL)",
+        "Set NCCL_DEBUG: INFO in `env` to see why; NCCL_P2P_DISABLE: '1' helps where GPUs have no way to each other's"
+        " memory.",
         3,
     ),
     Cause(
@@ -292,9 +308,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "not-in-cache",
         "machine",
-        r"LocalEntryNotFoundError|OfflineModeIsEnabled|outgoing traffic has been disabled|LocalModelNotFound",
-        "the model is not in the cache and the Hub is not asked",
-        "Take HF_HUB_OFFLINE away for the first start, or put the model's folder there and name it as `repo`.",
+        r"OfflineModeIsEnabled|outgoing traffic has been disabled|LocalModelNotFound",
+        _NOT_IN_CACHE,
+        _FILL_CACHE,
         3,
     ),
     Cause(
@@ -307,6 +323,7 @@ CAUSES: tuple[Cause, ...] = (
         3,
         worth_a_retry=True,
     ),
+    Cause("not-in-cache", "machine", r"LocalEntryNotFoundError", _NOT_IN_CACHE, _FILL_CACHE, 3),
     Cause(
         "emulator-shape",
         "entry",
@@ -326,9 +343,35 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "unsupported-model",
         "entry",
-        r"Unsupported model type (\S+)|does not recognize this architecture|sharded is not supported for this model",
+        r"Unsupported model type (\S+)|does not recognize this architecture|Could not determine model type for"
+        r"|(?:sharded|quantization) is not supported for (?:this model|AutoModel)",
         "this version of TGI cannot serve this kind of model",
         "Take a newer engine version, or another model.",
+        2,
+    ),
+    Cause(
+        "no-flash-attention",
+        "machine",
+        r"requires Flash Attention enabled models",
+        "this model needs TGI's flash attention, and the engine found no GPU that can run it",
+        "Check that the GPU is there and Docker may use it (`harness doctor`), and that it is not older than compute"
+        " capability 7.5.",
+        3,
+    ),
+    Cause(
+        "sliding-window",
+        "entry",
+        r"does not support sliding window attention[^\n]*sliding_window=(\d+)",
+        lambda match: f"this kind of GPU cannot serve prompts beyond the model's sliding window of {match[1]} tokens",
+        lambda match: f"Set max_input_tokens to at most {match[1]}.",
+        2,
+    ),
+    Cause(
+        "other-weights",
+        "entry",
+        r"weight (\S+) does not exist",
+        lambda match: f"the files hold no weight {match[1]}: they are of another kind than TGI took them for",
+        "Set `quantize` to how the checkpoint was made (awq, gptq, ...), or check that the repo holds the whole model.",
         2,
     ),
     Cause(

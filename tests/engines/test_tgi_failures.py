@@ -190,6 +190,75 @@ CASES = [
         "repo",
     ),
     (
+        [
+            "ERROR download: text_generation_launcher: Download encountered an error: ",
+            "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/api/models/a/b",
+            "",
+            "The above exception was the direct cause of the following exception:",
+            "",
+            "huggingface_hub.errors.RepositoryNotFoundError: 401 Client Error. (Request ID: Root=1)",
+            "",
+            "Repository Not Found for url: https://huggingface.co/api/models/a/b.",
+            "Error: DownloadError",
+        ],
+        1,
+        "no-such-repo",
+        ENTRY,
+        "repo",
+    ),
+    (
+        ["HTTPError: 403 Client Error: Forbidden for url: https://huggingface.co/a/b/resolve/main/config.json"],
+        1,
+        "no-hub-token",
+        MACHINE,
+        "HF_TOKEN",
+    ),
+    (
+        [
+            "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='huggingface.co', port=443): Max retries"
+            ' exceeded with url: /a/b/resolve/main/config.json (Caused by NameResolutionError("Failed to resolve',
+            "huggingface_hub.errors.LocalEntryNotFoundError: An error happened while trying to locate the file",
+            "Error: ShardCannotStart",
+        ],
+        1,
+        "no-hub",
+        MACHINE,
+        "network",
+    ),
+    (
+        ["LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder"],
+        1,
+        "not-in-cache",
+        MACHINE,
+        "repo",
+    ),
+    (
+        ["NotImplementedError: Sharded Llama requires Flash Attention enabled models."],
+        1,
+        "no-flash-attention",
+        3,
+        "GPU",
+    ),
+    (["AssertionError: Each process is one gpu"], 1, "no-cuda-device", MACHINE, "gpus"),
+    (
+        ["RuntimeError: weight model.layers.0.mlp.gate_proj.weight does not exist"],
+        1,
+        "other-weights",
+        ENTRY,
+        "quantize",
+    ),
+    (
+        [
+            "ValueError: The backend ipex does not support sliding window attention that is used by the model type"
+            " mistral. To use it please launch TGI with the argument `--max-input-tokens` smaller than sliding_window=4096 (got here"
+        ],
+        1,
+        "sliding-window",
+        ENTRY,
+        "max_input_tokens to at most 4096",
+    ),
+    (["torch.distributed.DistBackendError: NCCL error in: /opt/x.cpp:1970"], 1, "nccl", MACHINE, "NCCL_P2P_DISABLE"),
+    (
         ["huggingface_hub.errors.RevisionNotFoundError: 404 Client Error.", "Error: DownloadError"],
         1,
         "no-such-revision",
