@@ -557,7 +557,7 @@ def explain(
     """The named cause of a failure. memory_limit_hit: the container's own memory limit ended it. serving: it had been
     ready.
     """
-    text = "\n".join(lines)
+    text = "\n".join(_unwrapped(lines))
     tail = tuple(_without_options(lines))[-15:]
     if memory_limit_hit:
         return _with_end(_CONTAINER_MEMORY, None, engine_exit_code, tail)
@@ -568,6 +568,23 @@ def explain(
     if engine_exit_code == 137:
         return _with_end(_KILLED, None, engine_exit_code, tail)
     return _with_end(_UNKNOWN, None, engine_exit_code, tail)
+
+
+_WIDTH = 80  # columns at which Python's pretty tracebacks are broken where there is no terminal
+_RECORD = re.compile(r"\d{4}-\d\d-\d\dT|[\u2500-\u257f]|[Ee]rror:|ERROR|WARN|INFO|Traceback|$")
+
+
+def _unwrapped(lines: Sequence[str]) -> Iterator[str]:
+    """The lines as they were before a word that did not fit was put on the next one."""
+    parts: list[str] = []
+    for line in "\n".join(lines).split("\n"):
+        word = line.partition(" ")[0]
+        broken = parts and len(parts[-1]) <= _WIDTH < len(parts[-1]) + 1 + len(word)
+        if parts and not (broken and not _RECORD.match(line)):
+            yield " ".join(parts)
+            parts = []
+        parts.append(line.rstrip())
+    yield " ".join(parts)
 
 
 def _without_options(lines: Sequence[str]) -> Iterator[str]:

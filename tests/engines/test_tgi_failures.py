@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 import pytest
 
@@ -250,7 +251,7 @@ CASES = [
     (
         [
             "ValueError: The backend ipex does not support sliding window attention that is used by the model type"
-            " mistral. To use it please launch TGI with the argument `--max-input-tokens` smaller than sliding_window=4096 (got here"
+            " mistral. Please launch TGI with the argument `--max-input-tokens` smaller than sliding_window=4096 (got"
         ],
         1,
         "sliding-window",
@@ -513,6 +514,25 @@ def test_last_lines_leave_the_dump_of_options_out(dump: list[str]) -> None:
     """Whether it came in lines, in one, or as one record of JSON."""
     failure = explain([*dump, "Error: DownloadError"], 1)
     assert failure.last_lines == ("Error: DownloadError",)
+
+
+def test_words_that_a_traceback_broke_are_put_together() -> None:
+    """Python's pretty tracebacks break what they say at 80 columns; the sentence, not the line, is what is known."""
+    text = (
+        "ValueError: The backend ipex does not support sliding window attention that is used by the model type mistral."
+        " To use this model nonetheless with the ipex backend, please launch TGI with the argument `--max-input-tokens`"
+        " smaller than sliding_window=4096 (got here max_input_tokens=8000)."
+    )
+    lines = ["2026-01-01T00:00:00.0Z ERROR text_generation_launcher: Shard complete standard error output:", ""]
+    lines += [
+        *textwrap.wrap(text, 80),
+        "2026-01-01T00:00:00.1Z ERROR text_generation_launcher: Shard 0 failed to start",
+    ]
+    failure = explain(lines, 1)
+    assert failure.cause == "sliding-window"
+    assert failure.line == text
+    apart = explain(["x" * 70, "2026-01-01T00:00:00.1Z ERROR weight a does not exist"], 1)
+    assert apart.line == "2026-01-01T00:00:00.1Z ERROR weight a does not exist"
 
 
 def test_full_gpu_is_told_with_its_numbers() -> None:
