@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def render(
 ) -> str:
     """The text of the stack, or, with `output`, the names of the files written there. Raises UsageError."""
     plan = _plan(targets, format, companions.wanted(gateway=gateway, monitoring=monitoring))
-    text, beside = renderers.render(plan, format), renderers.files(plan, format)
+    text, beside = _token_by_hand(plan, format) + renderers.render(plan, format), renderers.files(plan, format)
     if output is None:
         return text + "".join(map(_as_comment, beside))
     output.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,15 @@ def render(
     for name, content in written.items():
         (output / name).write_text(content, encoding="utf-8")
     return "\n".join(str(output / name) for name in written)
+
+
+def _token_by_hand(plan: StackPlan, format: str) -> str:
+    """`harness up` writes the token's file; who starts a rendered stack otherwise has to."""
+    if plan.token_file is None or format == "kubernetes":
+        return ""
+    command = f'(umask 077; printf %s "$HF_TOKEN" > {shlex.quote(plan.token_file)})'
+    what = "The Hub token is read from a file that `harness up` writes and its last `down` removes. By hand:"
+    return f"# {what}\n#   {command}\n"
 
 
 def _plan(targets: Sequence[Target], format: str, names: Sequence[str]) -> StackPlan:

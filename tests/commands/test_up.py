@@ -224,6 +224,18 @@ def test_render_writes_files(catalogue: Path, tmp_path: Path) -> None:
     assert list(yaml.safe_load(path.read_text(encoding="utf-8"))["services"]) == ["one", "two"]
 
 
+def test_rendered_stack_says_where_the_token_must_be(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a command that works as it stands; the token is not in it, and a stack without one says nothing."""
+    target = Target(model="one", catalogue=str(catalogue), emulate=True)
+    assert "HF_TOKEN" not in render([target])
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    text = render([target])
+    assert "hf_secret" not in text
+    subprocess.run(["sh", "-c", text.splitlines()[1].lstrip("# ")], check=True)
+    written = Path(yaml.safe_load(text)["secrets"]["hub-token"]["file"])
+    assert (written.read_text(encoding="utf-8"), written.stat().st_mode & 0o777) == ("hf_secret", 0o600)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
