@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from harness.workload.request import Request
 
@@ -79,6 +79,20 @@ ERROR_KINDS = (
 )
 
 
+class News(NamedTuple):
+    """Token events of an answer that is still coming. slices: in which each was complete. tokens: of each.
+
+    Nothing before the first event with text, in which those before it are counted. until: the number of the next one.
+    """
+
+    slices: Sequence[int]
+    tokens: Sequence[int]
+    until: int
+
+
+NO_NEWS = News((), (), 0)
+
+
 class Reading(Protocol):
     """One answer while it is read."""
 
@@ -91,6 +105,10 @@ class Reading(Protocol):
         """The next slices of the body as they arrived, transfer coding removed; an empty one counts as a slice too."""
         ...
 
+    def since(self, number: int) -> News:
+        """The events from this number on, as far as they can be told before the end."""
+        ...
+
     def finish(self, *, complete: bool) -> Answer:
         """What the body said, in terms of all slices that were fed. complete: its end was seen."""
         ...
@@ -100,6 +118,9 @@ class WholeReading:
     """An answer of which nothing can be said before its end."""
 
     events = 0
+
+    def since(self, number: int) -> News:
+        return NO_NEWS
 
     def __init__(self, judge: Callable[[bytes, int, bool], Answer]) -> None:
         """judge: makes the Answer of the body, the number of its slices, and whether its end was seen."""

@@ -25,7 +25,7 @@ from functools import lru_cache
 from itertools import accumulate, repeat
 from typing import Any, NamedTuple, Protocol
 
-from harness.engines.base import Answer
+from harness.engines.base import NO_NEWS, Answer, News
 from harness.engines.payload import json_object
 
 _EOL = rb"(?:\r\n|\n|\r(?!\n))"
@@ -139,6 +139,22 @@ class StreamReading:
         """Token events so far; a role alone is none."""
         kinds = self.stream.kinds
         return len(kinds) - (bool(kinds) and kinds[0] is Kind.OPENING)
+
+    def since(self, number: int) -> News:
+        """The events from this number on, as far as they can be told before the end."""
+        stream, first = self.stream, number
+        if number == 0:
+            if Kind.CONTENT not in stream.kinds:
+                return NO_NEWS
+            first = stream.kinds.index(Kind.CONTENT)
+        ends, tokens = stream.ends[first:], stream.counts[first:]
+        before = stream.kinds[number:first]
+        if before:
+            tokens[0] += len(before) - before.count(Kind.OPENING)
+        at = bisect_left(self._sizes, ends[0]) if ends else 0
+        if self._sizes[at : at + len(ends)] == ends:  # the usual case: one event a slice
+            return News(range(at, at + len(ends)), tokens, first + len(ends))
+        return News([bisect_left(self._sizes, end, at) for end in ends], tokens, first + len(ends))
 
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body; an empty one holds its place in the numbers of the slices."""

@@ -1,8 +1,9 @@
 """Requests to disk as they come, and back: an append-only log per load process that survives a kill at any byte.
 
 A log is a magic line, then entries: kind (1 byte), length of the payload (4), CRC-32 of kind and payload (4), payload.
-Kinds: BEGIN when a request is sent, END when its outcome is known, NOTE for what the process says about itself. A
-reader stops at the first entry that is cut or damaged; requests that began and have no END were in flight.
+Kinds: BEGIN when a request is sent, TOKENS while its answer comes, END with all of it when its outcome is known, NOTE
+for what the process says about itself. A reader stops at the first entry that is cut or damaged; requests that began
+and have no END were in flight, with the tokens that were noted until then.
 The writer runs in the load process: no numpy, no pyarrow, no JSON per request.
 """
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from harness.measure.records import Records
 
 MAGIC = b"harness journal 1\n"
-BEGIN, END, NOTE = 1, 2, 3
+BEGIN, END, NOTE, TOKENS = 1, 2, 3, 4
 
 _ENTRY = struct.Struct("<BII")
 _BEGIN = struct.Struct("<idd")
+_TOKENS = struct.Struct("<I")
 # level, status, scheduled_at, sent_at, first_byte_at, finished_at, queue_time, six counts, glued events, events
 _END = struct.Struct("<iB5d6iII")
 _NAN = float("nan")
@@ -41,7 +43,7 @@ FLUSH_BYTES = 1 << 20
 class JournalWriter:
     """The log of one load process.
 
-    begin, end and note only fill a buffer; flush hands it to the kernel, from where it survives the end of this
+    begin, tokens, end and note only fill a buffer; flush hands it to the kernel, from where it survives the end of this
     process. They flush by themselves when half a second has passed or 1 MiB waits, but where no call comes nothing is
     flushed: the owner calls flush at least every half second while requests are open.
     """
@@ -56,6 +58,10 @@ class JournalWriter:
     def begin(self, record_id: str, level: int, scheduled_at: float, sent_at: float) -> None:
         """A request is being sent; if nothing more is heard of it, it was in flight."""
         self._append(BEGIN, _BEGIN.pack(level, scheduled_at, sent_at) + record_id.encode("ascii"))
+
+    def tokens(self, record_id: str, at: bytes, count: bytes) -> None:
+        """What a request that is in flight got since the last time: moments as float64, tokens of each as int32."""
+        self._append(TOKENS, b"".join((_TOKENS.pack(len(count) // 4), at, count, record_id.encode("ascii"))))
 
     def end(self, record: RequestRecord) -> None:
         """A request's outcome. A dropped one has no begin."""
@@ -168,6 +174,8 @@ def read_journal(folder: Path) -> Journal:
             if kind == BEGIN:
                 record = _in_flight(payload)
                 begun[record.request_id] = record
+            elif kind == TOKENS:
+                _take_tokens(begun, payload)
             elif kind == END:
                 ended.append(unpack_record(payload))
             elif kind == NOTE:
@@ -197,7 +205,19 @@ def read_entries(path: Path) -> Iterator[tuple[int, bytes]]:
 def _in_flight(payload: bytes) -> RequestRecord:
     level, scheduled_at, sent_at = _BEGIN.unpack_from(payload)
     request_id = payload[_BEGIN.size :].decode("ascii")
-    return RequestRecord(request_id, level, scheduled_at, "in_flight", sent_at=_known(sent_at))
+    arrays: Any = {"token_at": array("d"), "token_count": array("i")}
+    return RequestRecord(request_id, level, scheduled_at, "in_flight", sent_at=_known(sent_at), **arrays)
+
+
+def _take_tokens(begun: Mapping[str, RequestRecord], payload: bytes) -> None:
+    """Tokens of a request that is in flight so far; its END, where there is one, has them too."""
+    (events,) = _TOKENS.unpack_from(payload)
+    middle = _TOKENS.size + 8 * events
+    last = middle + 4 * events
+    record = begun.get(payload[last:].decode("ascii"))
+    if record is not None:
+        record.token_at.extend(array("d", payload[_TOKENS.size : middle]))
+        record.token_count.extend(array("i", payload[middle:last]))
 
 
 def _known(value: float) -> float | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.engines import APIS
 from harness.engines.stream import Dialect, Memory, StreamReading, read, to_answer
+from harness.measure.record import from_first_text
 
 texts = st.text(max_size=12)
 small_numbers = st.integers(0, 10**9) | st.floats(-50, 0)
@@ -140,6 +141,23 @@ def test_counting_slices_reads_what_json_reads(
             fast.feed(slices[start:end])
         fast_answer, slow_answer = fast.finish(complete=True), slow.finish(complete=True)
         assert fast_answer == slow_answer
+
+
+@given(bodies(), st.lists(st.integers(0, 10**6), max_size=8))
+def test_what_is_told_while_an_answer_comes_adds_up_to_it(body: bytes, places: list[int]) -> None:
+    """Events that a kill leaves in the journal are those of the record that the answer would have had."""
+    reading = APIS["tgi"].reading(200, stream=True)
+    until, slices, tokens = 0, list[int](), list[int]()
+    for piece in cut(body, places):
+        reading.feed([piece])
+        news = reading.since(until)
+        until = max(until, news.until)
+        slices += news.slices
+        tokens += news.tokens
+    answer = reading.finish(complete=False)
+    at, count = from_first_text(list(map(float, answer.slice_of_event)), answer.token_count, answer.first_content)
+    assert (slices, tokens) == (at[: len(slices)], count[: len(slices)])
+    assert len(at) - len(slices) <= 1  # an event whose end is a line end in doubt
 
 
 def test_a_run_of_like_events_is_not_read_one_by_one() -> None:

@@ -204,7 +204,7 @@ def test_a_process_without_a_user_does_not_hold_up_the_level(tmp_path: Path) -> 
 
 
 def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
-    """Two processes share one schedule exactly; one dies, what it had sent is known, and the other goes on."""
+    """Two processes share one schedule exactly; one dies, what it had sent and read is known, and the other goes on."""
     killed: list[float] = []
 
     def kill(level: Level) -> None:
@@ -215,10 +215,11 @@ def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> No
         crew.processes[1].send_signal(signal.SIGKILL)
         killed.append(time.monotonic())
 
-    with runner.Crew(2) as crew, engine(tmp_path / "truth.jsonl") as url:
+    with runner.Crew(2) as crew, engine(tmp_path / "truth.jsonl", "--itl-ms", "80") as url:
         level = Level(0, rate=50.0, arrival="constant", duration=3.0)
         plan = plan_for(url, tmp_path, level, processes=2)
         outcome = runner.run(plan, crew=crew, on_level=kill)
+    truths = read_log(tmp_path / "truth.jsonl")
     assert outcome.lost_processes == ("1",)
     assert outcome.levels[0].ended_by == "duration"
     records = list(read_journal(tmp_path).records)
@@ -231,6 +232,11 @@ def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> No
     assert len(by_process["0"]) == 75
     assert all(record.status == "completed" for record in by_process["0"])
     until = killed[0] - plan.clock_monotonic
+    cut = [record for record in by_process["1"] if record.status == "in_flight"]
+    for record in cut:
+        written = [at - plan.clock_monotonic for at in truths[record.request_id].written_at]
+        assert sum(at < until - 1.0 for at in written) <= len(record.token_at)
+        assert np.allclose(record.token_at, written[: len(record.token_at)], atol=0.02)
     due_by_then = sum((number + 0.5) / 50.0 < until - began - 1.0 for number in range(1, 150, 2))
     assert due_by_then <= len(by_process["1"]) < 75
 

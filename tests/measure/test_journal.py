@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -49,6 +51,24 @@ def records(draw: st.DrawFn, request_id: str = "r") -> RequestRecord:
         glued_events=draw(st.integers(0, 1000)),
         queue_time=draw(moments),
     )
+
+
+def test_tokens_of_an_answer_in_flight_are_kept(tmp_path: Path) -> None:
+    """As far as they were noted; the outcome, where it is known, stands alone."""
+    writer = JournalWriter(tmp_path / "journal-0.log")
+    for name in ("cut", "whole"):
+        writer.begin(name, 0, 1.0, 1.0)
+        writer.tokens(name, array("d", [1.5, 1.75]).tobytes(), array("i", [1, 2]).tobytes())
+        writer.tokens(name, array("d", [2.0]).tobytes(), array("i", [1]).tobytes())
+    writer.end(replace(answered(1), request_id="whole"))
+    writer.close()
+    found = {record.request_id: as_lists(record) for record in read_journal(tmp_path).records}
+    assert (found["cut"].status, found["cut"].token_at, found["cut"].token_count) == (
+        "in_flight",
+        [1.5, 1.75, 2.0],
+        [1, 2, 1],
+    )
+    assert found["whole"].token_at == answered(1).token_at
 
 
 def as_lists(record: RequestRecord) -> RequestRecord:
