@@ -98,6 +98,25 @@ CAUSES: tuple[Cause, ...] = (
         3,
     ),
     Cause(
+        "no-such-runtime",
+        "machine",
+        r"(?:[Uu]nknown runtime specified|unknown or invalid runtime name:) (\S+)",
+        lambda match: f"Docker has no runtime {match[1]}",
+        lambda match: (
+            f"Install the container runtime of this accelerator's maker and name it {match[1]} in"
+            " /etc/docker/daemon.json, or take another `variant` of the engine."
+        ),
+        3,
+    ),
+    Cause(
+        "no-such-device",
+        "machine",
+        r"error gathering device information while adding custom device \"([^\"]+)\"",
+        lambda match: f"this machine has no {match[1]}",
+        "Load the driver of this kind of GPU, or take the `variant` of the engine that is made for this machine's.",
+        3,
+    ),
+    Cause(
         "driver-too-old",
         "machine",
         r"unsatisfied condition: cuda[>=]+\s*([\d.]+)|CUDA driver version is insufficient for CUDA runtime version"

@@ -390,6 +390,9 @@ class Stack:
             (memory.subfolder("secrets") / "hub-token").unlink(missing_ok=True)
 
 
+_SHARED_CACHE = "already exists but was created for project"  # Compose's warning of a cache that several stacks share
+
+
 class BringUp:
     """Images, then `docker compose up` for some services of one stack, in a thread, so that the wait can be watched and
     left.
@@ -446,7 +449,8 @@ class BringUp:
         names = [each.name for each in self.plan.containers]
         answer = self.stack.compose("up", "--detach", "--no-build", "--no-deps", *names)
         if answer.returncode != 0:
-            self.complaints = [line for line in (answer.stderr + answer.stdout).splitlines() if line.strip()]
+            lines = (answer.stderr + answer.stdout).splitlines()
+            self.complaints = [line for line in lines if line.strip() and _SHARED_CACHE not in line]
 
 
 class ComposeService:

@@ -28,6 +28,24 @@ ENTRY, MACHINE, SERVICE = 2, 3, 4
 
 # log lines, the engine's exit code -> cause, exit code of the command, what the advice must mention
 CASES = [
+    (["Error response from daemon: Unknown runtime specified habana"], None, "no-such-runtime", MACHINE, "habana"),
+    (
+        ["Error response from daemon: unknown or invalid runtime name: nvidia"],
+        None,
+        "no-gpu-runtime",
+        MACHINE,
+        "nvidia",
+    ),
+    (
+        [
+            'Error response from daemon: error gathering device information while adding custom device "/dev/kfd": no'
+            " such file or directory"
+        ],
+        None,
+        "no-such-device",
+        MACHINE,
+        "/dev/kfd",
+    ),
     (
         ["error: unexpected argument '--nope' found", "", "Usage: text-generation-launcher [OPTIONS]"],
         2,
