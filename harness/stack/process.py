@@ -1,7 +1,8 @@
 """A launcher, or the emulator, as a process of this host: the same verbs as a container.
 
 Its output goes to two files and not through pipes: nothing blocks when nobody reads, both streams stay whole line by
-line, and the engine survives the death of the harness (TGI loses its requests when the reader of its log goes away).
+line, and the engine of `up` survives the death of the harness (TGI loses its requests when the reader of its log goes
+away). What a command starts for itself does not: a guardian ends it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -24,12 +25,13 @@ import psutil
 
 from harness.engines.base import Endpoint
 from harness.errors import MissingError
+from harness.stack import family
 from harness.stack import state as memory
+from harness.stack.family import MARKER
+from harness.stack.guardian import Guard
 from harness.stack.lines import plain_line
 from harness.stack.service import ServiceFacts, State
 
-MARKER = "HARNESS_SERVICE"
-_SHARD_GRACE = 2.0  # seconds that shards get to end by themselves once their launcher is gone
 _READ = 1 << 20
 
 
@@ -58,12 +60,17 @@ class Launch:
 class ProcessService:
     """Service of one launched process and all that it started. `keep()` leaves it to run when the harness ends."""
 
-    def __init__(self, launch: Launch, record: memory.Remembered | None = None) -> None:
+    def __init__(
+        self, launch: Launch, record: memory.Remembered | None = None, *, outlives_harness: bool = False
+    ) -> None:
+        """outlives_harness: it stays where the harness is killed, also before `keep()`."""
         self.name = launch.name
         self.endpoint = Endpoint(f"http://127.0.0.1:{launch.port}", model_name=launch.model_name)
         self._launch = launch
         self._record = record
         self._popen: subprocess.Popen[bytes] | None = None
+        self._outlives_harness = outlives_harness
+        self._guard: Guard | None = None
         self._tails: list[_Tail] = _tails(record)
 
     @classmethod
@@ -97,7 +104,16 @@ class ProcessService:
         require_free_port(self._launch.port)
         marker = uuid.uuid4().hex
         log = memory.subfolder("logs") / f"{memory.safe_name(self.name)}-{marker[:8]}"
-        self._popen = _spawn(self._launch, marker, log)
+        if not self._outlives_harness:
+            own_record = memory.path_of(memory.attached_name(self.name, marker[:8]))
+            self._guard = Guard(marker, (*_files(log), str(own_record), *self._launch.scratch))
+        try:
+            self._popen = _spawn(self._launch, marker, log)
+        except MissingError:
+            self._let_go()
+            raise
+        if self._guard is not None:
+            self._guard.watch(self._popen.pid)
         self._record = memory.Remembered(
             name=self.name,
             model=self.name,
@@ -129,6 +145,7 @@ class ProcessService:
         self._record = replace(self._record, attached=None, limits=dict(limits or {}))
         memory.remember(self._record)
         release_port(self._launch.port)
+        self._let_go()
         if self._popen is not None:  # left to run on purpose: the object must not complain about it when it goes
             self._popen.returncode = 0
             self._popen = None
@@ -136,7 +153,7 @@ class ProcessService:
     def state(self) -> State:
         if self._popen is not None:
             return _state_of(self._popen.poll())
-        running = _alive(_process(self._record))
+        running = family.alive(_process(self._record))
         return State(running, detail=None if running else "not running")
 
     def log_lines(self) -> Iterator[str]:
@@ -167,15 +184,20 @@ class ProcessService:
         if self._record is None:
             return
         launcher = _process(self._record)
-        family = _family(launcher)
+        everyone = family.family_of(launcher)
         try:
             if launcher is not None and grace > 0:
-                _signal([launcher], signal.SIGTERM)
+                family.send([launcher], signal.SIGTERM)
                 self._wait(launcher, grace)
         finally:  # also when Ctrl-C comes once more: then nobody waits any longer
-            _end(family | _marked(self._record.marker), launcher)
+            family.end(everyone | family.marked(self._record.marker), launcher)
             self._reap()
             self._clean()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._guard is not None:
+            self._guard.let_go()
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(
@@ -192,7 +214,7 @@ class ProcessService:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(grace)
         else:
-            _wait_until_gone({launcher}, grace)
+            family.wait_until_gone({launcher}, grace)
 
     def _reap(self) -> None:
         if self._popen is not None:
@@ -202,9 +224,7 @@ class ProcessService:
         assert self._record is not None
         for tail in self._tails:
             tail.keep_rest()
-        for pattern in (f"{self._record.log}.out", f"{self._record.log}.err", *self._launch.scratch):
-            for path in Path("/").glob(pattern.lstrip("/")):
-                path.unlink(missing_ok=True)
+        family.remove((*_files(self._record.log), *self._launch.scratch))
         memory.forget(self._record_name())
 
     def _record_name(self) -> str:
@@ -332,6 +352,7 @@ def launcher_version(program: str) -> str | None:
     """What `PROGRAM --version` answers, such as `3.3.6-dev0`; None when it has no such option."""
     marker = uuid.uuid4().hex
     environment = {**os.environ, MARKER: marker}
+    guard = Guard(marker, ())
     try:
         answer = subprocess.run(
             [program, "--version"],
@@ -345,7 +366,8 @@ def launcher_version(program: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     finally:
-        _end(_marked(marker), None)
+        family.end(family.marked(marker), None)
+        guard.let_go()
     words = answer.stdout.decode("utf-8", "replace").split() if answer.returncode == 0 else []
     return next((word.lstrip("v") for word in words if word.lstrip("v")[:1].isdigit() and "." in word), None)
 
@@ -420,61 +442,13 @@ def _process(record: memory.Remembered | None) -> psutil.Process | None:
         return None
 
 
-def _alive(process: psutil.Process | None) -> bool:
-    try:
-        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _family(launcher: psutil.Process | None) -> set[psutil.Process]:
-    if launcher is None:
-        return set()
-    try:
-        return {launcher, *launcher.children(recursive=True)}
-    except psutil.Error:
-        return {launcher}
-
-
-def _marked(marker: str) -> set[psutil.Process]:
-    """All processes that inherited the marker: shards are in sessions of their own and may have lost their parent."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARKER) == marker:
-                found.add(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def _end(processes: set[psutil.Process], launcher: psutil.Process | None) -> None:
-    """Ask the shards, wait a moment, kill what is left, until nobody is left."""
-    rest = {process for process in processes if _alive(process)}
-    if rest and (launcher is None or launcher not in rest):
-        _signal(rest, signal.SIGTERM)
-        _wait_until_gone(rest, _SHARD_GRACE)
-    while rest := {process for process in rest if _alive(process)}:
-        rest |= {child for process in rest for child in _family(process)}
-        _signal(rest, signal.SIGKILL)
-        _wait_until_gone(rest, 0.2)
-
-
-def _wait_until_gone(processes: set[psutil.Process], seconds: float) -> None:
-    """A zombie counts as gone: whose parent does not collect it cannot be helped from here."""
-    deadline = time.monotonic() + seconds
-    while any(map(_alive, processes)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def _signal(processes: Iterable[psutil.Process], number: int) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(number)
-
-
 def _tails(record: memory.Remembered | None) -> list[_Tail]:
-    return [] if record is None else [_Tail(Path(f"{record.log}.{stream}")) for stream in ("out", "err")]
+    return [] if record is None else [_Tail(Path(path)) for path in _files(record.log)]
+
+
+def _files(log: Path | str | None) -> tuple[str, str]:
+    """Where a process writes its two streams."""
+    return f"{log}.out", f"{log}.err"
 
 
 def _decode(line: bytes) -> str:

@@ -234,6 +234,24 @@ def test_resume_repeats_no_finished_start_and_interrupting_leaves_nothing(tmp_pa
     assert not left_behind(fake)
 
 
+def test_killed_at_once_it_leaves_nothing(tmp_path: Path) -> None:
+    """SIGKILL lets no program stop its engine, nor the shard in a session of its own: somebody else does."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, shard=True)
+    command = [sys.executable, "-m", "harness", "probe", "toy", "--runtime", "local"]
+    command += ["--launcher", str(fake.program), "--catalogue", str(fake.catalogue), "--output", str(tmp_path / "out")]
+    environment = {**os.environ, "FAKE_TGI": str(fake.starts_file)}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while len(left_behind(fake)) < 4 and time.monotonic() < deadline:  # harness, guardian, launcher, shard
+        time.sleep(0.05)
+    assert len(left_behind(fake)) >= 4
+    process.kill()
+    process.wait(60)
+    while left_behind(fake) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left_behind(fake)
+
+
 def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
     """The starts of another search prove nothing for this one."""
     fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER)
