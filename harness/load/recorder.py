@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from gevent.hub import get_hub
@@ -229,23 +230,32 @@ def late_events(moments: Sequence[float], absences: Absences) -> list[int]:
 
     moments: of all events of an answer, rising; equal ones were read together. The stamp of a read is that of its last
     segment. So the others are in doubt where the reader had been away when they arrived: from the absence's beginning,
-    or from the read before, up to the stamp.
+    or from the read before, up to the stamp. What a server held back comes in a rush, with gaps of microseconds; errors
+    that are small beside the answer's median gap spoil no figure then.
     """
     starts, ends = absences.starts, absences.ends
     if not moments:
         return []
     usual = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
     late: list[int] = []
-    first = 0
+    first, median = 0, None
     while first < len(moments):
         stamp, end = moments[first], bisect_right(moments, moments[first], first)
         away = bisect_right(starts, stamp) - 1
         if end - first > 1 and away >= 0 and stamp <= ends[away]:
             since = stamp - moments[first - 1] if first else math.inf
             gap = since / (end - first) if first else usual
-            late += range(first, end - 1) if min(stamp - starts[away], since) > gap / 2 else ()
+            error = min(stamp - starts[away], since)
+            if error > gap / 2:
+                median = median if median is not None else _median_gap(moments)
+                late += range(first, end - 1) if error > median / 2 else ()
         first = end
     return late
+
+
+def _median_gap(moments: Sequence[float]) -> float:
+    gaps = sorted(later - earlier for earlier, later in pairwise(moments))
+    return gaps[len(gaps) // 2] if gaps else 0.0
 
 
 def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:

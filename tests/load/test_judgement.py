@@ -19,6 +19,8 @@ from harness.measure.run_folder import Level
         ([1.00, 1.08, 1.08, 1.08, 1.08], [(1.01, 1.085)], [1, 2, 3]),  # away while they came: the last one is true
         ([1.00, 1.08, 1.08, 1.08, 1.08], [(1.09, 1.2)], []),  # away later
         ([1.05, 1.05, 1.05, 1.07], [(0.9, 1.06)], [0, 1]),  # the first tokens, with the answer's usual gap
+        # a rush of what the server had held back: late by 2 ms where gaps are 10 ms, which no figure shows
+        ([0.01 * n for n in range(30)] + [2.3] * 6 + [2.302] * 5, [(2.2995, 2.303)], []),
         ([1.00], [(0.0, 2.0)], []),
         ([], [(0.0, 2.0)], []),
     ],
