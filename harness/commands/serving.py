@@ -111,21 +111,24 @@ def service_for(
     *,
     changes: Mapping[str, str] | None = None,
     port: int | None = None,
+    outlives_harness: bool = False,
     say: Say = _quiet,
 ) -> OwnService:
     """A service of this model as the target says, not yet started; each call gives a new one, which whoever starts it
     stops.
 
     changes: the engine's environment variables that differ from the entry's; an empty value takes one away.
-    port: of 127.0.0.1; None takes the entry's, else a free one. Raises UsageError, MissingError.
+    port: of 127.0.0.1; None takes the entry's, else a free one. outlives_harness: a process of this host stays where
+    the harness is killed. Raises UsageError, MissingError.
     """
     if target.gpu is not None:
         model = replace(model, gpu=find_gpu(target.gpu).name)
     runtime = choose_runtime(target, model, say)
     if runtime == "local":
-        return ProcessService(local_launch(model, program=target.launcher, port=port, changes=changes))
+        launch = local_launch(model, program=target.launcher, port=port, changes=changes)
+        return ProcessService(launch, outlives_harness=outlives_harness)
     if runtime == "embedded":
-        return ProcessService(embedded_launch(model, port=port, changes=changes))
+        return ProcessService(embedded_launch(model, port=port, changes=changes), outlives_harness=outlives_harness)
     if runtime == "compose":
         one = replace(model, replicas=1, port=port or model.port)
         project = f"harness-{uuid.uuid4().hex[:8]}"

@@ -171,7 +171,9 @@ def _services(
     for model, target in chosen:
         if target.runtime not in ("compose", "swarm"):
             port = model.port or ports_from(FIRST_PORT, 1, reserve=True, avoid=asked)[0]
-            services.append((model, service_for(model, target, changes=pinned[model.name], port=port, say=say)))
+            own = pinned[model.name]
+            service = service_for(model, target, changes=own, port=port, outlives_harness=True, say=say)
+            services.append((model, service))
     return services
 
 

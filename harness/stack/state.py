@@ -99,20 +99,20 @@ def attached_name(name: str, start: str) -> str:
 
 def remember(record: Remembered) -> None:
     """Write or replace the record of this name."""
-    path = _path(record.name)
+    path = path_of(record.name)
     scratch = path.with_suffix(f".{os.getpid()}.tmp")
     scratch.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
     scratch.replace(path)
 
 
 def forget(name: str) -> None:
-    _path(name).unlink(missing_ok=True)
+    path_of(name).unlink(missing_ok=True)
 
 
 def recall(name: str) -> Remembered | None:
     """The record of this name; None when there is none that can be read."""
     try:
-        document: dict[str, Any] = json.loads(_path(name).read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(path_of(name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -154,5 +154,6 @@ def owner_lives(record: Remembered) -> bool:
         return False
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
+    """Of the record of this name."""
     return subfolder("services") / f"{safe_name(name)}.json"

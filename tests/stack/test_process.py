@@ -19,9 +19,10 @@ import pytest
 from harness.catalog.models import Limits, Model
 from harness.errors import MissingError, UsageError
 from harness.stack import state
+from harness.stack.family import MARKER
 from harness.stack.found import services_of
 from harness.stack.launch import embedded_launch, local_launch
-from harness.stack.process import MARKER, ProcessService, free_port, launcher_version, ports_from, release_port
+from harness.stack.process import ProcessService, free_port, launcher_version, ports_from, release_port
 from harness.stack.readiness import StartFailed, wait_until_ready
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
@@ -201,7 +202,7 @@ def test_kept_service_is_found_again(launcher: str) -> None:
 
 
 def test_survives_the_death_of_the_harness(launcher: str, own_state: Path) -> None:
-    """The harness is killed: what was kept goes on, and what was not can still be found and ended."""
+    """The harness is killed: what was kept goes on and can be found and ended; what was not has gone with it."""
     script = f"""
 import os, signal
 from harness.catalog.models import Model
@@ -215,8 +216,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     from harness.commands.status import down, status
 
     until(lambda: [each.phase for each in status(["kept"])] == ["ready"])
-    names = down()
-    assert sorted(name.split("-")[0] for name in names) == ["kept", "own"]
+    until(lambda: [each.name for each in status()] == ["kept"])
+    assert down() == ["kept"]
     assert status() == []
 
 
