@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[A-Za-z][\w./-]*")
 _NOT_TEXT = re.compile(r"(?i)true|false|null|yes|no|on|off|y|n")
 
 
-def with_limits(text: str, file: str, name: str, limits: Mapping[str, int], comments: Mapping[str, str]) -> str:
+def with_limits(text: str, file: str, name: str, limits: Mapping[str, int | float], comments: Mapping[str, str]) -> str:
     """The file's text with these limits in the entry; comments: of a limit, why it is what it is.
 
     What the entry says of other limits stays, and so does a comment that somebody wrote. Raises UsageError where the
@@ -34,7 +34,7 @@ def with_limits(text: str, file: str, name: str, limits: Mapping[str, int], comm
     _refuse_shared(entry, file, name, limits)
     own = entry.entries.get("limits")
     if own is not None and "limits" in entry.merged:
-        limits = {key: int(number) for key, number in _over(own, limits).items()}
+        limits = {key: _number(number) for key, number in _over(own, limits).items()}
         own = None
     if own is not None:
         _refuse_shared(own, file, name, limits)
@@ -47,7 +47,12 @@ def with_limits(text: str, file: str, name: str, limits: Mapping[str, int], comm
     return _into_limits(text, own, limits, comments)
 
 
-def _refuse_shared(value: Value, file: str, name: str, limits: Mapping[str, int]) -> None:
+def _number(written: str | int | float) -> int | float:
+    value = float(written)
+    return int(value) if value.is_integer() else value
+
+
+def _refuse_shared(value: Value, file: str, name: str, limits: Mapping[str, int | float]) -> None:
     if value.shared:
         raise UsageError(
             "is shared with another entry through an anchor, so it is not changed here",
@@ -60,7 +65,7 @@ def _flow(limits: Mapping[str, object]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in limits.items()) + "}"
 
 
-def _into_flow_entry(text: str, entry: Value, own: Value | None, limits: Mapping[str, int]) -> str:
+def _into_flow_entry(text: str, entry: Value, own: Value | None, limits: Mapping[str, int | float]) -> str:
     """`name: {repo: a/b}`: one line has no room for comments."""
     if own is not None and own.kind == "mapping":
         return text[: own.start] + _flow(_over(own, limits)) + text[own.end :]
@@ -70,9 +75,9 @@ def _into_flow_entry(text: str, entry: Value, own: Value | None, limits: Mapping
     return text[: entry.start] + f"{body}, limits: {_flow(limits)}" + text[entry.end - 1 :]
 
 
-def _over(own: Value, limits: Mapping[str, int]) -> dict[str, str | int]:
+def _over(own: Value, limits: Mapping[str, int | float]) -> dict[str, str | int | float]:
     """What is written there, with the new values under the names that are used there."""
-    merged: dict[str, str | int] = {key: value.text for key, value in own.entries.items()}
+    merged: dict[str, str | int | float] = {key: value.text for key, value in own.entries.items()}
     return merged | {_name_in(own, key): value for key, value in limits.items()}
 
 
@@ -82,7 +87,7 @@ def _name_in(own: Value, key: str) -> str:
 
 
 def _new_limits(
-    text: str, entry: Value, own: Value | None, limits: Mapping[str, int], comments: Mapping[str, str]
+    text: str, entry: Value, own: Value | None, limits: Mapping[str, int | float], comments: Mapping[str, str]
 ) -> str:
     indent = _indent(text, entry.start)
     lines = [_line(indent + "  ", key, value, comments.get(key)) for key, value in limits.items()]
@@ -92,7 +97,7 @@ def _new_limits(
 
 
 def _from_flow_limits(
-    text: str, own: Value, entry: Value, limits: Mapping[str, int], comments: Mapping[str, str]
+    text: str, own: Value, entry: Value, limits: Mapping[str, int | float], comments: Mapping[str, str]
 ) -> str:
     """`limits: {...}` becomes a block, so that each limit has a line for its comment."""
     if "\n" in text[own.start : own.end]:
@@ -104,7 +109,7 @@ def _from_flow_limits(
     return _insert_below(without, len(text[: own.start].rstrip(" ")), lines)
 
 
-def _into_limits(text: str, own: Value, limits: Mapping[str, int], comments: Mapping[str, str]) -> str:
+def _into_limits(text: str, own: Value, limits: Mapping[str, int | float], comments: Mapping[str, str]) -> str:
     indent = _indent(text, own.start)
     missing = [key for key in limits if _name_in(own, key) not in own.entries]
     lines = [_line(indent, key, limits[key], comments.get(key)) for key in missing]
@@ -115,7 +120,7 @@ def _into_limits(text: str, own: Value, limits: Mapping[str, int], comments: Map
     return text
 
 
-def _replace_value(text: str, value: Value, number: int, comment: str | None) -> str:
+def _replace_value(text: str, value: Value, number: int | float, comment: str | None) -> str:
     end = _line_end(text, value.end)
     rest = text[value.end : end]
     if comment is not None and (not rest.strip() or rest.strip().startswith(_OURS)):

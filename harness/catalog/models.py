@@ -38,7 +38,10 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class Limits:
-    """TGI's limits as the entry sets them, in tokens or requests; None leaves one to the engine."""
+    """TGI's limits as the entry sets them, in tokens or requests; None leaves one to the engine.
+
+    cuda_memory_fraction: share of the GPU's memory that the engine may take.
+    """
 
     max_input_tokens: int | None = None
     max_total_tokens: int | None = None
@@ -46,6 +49,7 @@ class Limits:
     max_batch_total_tokens: int | None = None
     max_concurrent_requests: int | None = None
     max_batch_size: int | None = None
+    cuda_memory_fraction: float | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def _build(name: str, values: dict[str, Any]) -> Model:
 
 
 def write_limits(
-    path: str | Path, name: str, limits: Mapping[str, int], comments: Mapping[str, str] | None = None
+    path: str | Path, name: str, limits: Mapping[str, int | float], comments: Mapping[str, str] | None = None
 ) -> None:
     """Put limits that were found into the entry; every other character of the file stays.
 
@@ -247,7 +251,7 @@ def write_limits(
     model = before.find(name)
     changed = with_limits(text, str(path), model.name, limits, comments or {})
     after = parse_catalogue(changed, str(path))
-    wanted = dataclasses.replace(model, limits=dataclasses.replace(model.limits, **limits))
+    wanted = dataclasses.replace(model, limits=dataclasses.replace(model.limits, **limits))  # type: ignore[arg-type]
     _require_only_change(before, after, wanted)
     write_whole(file, changed)
 

@@ -157,6 +157,7 @@ _ENV_TWINS: Mapping[str, tuple[str, ...]] = {
     "MAX_BATCH_TOTAL_TOKENS": ("limits", "max_batch_total_tokens"),
     "MAX_CONCURRENT_REQUESTS": ("limits", "max_concurrent_requests"),
     "MAX_BATCH_SIZE": ("limits", "max_batch_size"),
+    "CUDA_MEMORY_FRACTION": ("limits", "cuda_memory_fraction"),
 }
 
 
@@ -271,6 +272,19 @@ def _money(value: Value) -> float:
     if not 0 <= amount < math.inf:
         raise wrong
     return amount
+
+
+def _fraction(value: Value) -> float:
+    wrong = _Wrong(f"expected a share of the GPU's memory such as 0.95, found {_as_written(value)}")
+    if value.kind not in ("int", "float") or value.quoted:
+        raise wrong
+    try:
+        share = float(value.text.replace("_", ""))
+    except ValueError:
+        raise wrong from None
+    if not 0 < share <= 1:
+        raise wrong
+    return share
 
 
 def _duration(example: str) -> Parser:
@@ -451,6 +465,7 @@ KEYS: Mapping[str, Any] = {
         "max_batch_total_tokens": _TOKENS,
         "max_concurrent_requests": _whole("requests"),
         "max_batch_size": _whole("requests"),
+        "cuda_memory_fraction": _fraction,
     },
     "slo": "slo",
     "env": "env",

@@ -14,7 +14,7 @@ from harness import terminal
 from harness.catalog.models import Model, catalogue_path, write_limits
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.commands.probe_url import probe_url
-from harness.commands.probing import Seen, input_name, run_start
+from harness.commands.probing import Seen, beside_limits, input_name, run_start
 from harness.commands.serving import choose_runtime, resolve_model
 from harness.commands.target import Target
 from harness.engines.tgi import parse_version
@@ -78,9 +78,8 @@ class _Probe:
         self._require_room()
         while (setting := self.search.ask()) is not None:
             self._announce(setting)
-            outcome = run_start(self.search, setting, self.model, self.target, self.seen, self.progress)
+            outcome = run_start(self.search, setting, self.model, self.target, self.seen, self.progress, journal.add)
             self.search.tell(outcome)
-            journal.add(outcome)
             self._tell_end(outcome)
             self._require_room()
         return self._report()
@@ -165,7 +164,7 @@ class _Probe:
             "load": self._load_facts(),
             "capacity": [cell.as_json() for cell in cells],
             "batch": [point.as_json() for point in points(r for each in evidence.outcomes for r in each.loads)],
-            "recommended_flags": environment(found.setting, name),
+            "recommended_flags": beside_limits(self.model) | environment(found.setting, name),
             "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
             "mix": mixed.as_json() if mixed else None,
             "advice": advice_of(self.search, found, mixed),
@@ -185,8 +184,9 @@ class _Probe:
         }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
-        values = {flag.name: int(flag.value) for flag in found.flags if flag.name != "memory_fraction"}
-        reasons = {flag.name: flag.brief or flag.reason for flag in found.flags}
+        keys = {flag: "cuda_memory_fraction" if flag.name == "memory_fraction" else flag.name for flag in found.flags}
+        values = {key: flag.value for flag, key in keys.items()}
+        reasons = {key: flag.brief or flag.reason for flag, key in keys.items()}
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)
         self.progress(f"{self.model.name}: limits written to {path}")

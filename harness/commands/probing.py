@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import threading
 import time
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -29,6 +26,7 @@ from harness.load.burst import Answered, Burst, Patience, fetch, send_burst
 from harness.probe import prompts
 from harness.probe.search import Search
 from harness.probe.setting import Cause, Failure, Load, LoadResult, Outcome, Setting, Shape, Stage, Started, Verdict
+from harness.stack.ending import stop_in_order
 from harness.stack.readiness import Ready, StartFailed
 from harness.stack.service import OwnService, ServiceFacts, State
 from harness.stats.quantile import quantile
@@ -39,6 +37,9 @@ from harness.workload.request import Request
 _STOP_GRACE = 15.0  # seconds for an engine that is idle or stuck; TGI would drain a stuck queue for 90
 _LONGEST_BURST = 900.0
 _PERMIT_PAUSES = (0.3, 1.0, 3.0)
+_HEALTH = 10.0  # seconds; the check is a whole forward where a request failed before
+_TRIES_TOGETHER = 3  # of a load whose last prompts must be read in as one
+_TOGETHER = 0.35  # of the first one's wait, within which the others' first tokens must come
 _BLOCK_SIZES = {"flashinfer": 1, "flashdecoding": 256, "flashdecoding-ipex": 64, "paged": 16}
 _OUR_NAMES = (
     "MAX_INPUT_TOKENS",
@@ -48,6 +49,22 @@ _OUR_NAMES = (
     "MAX_BATCH_TOTAL_TOKENS",
     "MAX_CONCURRENT_REQUESTS",
     "MAX_BATCH_SIZE",
+)
+_MOVE_MEMORY = (
+    "ATTENTION",
+    "CUDA_GRAPHS",
+    "CUDA_MEMORY_FRACTION",
+    "DTYPE",
+    "ENABLE_PREFILL_LOGPROBS",
+    "KV_CACHE_DTYPE",
+    "LORA_ADAPTERS",
+    "PREFILL_CHUNKING",
+    "PREFIX_CACHING",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "SPECULATE",
+    "TGI_WIGGLE_ROOM",
+    "USE_FLASH_ATTENTION",
+    "USE_PREFIX_CACHING",
 )
 
 
@@ -59,42 +76,42 @@ class Seen:
 
 
 def run_start(
-    search: Search, setting: Setting, model: Model, target: Target, seen: Seen, progress: Progress
+    search: Search,
+    setting: Setting,
+    model: Model,
+    target: Target,
+    seen: Seen,
+    progress: Progress,
+    note: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:
-    """Start the model with this setting and do what the search asks. Raises what cannot be the engine's fault: a
-    program that is not there, a port that is taken, Ctrl-C.
+    """Start the model with this setting and do what the search asks. note: gets the outcome before the engine is
+    stopped, which may take long and be interrupted. Raises what cannot be the engine's fault: a program that is not
+    there, a port that is taken, Ctrl-C.
     """
-    began = time.monotonic()
     service = _Listening(service_for(with_setting(model, setting), target, changes=_changes(model, setting)))
     try:
-        try:
-            service.start()
-            ready = await_ready(service, model, progress)
-        except StartFailed as failed:
-            why = start_failure(failed.failure, service.log)
-            return Outcome(setting, _guess(service.log, failed.failure), False, why, (), time.monotonic() - began)
-        seen_now = replace(facts_of(ready, service.log, setting, model), image=service.facts().image)
-        started = search.completed(seen_now, setting)
-        _tell(started, progress)
-        loads, failure = _Loading(search, setting, started, service, seen, progress).run()
-        return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
+        outcome = _outcome(search, setting, model, service, seen, progress)
+        note(outcome)
+        return outcome
     finally:
-        with _unbroken():
-            service.stop(_STOP_GRACE)
+        stop_in_order(service, _STOP_GRACE)
 
 
-@contextmanager
-def _unbroken() -> Iterator[None]:
-    """A second Ctrl-C must not leave the engine running that the first one is about to stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+def _outcome(
+    search: Search, setting: Setting, model: Model, service: _Listening, seen: Seen, progress: Progress
+) -> Outcome:
+    began = time.monotonic()
     try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+        service.start()
+        ready = await_ready(service, model, progress)
+    except StartFailed as failed:
+        why = start_failure(failed.failure, service.log)
+        return Outcome(setting, _guess(service.log, failed.failure), False, why, (), time.monotonic() - began)
+    seen_now = replace(facts_of(ready, service.log, setting, model), image=service.facts().image)
+    started = search.completed(seen_now, setting)
+    _tell(started, progress)
+    loads, failure = _Loading(search, setting, started, service, seen, progress).run()
+    return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
 
 
 def with_setting(model: Model, setting: Setting) -> Model:
@@ -106,12 +123,25 @@ def with_setting(model: Model, setting: Setting) -> Model:
         max_batch_total_tokens=setting.max_batch_total_tokens,
         max_concurrent_requests=setting.max_concurrent_requests,
         max_batch_size=setting.max_batch_size,
+        cuda_memory_fraction=setting.memory_fraction or model.limits.cuda_memory_fraction,
     )
     environment = {name: value for name, value in model.env.items() if name not in _OUR_NAMES}
     return replace(model, limits=limits, env=environment)
 
 
+def beside_limits(model: Model) -> dict[str, str]:
+    """What else of the entry moves memory, or how the engine reads prompts: without it the limits would not hold."""
+    own = {
+        "DTYPE": model.dtype,
+        "KV_CACHE_DTYPE": model.kv_cache_dtype,
+        "CUDA_MEMORY_FRACTION": model.limits.cuda_memory_fraction,
+    }
+    kept = {name: value for name, value in model.env.items() if name in _MOVE_MEMORY}
+    return {name: f"{value:g}" if isinstance(value, float) else value for name, value in own.items() if value} | kept
+
+
 def _changes(model: Model, setting: Setting) -> dict[str, str]:
+    # Over the entry's own variable too, which is what the search departs from.
     changes = {} if setting.memory_fraction is None else {"CUDA_MEMORY_FRACTION": f"{setting.memory_fraction:g}"}
     if setting.purpose != "verify":
         # Without chunking a waiting prompt joins late; while a boundary is sought it should join a full batch at once.
@@ -269,7 +299,7 @@ class _Loading:
     ) -> None:
         self.search, self.setting, self.started, self.service = search, setting, started, service
         self.seen, self.progress = seen, progress
-        self.read_rate: float | None = None  # prompt tokens per second, the slowest seen
+        self.read_rate: float | None = None  # prompt tokens per second, of the slowest load
         self.looked = 0.0
         self.running = True
         self.sent = 0
@@ -297,13 +327,17 @@ class _Loading:
     def _send(self, load: Load) -> LoadResult:
         """The load's result; permits that earlier clients still hold for a moment are waited for."""
         for pause in _PERMIT_PAUSES:
-            result = self._send_once(load)
+            for _ in range(_TRIES_TOGETHER):
+                result, as_meant = self._send_once(load)
+                if as_meant or result.verdict != "held":
+                    break
             if result.verdict != "refused" or result.refused <= load.excess:
                 break
             time.sleep(pause)
         return result
 
-    def _send_once(self, load: Load) -> LoadResult:
+    def _send_once(self, load: Load) -> tuple[LoadResult, bool]:
+        """Its result, and whether its last prompts were read in as the load says."""
         waves = self._requests(load)
         burst = send_burst(
             self.service.endpoint,
@@ -311,14 +345,27 @@ class _Loading:
             waves,
             alive=self._alive,
             stay=load.stay,
+            ripe=load.ripe,
             patience=self._patience(load),
             stream=self.streams,
         )
         result = judge(load, burst)
         if result.verdict != "died" and not self.service.state().running:
             result = replace(result, verdict="died")
+        if result.verdict in ("stalled", "failed") and self._is_dead(result):
+            result = replace(result, verdict="died")
         self._learn_rate(load, burst)
-        return result
+        return result, _read_together(load, burst)
+
+    def _is_dead(self, result: LoadResult) -> bool:
+        """Whether an engine whose process still runs will never serve again: it ran out of memory, or is not healthy,
+        or is one without blocks to wait for, which nothing but itself can stop.
+        """
+        if "out of memory" in (result.reason or ""):
+            return True
+        if result.verdict == "stalled" and self.started.kind != "flash":
+            return True
+        return fetch(self.service.endpoint, "GET", "/health", timeout=_HEALTH) is None
 
     def _requests(self, load: Load) -> list[list[Request]]:
         self.sent += 1
@@ -336,17 +383,18 @@ class _Loading:
     def _patience(self, load: Load) -> Patience:
         """Enough for the longest prompt at a quarter of the slowest speed seen; at first at 50 tokens a second."""
         rate = self.read_rate or 200.0
-        return Patience(stall=20.0 + 4 * load.longest / rate, total=_LONGEST_BURST)
+        return Patience(stall=12.0 + 4 * load.longest / rate, total=_LONGEST_BURST)
 
     def _learn_rate(self, load: Load, burst: Burst) -> None:
+        """From the request of each load that waited least for others."""
         reads = [
             each.request.input_tokens / (each.token_at[0] - each.sent_at)
             for each in burst.answers
             if each.token_at and each.sent_at is not None and each.token_at[0] > each.sent_at
         ]
         if reads and load.longest >= 256:
-            slowest = min(reads)
-            self.read_rate = slowest if self.read_rate is None else min(self.read_rate, slowest)
+            rate = max(reads)
+            self.read_rate = rate if self.read_rate is None else min(self.read_rate, rate)
 
     def _say(self, result: LoadResult) -> None:
         what = f"  {result.load.name}: {result.verdict}"
@@ -363,25 +411,29 @@ class _Loading:
         self.service.drain()
         named = explain(list(self.service.log.lines), self.service.state().exit_code, serving=True)
         cause: Cause = "memory" if named.kind == "memory" else "other"
+        if cause == "other" and self.service.state().running:
+            return Failure("under load", "hang", "it took requests and gave no token any more", 4)
         return Failure("under load", cause, named.found, 4)
 
 
 def requests_of(load: Load, ruler: prompts.Ruler, *, salt: str) -> list[list[Request]]:
-    """The load's requests with prompts of their lengths, all different; three of four are sampled, one is greedy."""
+    """The load's requests with prompts of their lengths, all different; all are sampled, which costs memory that greedy
+    decoding does not.
+    """
     made: list[list[Request]] = []
     number = 0
     base = zlib.crc32(salt.encode())
     for wave in load.waves:
         made.append([])
         for shape in wave:
-            made[-1].append(_request(shape, ruler, base + number, number))
+            made[-1].append(_request(shape, ruler, base + number))
             number += 1
     return made
 
 
-def _request(shape: Shape, ruler: prompts.Ruler, seed: int, number: int) -> Request:
+def _request(shape: Shape, ruler: prompts.Ruler, seed: int) -> Request:
     text = prompts.text(ruler.words(shape.input_tokens), seed=seed)
-    return Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31 if number % 4 else None)
+    return Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31)
 
 
 def judge(load: Load, burst: Burst) -> LoadResult:
@@ -398,7 +450,10 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         verdict=verdict,
         begun=len(begun),
         begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
-        carried=carried(begun),
+        carried=_running(begun)
+        if verdict in ("died", "stalled")
+        else carried(begun, to_end=load.name.startswith("write")),
+        beside=beside(begun),
         completed=sum(each.ok and not each.left for each in answers),
         refused=len(refused),
         waited=sum(not each.begun for each in answers),
@@ -426,19 +481,44 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
     return "held", None
 
 
-def carried(begun: Sequence[Answered]) -> int | None:
+def carried(begun: Sequence[Answered], *, to_end: bool = False) -> int | None:
     """Most tokens that were in flight while a prompt was read: that prompt, and prompts and answers so far of all that
-    ran beside it.
+    ran beside it. to_end: or at any other moment.
 
     What was asked for in all may be more: some may have ended before, or had to wait. None where nothing began.
     """
     order = sorted(begun, key=lambda each: each.token_at[0])
-    return max((_in_flight(order, each.token_at[0]) for each in order), default=None)
+    moments = [each.token_at[0] for each in order] + [each.token_at[-1] for each in order if to_end]
+    return max((_in_flight(order, moment) for moment in moments), default=None)
 
 
 def _in_flight(order: Sequence[Answered], moment: float) -> int:
     running = (each for each in order if each.token_at[0] <= moment <= each.token_at[-1])
     return sum(each.request.input_tokens + bisect_left(each.token_at, moment) for each in running)
+
+
+def _running(begun: Sequence[Answered]) -> int:
+    """Tokens of all that had begun and not ended of itself when the burst ended."""
+    return sum(each.request.input_tokens + len(each.token_at) for each in begun if not each.ok)
+
+
+def beside(begun: Sequence[Answered]) -> int | None:
+    """Most requests in flight at once for certain: each had a token and was to have another. None without any."""
+    order = [each for each in begun if len(each.token_at) > 1]
+    return max(
+        (sum(each.token_at[0] <= first.token_at[0] < each.token_at[-1] for each in order) for first in order),
+        default=None,
+    )
+
+
+def _read_together(load: Load, burst: Burst) -> bool:
+    """Whether the first tokens of the last prompts, where they must be read in as one, came at once."""
+    last = [each for each in burst.answers[-load.together :] if each.token_at and each.sent_at is not None]
+    if load.together < 2 or len(last) < load.together:
+        return load.together < 2
+    firsts = [each.token_at[0] for each in last]
+    waited = min(firsts) - max(each.sent_at or 0.0 for each in last)
+    return max(firsts) - min(firsts) <= max(0.003, _TOGETHER * waited)
 
 
 def _rate(begun: Sequence[Answered]) -> float | None:

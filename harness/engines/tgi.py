@@ -169,6 +169,7 @@ def options_for(model: Model, version: Version, changes: Mapping[str, str] | Non
         "KV_CACHE_DTYPE": model.kv_cache_dtype,
         "TRUST_REMOTE_CODE": "true" if model.trust_remote_code else None,
         **limit_options(limits, version),
+        "CUDA_MEMORY_FRACTION": limits.cuda_memory_fraction,
         **_no_usage_stats(version),
         **model.env,
         **(changes or {}),

@@ -1,7 +1,7 @@
 """A set of requests sent at once, and what became of each: how a prober asks. No Locust, no rates, no statistics.
 
 Waves: the requests of one wave are sent together; the next wave follows when all of the wave before have their first
-token. A watchdog ends the burst when the service died, or when nobody got a token for a while although requests wait:
+token, or as many tokens as `ripe` says. A watchdog ends the burst when the service died, or when nobody got a token for a while although requests wait:
 a queue of TGI can stop for ever without any sign (backends/v3/src/radix.rs, the lookup that pins what must be evicted).
 """
 
@@ -24,6 +24,7 @@ from harness.workload.request import Request
 
 Ending = Literal["done", "died", "stalled", "late"]
 _LOOK = 0.05  # seconds between two looks of the watchdog
+_LOOK_BETWEEN = 0.005  # the same while a wave is awaited that should follow at a certain moment
 _AFTER_DEATH = 3.0  # seconds that an engine gets to end after a failed generation, before it counts as alive
 _GIVE_UP = 2.0  # seconds for open answers to be cut off
 
@@ -83,15 +84,17 @@ def send_burst(
     alive: Callable[[], bool] = lambda: True,
     stay: int | None = None,
     waiting: int = 0,
+    ripe: int = 1,
     patience: Patience = Patience(),
     stream: bool = True,
 ) -> Burst:
     """Send all waves and wait for their answers; an exception of the caller's thread (Ctrl-C) cuts them off.
 
     alive: asked all the time whether the service still runs. stay: leave when every request that was not refused has so
-    many tokens; None waits for whole answers. waiting: so many requests need not have begun for that.
+    many tokens; None waits for whole answers. waiting: so many requests need not have begun for that. ripe: tokens that
+    each answer of a wave must have, or be over, before the next wave follows.
     """
-    return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, patience, stream).run())
+    return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream).run())
 
 
 class _Sender:
@@ -103,11 +106,12 @@ class _Sender:
         alive: Callable[[], bool],
         stay: int | None,
         waiting: int,
+        ripe: int,
         patience: Patience,
         stream: bool,
     ) -> None:
         self.endpoint, self.api, self.alive, self.stay = endpoint, api, alive, stay
-        self.waiting, self.patience, self.stream = waiting, patience, stream
+        self.waiting, self.ripe, self.patience, self.stream = waiting, ripe, patience, stream
         self.waves = [[Answered(request, number) for request in wave] for number, wave in enumerate(waves)]
         self.answers = [each for wave in self.waves for each in wave]
         self.began = self.moved = time.monotonic()
@@ -133,14 +137,18 @@ class _Sender:
             for each in wave:  # in order: a queue is first come, first served
                 tasks.append(asyncio.create_task(self._ask(session, each)))
                 await asyncio.sleep(0)
-            ready = self._all_ended if number == len(self.waves) - 1 else self._begun_until(number)
-            ending = await self._wait_for(ready)
+            last = number == len(self.waves) - 1
+            ending = await self._wait_for(
+                self._all_ended if last else self._begun_until(number), _LOOK if last else _LOOK_BETWEEN
+            )
             if ending is not None:
                 return ending
         return "done"
 
     def _begun_until(self, number: int) -> Callable[[], bool]:
-        return lambda: all(each.begun or _over(each) for wave in self.waves[: number + 1] for each in wave)
+        return lambda: all(
+            len(each.token_at) >= self.ripe or _over(each) for wave in self.waves[: number + 1] for each in wave
+        )
 
     def _all_ended(self) -> bool:
         if all(_over(each) for each in self.answers):
@@ -151,7 +159,7 @@ class _Sender:
         short = sum(len(each.token_at) < self.stay for each in open_ones)
         return short <= self.waiting
 
-    async def _wait_for(self, ready: Callable[[], bool]) -> Ending | None:
+    async def _wait_for(self, ready: Callable[[], bool], look: float) -> Ending | None:
         """None when it came to pass, else why the burst ends here."""
         while not ready() or self.doubt is not None:
             if not self.alive():
@@ -164,7 +172,7 @@ class _Sender:
                 return "stalled"
             if now - self.began > self.patience.total:
                 return "late"
-            await asyncio.sleep(_LOOK if self.doubt is None else 0.02)
+            await asyncio.sleep(look if self.doubt is None else min(look, 0.02))
         return None if self.alive() else "died"
 
     async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:

@@ -13,6 +13,8 @@ IGNORED = 0.99  # of the cache, that is left with a smaller memory fraction wher
 BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
 EARLY = 0.6  # of the cache
 ALIKE = 0.05  # share by which prompt lengths may differ to count as the same
+UNSEEN = 2  # tokens of each chat that may be on their way to the client
+CROWD = 0.6  # of the chats that a failed load had: with fewer, a success says nothing against it
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _rows(results: _Results) -> Iterable[_Point]:
     for outcome, result in results:
         kind, flash = _kind_of(result), outcome.started is not None and outcome.started.kind == "flash"
         if result.verdict == "held":
-            yield result.load.rows, None
+            yield _seen_rows(result), None
         elif result.verdict == "died" and kind in ("rows", "overload"):
             yield result.load.rows, _how(result)
         elif result.verdict == "died" and kind == "onto" and flash:
@@ -184,31 +186,44 @@ def _rows(results: _Results) -> Iterable[_Point]:
                 yield result.load.rows, _how(result)
 
 
+def _seen_rows(result: LoadResult) -> int:
+    """Chats that were in flight together for all that the client saw; all where nobody looked."""
+    return result.load.rows if result.beside is None else min(result.load.rows, result.beside)
+
+
 def _tokens(results: _Results) -> tuple[Bracket, int | None, int | None]:
     """The bracket for prompts of the worst length, that length, and what was carried with any length.
 
-    A success with other lengths proves nothing for the worst one: memory need not grow steadily with the length.
+    A success with other lengths proves nothing for the worst one: memory need not grow steadily with the length. Nor
+    does one with few chats for many, each of which may cost something by itself.
     """
     points = list(_fills(results))
-    failed = [(value, length, how) for length, value, how in points if how is not None]
+    failed = [(value, length, rows, how) for length, rows, value, how in points if how is not None]
     if not failed:
-        held = [value for _, value, _ in points]
+        held = [value for _, _, value, _ in points]
         return Bracket.of(held, ()), None, max(held, default=None)
-    smallest, worst, how = min(failed)
-    alike = [value for length, value, bad in points if bad is None and abs(length - worst) <= ALIKE * worst]
-    below = [value for _, value, bad in points if bad is None and value < smallest]
+    smallest, worst, crowd, how = min(failed)
+    alike = [
+        value
+        for length, rows, value, bad in points
+        if bad is None and abs(length - worst) <= ALIKE * worst and rows >= CROWD * crowd
+    ]
+    below = [value for _, _, value, bad in points if bad is None and value < smallest]
     return Bracket.of(alike, [(smallest, how)]), worst, max(below, default=None)
 
 
-def _fills(results: _Results) -> Iterable[tuple[int, int, str | None]]:
-    """(prompt length, tokens, how it failed). A death in the middle of a fill tells how much was carried before."""
+def _fills(results: _Results) -> Iterable[tuple[int, int, int, str | None]]:
+    """(prompt length, chats, tokens, how it failed). A death in the middle of a fill tells what was carried before."""
     for outcome, result in results:
-        length = result.load.closing
+        length, rows = result.load.closing, result.load.rows
         if result.verdict == "held" and not result.load.excess and not result.load.queued:
-            yield length, result.load.tokens if result.carried is None else result.carried, None
+            yield length, rows, result.load.size if result.carried is None else result.carried, None
+        elif result.verdict == "died" and _kind_of(result) == "write":
+            for value, how in _death_in_writing(result):
+                yield length, rows, value, how
         elif result.verdict == "died" and _kind_of(result) == "fill" and not _died_early(outcome, result):
             for value, how in _death_in_fill(outcome, result):
-                yield length, value, how
+                yield length, rows, value, how
 
 
 def _died_early(outcome: Outcome, result: LoadResult) -> bool:
@@ -224,6 +239,9 @@ def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
     """What had its first token was carried, and one or two more prefill batches were too much: the client hears of the
     last batch late, or never.
     """
+    if result.load.aim is not None:
+        yield _reached(outcome, result), _how(result)
+        return
     answers = sum(shape.max_new_tokens for shape in result.load.shapes[: result.begun])
     carried = result.begun_tokens - answers
     batch = max(effective_prefill(outcome) or 0, result.load.longest) + result.load.shapes[0].max_new_tokens
@@ -233,20 +251,38 @@ def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
     yield reached, _how(result)
 
 
+def _death_in_writing(result: LoadResult) -> Iterable[_Point]:
+    """Each chat grows by one token a step, so what was seen held, and what was not seen yet is little more."""
+    if result.carried is None:
+        yield result.load.size, _how(result)
+        return
+    yield result.carried, None
+    yield result.carried + UNSEEN * result.load.rows, _how(result)
+
+
+def _reached(outcome: Outcome, result: LoadResult) -> int:
+    """Tokens that were too many: all that ran, and one prefill of what still waited."""
+    load = result.load
+    if result.carried is None:
+        return load.size
+    waiting = sum(shape.input_tokens for shape in load.shapes[result.begun :])
+    return result.carried + min(waiting, max(effective_prefill(outcome) or 0, load.longest))
+
+
 def _area(results: _Results) -> Iterable[_Point]:
     """Of what held, only the last prompt's length counts: short chats may have ended before the long one's answer."""
     for _, result in results:
         if result.verdict == "held" and not result.load.excess:
-            yield len(result.load.shapes) * result.load.closing, None
+            yield _seen_rows(result) * result.load.closing, None
         elif result.verdict == "died" and _kind_of(result) == "onto":
             yield result.load.area, _how(result)
 
 
 def _single(results: _Results) -> Iterable[_Point]:
+    """Prompt and answer of one chat alone. A refused one is no evidence: it was longer than a limit of that start."""
     for _, result in results:
-        if _kind_of(result) == "longest":
-            total = result.load.tokens
-            yield total, None if result.verdict == "held" else _how(result)
+        if _kind_of(result) == "longest" and result.verdict in ("held", "died", "stalled"):
+            yield result.load.tokens, None if result.verdict == "held" else _how(result)
 
 
 def _prefill(outcomes: Iterable[Outcome]) -> Bracket:

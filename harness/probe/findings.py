@@ -64,7 +64,8 @@ def boundaries(evidence: Evidence, found: Recommendation) -> dict[str, Bracket]:
         if evidence.tokens.smallest_failed is not None:
             known["max_batch_total_tokens"] = evidence.tokens
     else:
-        known["max_batch_total_tokens"] = evidence.area if evidence.padded_law else evidence.tokens
+        by_area = evidence.padded_law and evidence.tokens.smallest_failed is None
+        known["max_batch_total_tokens"] = evidence.area if by_area else evidence.tokens
     if evidence.prefill.smallest_failed is not None:
         known["max_batch_prefill_tokens"] = evidence.prefill
     known = {name: bracket for name, bracket in known.items() if bracket != Bracket()}

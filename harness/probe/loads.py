@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from harness.probe.setting import CHUNK, Load, Setting, Shape, Started
 
@@ -20,7 +21,15 @@ JOINED = 0.6  # of the cache, that a long prompt on top of many short chats may 
 SPARE = 4  # answer tokens that the last chat of a packed load has left
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
+SENDING = 0.002  # seconds in which one more request is surely sent
+MOST_BRIEF = 256
+WAIT = 20  # steps that TGI lets a few prompts wait beside a running batch (MAX_WAITING_TOKENS)
 WHOLE_ANSWER = 3.0  # seconds
+
+
+def at_once(count: int, itl: float | None, most: int) -> int:
+    """Answer tokens, at most so many, with which the first of `count` chats still runs when the last has come."""
+    return max(8, min(most, MOST_BRIEF, BRIEF + math.ceil(count * SENDING / itl))) if itl else BRIEF
 
 
 def rows(count: int, new: int = BRIEF) -> Load:
@@ -56,11 +65,9 @@ def longest(input_tokens: int, new_tokens: int) -> Load:
     return Load("longest chat", ((Shape(input_tokens, min(new_tokens, CHUNK)),),), stay=4)
 
 
-def overload(permits: int) -> Load:
+def overload(permits: int, new: int = BRIEF) -> Load:
     """A few requests more than the engine has permits: they must be refused at once, the others served."""
-    return Load(
-        "overload", (tuple(Shape(SHORT + index % 7, BRIEF) for index in range(permits + EXCESS)),), excess=EXCESS
-    )
+    return Load("overload", (tuple(Shape(SHORT + index % 7, new) for index in range(permits + EXCESS)),), excess=EXCESS)
 
 
 def alive(itl: float | None) -> int:
@@ -88,41 +95,88 @@ def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: i
     return Load(f"fill {budget} by {input_tokens}", (tuple(shapes),))
 
 
-def packed(budget: int, length: int, prefill: int, most: int, longest: int | None = None) -> Load:
-    """Chats of about this length that take `budget` tokens in all, each nearly done when the last of them is read in.
+def crowded(
+    size: int,
+    rows: int,
+    length: int,
+    prefill: int,
+    longest: int,
+    total: int,
+    *,
+    lag: int = ALIVE,
+    waiting: bool = False,
+) -> Load:
+    """So many chats that take `size` tokens in all, and the last of them, one whole prefill of prompts of `length`, is
+    read in when all others are there: most chats, a full cache and a prefill at once, the worst that an engine without
+    a memory check can meet.
 
-    So the cache is full, and not just reserved, at the very moment when one more prefill needs its activations: the
-    worst that an engine without a memory check can meet. prefill: prompt tokens that it reads at once. The first chat
-    takes what is left over, up to `longest`: it is read alone, while the others arrive, and those then fill one prefill
-    after another.
+    prefill: prompt tokens that it reads at once. longest: prompt. total: of one chat. lag: answer tokens that a chat
+    has to spare until the last prompts are read. waiting: the engine lets a few prompts wait beside a running batch;
+    then they follow as a wave of their own, else they stand in the queue behind the others.
     """
-    longest = min(prefill, longest or prefill)
-    each = max(1, prefill // length)
-    rounds = 0
-    while (rounds + 1) * each < most and _taken(rounds + 1, each, length) + SPARE + length // 2 <= budget:
-        rounds += 1
-    first = SPARE + rounds
-    rest = budget - _taken(rounds, each, length) - first
-    if rest > longest and each > 1 and (rounds + 1) * each < most:
-        rounds, first = rounds + 1, first + 1
-        length = max(1, (budget - _taken(rounds, each, 0) - first - length // 2) // (rounds * each))
-        rest = budget - _taken(rounds, each, length) - first
-    shapes = [Shape(length, SPARE + rounds - 1 - at) for at in range(rounds) for _ in range(each)]
-    leading = [rest] if rest <= longest else [rest // 2 - first, rest - rest // 2]
-    shapes[:0] = [Shape(min(part, longest), first) for part in leading if part >= 8][: most - len(shapes)]
-    return Load(f"fill {budget} by {length}", (tuple(shapes),))
+    tops = max(1, min(prefill // max(1, length), rows - 1))
+    top = (Shape(length, SPARE),) * tops
+    name, as_one = f"fill {size} by {length}", tops if tops > 1 else 0
+    room = size - tops * (length + 1)
+    others = min(rows - tops, max(0, room) // 16)
+    if others < 1:
+        return Load(name, (top,), aim=tops * (length + 1), together=as_one)
+    if waiting or room // others + SPARE > longest:
+        before, ripe = _ripening(room, others, prefill, longest, total, lag, counted=waiting)
+        most = sum(shape.total for shape in before) + tops * (length + 1)
+        return Load(name, (before, top), ripe=ripe, aim=min(size, most), together=as_one)
+    before = _queueing(room, others, tops, prefill, longest, total, lag)
+    return Load(name, ((*before, *top),), aim=size, together=as_one)
 
 
-def _taken(rounds: int, each: int, length: int) -> int:
-    """Tokens of so many rounds of packed chats, `each` of which are read in at once."""
-    return each * sum(length + SPARE + rounds - 1 - at for at in range(rounds))
+def written(size: int, rows: int, total: int) -> Load:
+    """So many chats with short prompts and answers that take `size` tokens in all: what an engine keeps of an answer
+    may be more than of a prompt.
+    """
+    each = max(SHORT + 8, min(total, size // rows))
+    answer = min(CHUNK, each - SHORT)
+    return Load(f"write {size}", ((Shape(each - answer, answer),) * min(rows, max(1, size // each)),))
+
+
+def _ripening(
+    room: int, count: int, prefill: int, longest: int, total: int, lag: int, *, counted: bool
+) -> tuple[tuple[Shape, ...], int]:
+    """Equal chats that have `room` tokens once each has so many of its answer. counted: their whole answers count."""
+    each = room // count
+    rounds = math.ceil(count / max(1, prefill // min(each, longest)))
+    answer = SPARE + rounds + lag
+    prompt = max(1, each - (answer if counted else SPARE + rounds // 2 + 2))
+    if prompt > longest:
+        answer, prompt = answer + prompt - longest, longest
+    answer = max(1, min(answer, total - prompt))
+    return (Shape(prompt, answer),) * count, max(1, answer - rounds - lag)
+
+
+def _queueing(room: int, count: int, tops: int, prefill: int, longest: int, total: int, lag: int) -> tuple[Shape, ...]:
+    """Equal chats that have `room` tokens when the queue behind them is reached. The first is read alone, and long
+    enough for the others to arrive meanwhile; so is one before the tops where these would else be read with the last
+    others.
+    """
+    apart = min(longest, prefill // 2 + 1)
+    lead, plain = min(longest, max(apart, room // count)), count - 1
+    if plain == 0 or (room - lead) // plain < 16:  # no room for it
+        lead = room // count
+    each = (room - lead) // plain if plain else lead
+    between: tuple[int, ...] = ()
+    if tops > 1 and plain > 2 and 0 < plain % max(1, prefill // each) < tops and (room - lead - apart) // plain >= 16:
+        plain, between = plain - 1, (apart,)
+        each = (room - lead - apart) // plain
+    rounds = math.ceil(plain / max(1, prefill // each)) + len(between)
+    prompt = max(1, each - rounds // 2 - 2)
+    prompts = (max(1, lead - rounds), *(prompt,) * plain, *between)
+    return tuple(Shape(each, max(1, min(SPARE + rounds + lag, total - each))) for each in prompts)
 
 
 def varied(load: Load, steps: int = 5, by: int = 3) -> Load:
     """The same tokens in all, but neighbouring prompts differ: equal ones that fill the prefill budget exactly get a
     false hit of TGI's prefix cache and then look free (backends/v3/src/queue.rs:344).
     """
-    return Load(load.name, tuple(_varied(wave, steps, by) for wave in load.waves), load.stay, load.excess, load.queued)
+    return replace(load, waves=tuple(_varied(wave, steps, by) for wave in load.waves))
 
 
 def _varied(wave: tuple[Shape, ...], steps: int, by: int) -> tuple[Shape, ...]:
@@ -143,16 +197,23 @@ def answer_length(budget: int, prefill: int) -> int:
     return max(BRIEF, min(CHUNK, 2 * math.ceil(budget / max(1, prefill)) + 16))
 
 
-def proof(setting: Setting, started: Started, capacity: int | None) -> list[Load]:
+def lag(itl: float | None) -> int:
+    """Answer tokens that come while a client does something at once."""
+    return max(SPARE, min(100, math.ceil(0.1 / itl))) if itl else ALIVE
+
+
+def proof(setting: Setting, started: Started, capacity: int | None, itl: float | None = None) -> list[Load]:
     """All loads that a setting must survive, cheap ones first.
 
-    capacity: tokens that can be in flight at once; None where the permits alone bound it.
+    capacity: tokens that can be in flight at once; None where the permits alone bound it. itl: seconds between tokens
+    of one chat, as far as known.
     """
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
     permits = setting.max_concurrent_requests or 1
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
-    loads = [rows(permits), overload(permits)]
+    brief = at_once(permits, itl, total - SHORT - 7)
+    loads = [rows(permits, brief), overload(permits, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
     loads.append(_join(permits, history, total, room, slack, prefill))
     loads += list(_fills(setting, started, room, slack))
@@ -165,7 +226,7 @@ def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterato
     permits = setting.max_concurrent_requests or 1
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or 4096
     if started.kind != "flash":
-        yield from _packed_fills(room, history, total, prefill, permits)
+        yield from _crowded_fills(min(room, permits * total), history, total, prefill, permits)
         return
     new = min(
         answer_length(min(room, permits * total), prefill if started.chunking else min(prefill, history)), total // 2
@@ -175,19 +236,15 @@ def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterato
         yield fill(room, length, new, most=permits, slack=slack)
 
 
-def _packed_fills(room: int, history: int, total: int, prefill: int, permits: int) -> Iterator[Load]:
-    for length in lengths(min(history, total - spared(room, history)), room, permits, prefill):
-        yield packed(room, length, prefill, permits, history)
-
-
-def spared(room: int, length: int) -> int:
-    """Answer tokens that the first of a packed load may need: one for each prompt that is read in after it."""
-    return SPARE + room // max(1, length) + 2
+def _crowded_fills(room: int, history: int, total: int, prefill: int, permits: int) -> Iterator[Load]:
+    for length in lengths(min(history, total - SPARE), room, permits, prefill):
+        yield crowded(room, permits, length, prefill, history, total, lag=2 * WAIT + 8, waiting=True)
+    yield written(room, permits, total)
 
 
 def lengths(longest: int, room: int, most: int, prefill: int) -> list[int]:
-    """Prompt lengths to fill a budget with: the longest, two of which several fill one prefill exactly, and the one
-    with which all permits are used.
+    """Prompt lengths to top a full cache with: the longest, two of which several fill one prefill exactly, and the one
+    that all chats have where all permits are used.
     """
     spread = room // max(1, most) - SPARE - 2
     chosen = [longest, prefill // 2, prefill // 3, spread]

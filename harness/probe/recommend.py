@@ -134,7 +134,8 @@ def _longest_total(evidence: Evidence, started: Started, knowledge: Knowledge, u
     # One slot of the last token is never written, so input + answer may be one more than the slots.
     room = usable + 1 - started.speculate - max(1, math.ceil(margin * usable))
     if evidence.single.smallest_failed is not None:
-        room = min(room, int(evidence.single.smallest_failed * 0.99) - started.block_size)
+        held = evidence.single.largest_ok or int(evidence.single.smallest_failed * 0.9)
+        room = min(room, max(held, int(evidence.single.smallest_failed * 0.9)) - started.block_size)
     context = context_length(evidence, knowledge)
     if context is not None and context <= room:
         return context, CONTEXT
@@ -205,7 +206,7 @@ def _padded(
     total = min(x for x in (prefill + answer, context or default_total(evidence), capacity) if x)
     history = max(1, min(prefill, total - answer))
     total = history + answer if history + answer <= total else total
-    chats = _padded_permits(evidence, capacity, total, answer, wish, fast_rows)
+    chats = padded_permits(evidence, capacity, total, answer, wish, fast_rows)
     setting = Setting(
         max_input_tokens=history,
         max_total_tokens=total,
@@ -237,7 +238,9 @@ def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
 
     Where no load was sent, what the memory model expects, and without one the engine's own default.
     """
-    brackets = [evidence.area, evidence.tokens] if evidence.padded_law else [evidence.tokens]
+    brackets = [evidence.tokens, evidence.area] if evidence.padded_law else [evidence.tokens]
+    if evidence.tokens.smallest_failed is not None:
+        brackets = brackets[:1]
     if brackets == [Bracket()]:
         return int((knowledge.budget or 16000) * 0.8)
     bounds = [each.largest_ok or (each.smallest_failed or 2) // 2 for each in brackets if each.smallest_failed]
@@ -246,12 +249,14 @@ def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
     return max(2, math.floor(min(bounds) * (1 - MARGIN / 2)))
 
 
-def _padded_permits(
+def padded_permits(
     evidence: Evidence, capacity: int, total: int, answer: int, wish: Wish, fast_rows: int | None
 ) -> int:
-    """Where a long prompt makes the whole batch as long, only the number of chats bounds the memory."""
+    """Chats at once with so many tokens in flight. Where a long prompt makes the whole batch as long, only their number
+    bounds the memory.
+    """
     if evidence.padded_law:
-        chats = max(1, capacity // total)
+        chats = max(1, (evidence.area.largest_ok or (evidence.area.smallest_failed or 2) // 2) // total)
         return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
     return _permits(evidence, capacity, answer, wish, fast_rows)
 

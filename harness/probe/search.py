@@ -14,7 +14,6 @@ the load itself is raised until it dies, coarse in the first start, then between
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -33,11 +32,13 @@ from harness.probe.recommend import (
     context_length,
     default_total,
     first_prefill,
+    padded_permits,
     recommend,
 )
 from harness.probe.setting import Failure, Knowledge, Load, LoadResult, Outcome, Setting, Started, Wish
 
 OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
+DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
 LEAST_PREFILL = 64  # below it there is nothing left to lower
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
 MEASURING = 40.0  # seconds for measurements that prove nothing
@@ -46,9 +47,13 @@ LONG_FILL = 30.0  # seconds
 RAMP = (0.5, 0.7, 0.85, 1.0)  # shares of a cache that are filled one after another, to see at which an engine dies
 QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
 QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
+SHORTER = (1.0, 0.97, 0.94, 0.88, 0.75)  # of a chat that waited for ever, tried alone
+LONG_CHAT = 512  # tokens
 NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
 FINE, COARSE = 0.5, 2.0  # of the asked precision: steps towards a padded boundary, near it and from afar
+ALREADY = 0.002  # share by which two budgets must differ to be worth two loads
 SETTLED = 0.7  # of the asked precision: where the search for it stops; the rest is margin
+RISE, SMALL_RISE = 1.4, 1.06  # from one budget that held to the next that is tried
 JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
 
 # Verdicts that speak against a setting. A refused load was not carried, which proves nothing against the memory.
@@ -93,7 +98,11 @@ class Search:
     def found(self) -> Recommendation | None:
         """What to report: the setting that was proved, else the recommendation so far."""
         advice = self.recommendation
-        return advice if advice is None or self.proved is None else replace(advice, setting=self.proved.setting)
+        if advice is None or self.proved is None:
+            return advice
+        setting = self.proved.setting
+        flags = [replace(flag, value=getattr(setting, flag.name) or flag.value) for flag in advice.flags]
+        return replace(advice, setting=setting, flags=tuple(flags))
 
     @property
     def proved(self) -> Outcome | None:
@@ -130,7 +139,8 @@ class Search:
         """What a start left unsaid, from an earlier one with the same prefill budget: an engine that was not given a
         budget may not mention its own.
         """
-        if started.budget is not None or started.kind == "padded":
+        guessed = started.kind == "flash" and started.blocks is None and started.budget == started.max_total_tokens
+        if (started.budget is not None and not guessed) or started.kind == "padded":
             return started
         for each in reversed(self._outcomes):
             known = each.started
@@ -164,8 +174,15 @@ class Search:
         return self._next_padded(evidence, last)
 
     def _first(self) -> Setting:
+        prefill = first_prefill(self.wish.goal)
+        total = None
+        if self.knowledge.version < (2, 0, 0) or (prefill is not None and self.knowledge.version < (3, 0, 0)):
+            # Their own defaults are short ones (1,024 of 2,048), or above a prefill budget that is given.
+            total = min(prefill or DEFAULT_PREFILL, self.knowledge.context or DEFAULT_PREFILL)
         return Setting(
-            max_batch_prefill_tokens=first_prefill(self.wish.goal),
+            max_input_tokens=total - 1 if total else None,
+            max_total_tokens=total,
+            max_batch_prefill_tokens=prefill,
             max_batch_total_tokens=OPEN_BUDGET,
             max_concurrent_requests=loads.ROWS_CAP,
             purpose="learn",
@@ -184,7 +201,20 @@ class Search:
         if last.setting.max_batch_total_tokens == OPEN_BUDGET and not _names_prefill(last):
             return replace(last.setting, max_batch_total_tokens=None)  # it may lay out the budget that it was given
         failed = sum(not each.came_up for each in self._outcomes)
-        return replace(last.setting, max_batch_prefill_tokens=max(LEAST_PREFILL, prefill // (2 if failed < 2 else 8)))
+        part = 1 / 8 if failed > 1 else 1 / 2 if _in_pieces(last) else 3 / 4  # without pieces it bounds the history
+        return self._with_prefill(last.setting, max(LEAST_PREFILL, int(prefill * part)))
+
+    def _with_prefill(self, setting: Setting, prefill: int) -> Setting:
+        """The setting with a smaller prefill budget, which lengths that were given must not exceed."""
+        if setting.max_input_tokens is None or setting.max_input_tokens < prefill:
+            return replace(setting, max_batch_prefill_tokens=prefill)
+        answer = (setting.max_total_tokens or setting.max_input_tokens + 1) - setting.max_input_tokens
+        return replace(
+            setting,
+            max_input_tokens=prefill - 1,
+            max_total_tokens=prefill - 1 + answer,
+            max_batch_prefill_tokens=prefill,
+        )
 
     def _after_failed_proof(self, evidence: Evidence, last: Outcome, failure: Failure) -> Setting:
         """A recommendation that did not even start: less of what it was refused for."""
@@ -355,7 +385,10 @@ class Search:
         """Longest prompt, longest total and prefill budget of a model that reads a prompt in one piece."""
         up = evidence.last_up
         assert up is not None
-        prefill = effective_prefill(up) or (up.started.max_total_tokens if up.started else None) or 4096
+        prefill = effective_prefill(up) or (up.started.max_total_tokens if up.started else None) or DEFAULT_PREFILL
+        if self.wish.goal == "history":
+            failed = evidence.prefill.smallest_failed or prefill + DEFAULT_PREFILL + 1
+            prefill = max(prefill, min(DEFAULT_PREFILL, failed - 1))
         answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
         context = context_length(evidence, self.knowledge) or default_total(evidence)
         total = min(prefill + answer, context) if context else prefill + answer
@@ -367,12 +400,13 @@ class Search:
 
     def _settled_padded(self, evidence: Evidence) -> bool:
         """Whether the boundary that bounds this engine is known closely enough, or nothing died at all."""
-        bracket = evidence.area if evidence.padded_law else evidence.tokens
+        bracket = evidence.tokens
         last = evidence.last_up
         raised = bracket.smallest_failed is None or (last is not None and last.setting.purpose == "explore")
         if raised and last is not None and not last.died_under_load:
             return True  # everything was tried and nothing died any more
-        return bracket.gap is not None and bracket.gap <= SETTLED * self.wish.precision
+        by_answers = evidence.worst_input is not None and evidence.worst_input <= loads.SHORT
+        return bracket.gap is not None and (by_answers or bracket.gap <= SETTLED * self.wish.precision)
 
     # loads
 
@@ -380,18 +414,32 @@ class Search:
         """The next load for a start that is up, given what came of the earlier ones; None when it may be stopped."""
         if self.wish.quick or (results and results[-1].verdict == "died"):
             return None
+        if any(each.verdict == "stalled" for each in results):
+            return self._shorter_chat(results)
         if setting.purpose == "verify":
             return self._next_proof(setting, started, results)
         if started.kind == "flash" and started.usable is not None:
             return self._next_learning_flash(started, results)
         return self._next_learning_padded(setting, started, results)
 
+    def _shorter_chat(self, results: Sequence[LoadResult]) -> Load | None:
+        """After a load that waits for ever: the longest single chat that does not."""
+        if not any(each.load.longest > LONG_CHAT for each in results if each.verdict == "stalled"):
+            return None  # not a chat's length can be the reason
+        alone = [each for each in results if each.load.name.startswith("longest")]
+        if alone and alone[-1].verdict != "stalled":
+            return None
+        most = max(shape.total for each in results if each.verdict == "stalled" for shape in each.load.shapes)
+        if len(alone) >= len(SHORTER):
+            return None
+        total = int(most * SHORTER[len(alone)])
+        return loads.longest(total - loads.BRIEF, loads.BRIEF)
+
     def _next_proof(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
         if any(result.verdict in BAD for result in results):
             return None
-        plan = loads.proof(
-            setting, started, started.usable if started.kind == "flash" else setting.max_batch_total_tokens
-        )
+        capacity = started.usable if started.kind == "flash" else setting.max_batch_total_tokens
+        plan = loads.proof(setting, started, capacity, self._pace(results).itl)
         long_ago = sum(result.load.name.startswith("fill") and result.seconds > LONG_FILL for result in results)
         if started.kind == "flash" and long_ago:
             plan = plan[: len(results)]  # one fill of a large cache takes long enough
@@ -427,7 +475,8 @@ class Search:
         usable = started.usable or 1
         answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
         most = min(loads.ROWS_CAP, max(1, usable // (answer + loads.SHORT)))
-        plan = [loads.rows(count) for count in loads.row_steps(most, fine=16)]
+        itl = self._pace(results).itl
+        plan = [loads.rows(count, loads.at_once(count, itl, answer)) for count in loads.row_steps(most, fine=16)]
         if self.wish.goal == "latency":
             middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
             plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + answer), fine=4)]
@@ -449,18 +498,23 @@ class Search:
     def _next_learning_padded(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
         """The first load of a list that the evidence does not answer yet."""
         evidence = gather([*self._outcomes, Outcome(setting, started, True, None, tuple(results))])
-        pace = _Pace(
-            next((result.itl_p95 for result in results if result.itl_p95), None),
-            max((result.seconds for result in results if result.load.name.startswith("fill")), default=0.0),
-        )
+        pace = self._pace(results)
         done = {result.load.name for result in results}
         # First the sizes that were laid out when the start began; if all of them held, finer ones above them.
         for bracketed in (self.evidence, evidence):
             plan = self._padded_plan(evidence, bracketed, pace)
-            load = next((each for each in plan if each.name not in done), None)
+            load = next((each for each in plan if each.name not in done and not _repeats(each, results)), None)
             if load is not None:
                 return load
         return None
+
+    def _pace(self, results: Sequence[LoadResult]) -> _Pace:
+        """How fast the engine was seen to be, in this start or else before."""
+        seen = [*results, *(result for each in self._outcomes for result in each.loads)]
+        return _Pace(
+            next((result.itl_p95 for result in seen if result.itl_p95), None),
+            max((result.seconds for result in results if result.load.name.startswith("fill")), default=0.0),
+        )
 
     def _padded_plan(self, evidence: Evidence, bracketed: Evidence, pace: _Pace) -> list[Load]:
         """All loads that are still worth sending. bracketed: the evidence between whose bounds sizes are chosen."""
@@ -475,12 +529,12 @@ class Search:
         if not any(each.loads for each in self._outcomes):
             plan += [
                 loads.longest(reach, loads.BRIEF),
-                loads.packed(2 * (reach + loads.SPARE) + 1, reach, reach, 2),
+                self._crowd(evidence, 2 * (reach + loads.SPARE), reach, reach, total, pace, rows=2),
             ]
         if evidence.rows.smallest_failed is None:
             limit = min(loads.ROWS_CAP, self._rows_to_try(evidence))
             plan += [
-                loads.rows(n, max(8, loads.alive(pace.itl) // 3))
+                loads.rows(n, loads.at_once(n, pace.itl, max(8, total - loads.SHORT - 7)))
                 for n in loads.row_steps(limit, fine=16)
                 if n > (evidence.rows.largest_ok or 0)
             ]
@@ -488,16 +542,14 @@ class Search:
             most = min(JOINED_CAP, (evidence.rows.largest_ok or JOINED_CAP) - 1)
             plan += [
                 loads.onto(n, reach, loads.alive(pace.itl))
-                for n in loads.row_steps(max(1, most))
+                for n in loads.row_steps(max(1, most), fine=2)
                 if (n + 1) * reach > (evidence.area.largest_ok or 0)
                 # Only a batch that is small by its sum of tokens tells anything about padding.
                 and n * (loads.SHORT + loads.ALIVE) + reach + loads.BRIEF <= (evidence.carried or 0)
             ]
-        if evidence.padded_law:
-            return plan + self._finer_area(bracketed, reach)
         if evidence.tokens.smallest_failed is None:
-            return plan if evidence.queues else [*plan, self._coarse(evidence, reach)]
-        return plan + self._finer_tokens(bracketed, reach, prefill, every_length=pace.fill < QUICK_FILL)
+            return plan if evidence.queues else plan + self._higher(evidence, reach, total, prefill, pace)
+        return plan + self._finer_tokens(bracketed, reach, total, prefill, pace)
 
     def _rows_to_try(self, evidence: Evidence) -> int:
         """Short chats worth trying: what the expected budget holds, at most 256 on an engine of unknown size."""
@@ -505,45 +557,57 @@ class Search:
         known = evidence.carried or self.knowledge.budget or 0
         return max(32, min(256, known // (answer + loads.SHORT) if known else 64))
 
-    def _coarse(self, evidence: Evidence, reach: int) -> Load:
-        """Long prompts, each read alone, until the engine dies of one too many."""
-        total = reach + loads.ALIVE
-        expected = max(3 * (self.knowledge.budget or 0) // 2, 2 * (evidence.carried or 0), 16 * total)
-        most = _most_rows(evidence)
-        count = max(1, min(most, expected // total, OPEN_BUDGET // total))
-        length = max(1, min(reach, total - loads.spared(count * total, total)))
-        return loads.packed(count * total, length, length, most)
+    def _crowd(
+        self, evidence: Evidence, size: int, length: int, prefill: int, total: int, pace: _Pace, rows: int | None = None
+    ) -> Load:
+        """As many chats as would be allowed with this budget, filling it."""
+        longest = min(prefill, total - loads.SPARE)
+        count = self._chats(evidence, size, total) if rows is None else rows
+        return loads.crowded(size, count, length, prefill, longest, total, lag=loads.lag(pace.itl))
 
-    def _finer_tokens(self, evidence: Evidence, reach: int, prefill: int, *, every_length: bool) -> list[Load]:
-        """Budgets between what held and what died, each filled exactly; near the boundary by several lengths, because
-        memory need not grow steadily with the length of a prompt. every_length: from afar too.
+    def _chats(self, evidence: Evidence, size: int, total: int) -> int:
+        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
+        return max(2, padded_permits(evidence, size, total, answer, self.wish, self.fast_rows))
+
+    def _higher(self, evidence: Evidence, reach: int, total: int, prefill: int, pace: _Pace) -> list[Load]:
+        """Larger and larger budgets, until the engine dies of one; in small steps where it is about known."""
+        filled = [
+            result.load.size
+            for each in self._outcomes
+            for result in each.loads
+            if result.verdict == "held" and result.load.name.startswith("fill")
+        ]
+        size, step, end = 2.0 * reach, RISE, float(OPEN_BUDGET)
+        if evidence.padded_law:
+            size, step = max(size, 0.75 * (evidence.area.largest_ok or 0)), SMALL_RISE
+            end = self._chats(evidence, int(size), total) * total  # more than so many chats cannot have
+        wanted: list[Load] = []
+        while (size := size * step) < end:
+            if size > max(filled, default=0):
+                lengths = loads.lengths(reach, int(size), self._chats(evidence, int(size), total), prefill)
+                tried = lengths if pace.fill < QUICK_FILL else lengths[:1]
+                wanted += [self._crowd(evidence, int(size), each, prefill, total, pace) for each in tried]
+        return wanted
+
+    def _finer_tokens(self, evidence: Evidence, reach: int, total: int, prefill: int, pace: _Pace) -> list[Load]:
+        """Budgets between what held and what died, each filled exactly; near the boundary under prompts of several
+        lengths, because memory need not grow steadily with the length; from afar too where that takes no time.
         """
         high = evidence.tokens.smallest_failed or 2
         low = evidence.tokens.largest_ok or (evidence.carried or high) * 9 // 10
-        sizes = _between(low, high, self.wish.precision)
-        longest = min(reach, reach + loads.ALIVE - loads.spared(high, reach))
-        answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
-        chats = max(1, low // (answer + loads.SHORT))
         near = (high - low) / high < NEAR * self.wish.precision
-        worst = min(longest, max(evidence.worst_input or longest, low // chats - 2 * loads.SPARE))
-        if worst >= longest * (1 - ALIKE):
-            worst = longest
-        others = [each for each in loads.lengths(longest, low, chats, prefill) if abs(each - worst) > 0.1 * worst]
-        beside = others if near or every_length else []
+        worst = min(reach, evidence.worst_input or reach)
+        if worst <= loads.SHORT:  # the answers are what killed it, and that is exact enough
+            return []
+        if worst >= reach * (1 - ALIKE):
+            worst = reach
+        chats = self._chats(evidence, high, total)
+        others = [each for each in loads.lengths(reach, low, chats, prefill) if abs(each - worst) > 0.1 * worst]
+        beside = others if near or pace.fill < QUICK_FILL else []
         wanted = [(low, each) for each in (others if near else others[-1:])]
-        wanted += [(size, each) for size in sizes for each in [worst, *beside]]
-        most = _most_rows(evidence)
-        return [loads.packed(size, length, prefill, most) for size, length in wanted]
-
-    def _finer_area(self, evidence: Evidence, reach: int) -> list[Load]:
-        """As many rows as died, under a long prompt of growing length."""
-        low = evidence.area.largest_ok or (evidence.area.smallest_failed or 2) // 2
-        high = evidence.area.smallest_failed or low
-        count = max(2, math.ceil(high / (reach + loads.SPARE)))
-        return [
-            replace(loads.onto(count - 1, max(1, size // count - loads.SPARE)), name=f"onto {count - 1} to {size}")
-            for size in _between(low, high, self.wish.precision)
-        ]
+        wanted += [(size, each) for size in _between(low, high, self.wish.precision) for each in [worst, *beside]]
+        crowds = [self._crowd(evidence, size, length, prefill, total, pace) for size, length in wanted]
+        return [loads.written(low, self._chats(evidence, low, total), total), *crowds] if near else crowds
 
 
 @dataclass(frozen=True)
@@ -554,11 +618,15 @@ class _Pace:
     fill: float
 
 
-def _most_rows(evidence: Evidence) -> int:
-    """Chats at once that do not kill it by their number alone."""
-    if evidence.rows.smallest_failed is None:
-        return loads.ROWS_CAP
-    return evidence.rows.largest_ok or max(1, evidence.rows.smallest_failed // 2)
+def _repeats(load: Load, results: Sequence[LoadResult]) -> bool:
+    """Whether the budget was filled under the same prompts in this start, and hardly more than that is asked now."""
+    kind = load.name.partition(" ")[0]
+    return kind in ("fill", "write") and any(
+        each.load.name.startswith(kind)
+        and each.load.closing == load.closing
+        and abs(each.load.size - load.size) < ALREADY * load.size
+        for each in results
+    )
 
 
 def _within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) -> list[Load]:
@@ -599,10 +667,13 @@ def _between(low: int, high: int, precision: float) -> list[int]:
     return [low + (high - low) * number // (count + 1) for number in range(1, count + 1)]
 
 
+def _in_pieces(outcome: Outcome) -> bool:
+    return outcome.started is not None and outcome.started.chunking
+
+
 def _names_prefill(outcome: Outcome) -> bool:
     """Whether a failed start blames the prefill, or is of a flash model, which no budget can hurt."""
-    chunking = outcome.started is not None and outcome.started.chunking
-    return chunking or (outcome.failure is not None and "prefill" in outcome.failure.text)
+    return _in_pieces(outcome) or (outcome.failure is not None and "prefill" in outcome.failure.text)
 
 
 def _survived(outcome: Outcome) -> bool:

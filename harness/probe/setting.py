@@ -107,6 +107,9 @@ class Load:
 
     stay: the client leaves when every request has so many tokens; None waits for whole answers. excess: requests of the
     last wave that must be refused at once. queued: requests that must still wait when all others have their tokens.
+    ripe: answer tokens that all of a wave must have before the next one follows. aim: tokens meant to be in flight when
+    the last prompts are read in, where that is not simply all of them. together: so many last prompts must be read in
+    as one.
     """
 
     name: str
@@ -114,6 +117,9 @@ class Load:
     stay: int | None = None
     excess: int = 0
     queued: int = 0
+    ripe: int = 1
+    aim: int | None = None
+    together: int = 0
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -127,6 +133,11 @@ class Load:
     def tokens(self) -> int:
         """Prompt and answer tokens of all requests together."""
         return sum(shape.total for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """Tokens that are in flight at its fullest moment."""
+        return self.tokens if self.aim is None else self.aim
 
     @property
     def area(self) -> int:
@@ -149,7 +160,8 @@ class LoadResult:
 
     begun: requests that had their first token; begun_tokens: their prompts and answers together, which at a death is
     what the engine was known to carry. carried: most tokens in flight while a prompt was read, as the client saw them,
-    None where nobody looked. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
+    None where nobody looked; at a death, what was in flight then. beside: most requests in flight while a prompt was
+    read. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
     value. rate: answer tokens per second while all were running. reason: of a verdict other than `held`.
     """
 
@@ -158,6 +170,7 @@ class LoadResult:
     begun: int = 0
     begun_tokens: int = 0
     carried: int | None = None
+    beside: int | None = None
     completed: int = 0
     refused: int = 0
     waited: int = 0

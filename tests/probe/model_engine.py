@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.probe.search import Search
-from harness.probe.setting import Failure, Kind, Load, LoadResult, Outcome, Setting, Started
+from harness.probe.setting import Failure, Kind, Load, LoadResult, Outcome, Setting, Shape, Started
 
 
 @dataclass
@@ -88,7 +88,7 @@ class ModelEngine:
     def peak(self, load: Load, setting: Setting, started: Started) -> tuple[bool, int, int]:
         """Whether it dies, and what began before. Prompts are read in order, in batches of the prefill budget."""
         prefill, running, begun = started.prefill_tokens or 4096, [], 0
-        shapes = list(load.shapes)[: setting.max_concurrent_requests or 128]
+        shapes = _as_aimed(load)[: setting.max_concurrent_requests or 128]
         at = 0
         while at < len(shapes):
             batch = [shapes[at]]
@@ -129,6 +129,15 @@ class ModelEngine:
         if any(shape.input_tokens > limit_in or shape.total > limit_total for shape in load.shapes):
             return LoadResult(load, "refused", reason=f"too long: {load.longest} of {limit_in}, {limit_total}")
         return LoadResult(load, "held", begun, tokens, completed=begun, refused=max(0, len(load.shapes) - permits))
+
+
+def _as_aimed(load: Load) -> list[Shape]:
+    """The requests with as much of their answers as they have when the last prompts are read in."""
+    if load.aim is None:
+        return list(load.shapes)
+    answers = sum(shape.max_new_tokens for shape in load.shapes)
+    part = max(0.0, load.aim - sum(shape.input_tokens for shape in load.shapes)) / answers
+    return [Shape(shape.input_tokens, round(shape.max_new_tokens * part)) for shape in load.shapes]
 
 
 def run(search: Search, engine: ModelEngine) -> Search:

@@ -11,16 +11,31 @@ from harness.probe import loads
 from harness.probe.setting import Setting, Started
 
 
-@given(st.integers(256, 4096), st.integers(1, 6), st.integers(2, 60))
-def test_a_packed_load_takes_its_budget_and_reads_whole_prefills(prefill: int, each: int, times: int) -> None:
-    """No more than the budget and hardly less, no prompt above the prefill budget, the last prefill full."""
-    length = prefill // each
-    budget = times * prefill + 100
-    load = loads.packed(budget, length, prefill, loads.ROWS_CAP)
-    assert budget - max(16, budget // 200) <= load.tokens <= budget
-    assert load.longest <= prefill
-    last = load.shapes[-each:]
-    assert all(shape.max_new_tokens == loads.SPARE for shape in last) or times < 3
+@given(
+    prefill=st.integers(256, 4096),
+    each=st.integers(1, 6),
+    rows=st.integers(2, 300),
+    share=st.integers(20, 100),
+    waiting=st.booleans(),
+)
+def test_a_crowded_load_has_all_chats_and_one_whole_prefill_on_top(
+    prefill: int, each: int, rows: int, share: int, waiting: bool
+) -> None:
+    """So many chats as asked, the last prefill full, nothing that the limits refuse, and the size met."""
+    length, longest, total = prefill // each, prefill, prefill + 512
+    tops = min(each, rows - 1)
+    size = tops * (length + 1) + (rows - tops) * total * share // 100
+    load = loads.crowded(size, rows, length, prefill, longest, total, lag=8, waiting=waiting)
+    assert len(load.shapes) == rows
+    assert [shape.input_tokens for shape in load.shapes[-tops:]] == [length] * tops
+    assert load.longest <= longest
+    assert all(shape.total <= total for shape in load.shapes)
+    prompts = sum(shape.input_tokens for shape in load.shapes)
+    assert prompts <= size
+    if not waiting:
+        assert load.tokens >= size * 0.98 - 2 * rows
+    elif all(shape.input_tokens > 1 for shape in load.shapes):  # else the answers alone are more than asked
+        assert load.tokens <= size + tops * loads.SPARE
 
 
 @given(st.integers(2_000, 200_000), st.integers(64, 4096), st.integers(24, 400), st.integers(1, 300))
