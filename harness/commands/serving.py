@@ -21,6 +21,7 @@ from harness.engines.base import Endpoint, EngineInfo, EngineLimits, Secret
 from harness.errors import UsageError
 from harness.preflight import identify
 from harness.stack import found, machine, timings
+from harness.stack.ending import stop_in_order
 from harness.stack.launch import embedded_launch, local_launch
 from harness.stack.process import ProcessService
 from harness.stack.readiness import Ready, look_at, wait_until_ready
@@ -184,7 +185,7 @@ def open_service(
         ready = started(service, model, say)
         yield Served(service, ready.info, ready.limits, model, ready, ours=True)
     finally:
-        service.stop()
+        stop_in_order(service)
 
 
 def started(service: Service, model: Model, say: Say = _quiet) -> Ready:

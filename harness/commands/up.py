@@ -16,6 +16,7 @@ from harness.commands.target import Say, Target
 from harness.engines.base import EngineLimits
 from harness.errors import UsageError
 from harness.stack import found, machine
+from harness.stack.ending import stop_in_order
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from
@@ -149,7 +150,7 @@ def _start_all(chosen: Sequence[tuple[Model, Target]], say: Say) -> dict[str, li
 
 def _stop_unless_kept(service: OwnService, kept: Collection[str]) -> None:
     if service.name not in kept:
-        service.stop(grace=_GRACE_UNREADY)
+        stop_in_order(service, _GRACE_UNREADY)
 
 
 def _services(
