@@ -586,7 +586,7 @@ class ComposeService:
             self._bring_up.cancel()
         self._stack_text = self.facts().stack
         try:
-            self.stack.remove(self._record.service, grace)
+            self.stack.remove(self._record.service, whole_grace(grace, self._record.environment))
         except KeyboardInterrupt:  # once more: then nobody waits any longer
             self.stack.remove(self._record.service, 1)
             raise
@@ -609,6 +609,15 @@ class ComposeService:
         if self._record.attached is None:
             return self.name
         return memory.attached_name(self.name, self.stack.project.rpartition("-")[2])
+
+
+_DRAIN = 100.0  # seconds, of a service that has served; a shorter grace is for one that has not
+
+
+def whole_grace(grace: float, environment: Mapping[str, str]) -> float:
+    """Seconds to wait for an engine that is to end: not less than its entry gives open requests."""
+    told = environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
+    return max(grace, int(told) + 10.0) if told.isdigit() and grace >= _DRAIN else grace
 
 
 def compose_services(

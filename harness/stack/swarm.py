@@ -20,7 +20,17 @@ from harness.errors import MissingError, ServiceError
 from harness.stack import emulator_image, machine
 from harness.stack import state as memory
 from harness.stack.companion import stack_files
-from harness.stack.docker import GONE, SDK_ERRORS, ComposeService, Stack, docker_command, engine, lost, record_of
+from harness.stack.docker import (
+    GONE,
+    SDK_ERRORS,
+    ComposeService,
+    Stack,
+    docker_command,
+    engine,
+    lost,
+    record_of,
+    whole_grace,
+)
 from harness.stack.document import escaped
 from harness.stack.lines import plain_line
 from harness.stack.plan import StackPlan, plan_stack
@@ -325,7 +335,7 @@ class SwarmService(ComposeService):
         if not self._started:
             return
         self._stack_text = self.facts().stack
-        self.stack.remove(self._record.service, grace)
+        self.stack.remove(self._record.service, whole_grace(grace, self._record.environment))
         self._lines = None
         memory.forget(self._record_name())
         release_port(self._port())

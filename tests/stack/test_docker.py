@@ -65,6 +65,14 @@ def test_no_docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
         docker.engine()
 
 
+def test_engine_gets_the_time_that_its_entry_gives() -> None:
+    """A longer drain than TGI's own is waited for, but not of an engine that has served nobody yet."""
+    longer = {"GRACEFUL_TERMINATION_TIMEOUT": "300"}
+    assert docker.whole_grace(100, longer) == 310
+    assert docker.whole_grace(15, longer) == 15
+    assert docker.whole_grace(100, {}) == 100
+
+
 def test_age_of_an_image() -> None:
     """As Docker writes moments; what is none is young, so that nothing is removed by mistake."""
     assert docker._age("2020-01-01T00:00:00.123456789Z") > 86400
