@@ -20,7 +20,7 @@ from gevent.hub import get_hub
 
 from harness.engines.base import Answer, Api, Reading
 from harness.load.framing import ProtocolError
-from harness.load.transport import BACKLOG_READS, PAUSE, Absences, Exchange, Transport
+from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord, from_first_text
 
@@ -35,6 +35,7 @@ _HURRY = 4096  # finished answers at which records come before reading
 # A reader that is away for longer than a pause loses moments, so it is no more at a time while there is hope.
 _OVERDUE, _CATCH_UP = 0.25, PAUSE
 _HOPELESS, _CATCH_UP_THEN = 0.75, 0.02
+_SENDING_MOST = 0.02  # of TTFT
 _OUR_END = ("timeout", "in_flight", "dropped", "refused")  # nothing was heard of the server then
 
 
@@ -195,7 +196,7 @@ class Recorder:
             whole = exchange.error is None
             answer = reading.finish(complete=whole)
             moments = [asked.moments[index] for index in answer.slice_of_event]
-            self._count(answer, moments)
+            self._count(answer, moments, exchange)
             _take(record, answer, [moment - self._start for moment in moments])
             _take_headers(record, head.fields)
         if exchange.error not in _OUR_END and record.finished_at is not None:
@@ -214,15 +215,21 @@ class Recorder:
         if record.finished_at is None or exchange.error == "timeout":
             record.finished_at = time.monotonic() - self._start
 
-    def _count(self, answer: Answer, moments: list[float]) -> None:
+    def _count(self, answer: Answer, moments: list[float], exchange: Exchange) -> None:
         self.events += len(moments)
         self._recent += len(moments)
         self._glued += answer.glued_events
         self.answers += bool(moments)
-        if answer.glued_events:
-            late = late_events(moments, self._transport.absences)
-            self.late += len(late)
-            self.late_answers += bool(late) and late[0] == 0
+        late = late_events(moments, self._transport.absences) if answer.glued_events else []
+        self.late += len(late)
+        self.late_answers += (bool(late) and late[0] == 0) or sent_late(exchange, moments)
+
+
+def sent_late(exchange: Exchange, moments: list[float]) -> bool:
+    """Whether the request left so long after its moment of sending was noted that TTFT is not the server's own."""
+    if exchange.sent_at is None or not moments or exchange.sending < ABSENCE:
+        return False
+    return exchange.sending > _SENDING_MOST * (moments[0] - exchange.sent_at)
 
 
 def late_events(moments: Sequence[float], absences: Absences) -> list[int]:

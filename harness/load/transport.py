@@ -67,7 +67,8 @@ class Exchange:
     reads, stamps: what was read since the last `frame`, one stamp a read. slices, moments: the body's content in the
     reads before, not decoded yet, and their stamps. error: None, or `refused`, `dropped`, `stream_broken`, `timeout`,
     `protocol`, `in_flight` (given up by us). on_done: called in the hub when the exchange is over. begun_at: when it
-    was handed over to be sent; sent_at: when its bytes were, None where no connection took them.
+    was handed over to be sent; sent_at: when its bytes were, None where no connection took them; sending: how long that
+    took, in seconds, which is long where this process was put aside meanwhile.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class Exchange:
         "on_done",
         "reads",
         "reused",
+        "sending",
         "sent_at",
         "slices",
         "stamps",
@@ -105,7 +107,7 @@ class Exchange:
         self.last_byte: bytes | None = None
         self.error: str | None = None
         self.finished = self.reused = False
-        self.deadline = 0.0
+        self.deadline = self.sending = 0.0
         self.connection: Connection | None = None
 
     @property
@@ -450,6 +452,7 @@ class Transport:
         except OSError:
             self._broken(connection)
             return
+        exchange.sending = _now() - exchange.sent_at
         if sent < len(call):
             gevent.spawn(self._send_rest, connection, exchange, call[sent:])
 

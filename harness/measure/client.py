@@ -21,7 +21,8 @@ class ClientSample:
     at: run-relative. cpu_fraction: CPU time of its busiest thread / wall time, 1 is a whole core. loop_lag_max: the
     longest that its event loop was late. streams: answers being read at the moment. events: token events read.
     late_events: those whose moment was noted too late to be true, by the load's own rule. backlog: bytes of answers not
-    decoded yet. answers: those of which events were read; late_answers: those of them whose first event was late.
+    decoded yet. answers: those of which events were read; late_answers: those of them whose first event was
+    late, or whose request left late.
     """
 
     at: float

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.load.live import GROWTH_AFTER, Growth, Live, live_line
-from harness.load.recorder import late_events
-from harness.load.transport import Absences
+from harness.load.recorder import late_events, sent_late
+from harness.load.transport import Absences, Exchange
 from harness.measure.run_folder import Level
 
 
@@ -33,6 +33,23 @@ def test_events_whose_moment_was_lost(
     for start, end in absences:
         away.add(start, end)
     assert late_events(moments, away) == late
+
+
+@pytest.mark.parametrize(
+    ("sending", "first", "late"),
+    [
+        (0.0001, 0.05, False),
+        (0.004, 0.05, True),  # put aside for 4 ms in the middle of the sending: 8 % of this TTFT are the client's
+        (0.004, 1.0, False),
+        (0.2, 1.0, True),
+    ],
+)
+def test_a_request_that_left_long_after_its_moment_counts_as_late(sending: float, first: float, late: bool) -> None:
+    """Its TTFT holds time in which the client, not the server, made the user wait."""
+    exchange = Exchange(b"")
+    exchange.sent_at, exchange.sending = 10.0, sending
+    assert sent_late(exchange, [10.0 + first, 10.0 + first + 0.02]) is late
+    assert not sent_late(exchange, [])
 
 
 def tick(at: float, waiting: int, **more: object) -> dict[str, object]:
