@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from harness.catalog.gpus import find_gpu
@@ -18,7 +17,7 @@ from harness.catalog.models import Model, load_catalogue
 from harness.commands.before_start import look_before_start
 from harness.commands.target import Runtime, Say, Target
 from harness.engines.base import Endpoint, EngineInfo, EngineLimits, Secret
-from harness.errors import UsageError
+from harness.errors import MissingError, UsageError
 from harness.preflight import identify
 from harness.stack import found, machine, timings
 from harness.stack.ending import stop_in_order
@@ -26,6 +25,7 @@ from harness.stack.launch import embedded_launch, local_launch
 from harness.stack.process import ProcessService
 from harness.stack.readiness import Ready, look_at, wait_until_ready
 from harness.stack.service import OwnService, Service
+from harness.stack.state import passing_project
 from harness.stack.url import UrlService
 
 
@@ -132,13 +132,13 @@ def service_for(
         return ProcessService(embedded_launch(model, port=port, changes=changes), outlives_harness=outlives_harness)
     if runtime == "compose":
         one = replace(model, replicas=1, port=port or model.port)
-        project = f"harness-{uuid.uuid4().hex[:8]}"
+        project = passing_project()
         own = {one.name: changes or {}}
         return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=own)[0]
     from harness.stack import swarm
 
     one = replace(model, replicas=1, port=port or model.port)
-    project = f"harness-{uuid.uuid4().hex[:8]}"
+    project = passing_project()
     return swarm.services_for([one], project=project, emulate=target.emulate, changes={one.name: changes or {}})[0]
 
 
@@ -179,6 +179,7 @@ def open_service(
         yield running
         return
     target = replace(target, runtime=choose_runtime(target, model, say))
+    remove_abandoned(say)
     look_before_start(model, target, say)
     service = service_for(model, target, changes=changes, say=say)
     try:
@@ -186,6 +187,14 @@ def open_service(
         yield Served(service, ready.info, ready.limits, model, ready, ours=True)
     finally:
         stop_in_order(service)
+
+
+def remove_abandoned(say: Say = _quiet) -> None:
+    """Containers of commands that were killed hold the GPU that the next one needs."""
+    with suppress(MissingError):  # no Docker here any more
+        for service in found.abandoned():
+            say(f"{service.name}: removing what a killed command left of it")
+            service.stop(1)
 
 
 def started(service: Service, model: Model, say: Say = _quiet) -> Ready:

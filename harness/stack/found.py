@@ -37,6 +37,15 @@ def all_services() -> list[OwnService]:
     return [service_of(record) for record in state.recall_all() if not _somebody_works_with(record)]
 
 
+def abandoned() -> list[OwnService]:
+    """Containers that a command had for itself and, killed, did not stop. Processes have a guardian that does."""
+    return [
+        service_of(record)
+        for record in state.recall_all()
+        if record.attached is not None and not state.owner_lives(record) and state.is_passing(record.marker)
+    ]
+
+
 def _somebody_works_with(record: state.Remembered) -> bool:
     """A service of a probe or bench that is under way is theirs to stop."""
     return record.attached is not None and state.owner_lives(record)

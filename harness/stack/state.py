@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,19 @@ def project_name() -> str:
     if folder == Path.home() / ".local" / "state" / "harness":
         return "harness"
     return f"harness-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
+
+
+_PASSING = re.compile(r"harness-[0-9a-f]{8}(-.*)?")
+
+
+def passing_project() -> str:
+    """A new name for the Compose project of one command, which ends with it."""
+    return f"harness-{uuid.uuid4().hex[:8]}"
+
+
+def is_passing(project: str) -> bool:
+    """Whether a project ends with its command, rather than being the one that `up` works on."""
+    return _PASSING.fullmatch(project) is not None
 
 
 def owned_by_us() -> dict[str, Any]:
