@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.stack.document import compose_file
+from harness.stack.state import subfolder
 from tests.docker.conftest import Harness, environment, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("catalogue")]
@@ -157,6 +158,30 @@ def test_half_started_stack_of_a_killed_harness_is_taken_down(harness: Harness, 
     time.sleep(1)  # a `docker compose up` of its own session may still be at work
     harness("down")
     assert ours() == []
+
+
+def test_container_of_a_killed_probe_goes_with_the_next(harness: Harness, tmp_path: Path) -> None:
+    """It would hold the GPU; `--resume` removes it before it starts its own."""
+    command = ["probe", "one", "--quick", "--output", str(tmp_path / "out"), *STACK]
+    with subprocess.Popen([sys.executable, "-m", "harness", *command], cwd=tmp_path, env=environment()) as process:
+        until(lambda: bool(running_alone()) or process.poll() is not None)
+        process.kill()
+    time.sleep(1)  # a `docker compose up` of its own session may still be at work
+    left = running_alone()
+    assert len(left) == 1
+    resumed = harness(*command, "--resume")
+    assert "removing what a killed command left of it" in resumed.stderr
+    assert running_alone() == []
+    assert not list(subfolder("stacks").iterdir())
+
+
+def running_alone() -> list[str]:
+    """Containers of the stacks that single commands started for themselves."""
+    found: list[str] = []
+    for stack in subfolder("stacks").iterdir():
+        command = ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={stack.name}"]
+        found += subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return found
 
 
 def test_taken_port_is_named(harness: Harness, catalogue: Path) -> None:
