@@ -15,7 +15,7 @@ from harness.catalog.models import Model, catalogue_path, write_limits
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.commands.probe_url import probe_url
 from harness.commands.probing import Seen, beside_limits, input_name, run_start
-from harness.commands.serving import choose_runtime, resolve_model
+from harness.commands.serving import choose_runtime, remove_abandoned, resolve_model
 from harness.commands.target import Target
 from harness.engines.tgi import parse_version
 from harness.errors import ServiceError, UsageError
@@ -76,6 +76,7 @@ class _Probe:
             self.search.tell(outcome)
         self._tell_resumed()
         self._require_room()
+        remove_abandoned(self.progress)
         while (setting := self.search.ask()) is not None:
             self._announce(setting)
             outcome = run_start(self.search, setting, self.model, self.target, self.seen, self.progress, journal.add)
