@@ -10,7 +10,7 @@ import requests
 
 from harness.engines import tgi
 from harness.engines.base import Endpoint, EngineInfo, EngineLimits
-from harness.engines.route import TRUST
+from harness.engines.route import TRUST, refuse_secrets
 from harness.engines.session import open_session
 from harness.errors import ServiceError, UsageError
 
@@ -46,6 +46,7 @@ def identify(endpoint: Endpoint) -> EngineInfo:
     """
     if not endpoint.url.startswith(("http://", "https://")):
         raise UsageError(f"{endpoint.url!r} is no URL", advice="Write --url http://host:port.")
+    refuse_secrets(endpoint.url)
     with open_session(endpoint.url) as session:
         session.headers.update(authorization(endpoint))
         info = _get_json(session, endpoint, "/info")

@@ -31,6 +31,12 @@ def trusted() -> ssl.SSLContext:
     return context
 
 
+def refuse_secrets(url: str) -> None:
+    """Raises UsageError for a URL with a name or password, which would stand in a run's manifest and report."""
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise UsageError("the URL holds a name or password", advice="Leave it out; HARNESS_API_KEY is sent as a token.")
+
+
 def proxy() -> str | None:
     """URL of the proxy that HARNESS_PROXY names. Those of the environment (HTTP_PROXY) are not heeded: they would be
     measured too.

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.engines import tgi
 from harness.engines.base import EngineInfo, EngineLimits
-from harness.engines.route import TRUST, proxy, trusted
+from harness.engines.route import TRUST, proxy, refuse_secrets, trusted
 from harness.errors import ServiceError, UsageError
 
 _TIMEOUT = 10.0  # seconds; none of these routes waits for the model
@@ -22,6 +22,7 @@ _TIMEOUT = 10.0  # seconds; none of these routes waits for the model
 
 def greet(url: str) -> EngineInfo:
     """TGI's /info where it is one, else the first model of /v1/models. Raises UsageError, ServiceError."""
+    refuse_secrets(url)
     opener = _opener(url)
     info = _document(opener, url, "/info")
     if isinstance(info, Mapping) and tgi.is_info(info):

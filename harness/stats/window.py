@@ -46,12 +46,16 @@ def steady_window(level: Level, records: Records) -> Window:
 
 
 def _span(level: Level, records: Records) -> tuple[float, float]:
-    """When sending began and ended. A level that was cut off ends with the last moment that was recorded."""
+    """When sending began and ended. A level that was cut off ends with the last moment that was recorded, and one that
+    stalled with the last sign of life: what was due in the silence has no figures.
+    """
     due = records.scheduled_at
     began = level.started_at if level.started_at is not None else float(due.min()) if len(due) else 0.0
-    if level.sending_ended_at is not None:
+    if level.sending_ended_at is not None and level.ended_by != "stalled":
         return began, level.sending_ended_at
-    seen = [column[~np.isnan(column)] for column in (due, records.sent_at, records.token_at, records.finished_at)]
+    columns = [records.token_at, records.finished_at]
+    columns += [] if level.ended_by == "stalled" else [due, records.sent_at]
+    seen = [column[~np.isnan(column)] for column in columns]
     last = max((float(column.max()) for column in seen if len(column)), default=began)
     if level.duration is not None:
         last = min(last, began + level.duration)

@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from harness.engines.session import open_session
 from harness.errors import ServiceError, UsageError
 from harness.load.burst import fetch
 from harness.load.connection import Address, Connector
+from harness.load.greeting import greet
 from harness.preflight import identify
 
 NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HARNESS_PROXY")
@@ -95,6 +96,14 @@ def test_a_file_without_certificates_is_a_mistake_of_the_user(monkeypatch: pytes
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     with pytest.raises(UsageError, match=r"SSL_CERT_FILE=.*absent\.pem"):
         trusted()
+
+
+@pytest.mark.parametrize("look", [lambda url: identify(Endpoint(url)), greet])
+def test_a_url_with_a_password_is_refused(look: Callable[[str], object]) -> None:
+    """A run's manifest and report name the URL; the message does not repeat it."""
+    with pytest.raises(UsageError, match="name or password") as told:
+        look("http://me:secret@127.0.0.1:1/base")
+    assert "secret" not in str(told.value)
 
 
 def test_only_the_proxy_that_is_named_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:

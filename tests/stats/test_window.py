@@ -48,6 +48,15 @@ def test_a_level_that_was_cut_off_ends_with_the_last_moment_recorded() -> None:
     assert found.holds(Records.from_list([ticking(1, 5.0)]).scheduled_at).all()
 
 
+def test_a_level_that_stalled_ends_with_the_last_sign_of_life() -> None:
+    """A minute of silence must not make a warm-up of all that came before."""
+    answered = [ticking(n, n * 0.5) for n in range(10)]
+    stuck = [ticking(10, 5.0, tokens=0, status="in_flight", finished_at=None)]
+    level = closed_level(0, 1, 0.0, 64.0, ended_by="stalled")
+    found = window(level, [*answered, *stuck])
+    assert (found.start, found.end) == pytest.approx((0.49, 4.9))
+
+
 def test_a_level_without_records_has_an_empty_window() -> None:
     """Nothing recorded, nothing covered."""
     assert window(Level(0, users=1)).length == pytest.approx(0, abs=1e-300)
