@@ -6,7 +6,6 @@ their tokens are noted in the journal; finished ones become a record there at on
 
 from __future__ import annotations
 
-import math
 import time
 from array import array
 from bisect import bisect_right
@@ -35,6 +34,7 @@ _HURRY = 4096  # finished answers at which records come before reading
 # A reader that is away for longer than a pause loses moments, so it is no more at a time while there is hope.
 _OVERDUE, _CATCH_UP = 0.25, PAUSE
 _HOPELESS, _CATCH_UP_THEN = 0.75, 0.02
+_SMALL_SHARE = 0.05  # of a wait: an error that no quantile of waits shows
 _SENDING_MOST = 0.02  # of TTFT
 _OUR_END = ("timeout", "in_flight", "dropped", "refused")  # nothing was heard of the server then
 
@@ -220,7 +220,7 @@ class Recorder:
         self._recent += len(moments)
         self._glued += answer.glued_events
         self.answers += bool(moments)
-        late = late_events(moments, self._transport.absences) if answer.glued_events else []
+        late = late_events(moments, self._transport.absences, exchange.sent_at or 0.0) if answer.glued_events else []
         self.late += len(late)
         self.late_answers += (bool(late) and late[0] == 0) or sent_late(exchange, moments)
 
@@ -232,13 +232,13 @@ def sent_late(exchange: Exchange, moments: list[float]) -> bool:
     return exchange.sending > _SENDING_MOST * (moments[0] - exchange.sent_at)
 
 
-def late_events(moments: Sequence[float], absences: Absences) -> list[int]:
+def late_events(moments: Sequence[float], absences: Absences, sent_at: float) -> list[int]:
     """Numbers of the events whose noted moment may be later than the true one by more than half of its gap.
 
     moments: of all events of an answer, rising; equal ones were read together. The stamp of a read is that of its last
     segment. So the others are in doubt where the reader had been away when they arrived: from the absence's beginning,
     or from the read before, up to the stamp. What a server held back comes in a rush, with gaps of microseconds; errors
-    that are small beside the answer's median gap spoil no figure then.
+    that are small beside the answer's median gap, or beside the wait for the rush, spoil no figure then.
     """
     starts, ends = absences.starts, absences.ends
     if not moments:
@@ -250,10 +250,10 @@ def late_events(moments: Sequence[float], absences: Absences) -> list[int]:
         stamp, end = moments[first], bisect_right(moments, moments[first], first)
         away = bisect_right(starts, stamp) - 1
         if end - first > 1 and away >= 0 and stamp <= ends[away]:
-            since = stamp - moments[first - 1] if first else math.inf
+            since = stamp - (moments[first - 1] if first else sent_at)
             gap = since / (end - first) if first else usual
             error = min(stamp - starts[away], since)
-            if error > gap / 2:
+            if error > gap / 2 and error > _SMALL_SHARE * since:
                 median = median if median is not None else _median_gap(moments)
                 late += range(first, end - 1) if error > median / 2 else ()
         first = end

@@ -21,6 +21,8 @@ from harness.measure.run_folder import Level
         ([1.05, 1.05, 1.05, 1.07], [(0.9, 1.06)], [0, 1]),  # the first tokens, with the answer's usual gap
         # a rush of what the server had held back: late by 2 ms where gaps are 10 ms, which no figure shows
         ([0.01 * n for n in range(30)] + [2.3] * 6 + [2.302] * 5, [(2.2995, 2.303)], []),
+        ([2.9] * 20, [(2.85, 2.95)], []),  # all of an answer in one rush, 2 s after it was asked for: 50 ms do not show
+        ([2.9] * 20, [(2.75, 2.95)], list(range(19))),  # 150 ms do
         ([1.00], [(0.0, 2.0)], []),
         ([], [(0.0, 2.0)], []),
     ],
@@ -32,7 +34,7 @@ def test_events_whose_moment_was_lost(
     away = Absences()
     for start, end in absences:
         away.add(start, end)
-    assert late_events(moments, away) == late
+    assert late_events(moments, away, sent_at=0.9) == late
 
 
 @pytest.mark.parametrize(
