@@ -274,7 +274,9 @@ def _conclude(
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)
     if summary.total.requests.completed == 0 and _service_away(outcome, summary):
-        why = death.found if death else "the service is away or died"
+        stalled = any(level.ended_by == "stalled" for level in outcome.levels)
+        silent = f"nobody got a token for {runner.STALLED_AFTER:.0f} s" if stalled else "the service is away or died"
+        why = death.found if death else silent
         advice = death.advice if death else "Its own log says why, as far as it knows."
         raise ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
     unmet = _unmet(summary, options, slo)
