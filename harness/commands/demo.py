@@ -10,9 +10,12 @@ from typing import Any
 from harness.catalog.models import load_catalogue
 from harness.commands.bench import BenchOptions, BenchResult, bench
 from harness.commands.probe import ProbeOptions, ProbeReport, probe
-from harness.commands.status import down
 from harness.commands.target import Target
 from harness.commands.up import Running, up, up_text
+from harness.errors import UsageError
+from harness.stack import found
+from harness.stack.ending import stop_in_order
+from harness.stack.process import ProcessService
 
 _BENCH = BenchOptions(users="1,4,16", duration="12s", warmup="2s")
 _PROBE = ProbeOptions(quick=True)  # the proof under load fills the whole KV cache, which takes minutes
@@ -46,12 +49,17 @@ def demo(output: Path | None, progress: Callable[[str], None]) -> DemoResult:
     model = next(iter(load_catalogue(None).models))
     target = Target(model=model, runtime="embedded")
     progress(f"1 of {_STEPS}: up. Starting the emulator for {model}")
-    (running,) = up([target], progress=progress)
+    if found.service_named(model) is not None:
+        raise UsageError(f"{model} is up", advice=f"The demo would replace it: `harness down {model}` first.")
+    (running,) = up([target], outlives_harness=False, progress=progress)
+    service = found.service_named(model)
+    assert isinstance(service, ProcessService)
     try:
+        service.end_with_harness()
         progress(f"2 of {_STEPS}: probe. Finding the limits of this model on {running.gpu}")
         limits = probe(target, _PROBE, progress=progress)
         progress(f"3 of {_STEPS}: bench. 1, 4 and 16 users on what `up` started")
         load = bench(target, replace(_BENCH, output=output), progress=progress)
     finally:
-        down([model], progress=progress)
+        stop_in_order(service)
     return DemoResult(running, limits, load)

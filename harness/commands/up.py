@@ -73,12 +73,17 @@ class Running:
 
 
 def up(
-    targets: Sequence[Target], *, gateway: bool = False, monitoring: bool = False, progress: Say = lambda text: None
+    targets: Sequence[Target],
+    *,
+    gateway: bool = False,
+    monitoring: bool = False,
+    outlives_harness: bool = True,
+    progress: Say = lambda text: None,
 ) -> list[Running]:
     """Start what does not run yet, renew what changed, wait for each first answer.
 
-    What answers stays when this is interrupted later; what does not answer yet is taken down. Raises UsageError,
-    MissingError, StartFailed.
+    What answers stays when this is interrupted later; what does not answer yet is taken down. outlives_harness: a
+    process that does not answer yet stays where the harness is killed. Raises UsageError, MissingError, StartFailed.
     """
     models = [resolve_model(target, progress) for target in targets]
     _require_distinct(models)
@@ -96,7 +101,7 @@ def up(
     images = companions.fetch_images(beside, may_leave_out=emulate, say=progress)
     stays = {model.name: _still_good(model, target, progress) for model, target in chosen}
     fresh = [pair for pair in chosen if not stays[pair[0].name]]
-    started_now = _start_all(fresh, progress)
+    started_now = _start_all(fresh, outlives_harness, progress)
     running = [each for model in models for each in stays[model.name] or started_now[model.name]]
     if images:
         started = companions.start(beside, images, project=project_name(), runtime=running[0].runtime, say=progress)
@@ -129,10 +134,10 @@ def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
     return []
 
 
-def _start_all(chosen: Sequence[tuple[Model, Target]], say: Say) -> dict[str, list[Running]]:
+def _start_all(chosen: Sequence[tuple[Model, Target]], outlives_harness: bool, say: Say) -> dict[str, list[Running]]:
     """Start them side by side, wait for one after another; whatever does not answer in the end is stopped."""
     pinned = {model.name: look_before_start(model, target, say) for model, target in chosen}
-    services = _services(chosen, pinned, say)
+    services = _services(chosen, pinned, outlives_harness, say)
     running: dict[str, list[Running]] = {model.name: [] for model, _ in chosen}
     with ExitStack() as unready:  # every one is stopped, also when stopping another fails
         kept: set[str] = set()
@@ -154,7 +159,10 @@ def _stop_unless_kept(service: OwnService, kept: Collection[str]) -> None:
 
 
 def _services(
-    chosen: Sequence[tuple[Model, Target]], pinned: Mapping[str, Mapping[str, str]], say: Say
+    chosen: Sequence[tuple[Model, Target]],
+    pinned: Mapping[str, Mapping[str, str]],
+    outlives_harness: bool,
+    say: Say,
 ) -> list[tuple[Model, OwnService]]:
     """Those of Compose share one stack. pinned: by model, the revision that the Hub named."""
     services: list[tuple[Model, OwnService]] = []
@@ -173,7 +181,7 @@ def _services(
         if target.runtime not in ("compose", "swarm"):
             port = model.port or ports_from(FIRST_PORT, 1, reserve=True, avoid=asked)[0]
             own = pinned[model.name]
-            service = service_for(model, target, changes=own, port=port, outlives_harness=True, say=say)
+            service = service_for(model, target, changes=own, port=port, outlives_harness=outlives_harness, say=say)
             services.append((model, service))
     return services
 

@@ -105,8 +105,7 @@ class ProcessService:
         marker = uuid.uuid4().hex
         log = memory.subfolder("logs") / f"{memory.safe_name(self.name)}-{marker[:8]}"
         if not self._outlives_harness:
-            own_record = memory.path_of(memory.attached_name(self.name, marker[:8]))
-            self._guard = Guard(marker, (*_files(log), str(own_record), *self._launch.scratch))
+            self._guard = self._new_guard(marker, str(log), memory.attached_name(self.name, marker[:8]))
         try:
             self._popen = _spawn(self._launch, marker, log)
         except MissingError:
@@ -195,9 +194,19 @@ class ProcessService:
             self._clean()
             self._let_go()
 
+    def end_with_harness(self) -> None:
+        """Although it was kept: for a command that has several others use it by its name."""
+        if self._record is not None and self._record.pid is not None and self._guard is None:
+            self._guard = self._new_guard(self._record.marker, self._record.log, self._record_name())
+            self._guard.watch(self._record.pid)
+
+    def _new_guard(self, marker: str, log: str | None, record_name: str) -> Guard:
+        return Guard(marker, (*_files(log), str(memory.path_of(record_name)), *self._launch.scratch))
+
     def _let_go(self) -> None:
         if self._guard is not None:
             self._guard.let_go()
+            self._guard = None
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(

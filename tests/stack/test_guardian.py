@@ -41,7 +41,8 @@ START = """
 import os, signal, sys, time
 from pathlib import Path
 from harness.catalog.models import Model
-from harness.stack.launch import embedded_launch, local_launch
+from harness.stack import state
+from harness.stack.launch import local_launch
 from harness.stack.process import ProcessService
 launch = local_launch(Model("tiny", "a/b"), program={launcher!r})
 service = ProcessService(launch, outlives_harness={stays})
@@ -50,6 +51,9 @@ until = time.monotonic() + 30
 while not any({awaited!r} in line for line in service.all_log_lines()) and time.monotonic() < until:
     time.sleep(0.02)
 Path(launch.options["SHARD_UDS_PATH"] + "-0").touch()
+if {kept}:
+    service.keep()
+    ProcessService.found_again(state.recall("tiny")).end_with_harness()
 print(service.record.marker, launch.options["SHARD_UDS_PATH"] + "-0", flush=True)
 os.kill(os.getpid(), signal.{signal})
 time.sleep(60)
@@ -63,9 +67,11 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def killed_harness(launcher: str, *, stays: bool = False, awaited: str = "Connected", by: str = "SIGKILL") -> list[str]:
+def killed_harness(
+    launcher: str, *, stays: bool = False, kept: bool = False, awaited: str = "Connected", by: str = "SIGKILL"
+) -> list[str]:
     """The marker of what it had started, and a socket that its shard left."""
-    script = START.format(launcher=launcher, stays=stays, awaited=awaited, signal=by)
+    script = START.format(launcher=launcher, stays=stays, kept=kept, awaited=awaited, signal=by)
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert answer.returncode == -signal.Signals[by], answer.stderr
     return answer.stdout.split()
@@ -85,6 +91,14 @@ def test_sigterm_without_a_handler_is_a_death_too(launcher: str) -> None:
     """A program that uses these parts need not know of the command line's handlers."""
     marker, _ = killed_harness(launcher, by="SIGTERM")
     until(lambda: not marked(marker))
+
+
+def test_what_was_kept_for_a_while_can_be_bound_again(launcher: str) -> None:
+    """A command that starts, lets others use it by its name, and stops."""
+    marker, socket = killed_harness(launcher, stays=True, kept=True)
+    until(lambda: not marked(marker))
+    until(lambda: not state.recall_all() and not list(state.subfolder("logs").iterdir()))
+    Path(socket).unlink()
 
 
 def test_what_up_starts_stays_even_before_it_is_ready(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
