@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from gevent.hub import get_hub
@@ -238,14 +237,14 @@ def late_events(moments: Sequence[float], absences: Absences, sent_at: float) ->
     moments: of all events of an answer, rising; equal ones were read together. The stamp of a read is that of its last
     segment. So the others are in doubt where the reader had been away when they arrived: from the absence's beginning,
     or from the read before, up to the stamp. What a server held back comes in a rush, with gaps of microseconds; errors
-    that are small beside the answer's median gap, or beside the wait for the rush, spoil no figure then.
+    that are small beside the answer's usual gap, or beside the wait for the rush, spoil no figure then.
     """
     starts, ends = absences.starts, absences.ends
     if not moments:
         return []
     usual = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
     late: list[int] = []
-    first, median = 0, None
+    first = 0
     while first < len(moments):
         stamp, end = moments[first], bisect_right(moments, moments[first], first)
         away = bisect_right(starts, stamp) - 1
@@ -253,16 +252,9 @@ def late_events(moments: Sequence[float], absences: Absences, sent_at: float) ->
             since = stamp - (moments[first - 1] if first else sent_at)
             gap = since / (end - first) if first else usual
             error = min(stamp - starts[away], since)
-            if error > gap / 2 and error > _SMALL_SHARE * since:
-                median = median if median is not None else _median_gap(moments)
-                late += range(first, end - 1) if error > median / 2 else ()
+            late += range(first, end - 1) if error > max(gap / 2, usual / 2, _SMALL_SHARE * since) else ()
         first = end
     return late
-
-
-def _median_gap(moments: Sequence[float]) -> float:
-    gaps = sorted(later - earlier for earlier, later in pairwise(moments))
-    return gaps[len(gaps) // 2] if gaps else 0.0
 
 
 def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:

@@ -27,9 +27,8 @@ from harness.units import format_count, format_duration, format_number, format_p
 CPU_MOST = 0.9  # of a core: beyond, an event loop has no reserve left for a burst
 LOOP_LAG_MOST = 0.1  # seconds
 SAMPLES_BEYOND = 0.05  # share of a client's samples that may lie beyond a limit: one in twenty is a hiccup
-# A wrong value moves a quantile by its share in rank: a quarter of what lies beyond p99 leaves that a p99. A late event
-# spoils two gaps.
-LATE_EVENTS_MOST, LATE_FIRST_MOST = 0.00125, 0.0025
+# A wrong value moves a quantile by at most its share in rank: a quarter of what lies beyond p99 leaves that a p99.
+LATE_MOST = 0.0025
 LAG_LEAST, LAG_SHARE = 0.010, 0.05  # schedule lag at p99: 10 ms, or this share of the median TTFT
 DROPPED_MOST, ERRORS_MOST, OPEN_MOST = 0.01, 0.01, 0.01
 RATE_OFF, RATE_SIGMAS = 0.05, 4.0
@@ -88,12 +87,12 @@ def late_events(evidence: Evidence) -> Iterator[Reason]:
     advice = "Raise --processes or lower the load: the client could not read as fast as the server wrote."
     names = ("late_events", "events", "late_answers", "answers")
     late, events, late_first, answers = (sum(getattr(each, name) for each in evidence.samples) for name in names)
-    if events and late / events > LATE_EVENTS_MOST:
+    if events and late / events > LATE_MOST:
         found = f"{format_percent(late / events)} of the token events were read late"
-        yield Reason("late_events", found, format_percent(LATE_EVENTS_MOST), advice, "client")
-    elif late_first > 1 and late_first / answers > LATE_FIRST_MOST:
+        yield Reason("late_events", found, format_percent(LATE_MOST), advice, "client")
+    elif late_first > 1 and late_first / answers > LATE_MOST:
         found = f"{format_percent(late_first / answers)} of the first tokens were read late"
-        yield Reason("late_events", found, format_percent(LATE_FIRST_MOST), advice, "client")
+        yield Reason("late_events", found, format_percent(LATE_MOST), advice, "client")
 
 
 def schedule_lag(evidence: Evidence) -> Iterator[Reason]:
