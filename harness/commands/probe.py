@@ -34,6 +34,7 @@ from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
 DEFAULT_ANSWER = 512
+FILLED = 0.95  # of the cache, from which on it counts as full
 
 
 def probe(target: Target, options: ProbeOptions, progress: Progress = lambda text: None) -> ProbeReport:
@@ -182,6 +183,7 @@ class _Probe:
             "requests": sum(len(result.load.shapes) for result in proved.loads),
             "seconds": round(sum(result.seconds for result in proved.loads), 1),
             "excess_refused_at_once": self.search.evidence.refused_fast,
+            "cache_filled": _share_filled(proved),
         }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
@@ -191,6 +193,13 @@ class _Probe:
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)
         self.progress(f"{self.model.name}: limits written to {path}")
+
+
+def _share_filled(proved: Outcome) -> float | None:
+    """The largest part of a measured cache that the proof had in flight."""
+    usable = proved.started.usable if proved.started and proved.started.kind == "flash" else None
+    filled = [result.load.tokens for result in proved.loads if result.load.name.startswith("fill")]
+    return round(min(1.0, max(filled) / usable), 3) if usable and filled else None
 
 
 def _folder(options: ProbeOptions, model: Model) -> Path:
@@ -227,6 +236,9 @@ def _dead(failure: Failure, name: str, folder: Path) -> ServiceError:
 def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[Cell], wish: Wish) -> str:
     """The result for people: what fits, what to set and why, how sure."""
     proof = "proved under load" if document["verified_under_load"] else "not proved under load"
+    filled = document["load"].get("cache_filled")
+    if document["emulated"] and filled is not None and filled < FILLED:
+        proof += f", with {filled:.0%} of the cache filled (an emulated GPU is given no more time than that)"
     emulated = " (emulated)" if document["emulated"] else ""
     lines = [
         f"{document['model']} on {document['gpu'] or 'this GPU'}{emulated}, {document['engine']}: {sentence(cells)}.",

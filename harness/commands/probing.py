@@ -36,6 +36,7 @@ from harness.workload.request import Request
 
 _STOP_GRACE = 15.0  # seconds for an engine that is idle or stuck; TGI would drain a stuck queue for 90
 _LONGEST_BURST = 900.0
+_STALL = 12.0  # seconds without a token for anyone, beside the time for the longest prompt
 _PERMIT_PAUSES = (0.3, 1.0, 3.0)
 _HEALTH = 10.0  # seconds; the check is a whole forward where a request failed before
 _TRIES_TOGETHER = 3  # of a load whose last prompts must be read in as one
@@ -383,7 +384,7 @@ class _Loading:
     def _patience(self, load: Load) -> Patience:
         """Enough for the longest prompt at a quarter of the slowest speed seen; at first at 50 tokens a second."""
         rate = self.read_rate or 200.0
-        return Patience(stall=12.0 + 4 * load.longest / rate, total=_LONGEST_BURST)
+        return Patience(stall=_STALL + 4 * load.longest / rate, total=_LONGEST_BURST)
 
     def _learn_rate(self, load: Load, burst: Burst) -> None:
         """From the request of each load that waited least for others."""

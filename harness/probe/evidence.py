@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from harness.probe.setting import Bracket, Kind, LoadResult, Outcome, Setting, Started
 
@@ -67,11 +68,25 @@ class Evidence:
         none.
         """
         return any(
-            result.verdict == "held" and result.carried is not None and result.carried < 0.8 * result.load.tokens
+            result.verdict == "held" and result.carried is not None and result.carried < 0.6 * result.load.size
             for each in self.outcomes
             for result in each.loads
             if _kind_of(result) == "fill" and result.load.rows > 4
         )
+
+    def grown(self, rows: int) -> int | None:
+        """Answer tokens that each of about so many chats was seen to have when the last prompts of a fill were read."""
+        seen = [
+            (result.carried - sum(shape.input_tokens for shape in result.load.shapes)) / result.load.rows
+            for each in self.outcomes
+            for result in each.loads
+            if result.verdict == "held"
+            and result.carried is not None
+            and result.load.aim is not None
+            and result.load.ripe == 1
+            and result.load.rows >= CROWD * rows
+        ]
+        return max(1, round(median(seen[-5:]))) if seen else None
 
     @property
     def ignores_fraction(self) -> bool:

@@ -104,6 +104,7 @@ def crowded(
     total: int,
     *,
     lag: int = ALIVE,
+    grown: int | None = None,
     waiting: bool = False,
 ) -> Load:
     """So many chats that take `size` tokens in all, and the last of them, one whole prefill of prompts of `length`, is
@@ -111,8 +112,9 @@ def crowded(
     a memory check can meet.
 
     prefill: prompt tokens that it reads at once. longest: prompt. total: of one chat. lag: answer tokens that a chat
-    has to spare until the last prompts are read. waiting: the engine lets a few prompts wait beside a running batch;
-    then they follow as a wave of their own, else they stand in the queue behind the others.
+    has to spare until the last prompts are read. grown: answer tokens that a chat was seen to have by then. waiting:
+    the engine lets a few prompts wait beside a running batch; then they follow as a wave of their own, else they stand
+    in the queue behind the others.
     """
     tops = max(1, min(prefill // max(1, length), rows - 1))
     top = (Shape(length, SPARE),) * tops
@@ -125,8 +127,9 @@ def crowded(
         before, ripe = _ripening(room, others, prefill, longest, total, lag, counted=waiting)
         most = sum(shape.total for shape in before) + tops * (length + 1)
         return Load(name, (before, top), ripe=ripe, aim=min(size, most), together=as_one)
-    before = _queueing(room, others, tops, prefill, longest, total, lag)
-    return Load(name, ((*before, *top),), aim=size, together=as_one)
+    before = _queueing(room, others, tops, prefill, longest, total, lag, grown)
+    # Left when the last ones are read: what comes after is no prefill on a full cache, and only takes time.
+    return Load(name, ((*before, *top),), stay=2, aim=size, together=as_one)
 
 
 def written(size: int, rows: int, total: int) -> Load:
@@ -152,7 +155,9 @@ def _ripening(
     return (Shape(prompt, answer),) * count, max(1, answer - rounds - lag)
 
 
-def _queueing(room: int, count: int, tops: int, prefill: int, longest: int, total: int, lag: int) -> tuple[Shape, ...]:
+def _queueing(
+    room: int, count: int, tops: int, prefill: int, longest: int, total: int, lag: int, grown: int | None
+) -> tuple[Shape, ...]:
     """Equal chats that have `room` tokens when the queue behind them is reached. The first is read alone, and long
     enough for the others to arrive meanwhile; so is one before the tops where these would else be read with the last
     others.
@@ -167,8 +172,8 @@ def _queueing(room: int, count: int, tops: int, prefill: int, longest: int, tota
         plain, between = plain - 1, (apart,)
         each = (room - lead - apart) // plain
     rounds = math.ceil(plain / max(1, prefill // each)) + len(between)
-    prompt = max(1, each - rounds // 2 - 2)
-    prompts = (max(1, lead - rounds), *(prompt,) * plain, *between)
+    answer = rounds // 2 + 2 if grown is None else grown
+    prompts = (max(1, lead - answer), *(max(1, each - answer),) * plain, *between)
     return tuple(Shape(each, max(1, min(SPARE + rounds + lag, total - each))) for each in prompts)
 
 
@@ -197,16 +202,18 @@ def answer_length(budget: int, prefill: int) -> int:
     return max(BRIEF, min(CHUNK, 2 * math.ceil(budget / max(1, prefill)) + 16))
 
 
-def lag(itl: float | None) -> int:
-    """Answer tokens that come while a client does something at once."""
-    return max(SPARE, min(100, math.ceil(0.1 / itl))) if itl else ALIVE
+def lag(itl: float | None, count: int = 1) -> int:
+    """Answer tokens that may come until so many requests have surely been sent; a p95 of the gaps is far above most."""
+    return max(SPARE, min(MOST_BRIEF, math.ceil(3 * (0.1 + count * SENDING) / itl))) if itl else ALIVE
 
 
-def proof(setting: Setting, started: Started, capacity: int | None, itl: float | None = None) -> list[Load]:
+def proof(
+    setting: Setting, started: Started, capacity: int | None, itl: float | None = None, most: int | None = None
+) -> list[Load]:
     """All loads that a setting must survive, cheap ones first.
 
     capacity: tokens that can be in flight at once; None where the permits alone bound it. itl: seconds between tokens
-    of one chat, as far as known.
+    of one chat, as far as known. most: tokens to fill the cache with, where that is not all of it.
     """
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
     permits = setting.max_concurrent_requests or 1
@@ -216,7 +223,7 @@ def proof(setting: Setting, started: Started, capacity: int | None, itl: float |
     loads = [rows(permits, brief), overload(permits, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
     loads.append(_join(permits, history, total, room, slack, prefill))
-    loads += list(_fills(setting, started, room, slack))
+    loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack))
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 

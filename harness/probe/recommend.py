@@ -281,7 +281,7 @@ def _flash_flags(
             "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
             "the engine's own choice" if evidence.last_up_own_prefill else f"for goal {wish.goal}",
         ),
-        _permits_flag(setting.max_concurrent_requests or 0, wish),
+        _permits_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
     ]
     if setting.memory_fraction is not None:
         flags.append(
@@ -312,11 +312,16 @@ def _prefill_reason(prefill: int, started: Started, *, own_choice: bool) -> str:
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
 
-def _permits_flag(chats: int, wish: Wish) -> Flag:
+def _permits_flag(chats: int, wish: Wish, rows: Bracket) -> Flag:
     reason = (
         f"so many chats with short prompts and {wish.answer_tokens:,} answer tokens fill the KV cache; with longer"
         " prompts the rest wait in a queue of bounded length"
     )
+    if rows.smallest_failed is not None and rows.largest_ok is not None:
+        reason = (
+            f"{rows.smallest_failed:,} short chats at once killed the engine and {rows.largest_ok:,} did not; the rest"
+            " is kept for what comes on top of them"
+        )
     if wish.goal == "latency":
         reason = "most chats at once that held the SLO when measured"
     refused = f"request number {chats + 1:,} is refused at once (429)"

@@ -44,14 +44,16 @@ MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their
 MEASURING = 40.0  # seconds for measurements that prove nothing
 LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
 LONG_FILL = 30.0  # seconds
+EMULATED_FILL = 45.0  # seconds that filling the cache of an emulated GPU may take
 RAMP = (0.5, 0.7, 0.85, 1.0)  # shares of a cache that are filled one after another, to see at which an engine dies
 QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
 QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
-SHORTER = (1.0, 0.97, 0.94, 0.88, 0.75)  # of a chat that waited for ever, tried alone
+SHORTER = (0.97, 0.94, 0.88, 0.75)  # of a chat that waited for ever, tried alone
 LONG_CHAT = 512  # tokens
 NEAR = 5  # times the asked precision: from there on other prompt lengths are tried too
 FINE, COARSE = 0.5, 2.0  # of the asked precision: steps towards a padded boundary, near it and from afar
 ALREADY = 0.002  # share by which two budgets must differ to be worth two loads
+MANY_EXPLORED, ROUGH = 3, 2.0  # after so many starts for a boundary, so many times the precision will do
 SETTLED = 0.7  # of the asked precision: where the search for it stops; the rest is margin
 RISE, SMALL_RISE = 1.4, 1.06  # from one budget that held to the next that is tried
 JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
@@ -406,7 +408,9 @@ class Search:
         if raised and last is not None and not last.died_under_load:
             return True  # everything was tried and nothing died any more
         by_answers = evidence.worst_input is not None and evidence.worst_input <= loads.SHORT
-        return bracket.gap is not None and (by_answers or bracket.gap <= SETTLED * self.wish.precision)
+        tried = sum(each.setting.purpose == "explore" and each.came_up for each in self._outcomes)
+        share = SETTLED if tried < MANY_EXPLORED else ROUGH
+        return bracket.gap is not None and (by_answers or bracket.gap <= share * self.wish.precision)
 
     # loads
 
@@ -415,14 +419,14 @@ class Search:
         if self.wish.quick or (results and results[-1].verdict == "died"):
             return None
         if any(each.verdict == "stalled" for each in results):
-            return self._shorter_chat(results)
+            return self._shorter_chat(setting, results)
         if setting.purpose == "verify":
             return self._next_proof(setting, started, results)
         if started.kind == "flash" and started.usable is not None:
             return self._next_learning_flash(started, results)
         return self._next_learning_padded(setting, started, results)
 
-    def _shorter_chat(self, results: Sequence[LoadResult]) -> Load | None:
+    def _shorter_chat(self, setting: Setting, results: Sequence[LoadResult]) -> Load | None:
         """After a load that waits for ever: the longest single chat that does not."""
         if not any(each.load.longest > LONG_CHAT for each in results if each.verdict == "stalled"):
             return None  # not a chat's length can be the reason
@@ -433,16 +437,18 @@ class Search:
         if len(alone) >= len(SHORTER):
             return None
         total = int(most * SHORTER[len(alone)])
-        return loads.longest(total - loads.BRIEF, loads.BRIEF)
+        prompt = min(total - loads.SPARE, setting.max_input_tokens or total)
+        return loads.longest(prompt, total - prompt)
 
     def _next_proof(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
         if any(result.verdict in BAD for result in results):
             return None
         capacity = started.usable if started.kind == "flash" else setting.max_batch_total_tokens
-        plan = loads.proof(setting, started, capacity, self._pace(results).itl)
-        long_ago = sum(result.load.name.startswith("fill") and result.seconds > LONG_FILL for result in results)
-        if started.kind == "flash" and long_ago:
-            plan = plan[: len(results)]  # one fill of a large cache takes long enough
+        plan = loads.proof(setting, started, capacity, self._pace(results).itl, _readable(started, results))
+        fills = [result for result in results if result.load.name.startswith("fill")]
+        if started.kind == "flash" and fills and fills[0].seconds > LONG_FILL:
+            # One fill of a large cache takes long enough.
+            plan = [load for load in plan if not load.name.startswith("fill") or load.name == fills[0].load.name]
         if len(results) >= len(plan):
             plan += self._measurements(setting, started, results[: len(plan)])
         return plan[len(results)] if len(results) < len(plan) else None
@@ -519,6 +525,7 @@ class Search:
     def _padded_plan(self, evidence: Evidence, bracketed: Evidence, pace: _Pace) -> list[Load]:
         """All loads that are still worth sending. bracketed: the evidence between whose bounds sizes are chosen."""
         history, total, prefill = self._padded_lengths(evidence)
+        total = min(total, (evidence.started.max_total_tokens if evidence.started else None) or total)
         reach = (
             min(history, total - loads.ALIVE)
             if evidence.last_up and evidence.last_up.setting.max_input_tokens
@@ -563,7 +570,8 @@ class Search:
         """As many chats as would be allowed with this budget, filling it."""
         longest = min(prefill, total - loads.SPARE)
         count = self._chats(evidence, size, total) if rows is None else rows
-        return loads.crowded(size, count, length, prefill, longest, total, lag=loads.lag(pace.itl))
+        lag, grown = loads.lag(pace.itl, count), evidence.grown(count)
+        return loads.crowded(size, count, length, prefill, longest, total, lag=lag, grown=grown)
 
     def _chats(self, evidence: Evidence, size: int, total: int) -> int:
         answer = answer_room(self.wish.answer_tokens, self.knowledge.version)
@@ -616,6 +624,18 @@ class _Pace:
 
     itl: float | None
     fill: float
+
+
+def _readable(started: Started, results: Sequence[LoadResult]) -> int | None:
+    """Tokens that an emulated GPU reads within a minute, from the long prompt on top of a full batch; None for a real
+    GPU, whose cache is filled however long that takes.
+    """
+    joined = [result for result in results if result.load.name.startswith("onto") and result.verdict == "held"]
+    if not started.emulated or not joined:
+        return None
+    alone = next((result.seconds for result in results if result.load.name.startswith("rows")), 0.0)
+    reading = max(joined[0].seconds - alone, 0.15 * joined[0].seconds)  # the short chats below it take their time too
+    return int(joined[0].load.longest / reading * EMULATED_FILL)
 
 
 def _repeats(load: Load, results: Sequence[LoadResult]) -> bool:

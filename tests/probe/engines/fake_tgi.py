@@ -31,6 +31,9 @@ DEFAULTS: dict[str, Any] = {
     "rows_die": None,
     "tokens_die": None,
     "mixed_die": None,  # (running chats, prompt tokens read beside them)
+    "hang_tokens": None,  # in flight, beyond which it gives no token any more
+    "stuck_slots": None,  # of one request, which then waits for ever
+    "stays_after_death": False,  # the process lives on, unhealthy
     "jitter": 0.0,
     "load_seconds": 0.2,
     "prefill_rate": 100_000.0,  # tokens per second
@@ -69,6 +72,7 @@ class Engine:
         self.wake = asyncio.Event()
         self.permits = int(os.environ.get("MAX_CONCURRENT_REQUESTS", "128"))
         self.in_flight = 0
+        self.hangs = self.dead = False
 
     # start-up
 
@@ -166,13 +170,13 @@ class Engine:
         return self.pick_padded() if self.spec["kind"] == "padded" else self.pick_flash()
 
     def pick_flash(self) -> list[dict[str, Any]]:
-        size = self.spec["block_size"]
+        spec, size = self.spec, self.spec["block_size"]
         free = self.budget - size - sum(self.slots(each) for each in self.running)
         left = self.prefill - len(self.running)
         taken: list[dict[str, Any]] = []
         while self.queue and left > 0:
             head = self.queue[0]
-            if self.slots(head) > free:
+            if self.slots(head) > free or self.slots(head) > (spec["stuck_slots"] or self.budget):
                 break
             if not self.spec["chunking"] and head["input"] > left and taken:
                 break
@@ -209,6 +213,8 @@ class Engine:
             read = min(self.prefill, sum(each["input"] for each in batch))
             if len(self.running) >= most_rows and read >= most_read:
                 raise Memory
+        if spec["hang_tokens"] is not None:
+            self.hangs = sum(each["input"] + each["done"] for each in rows) > spec["hang_tokens"]
         total = [each["input"] + each["new"] for each in rows]
         if spec["tokens_die"] is not None and sum(total) >= spec["tokens_die"]:
             raise Memory
@@ -232,6 +238,8 @@ class Engine:
 
     async def step(self) -> None:
         spec = self.spec
+        if self.hangs or self.dead:
+            await asyncio.sleep(3600)
         batch = self.pick()
         if not batch and not self.running:
             await asyncio.sleep(0.05)  # a head that never fits
@@ -265,6 +273,9 @@ class Engine:
         self.running.clear()
         await asyncio.sleep(0.3)
         self.log("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB.", "ERROR")
+        if self.spec["stays_after_death"]:
+            self.dead = True
+            return
         self.log("Shard 0 crashed", "ERROR")
         self.log("Terminating webserver")
         print("Error: ShardFailed", file=sys.stderr, flush=True)
@@ -294,7 +305,7 @@ class Engine:
 
     async def route(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         if path == "/health":
-            return self.answer(writer, 200, b"")
+            return self.answer(writer, 503 if self.dead else 200, b"")
         if path == "/info":
             return self.answer(writer, 200, json.dumps(self.info()).encode())
         if path == "/tokenize" and self.spec["tokenize"]:
