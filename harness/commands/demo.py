@@ -12,7 +12,7 @@ from harness.commands.bench import BenchOptions, BenchResult, bench
 from harness.commands.probe import ProbeOptions, ProbeReport, probe
 from harness.commands.target import Target
 from harness.commands.up import Running, up, up_text
-from harness.errors import UsageError
+from harness.errors import Interrupted, UsageError
 from harness.stack import found
 from harness.stack.ending import stop_in_order
 from harness.stack.process import ProcessService
@@ -62,4 +62,6 @@ def demo(output: Path | None, progress: Callable[[str], None]) -> DemoResult:
         load = bench(target, replace(_BENCH, output=output), progress=progress)
     finally:
         stop_in_order(service)
+    if load.exit_code == Interrupted.exit_code:
+        raise Interrupted(where=str(load.folder.path), advice="The report there holds what was recorded.")
     return DemoResult(running, limits, load)
