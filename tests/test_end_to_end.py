@@ -15,6 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from harness.measure.journal import END, read_entries
+
 MODEL = "qwen2.5-0.5b"
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -170,7 +172,7 @@ def test_ctrl_c_during_a_load_leaves_a_report_and_nothing_running(tmp_path: Path
     process = subprocess.Popen(
         [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.PIPE
     )
-    _wait_for(lambda: any(path.stat().st_size > 2000 for path in folder.glob("journal-*.log")))
+    _wait_for(lambda: _answered(folder))
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -181,6 +183,11 @@ def test_ctrl_c_during_a_load_leaves_a_report_and_nothing_running(tmp_path: Path
     assert ours() == []
 
 
+def _answered(folder: Path) -> bool:
+    """Whether the outcome of a request is on disk."""
+    return any(kind == END for path in folder.glob("journal-*.log") for kind, _ in read_entries(path))
+
+
 def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
     """kill -9 of everything leaves a folder of which a report is made, marked incomplete."""
     folder = tmp_path / "run"
@@ -189,7 +196,7 @@ def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
         [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     try:
-        _wait_for(lambda: any(path.stat().st_size > 2000 for path in folder.glob("journal-*.log")))
+        _wait_for(lambda: _answered(folder))
     finally:
         process.kill()
         process.wait()
@@ -216,7 +223,7 @@ def test_what_is_killed_during_a_load_is_named(tmp_path: Path, victim: str, code
     process = subprocess.Popen(
         [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    _wait_for(lambda: any(path.stat().st_size > 2000 for path in folder.glob("journal-*.log")))
+    _wait_for(lambda: _answered(folder))
     family = psutil.Process(process.pid).children(recursive=True)
     next(child for child in family if victim in child.cmdline()).kill()
     _, stderr = process.communicate(timeout=120)
