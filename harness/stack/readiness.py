@@ -213,10 +213,11 @@ class _Wait:
 
     def out_of_time(self) -> StartFailed:
         named = explain(list(self.log.lines), None)
+        refused = f"; the last request for one token failed: {self.refusal}" if self.refusal else ""
         failure = Failure(
             cause="timeout",
             kind="unknown",
-            found=f"not ready after {format_duration(self.timeout)}, in phase {self.phase or 'starting'!r}",
+            found=f"not ready after {format_duration(self.timeout)}, in phase {self.phase or 'starting'!r}{refused}",
             advice="Raise the entry's `start_timeout` if it was still making progress.",
             exit_code=4,
             worth_a_retry=True,
