@@ -41,7 +41,10 @@ class StartJournal:
         return [outcome_from_json(document) for document in documents[1:]]
 
     def add(self, outcome: Outcome) -> None:
-        """On disk when this returns."""
+        """On disk when this returns. A line that a crash cut off makes room first."""
+        if self._path.is_file():
+            whole = self._path.read_bytes().rfind(b"\n") + 1
+            os.truncate(self._path, whole)
         with self._path.open("a", encoding="utf-8") as file:
             if file.tell() == 0:
                 file.write(json.dumps(self._subject) + "\n")

@@ -45,6 +45,11 @@ def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / NAME
     path.write_text(path.read_text()[:-20])
     assert journal.read() == OUTCOMES[:1]
+    journal.add(OUTCOMES[1])
+    assert journal.read() == OUTCOMES  # what is added later is not glued to it
+    path.write_text(path.read_text()[:10])  # not even the first line is whole
+    journal.add(OUTCOMES[0])
+    assert journal.read() == OUTCOMES[:1]
 
 
 def test_another_search_is_refused(tmp_path: Path) -> None:
