@@ -297,13 +297,13 @@ def ask_once(endpoint: Endpoint, timeout: float = _ANSWER_TIMEOUT) -> str | None
 
 
 def _generates(endpoint: Endpoint, timeout: float) -> bool:
-    """Whether /generate or /generate_stream gives a token."""
+    """Whether /generate or /generate_stream gives a token, or holds the request against its limits."""
     body = json.dumps({"inputs": "Hi", "parameters": {"max_new_tokens": 1}}).encode()
     headers = {**_headers(endpoint), "Content-Type": "application/json"}
     return any(
-        any(word in answer for word in (b'"generated_text"', b'"token"'))
+        any(word in answer for word in (b'"generated_text"', b'"token"', b'"validation"'))
         for route in ("/generate", "/generate_stream")
-        if (answer := _get(endpoint, route, timeout, body, headers)) is not None
+        if (answer := _get(endpoint, route, timeout, body, headers, also=422)) is not None
     )
 
 
@@ -367,16 +367,21 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
 
 
 def _get(
-    endpoint: Endpoint, path: str, timeout: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    endpoint: Endpoint,
+    path: str,
+    timeout: float,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    also: int | None = None,
 ) -> bytes | None:
-    """The body of a 200 answer to a GET, or to a POST of `body`; None for any other end."""
+    """The body of a 200 answer, or one of status `also`, to a GET, or to a POST of `body`; None for any other end."""
     request = urllib.request.Request(endpoint.url + path, data=body, headers=dict(headers or _headers(endpoint)))
     try:
         with _OPENER.open(request, timeout=timeout) as response:
             return bytes(response.read()) if response.status == 200 else None
     except urllib.error.HTTPError as answer:
-        answer.close()
-        return None
+        with contextlib.closing(answer):
+            return bytes(answer.read()) if answer.code == also else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
 

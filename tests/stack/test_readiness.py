@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -88,6 +90,29 @@ def test_fetching_an_image_is_no_slow_start(monkeypatch: pytest.MonkeyPatch) -> 
         wait_until_ready(Fetching(), timeout=0.1, say=said.append)  # type: ignore[arg-type]
     assert failed.value.failure.cause == "unknown"
     assert said[:3] == [f"slow: pulling the image: {done} of 2" for done in range(3)]
+
+
+class Strict(BaseHTTPRequestHandler):
+    """Only named routes, and limits that not even the shortest request meets."""
+
+    def do_POST(self) -> None:
+        body = b'{"error":"Input validation error","error_type":"validation"}' if self.path != "/" else b"no such page"
+        self.send_response(422 if self.path != "/" else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_refusal_by_its_limits_is_an_answer() -> None:
+    """Who holds a request against its limits is alive, also where TGI's client finds no answer."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Strict) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        told = ask_once(Endpoint(f"http://127.0.0.1:{server.server_port}"), timeout=5)
+        server.shutdown()
+    assert told is None
 
 
 def test_nobody_there() -> None:
