@@ -355,8 +355,20 @@ class _Loading:
             result = replace(result, verdict="died")
         if result.verdict in ("stalled", "failed") and self._is_dead(result):
             result = replace(result, verdict="died")
+        elif result.verdict == "held" and load.aim is not None and load.stay is not None:
+            result = self._looked_after(result)
         self._learn_rate(load, burst)
         return result, _read_together(load, burst)
+
+    def _looked_after(self, result: LoadResult) -> LoadResult:
+        """A load that was left early has held when the engine still serves afterwards."""
+        one = Load("after", ((Shape(2, 2),),))
+        burst = send_burst(
+            self.service.endpoint, APIS["tgi"], self._requests(one), alive=self._alive, patience=self._patience(one)
+        )
+        if burst.ending == "done":
+            return result
+        return replace(result, verdict="died", reason="it gave no token any more after that")
 
     def _is_dead(self, result: LoadResult) -> bool:
         """Whether an engine whose process still runs will never serve again: it ran out of memory, or is not healthy,

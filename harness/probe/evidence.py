@@ -278,7 +278,7 @@ def _death_in_writing(result: LoadResult) -> Iterable[_Point]:
 def _reached(outcome: Outcome, result: LoadResult) -> int:
     """Tokens that were too many: all that ran, and one prefill of what still waited."""
     load = result.load
-    if result.carried is None:
+    if result.carried is None or result.begun == 0:
         return load.size
     waiting = sum(shape.input_tokens for shape in load.shapes[result.begun :])
     return result.carried + min(waiting, max(effective_prefill(outcome) or 0, load.longest))

@@ -22,7 +22,7 @@ SPARE = 4  # answer tokens that the last chat of a packed load has left
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
 SENDING = 0.002  # seconds in which one more request is surely sent
-MOST_BRIEF = 256
+MOST_BRIEF, MOST_LAG = 64, 256
 WAIT = 20  # steps that TGI lets a few prompts wait beside a running batch (MAX_WAITING_TOKENS)
 WHOLE_ANSWER = 3.0  # seconds
 
@@ -204,7 +204,7 @@ def answer_length(budget: int, prefill: int) -> int:
 
 def lag(itl: float | None, count: int = 1) -> int:
     """Answer tokens that may come until so many requests have surely been sent; a p95 of the gaps is far above most."""
-    return max(SPARE, min(MOST_BRIEF, math.ceil(3 * (0.1 + count * SENDING) / itl))) if itl else ALIVE
+    return max(SPARE, min(MOST_LAG, math.ceil(3 * (0.1 + count * SENDING) / itl))) if itl else ALIVE
 
 
 def proof(

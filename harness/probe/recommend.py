@@ -14,6 +14,7 @@ from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Setting, Started, Wish
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
+NEARLY = 0.05  # by which a chat may be longer than those that a number of chats was tried with
 UNSURE = 0.9  # of a cache that was only estimated
 SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
@@ -238,15 +239,14 @@ def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
 
     Where no load was sent, what the memory model expects, and without one the engine's own default.
     """
-    brackets = [evidence.tokens, evidence.area] if evidence.padded_law else [evidence.tokens]
-    if evidence.tokens.smallest_failed is not None:
-        brackets = brackets[:1]
-    if brackets == [Bracket()]:
+    if evidence.tokens == evidence.area == Bracket():
         return int((knowledge.budget or 16000) * 0.8)
-    bounds = [each.largest_ok or (each.smallest_failed or 2) // 2 for each in brackets if each.smallest_failed]
-    if not bounds:
+    failed = evidence.tokens.smallest_failed
+    if failed is None and not evidence.padded_law:
         return evidence.carried or 2
-    return max(2, math.floor(min(bounds) * (1 - MARGIN / 2)))
+    # Where the number of chats bounds the memory, no budget may have failed: what was carried is what is known.
+    held = evidence.carried if failed is None else evidence.tokens.largest_ok or failed // 2
+    return max(2, math.floor((held or 2) * (1 - MARGIN / 2)))
 
 
 def padded_permits(
@@ -256,7 +256,10 @@ def padded_permits(
     bounds the memory.
     """
     if evidence.padded_law:
-        chats = max(1, (evidence.area.largest_ok or (evidence.area.smallest_failed or 2) // 2) // total)
+        failed = evidence.area.smallest_failed or 2
+        # Prompts were a little shorter than whole chats when that was asked; the proof is of whole ones.
+        held = min(failed - 1, (evidence.area.largest_ok or failed // 2) * (1 + NEARLY))
+        chats = max(1, int(held) // total)
         return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
     return _permits(evidence, capacity, answer, wish, fast_rows)
 

@@ -176,6 +176,9 @@ class Engine:
         taken: list[dict[str, Any]] = []
         while self.queue and left > 0:
             head = self.queue[0]
+            if head["gone"]:
+                self.queue.popleft()
+                continue
             if self.slots(head) > free or self.slots(head) > (spec["stuck_slots"] or self.budget):
                 break
             if not self.spec["chunking"] and head["input"] > left and taken:
@@ -215,7 +218,7 @@ class Engine:
                 raise Memory
         if spec["hang_tokens"] is not None:
             self.hangs = sum(each["input"] + each["done"] for each in rows) > spec["hang_tokens"]
-        total = [each["input"] + each["new"] for each in rows]
+        total = [each["input"] + each["done"] for each in rows]
         if spec["tokens_die"] is not None and sum(total) >= spec["tokens_die"]:
             raise Memory
         if spec["kind"] == "flash" or not rows:
