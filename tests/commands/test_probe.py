@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.commands import probing
 from harness.commands.probe import ProbeOptions, probe
 from harness.commands.target import Target
 from harness.errors import HarnessError, UsageError
@@ -74,7 +75,10 @@ def test_flash_engines_take_two_starts(name: str, tmp_path: Path) -> None:
         assert abs(cell["chats_fit"] - usable // spec.get("block_size", 1) // blocks) <= 1
 
 
+PACE = {"decode_seconds": 0.005, "prefill_rate": 200_000.0}  # what is in flight must stay to be seen
+
 PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and its true budget
+    "each chat costs": ({"memory": 12_000, "row_cost": 60}, (12_000 - 0.2 * 4096) / (1 + 60 / (ANSWER + 24))),
     "linear": ({"memory": 12_000}, 12_000 - 0.2 * 4096),
     "a bump at middle lengths": (
         {"memory": 12_000, "activation": "rows * longest * (0.36 if 1000 < longest < 2000 else 0.2)"},
@@ -87,7 +91,7 @@ PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and its true 
 def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> None:
     """The budget that survives every load is met within one percent, from below, in at most five starts."""
     spec, true = PADDED[name]
-    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **spec)
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **PACE, **spec)
     found = run(fake, tmp_path / "out")
     assert len(fake.starts()) <= 5
     assert found["verified_under_load"]
@@ -123,6 +127,35 @@ def test_what_dies_of_a_full_cache_gets_less_memory(tmp_path: Path) -> None:
     assert found["verified_under_load"]
     assert float(found["recommended_flags"]["CUDA_MEMORY_FRACTION"]) < 1
     assert found["limits"]["max_batch_total_tokens"] < 8_000
+
+
+def test_what_hangs_beyond_a_size_is_bounded_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that gives no token any more is as dead as one that ended; the boundary is found all the same."""
+    monkeypatch.setattr(probing, "_STALL", 1.0)
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", hang_tokens=10_000, **PACE)
+    found = run(fake, tmp_path / "out")
+    assert found["verified_under_load"]
+    assert 0.97 * 10_000 <= found["limits"]["max_batch_total_tokens"] <= 10_000
+    assert not left_behind(fake)
+
+
+def test_a_process_that_outlives_its_death_is_not_asked_again(tmp_path: Path) -> None:
+    """Out of memory ends a start, whether or not the launcher notices: fewer permits in the next one."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, rows_die=40, stays_after_death=True)
+    found = run(fake, tmp_path / "out")
+    assert found["verified_under_load"]
+    assert len(fake.starts()) == 2
+    assert 20 <= int(found["recommended_flags"]["MAX_CONCURRENT_REQUESTS"]) < 40
+
+
+def test_a_chat_that_is_never_scheduled_is_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest chat waits for ever although the engine is healthy: the largest that does not is the limit."""
+    monkeypatch.setattr(probing, "_STALL", 1.0)
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, context=131_072, memory=12_000, stuck_slots=10_500)
+    found = run(fake, tmp_path / "out")
+    assert found["verified_under_load"]
+    assert 0.96 * 10_500 <= found["limits"]["max_total_tokens"] <= 10_500
+    assert "CUDA_MEMORY_FRACTION" not in found["recommended_flags"]
 
 
 def test_a_start_that_fails_by_chance_is_repeated(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class Engine:
         taken: list[dict[str, Any]] = []
         while self.queue and left > 0:
             head = self.queue[0]
-            if head["gone"]:
+            if head["gone"] or head["client"]._reader.at_eof():
                 self.queue.popleft()
                 continue
             if self.slots(head) > free or self.slots(head) > (spec["stuck_slots"] or self.budget):
@@ -354,6 +354,7 @@ class Engine:
             "done": 0,
             "out": asyncio.Queue(),
             "gone": False,
+            "client": writer,
         }
         problem = self.problem(request)
         if problem is not None:
