@@ -1,8 +1,9 @@
 """A set of requests sent at once, and what became of each: how a prober asks. No Locust, no rates, no statistics.
 
 Waves: the requests of one wave are sent together; the next wave follows when all of the wave before have their first
-token, or as many tokens as `ripe` says. A watchdog ends the burst when the service died, or when nobody got a token for a while although requests wait:
-a queue of TGI can stop for ever without any sign (backends/v3/src/radix.rs, the lookup that pins what must be evicted).
+token, or as many tokens as `ripe` says. A watchdog ends the burst when the service died, or when nobody got a token for
+a while although requests wait: a queue of TGI can stop for ever without any sign (backends/v3/src/radix.rs, the lookup
+that pins what must be evicted).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import aiohttp
 
@@ -118,6 +119,7 @@ class _Sender:
         self.doubt: float | None = None  # since when a failed generation makes us doubt that the service lives
 
     async def run(self) -> Burst:
+        asyncio.get_running_loop().set_exception_handler(_but_interrupts)
         connector = aiohttp.TCPConnector(limit=0, ssl=_verified(self.endpoint))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -240,6 +242,12 @@ class _Sender:
 
     def _now(self) -> float:
         return time.monotonic() - self.began
+
+
+def _but_interrupts(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A Ctrl-C that meets a request in the middle is the caller's, who sees it too; no fault of that request."""
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 def _over(each: Answered) -> bool:

@@ -45,7 +45,7 @@ def test_an_unknown_gpu_offers_the_nearest() -> None:
     """A slip of the finger is answered with the card that was meant."""
     with pytest.raises(UsageError, match=r"Did you mean RTX4090.*\? Known: T4, "):
         find_gpu("RTX4009")
-    with pytest.raises(UsageError, match="unknown GPU 'abacus'. Known: T4, "):
+    with pytest.raises(UsageError, match=r"unknown GPU 'abacus'\. Known: T4, "):
         find_gpu("abacus")
 
 
