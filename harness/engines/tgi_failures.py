@@ -307,6 +307,7 @@ CAUSES: tuple[Cause, ...] = (
         "Set NCCL_DEBUG: INFO in `env` to see why; NCCL_P2P_DISABLE: '1' helps where GPUs have no way to each other's"
         " memory.",
         3,
+        worth_a_retry=True,  # a link that was not up yet, a neighbour that held the GPU
     ),
     Cause(
         "no-space",

@@ -158,9 +158,12 @@ def test_a_chat_that_is_never_scheduled_is_not_allowed(tmp_path: Path, monkeypat
     assert "CUDA_MEMORY_FRACTION" not in found["recommended_flags"]
 
 
-def test_a_start_that_fails_by_chance_is_repeated(tmp_path: Path) -> None:
-    """A failure without a reason costs one start; it is counted."""
-    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, fail_starts=1)
+@pytest.mark.parametrize(
+    "words", ["something went wrong", "torch.distributed.DistBackendError: NCCL error in: /opt/x.cpp:1970"]
+)
+def test_a_start_that_fails_by_chance_is_repeated(tmp_path: Path, words: str) -> None:
+    """A failure without a reason, or with one that may pass, costs one start; it is counted."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, fail_starts=1, fail_words=words)
     found = run(fake, tmp_path / "out")
     assert found["starts"] == len(fake.starts()) == 3
     assert found["verified_under_load"]

@@ -39,7 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "prefill_rate": 100_000.0,  # tokens per second
     "decode_seconds": 0.002,
     "decode_seconds_per_row": 0.00002,
-    "fail_starts": 0,  # so many first starts end without a reason
+    "fail_starts": 0,  # so many first starts end, with these words
+    "fail_words": "something went wrong",
     "hang_starts": 0,
     "fail_text": None,
     "load_memory_fails": False,
@@ -441,7 +442,7 @@ def main(spec: dict[str, Any]) -> None:
     if starts <= spec.get("hang_starts", 0):
         time.sleep(3600)
     if starts <= spec.get("fail_starts", 0):
-        print("something went wrong", flush=True)
+        print({**DEFAULTS, **spec}["fail_words"], flush=True)
         print("Error: ShardCannotStart", file=sys.stderr, flush=True)
         sys.exit(1)
     asyncio.run(_run(spec, starts))
