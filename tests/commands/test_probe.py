@@ -89,7 +89,7 @@ PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and its true 
 
 @pytest.mark.parametrize("name", PADDED)
 def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> None:
-    """The budget that survives every load is met within one percent, from below, in at most five starts."""
+    """The budget that survives every load is met within one and a half percent, from below, in at most five starts."""
     spec, true = PADDED[name]
     fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **PACE, **spec)
     found = run(fake, tmp_path / "out")
@@ -99,7 +99,8 @@ def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> No
     assert true * 0.985 <= budget <= true + 60
     assert found["recommended_flags"]["MAX_BATCH_TOTAL_TOKENS"] == str(budget)
     bracket = found["boundary"]["max_batch_total_tokens"]
-    assert bracket["largest_ok"] < bracket["smallest_failed"] <= bracket["largest_ok"] * 1.01
+    # One percent, and half a percent for how sharply a client sees what was in flight at a death.
+    assert bracket["largest_ok"] < bracket["smallest_failed"] <= bracket["largest_ok"] * 1.015
     assert "memory" in bracket["failure"]
 
 
