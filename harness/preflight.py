@@ -1,20 +1,16 @@
-"""May we measure at all? Who answers at an endpoint, and a list of named checks of the running service."""
+"""May we measure at all? A list of named checks of the running service."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import requests
-
-from harness.engines import tgi
-from harness.engines.base import Endpoint, EngineInfo, EngineLimits
-from harness.engines.route import TRUST, refuse_secrets
-from harness.engines.session import open_session
+from harness.engines import ENGINES
+from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.client import Client, NoAnswer
 from harness.errors import ServiceError, UsageError
 
-_TIMEOUT = 10.0  # seconds; /info and /v1/models never wait for the model
+_HEALTH_TIMEOUT = 60.0  # seconds; an engine's check may wait for the running forward
 
 
 @dataclass(frozen=True)
@@ -39,35 +35,6 @@ class Check:
     detail: str
 
 
-def identify(endpoint: Endpoint) -> EngineInfo:
-    """Who answers: TGI's /info where it is one, else the first model of /v1/models.
-
-    Raises UsageError for a URL that is none, ServiceError where nobody answers.
-    """
-    if not endpoint.url.startswith(("http://", "https://")):
-        raise UsageError(f"{endpoint.url!r} is no URL", advice="Write --url http://host:port.")
-    refuse_secrets(endpoint.url)
-    with open_session(endpoint.url) as session:
-        session.headers.update(authorization(endpoint))
-        info = _get_json(session, endpoint, "/info")
-        if tgi.is_info(info):
-            return tgi.read_info(info)  # type: ignore[arg-type]
-        listed = _get_json(session, endpoint, "/v1/models")
-    model = _first_model(listed)
-    if model is None:
-        raise ServiceError(
-            "something answers, but neither /info is TGI's nor does /v1/models name a model",
-            where=endpoint.url,
-            advice="Check host and port.",
-        )
-    return EngineInfo("openai-compatible", None, model, False, EngineLimits())
-
-
-def authorization(endpoint: Endpoint) -> dict[str, str]:
-    """The header that carries the endpoint's key; empty without one."""
-    return {"authorization": f"Bearer {endpoint.api_key.reveal()}"} if endpoint.api_key else {}
-
-
 def examine(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> list[Check]:
     """All checks, in the list's order."""
     return [finding for check in CHECKS if (finding := check(endpoint, info, intent)) is not None]
@@ -82,34 +49,18 @@ def require(endpoint: Endpoint, info: EngineInfo, intent: Intent, progress: Call
             raise (ServiceError if finding.name == "health" else UsageError)(finding.detail, where=endpoint.url)
 
 
-def tokenizer(endpoint: Endpoint) -> Callable[[str], list[tuple[int, int]]] | None:
-    """Text -> characters [start, stop) of its tokens, by the service's /tokenize; None where it has none."""
-    session = open_session(endpoint.url)
-
-    def tokenize(text: str) -> list[tuple[int, int]]:
-        answer = session.post(
-            f"{endpoint.url}/tokenize", json={"inputs": text}, headers=authorization(endpoint), timeout=_TIMEOUT
-        )
-        answer.raise_for_status()
-        return [(token["start"], token["stop"]) for token in answer.json()]
-
-    try:
-        return tokenize if tokenize("time year") else None
-    except (requests.RequestException, ValueError, KeyError, TypeError):
-        return None
-
-
 def _health(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | None:
-    """The engine says of itself that it can generate. TGI's /health waits for the running forward, hence the time."""
-    if info.engine != "tgi":
+    """The engine says of itself that it can generate."""
+    path = next((engine.health_path for engine in ENGINES if engine.name == info.engine), None)
+    if path is None:
         return None
     try:
-        with open_session(endpoint.url) as session:
-            answer = session.get(f"{endpoint.url}/health", headers=authorization(endpoint), timeout=60)
-    except requests.RequestException as error:
-        return Check("health", "fail", f"/health does not answer ({type(error).__name__})")
-    if answer.status_code != 200:
-        return Check("health", "fail", f"/health says {answer.status_code}: the engine calls itself unhealthy")
+        with Client(endpoint, _HEALTH_TIMEOUT) as client:
+            reply = client.get(path)
+    except NoAnswer as error:
+        return Check("health", "fail", f"{path} does not answer: {error.found}")
+    if reply.status != 200:
+        return Check("health", "fail", f"{path} says {reply.status}: the engine calls itself unhealthy")
     return Check("health", "ok", "200")
 
 
@@ -147,50 +98,3 @@ def _permits(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | No
 
 
 CHECKS: tuple[Callable[[Endpoint, EngineInfo, Intent], Check | None], ...] = (_health, _lengths, _permits)
-
-
-def _get_json(session: requests.Session, endpoint: Endpoint, path: str) -> object:
-    """The document at this path, None where the service has none."""
-    try:
-        answer = session.get(f"{endpoint.url}{path}", timeout=_TIMEOUT)
-    except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as error:
-        raise UsageError(f"{endpoint.url!r} is no URL", advice="Write --url http://host:port.") from error
-    except requests.RequestException as error:
-        doubted = isinstance(error, requests.exceptions.SSLError)
-        advice = TRUST if doubted else "Is the service up, and the port right?"
-        raise ServiceError(f"no answer ({_reason(error)})", where=endpoint.url, advice=advice) from error
-    if answer.status_code in (401, 403):
-        raise UsageError(
-            f"{path} answers {answer.status_code}",
-            where=endpoint.url,
-            advice="Set HARNESS_API_KEY to the service's key.",
-        )
-    try:
-        return answer.json() if answer.status_code == 200 else None
-    except ValueError:
-        return None
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
-        return f"none within {_TIMEOUT:.0f} s"
-    if isinstance(error, requests.exceptions.SSLError):
-        return _doubt(error)
-    return "connection refused" if "refused" in str(error) else type(error).__name__
-
-
-def _doubt(error: BaseException) -> str:
-    """What the TLS library says, without the wrapping of the libraries above it."""
-    inner: object = error
-    while isinstance(inner, BaseException) and not isinstance(inner, ssl.SSLError):
-        reason = getattr(inner, "reason", None)
-        inner = reason if isinstance(reason, BaseException) else next(iter(inner.args), None)
-    return str(getattr(inner, "verify_message", "") or inner or error)
-
-
-def _first_model(document: object) -> str | None:
-    """The id of the first entry of an OpenAI-style list."""
-    data = document.get("data") if isinstance(document, Mapping) else None
-    if isinstance(data, list) and data and isinstance(data[0], Mapping) and isinstance(data[0].get("id"), str):
-        return str(data[0]["id"])
-    return None

@@ -10,9 +10,24 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from harness.catalog.accepts import Accepts
 from harness.catalog.document import CatalogueError, Mistake, Value, parse, read_text
 from harness.catalog.edit import entry_lines, with_entry, with_limits, write_whole
-from harness.catalog.schema import KEYS, NAME, NAME_EXPECTED, Layer, contradictions, merge, plain, read_layer
+from harness.catalog.limits import Limits
+from harness.catalog.schema import (
+    DEFAULT_ENGINE,
+    KEYS,
+    NAME,
+    NAME_EXPECTED,
+    Layer,
+    contradictions,
+    engine_name,
+    expected_one_of,
+    merge,
+    plain,
+    read_layer,
+    unknown_words,
+)
 from harness.catalog.shapes import ModelShape
 from harness.catalog.slo import Slo, slo_from_mapping
 from harness.errors import UsageError
@@ -27,41 +42,29 @@ class EngineChoice:
     """Which engine serves: its name and version, or an image, or a command that replaces it.
 
     image: as given, instead of the version's own. command: a program and its arguments. variant: the kind of image.
+    args: further arguments of the engine, handed on as they stand.
     """
 
-    name: str = "tgi"
+    name: str = DEFAULT_ENGINE
     version: str = "3.3.7"
     image: str | None = None
     command: tuple[str, ...] = ()
     variant: str = "cuda"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """TGI's limits as the entry sets them, in tokens or requests; None leaves one to the engine.
-
-    cuda_memory_fraction: share of the GPU's memory that the engine may take.
-    """
-
-    max_input_tokens: int | None = None
-    max_total_tokens: int | None = None
-    max_batch_prefill_tokens: int | None = None
-    max_batch_total_tokens: int | None = None
-    max_concurrent_requests: int | None = None
-    max_batch_size: int | None = None
-    cuda_memory_fraction: float | None = None
+    args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Model:
     """One entry of models.yaml, defaults applied. start_timeout: seconds. price_per_gpu_hour: USD.
 
-    weight_bytes: the exact size of the weights' files, where it is known. shape: only where the entry gives one.
+    file: of the repo the one that is served, where the engine serves single files. weight_bytes: the exact size of the
+    weights' files, where it is known. shape: only where the entry gives one.
     """
 
     name: str
     repo: str
     revision: str | None = None
+    file: str | None = None
     gpu: str | None = None
     gpus: int = 1
     dtype: str | None = None
@@ -127,17 +130,22 @@ class Catalogue:
         return f"Known: {', '.join(self.models)}."
 
 
-def load_catalogue(path: str | Path | None = None) -> Catalogue:
+Engines = Mapping[str, Accepts]
+"""What each known engine accepts, by its name; harness.engines has it."""
+
+
+def load_catalogue(path: str | Path | None = None, engines: Engines | None = None) -> Catalogue:
     """Read and check a catalogue. None: models.yaml of the working directory, else the one that ships with harness.
 
+    engines: without it, names and words of engines are not checked, nor versions filled in.
     Raises CatalogueError (a UsageError) that lists every mistake of the file, one line each; UsageError where there is
     no such file or it cannot be read.
     """
     if path is None and not Path("models.yaml").is_file():
         with as_file(_packaged()) as packaged:
-            return _load(packaged, "models.yaml (packaged)")
+            return parse_catalogue(read_text(packaged), "models.yaml (packaged)", engines)
     chosen = Path("models.yaml" if path is None else path)
-    return _load(chosen, str(chosen))
+    return parse_catalogue(read_text(chosen), str(chosen), engines)
 
 
 def catalogue_path(path: str | Path | None = None) -> Path:
@@ -154,21 +162,17 @@ def _packaged() -> Any:
     return packaged if packaged.is_file() else Path(__file__).resolve().parents[2] / "models.yaml"
 
 
-def _load(path: Path, shown: str) -> Catalogue:
-    return parse_catalogue(read_text(path), shown)
-
-
-def parse_catalogue(text: str, shown: str = "models.yaml") -> Catalogue:
+def parse_catalogue(text: str, shown: str = "models.yaml", engines: Engines | None = None) -> Catalogue:
     """A catalogue from its text. shown: the name that mistakes are reported under. Raises CatalogueError."""
     root, mistakes = parse(text, shown)
     defaults, entries = _sections(root, mistakes)
     models = {}
     for name, entry in entries.items():
-        model = _model(name, entry, defaults, mistakes)
+        model = _model(name, entry, defaults, mistakes, engines)
         if model is not None:
             models[name] = model
     if mistakes:
-        raise CatalogueError(shown, mistakes)
+        raise CatalogueError(shown, list(dict.fromkeys(mistakes)))
     return Catalogue(shown, models)
 
 
@@ -197,7 +201,7 @@ def _sections(root: Value, mistakes: list[Mistake]) -> tuple[Layer, Mapping[str,
     return defaults, models.entries if models else {}
 
 
-def _model(name: str, entry: Value, defaults: Layer, mistakes: list[Mistake]) -> Model | None:
+def _model(name: str, entry: Value, defaults: Layer, mistakes: list[Mistake], engines: Engines | None) -> Model | None:
     key = f"models/{name}"
     before = len(mistakes)
     if not NAME.fullmatch(name):
@@ -213,17 +217,35 @@ def _model(name: str, entry: Value, defaults: Layer, mistakes: list[Mistake]) ->
     if "repo" not in entry.entries or entry.entries["repo"].kind == "null":
         mistakes.append(Mistake(entry.line, f"{key}/repo", "expected a Hub id or a directory, found nothing"))
     layer = merge(defaults, own)
-    mistakes.extend(contradictions(layer))
+    accepts = _engine(layer, entry, mistakes, engines)
+    mistakes.extend(contradictions(layer, accepts))
     values = plain(layer)
     missing = [field for field in _SHAPE_REQUIRED if field not in values.get("shape", {})]
     if values.get("shape") and missing:
         mistakes.append(Mistake(entry.line, f"{key}/shape", f"expected also {', '.join(missing)}, found nothing"))
-    return _build(name, values) if len(mistakes) == before else None
+    return _build(name, values, accepts) if len(mistakes) == before else None
 
 
-def _build(name: str, values: dict[str, Any]) -> Model:
+def _engine(layer: Layer, entry: Value, mistakes: list[Mistake], engines: Engines | None) -> Accepts | None:
+    """What the entry's engine accepts, words that it does not noted; None where that is not known."""
+    if engines is None:
+        return None
+    accepts = engines.get(engine_name(layer))
+    if accepts is None:
+        setting = layer["engine"]["name"]
+        mistakes.append(Mistake(setting.line, setting.key, expected_one_of(tuple(engines), setting.value)))
+        return None
+    mistakes.extend(unknown_words(layer, accepts))
+    return accepts
+
+
+def _build(name: str, values: dict[str, Any], accepts: Accepts | None) -> Model:
     shape = values.pop("shape", None)
     repo = values["repo"]
+    if accepts is not None:
+        values["engine"] = {"version": accepts.newest, **values.get("engine", {})}
+        if kv_cache := values.get("kv_cache_dtype"):
+            values["kv_cache_dtype"] = accepts.kv_cache_aliases.get(kv_cache, kv_cache)
     return Model(
         name=name,
         **{

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.catalog.accepts import Accepts
 from harness.catalog.document import Mistake, Value
 from harness.catalog.gpus import find_gpu
 from harness.catalog.shapes import ModelShape
@@ -22,23 +23,7 @@ from harness.catalog.slo import parse_bound
 from harness.errors import UsageError
 from harness.units import parse_duration
 
-# The values of text-generation-launcher 3.3's own options (launcher/src/main.rs:407-517).
-QUANTIZE = (
-    "awq",
-    "bitsandbytes",
-    "bitsandbytes-fp4",
-    "bitsandbytes-nf4",
-    "compressed-tensors",
-    "eetq",
-    "exl2",
-    "fp8",
-    "gptq",
-    "marlin",
-)
-DTYPES = ("bfloat16", "float16")
-KV_CACHE_DTYPES = ("fp8", "fp8_e4m3fn", "fp8_e5m2")
-# Suffixes of the image's tags (.github/workflows/build.yaml:50-212); `cuda` has none, `cpu` is the same without a GPU.
-VARIANTS = ("cuda", "rocm", "intel-xpu", "intel-cpu", "gaudi", "neuron", "trtllm", "llamacpp", "cpu")
+DEFAULT_ENGINE = "tgi"  # of an entry that names none
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 NAME_EXPECTED = (
@@ -77,8 +62,13 @@ def read_layer(value: Value, key: str, mistakes: list[Mistake]) -> Layer:
 
 
 def merge(below: Layer, above: Layer) -> Layer:
-    """`above` over `below`, mappings merged key by key; of keys that exclude each other, only the upper one stays."""
+    """`above` over `below`, mappings merged key by key; of keys that exclude each other, only the upper one stays.
+
+    The version, image and command of one engine say nothing of another: an entry with another engine gets none of them.
+    """
     merged = dict(below)
+    if engine_name(above, engine_name(below)) != engine_name(below):
+        merged.pop("engine", None)
     for rivals in _RIVALS:
         if any(key in above for key in rivals):
             merged = {key: setting for key, setting in merged.items() if key not in rivals}
@@ -94,26 +84,43 @@ def plain(layer: Layer) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def contradictions(layer: Layer) -> list[Mistake]:
-    """What cannot hold at once in one entry, defaults applied."""
-    found = [_dtype_and_quantize(layer)]
+def engine_name(layer: Layer, default: str = DEFAULT_ENGINE) -> str:
+    """The engine that a layer names, else the default."""
+    setting = layer.get("engine", {}).get("name")
+    return default if setting is None or setting.value is None else str(setting.value)
+
+
+def unknown_words(layer: Layer, accepts: Accepts) -> list[Mistake]:
+    """Values that the entry's engine does not know, of keys whose words are the engine's own."""
+    engine = layer.get("engine", {})
+    asked = (
+        (layer.get("dtype"), accepts.dtypes),
+        (layer.get("quantize"), accepts.quantize),
+        (layer.get("kv_cache_dtype"), tuple(sorted((*accepts.kv_cache_dtypes, *accepts.kv_cache_aliases)))),
+        (engine.get("variant"), accepts.variants),
+    )
+    return [
+        Mistake(setting.line, setting.key, expected_one_of(choices, setting.value))
+        for setting, choices in asked
+        if setting is not None and setting.value is not None and setting.value not in choices
+    ]
+
+
+def contradictions(layer: Layer, accepts: Accepts | None) -> list[Mistake]:
+    """What cannot hold at once in one entry, defaults applied. accepts: None where that is not known of its engine."""
+    found = [_dtype_and_quantize(layer)] if accepts is None or accepts.dtype_or_quantize else []
     limits = layer.get("limits", {})
-    found += [_order(limits, lower, upper, strict) for lower, upper, strict in _LIMIT_ORDER]
+    order = accepts.limit_order if accepts else ()
+    found += [_order(limits, lower, upper, strict) for lower, upper, strict in order]
     found.append(_bounded(limits.get("max_total_tokens"), layer.get("context_length"), strict=False))
     answer = layer.get("answer_tokens")
     if answer is not None and not answer.key.startswith("defaults/"):  # a default is no claim about this model
         found.append(_bounded(answer, limits.get("max_total_tokens"), strict=True))
     for name, setting in layer.get("env", {}).items():
-        found.append(_set_twice(name, setting, layer))
+        found.append(_set_twice(name, setting, layer, accepts.twins if accepts else {}))
     return [mistake for mistake in found if mistake is not None]
 
 
-# TGI's own checks, in its words: `<` or `<=` (launcher/src/main.rs:2157-2208, backends/v3/src/main.rs:180-196).
-_LIMIT_ORDER = (
-    ("max_input_tokens", "max_total_tokens", True),
-    ("max_total_tokens", "max_batch_total_tokens", False),
-    ("max_batch_prefill_tokens", "max_batch_total_tokens", False),
-)
 # TGI refuses both, except with bitsandbytes (server/text_generation_server/cli.py:110-118).
 _RIVALS = (("dtype", "quantize"),)
 
@@ -142,28 +149,9 @@ def _dtype_and_quantize(layer: Layer) -> Mistake | None:
     )
 
 
-_ENV_TWINS: Mapping[str, tuple[str, ...]] = {
-    "MODEL_ID": ("repo",),
-    "REVISION": ("revision",),
-    "NUM_SHARD": ("gpus",),
-    "QUANTIZE": ("quantize",),
-    "DTYPE": ("dtype",),
-    "KV_CACHE_DTYPE": ("kv_cache_dtype",),
-    "TRUST_REMOTE_CODE": ("trust_remote_code",),
-    "MAX_INPUT_TOKENS": ("limits", "max_input_tokens"),
-    "MAX_INPUT_LENGTH": ("limits", "max_input_tokens"),
-    "MAX_TOTAL_TOKENS": ("limits", "max_total_tokens"),
-    "MAX_BATCH_PREFILL_TOKENS": ("limits", "max_batch_prefill_tokens"),
-    "MAX_BATCH_TOTAL_TOKENS": ("limits", "max_batch_total_tokens"),
-    "MAX_CONCURRENT_REQUESTS": ("limits", "max_concurrent_requests"),
-    "MAX_BATCH_SIZE": ("limits", "max_batch_size"),
-    "CUDA_MEMORY_FRACTION": ("limits", "cuda_memory_fraction"),
-}
-
-
-def _set_twice(name: str, setting: Setting, layer: Layer) -> Mistake | None:
+def _set_twice(name: str, setting: Setting, layer: Layer, twins: Mapping[str, tuple[str, ...]]) -> Mistake | None:
     """A variable that another key of the entry sets too: which of them holds would be a matter of luck."""
-    twin = _ENV_TWINS.get(name)
+    twin = twins.get(name)
     if twin is None or setting.value is None:
         return None
     other: Any = layer
@@ -336,15 +324,13 @@ def _address(value: Value) -> str:
         raise _Wrong(f"expected an IPv4 address of this host such as 127.0.0.1, found {value.found}") from None
 
 
-def _one_of(choices: tuple[str, ...]) -> Parser:
-    def parse(value: Value) -> str:
-        if value.text in choices:
-            return value.text
-        near = difflib.get_close_matches(value.text.lower(), choices, n=1, cutoff=0.6)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise _Wrong(f"expected one of {', '.join(choices)}, found {value.found}{hint}")
-
-    return parse
+def expected_one_of(choices: tuple[str, ...], value: str) -> str:
+    """What was expected and found, with the nearest choice."""
+    if not choices:
+        return f"expected nothing, because this engine has no such setting, found '{value}'"
+    near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"expected one of {', '.join(choices)}, found '{value}'{hint}"
 
 
 def _repo(value: Value) -> str:
@@ -365,12 +351,6 @@ def _gpu(value: Value) -> str:
         raise _Wrong(f"expected a GPU of the data sheets, found {value.found}. {error.advice}") from None
 
 
-def _kv_cache_dtype(value: Value) -> str:
-    """`fp8` is TGI's fp8_e4m3fn, the form that other engines mean by it too."""
-    chosen: str = _one_of(KV_CACHE_DTYPES)(value)
-    return "fp8_e4m3fn" if chosen == "fp8" else chosen
-
-
 def _command(value: Value) -> tuple[str, ...]:
     """A program, or a list of a program and its arguments."""
     words = value.items if value.kind == "list" else (value,)
@@ -378,6 +358,14 @@ def _command(value: Value) -> tuple[str, ...]:
     if not words:
         raise _Wrong("expected a program, found an empty list")
     return tuple(text(word) for word in words)
+
+
+def _arguments(value: Value) -> tuple[str, ...]:
+    """Options of the engine that harness has no name for, as a list of words."""
+    text = _text("an argument of the engine such as --enforce-eager")
+    if value.kind != "list":
+        raise _Wrong(f"expected a list of arguments such as [--enforce-eager], found {value.found}")
+    return tuple(text(item) for item in value.items)
 
 
 def _as_written(value: Value) -> str:
@@ -447,15 +435,17 @@ KEYS: Mapping[str, Any] = {
     "revision": _text("a commit, tag or branch of the Hub"),
     "gpu": _gpu,
     "gpus": _whole("GPUs"),
-    "dtype": _one_of(DTYPES),
-    "quantize": _one_of(QUANTIZE),
-    "kv_cache_dtype": _kv_cache_dtype,
+    "file": _text("the name of one file of the repo such as model-Q4_K_M.gguf"),
+    "dtype": _text("a dtype such as bfloat16"),
+    "quantize": _text("a method such as awq"),
+    "kv_cache_dtype": _text("a dtype of the KV cache such as fp8"),
     "engine": {
         "name": _matching(re.compile(r"[a-z][a-z0-9_-]*"), "an engine's name such as tgi"),
         "version": _matching(_IMAGE_TAG, "a version such as 3.3.7"),
         "image": _text("an image such as ghcr.io/huggingface/text-generation-inference:3.3.7"),
         "command": _command,
-        "variant": _one_of(VARIANTS),
+        "variant": _text("a kind of the engine's image such as cuda"),
+        "args": _arguments,
     },
     "limits": {
         "max_input_tokens": _TOKENS,

@@ -21,18 +21,17 @@ from harness.stack import machine
 from harness.units import format_bytes
 
 
-def look_before_start(model: Model, target: Target, say: Say) -> dict[str, str]:
-    """Tell what will be tight. Gives the revision to pin as the engine's variable, where the entry has none and the Hub
-    answers.
+def look_before_start(model: Model, target: Target, say: Say) -> str | None:
+    """Tell what will be tight. Gives the revision to pin, where the entry has none and the Hub answers.
 
     Raises MissingError when the weights alone are larger than the GPUs, or the Hub refuses this token; UsageError when
     there is no such model.
     """
     if target.emulate or target.runtime not in ("compose", "swarm", "local"):
-        return {}
+        return None
     here = machine.gpus_in_order()
     if not here:  # another maker's GPU, or none: Docker or the engine will say
-        return {}
+        return None
     _memory(model, here, say)
     _disk(model, say)
     return _revision(model, say)
@@ -103,15 +102,15 @@ def docker_folder() -> Path:
     return place
 
 
-def _revision(model: Model, say: Say) -> dict[str, str]:
+def _revision(model: Model, say: Say) -> str | None:
     if model.revision is not None or model.is_local:
-        return {}
+        return None
     from harness.catalog import hub  # half a second that a start without a GPU need not wait
 
     try:
-        return {"REVISION": hub.resolve_revision(model.repo)}
+        return hub.resolve_revision(model.repo)
     except MissingError as error:
         if "gated" in error.found or "refused" in error.found:
             raise
         say(f"{model.name}: {error.found}; it is served as the cache has it")
-        return {}
+        return None

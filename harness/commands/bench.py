@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import shlex
 import sys
 import time
 from collections import deque
@@ -22,12 +23,16 @@ from harness.commands import calibrate as calibration
 from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
-from harness.engines.tgi_failures import Failure, explain
+from harness.engines import ENGINES, engine_named
+from harness.engines.base import NOTHING_TOLD, Gauges
+from harness.engines.failure import Failure
+from harness.engines.identify import default_api
+from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
-from harness.load.scrape import Samples, Scraper
+from harness.load.scrape import Scraper
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
@@ -49,13 +54,11 @@ from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
 from harness.workload.named import named
 from harness.workload.traces import read_trace
-from harness.workload.vocabulary import assumed_vocabulary, checked_vocabulary
 from harness.workload.workload import Drawn, Replayed, drawn, replayed
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
 _LAST_LINES = 1000
-_LATEST = 1000  # samples: more than a page of metrics holds
 DEFAULT_ARRIVAL = "poisson"
 DEFAULT_WORKLOAD = "chat"
 
@@ -74,7 +77,7 @@ class BenchOptions:
     input_tokens: str | None = None
     output_tokens: str | None = None
     workload: str | None = None
-    api: str = "tgi"
+    api: str | None = None
     stream: bool = True
     slo: str | None = None
     require_valid: bool = False
@@ -139,6 +142,7 @@ def _measure(
     timeout: float,
 ) -> tuple[RunFolder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
+    options = dataclasses.replace(options, api=options.api or default_api(served.info))
     workload = make_workload(options, served)
     _check(served, options, workload, levels, progress)
     folder = RunFolder.create(options.output or _default_folder(served, workload.name))
@@ -147,9 +151,9 @@ def _measure(
     write_atomically(folder.stack, served.service.facts().stack.encode())
     progress(f"writing to {folder.path}")
     plan = LoadPlan(
-        url=served.service.endpoint.url,
-        api=options.api,
-        model_name=target.model_name or served.service.endpoint.model_name,
+        url=served.endpoint.url,
+        api=options.api or default_api(served.info),
+        model_name=served.endpoint.model_name or "",
         stream=options.stream,
         timeout=timeout,
         levels=levels,
@@ -217,7 +221,7 @@ def _load(
         state = served.service.state()
         return None if state.running else f"exit code {state.exit_code}"
 
-    scraper = Scraper(f"{plan.url}/metrics", plan.clock_monotonic)
+    scraper = Scraper(served.endpoint, plan.clock_monotonic, _gauges_of(served.info.engine))
     try:
         with scraper:
             outcome = runner.run(
@@ -227,7 +231,7 @@ def _load(
                 gone=gone,
                 crew=crew,
                 show=terminal.rewrite,
-                engine=lambda: _busy(scraper.samples),
+                engine=lambda: _busy(scraper.samples.latest),
             )
     except runner.ClientFailed as failure:
         finish(keep_records(book.folder, lost_processes=crew.lost))
@@ -246,18 +250,22 @@ def _last_words(service: Service, progress: Callable[[str], None]) -> Failure | 
     lines = [] if state.running else list(deque(service.log_lines(), maxlen=_LAST_LINES))
     if not lines:
         return None
-    failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit, serving=True)
+    engine = engine_named(service.facts().engine)
+    failure = engine.explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit, serving=True)
     tell_last_lines(failure, service.name, progress)
     progress(str(StartFailed(failure, service.name)))
     return failure
 
 
-def _busy(samples: Samples) -> str:
+def _gauges_of(engine: str) -> Callable[[str], Gauges]:
+    """How a page of its metrics is read; of an unknown engine nothing is."""
+    return next((each.read_gauges for each in ENGINES if each.name == engine), lambda page: NOTHING_TOLD)
+
+
+def _busy(latest: Gauges) -> str:
     """What the engine last said of its batch and its queue, for the live line."""
-    since = max(0, len(samples.metric) - _LATEST)
-    latest = dict(zip(samples.metric[since:], samples.value[since:]))
-    gauges = (("tgi_batch_current_size", "running"), ("tgi_queue_size", "queued"))
-    return "".join(f", {latest[name]:.0f} {word}" for name, word in gauges if name in latest)
+    told = ((latest.running, "running"), (latest.waiting, "queued"))
+    return "".join(f", {value:.0f} {word}" for value, word in told if value is not None)
 
 
 def _conclude(
@@ -390,8 +398,7 @@ def _require_inputs(options: BenchOptions) -> None:
 
 def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
     """What is asked: the trace, or lengths drawn from the named workload's distributions or those of the options."""
-    tokenize = preflight.tokenizer(served.service.endpoint)
-    vocabulary = assumed_vocabulary() if tokenize is None else checked_vocabulary(tokenize)
+    vocabulary = vocabulary_of(served.endpoint)
     salt = f"{time.time_ns():x}"
     if options.trace is not None:
         duration = _duration(options.duration, "--duration")
@@ -418,12 +425,12 @@ def _check(
     """May we measure at all? Warnings are said, what would measure nothing ends the command."""
     lengths = (workload.input_lengths, workload.output_lengths) if isinstance(workload, Drawn) else (None, None)
     intent = preflight.Intent(
-        api=options.api,
+        api=options.api or default_api(served.info),
         longest_input=lengths[0].longest if lengths[0] else None,
         longest_output=lengths[1].longest if lengths[1] else None,
         concurrency=max((level.users or 0 for level in levels), default=0) or None,
     )
-    preflight.require(served.service.endpoint, served.info, intent, progress)
+    preflight.require(served.endpoint, served.info, intent, progress)
 
 
 def _default_folder(served: Served, workload: str) -> Path:
@@ -441,9 +448,8 @@ def _default_folder(served: Served, workload: str) -> Path:
 
 def _asked_model(served: Served) -> str:
     """The model that a URL serves; one of several goes by the name that it is asked by."""
-    if served.info.engine == "tgi":
-        return served.info.model_id or "unknown"
-    return served.service.endpoint.model_name
+    alone = served.info.engine in {engine.name for engine in ENGINES} and len(served.info.model_names) < 2
+    return (served.info.model_id if alone else served.endpoint.model_name) or "unknown"
 
 
 def _manifest(
@@ -470,14 +476,14 @@ def _manifest(
         clock=clock_entry(anchor),
         workload=workload.describe(),
         levels=levels,
-        api=options.api,
+        api=options.api or default_api(served.info),
         stream=options.stream,
         runtime=facts.runtime,
-        url=served.service.endpoint.url,
+        url=served.endpoint.url,
         image=facts.image,
         image_digest=facts.image_digest,
-        flags=dict(facts.environment),
-        limits={name: value for name, value in vars(served.limits).items() if value is not None},
+        flags={**facts.environment, **({"args": shlex.join(facts.args)} if facts.args else {})},
+        limits=served.limits.known(),
         gpu=model.gpu if model else None,
         gpus=model.gpus if model else 1,
         host={

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.catalog.models import load_catalogue
 from harness.commands.bench import BenchOptions, BenchResult, bench
 from harness.commands.probe import ProbeOptions, ProbeReport, probe
 from harness.commands.target import Target
 from harness.commands.up import Running, up, up_text
+from harness.engines import load_catalogue
 from harness.errors import Interrupted, UsageError
 from harness.stack import found
 from harness.stack.ending import stop_in_order

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.catalog.gpus import find_gpu
-from harness.catalog.models import Model, load_catalogue
+from harness.catalog.models import Model
 from harness.commands.before_start import docker_folder, fit_here
 from harness.commands.models import check, size_of_weights
-from harness.engines.tgi import VARIANTS
+from harness.engines import engine_of, load_catalogue
 from harness.errors import MissingError, UsageError
 from harness.stack import docker, machine
 from harness.stack.found import services_of
@@ -243,8 +243,17 @@ def _image(model: Model) -> Finding:
     return Finding("image", "warn", f"{image} is not here; `up` pulls it first (8 to 20 GB)", f"docker pull {image}")
 
 
+def _needs_no_gpu(model: Model) -> bool:
+    engine = engine_of(model)
+    try:
+        container = engine.container(model, engine.version(model.engine.version), with_token=False)
+    except UsageError:  # another check says so
+        return False
+    return container.hardware.accelerator == "none"
+
+
 def _fits(model: Model, gpu: str | None) -> Finding:
-    if model.engine.variant in VARIANTS and VARIANTS[model.engine.variant].accelerator == "none":
+    if _needs_no_gpu(model):
         return Finding("memory", "ok", "serves without a GPU, from this host's memory")
     here = machine.gpus_in_order()
     named = gpu or (None if here else model.gpu)

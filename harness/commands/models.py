@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog.gpus import Gpu, find_gpu, gpus
-from harness.catalog.models import Limits, Model, add_entry, load_catalogue
+from harness.catalog.limits import Limits
+from harness.catalog.models import Model, add_entry
 from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters, shape_from_config
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
+from harness.engines import load_catalogue
 from harness.errors import UsageError
 from harness.simulator import memory
 from harness.simulator.memory import Budget, NotEnoughMemory, ServingPlan

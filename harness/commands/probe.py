@@ -14,10 +14,10 @@ from harness import terminal
 from harness.catalog.models import Model, catalogue_path, write_limits
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.commands.probe_url import probe_url
-from harness.commands.probing import Seen, beside_limits, input_name, run_start
+from harness.commands.probing import CarryOver, run_start
 from harness.commands.serving import choose_runtime, remove_abandoned, resolve_model
 from harness.commands.target import Target
-from harness.engines.tgi import parse_version
+from harness.engines import engine_of
 from harness.errors import ServiceError, UsageError
 from harness.measure.run_folder import run_name, write_atomically
 from harness.probe.batching import points
@@ -27,9 +27,9 @@ from harness.probe.journal import NAME as JOURNAL
 from harness.probe.journal import StartJournal
 from harness.probe.mixing import mix, speed_of
 from harness.probe.prior import expect
-from harness.probe.recommend import Recommendation, environment
+from harness.probe.recommend import Recommendation
 from harness.probe.search import Search
-from harness.probe.setting import Failure, Outcome, Setting, Wish
+from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
@@ -57,9 +57,10 @@ class _Probe:
         self.model = model
         if options.write:
             catalogue_path(target.catalogue)  # a file that cannot be written is said before the work, not after it
-        version = parse_version(model.engine.version)
+        self.engine = engine_of(model)
+        version = self.engine.version(model.engine.version)
         bounds = {bound.name: bound.limit for bound in model.slo.bounds}
-        self.wish = Wish(
+        self.wish = ProbeGoal(
             goal=options.goal,
             answer_tokens=options.answer_tokens or model.answer_tokens or DEFAULT_ANSWER,
             max_starts=options.max_starts,
@@ -69,7 +70,7 @@ class _Probe:
         )
         self.search = Search(self.wish, expect(model, version))
         self.folder = _folder(options, model)
-        self.seen = Seen()
+        self.seen = CarryOver()
 
     def run(self) -> ProbeReport:
         journal = StartJournal(self.folder, self._subject())
@@ -132,7 +133,7 @@ class _Probe:
         document, cells = self._document(found)
         path = self.folder / "probe.json"
         write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
-        text = as_text(document, found, cells, self.wish)
+        text = as_text(document, found, cells, self.wish, self.engine.limit_names(self.search.knowledge.version))
         write_atomically(self.folder / "probe.md", (text + "\n").encode())
         if self.options.write:
             self._write(document, found)
@@ -146,13 +147,13 @@ class _Probe:
         cells = measured(card.cells(), measured_cells(evidence, card), self.wish)
         proved = self.search.proved is not None
         limits = limits_of(found, card, evidence, self.wish)
-        name = input_name(started.version, self.model)
+        version = self.engine.version(started.version or self.model.engine.version)
         speed = speed_of(evidence)
         mixed = mix(found.setting, started, found.answer, speed, card.longest_history()) if speed else None
         document: dict[str, Any] = {
             "schema": 1,
             "model": self.model.name,
-            "engine": f"tgi {started.version or self.model.engine.version}",
+            "engine": f"{self.engine.name} {started.version or self.model.engine.version}",
             "image": started.image,
             "gpu": self.model.gpu,
             "emulated": started.emulated,
@@ -166,7 +167,7 @@ class _Probe:
             "load": self._load_facts(),
             "capacity": [cell.as_json() for cell in cells],
             "batch": [point.as_json() for point in points(r for each in evidence.outcomes for r in each.loads)],
-            "recommended_flags": beside_limits(self.model) | environment(found.setting, name),
+            "recommended_flags": {**self.engine.memory_flags(self.model), **self.engine.flags(found.setting, version)},
             "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
             "mix": mixed.as_json() if mixed else None,
             "advice": advice_of(self.search, found, mixed),
@@ -187,9 +188,8 @@ class _Probe:
         }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
-        keys = {flag: "cuda_memory_fraction" if flag.name == "memory_fraction" else flag.name for flag in found.flags}
-        values = {key: flag.value for flag, key in keys.items()}
-        reasons = {key: flag.brief or flag.reason for flag, key in keys.items()}
+        values = {flag.name: flag.value for flag in found.flags}
+        reasons = {flag.name: flag.brief or flag.reason for flag in found.flags}
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)
         self.progress(f"{self.model.name}: limits written to {path}")
@@ -233,7 +233,13 @@ def _dead(failure: Failure, name: str, folder: Path) -> ServiceError:
     return error
 
 
-def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[Cell], wish: Wish) -> str:
+def as_text(
+    document: Mapping[str, Any],
+    found: Recommendation,
+    cells: Sequence[Cell],
+    wish: ProbeGoal,
+    names: Mapping[str, str],
+) -> str:
     """The result for people: what fits, what to set and why, how sure."""
     proof = "proved under load" if document["verified_under_load"] else "not proved under load"
     filled = document["load"].get("cache_filled")
@@ -246,11 +252,8 @@ def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[
         "",
         "Set",
     ]
-    flags = {flag.name: flag for flag in found.flags}
-    names = {_plain(name): name for name in document["recommended_flags"]}
-    for plain, flag in flags.items():
-        shown = names.get(plain, plain.upper())
-        lines.append(f"  {shown}={flag.value}")
+    for flag in found.flags:
+        lines.append(f"  {names.get(flag.name, flag.name)}={flag.value}")
         lines.append(f"      {flag.reason}{f'; cost: {flag.cost}' if flag.cost else ''}")
     lines += ["", "What fits", *_grid(document, cells, found.setting)]
     lines += ["", *(f"- {line}" for line in document["advice"])]
@@ -259,10 +262,6 @@ def as_text(document: Mapping[str, Any], found: Recommendation, cells: Sequence[
 
 def _starts(count: int) -> str:
     return "1 start" if count == 1 else f"{count} starts"
-
-
-def _plain(name: str) -> str:
-    return {"MAX_INPUT_LENGTH": "max_input_tokens", "CUDA_MEMORY_FRACTION": "memory_fraction"}.get(name, name.lower())
 
 
 def _grid(document: Mapping[str, Any], cells: Sequence[Cell], setting: Setting) -> list[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.catalog.limits import Limits
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.commands.probing import count_tokens, judge, requests_of
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
-from harness.engines import APIS
-from harness.engines.base import EngineLimits
+from harness.engines import APIS, ENGINES
 from harness.errors import ServiceError
 from harness.load.burst import Patience, send_burst
 from harness.measure.run_folder import run_name, write_atomically
@@ -52,15 +52,17 @@ def _default_folder(target: Target) -> Path:
 
 class _Asking:
     def __init__(self, served: Served, options: ProbeOptions, progress: Progress) -> None:
-        self.endpoint, self.info, self.limits = served.service.endpoint, served.info, served.limits
+        self.endpoint, self.info, self.limits = served.endpoint, served.info, served.limits
         self.options, self.progress = options, progress
-        if self.info.engine != "tgi":
+        engine = next((each for each in ENGINES if each.name == self.info.engine), None)
+        if engine is None:
             raise ServiceError(
-                "is no TGI: it tells no limits to check",
+                f"is no engine that is known here ({self.info.engine}): it tells no limits to check",
                 where=self.endpoint.url,
                 advice="`harness bench --url` measures it.",
             )
-        self.ruler = prompts.measure(lambda text: count_tokens(self.endpoint, text))
+        self.api = APIS[engine.bare_api]
+        self.ruler = prompts.measure(lambda text: count_tokens(self.endpoint, self.api, text))
         self.results: list[LoadResult] = []
 
     def document(self) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class _Asking:
         return {
             "schema": 1,
             "model": self.info.model_id,
-            "engine": f"tgi {self.info.version or ''}".strip(),
+            "engine": f"{self.info.engine} {self.info.version or ''}".strip(),
             "image": None,
             "gpu": None,
             "emulated": self.info.emulated,
@@ -134,7 +136,7 @@ class _Asking:
     def _send(self, load: Load) -> LoadResult:
         self.progress(f"{load.name} ...")
         waves = requests_of(load, self.ruler, salt=load.name)
-        burst = send_burst(self.endpoint, APIS["tgi"], waves, stay=load.stay, patience=Patience(120, 300))
+        burst = send_burst(self.endpoint, self.api, waves, stay=load.stay, patience=Patience(120, 300))
         result = judge(load, burst)
         if result.verdict == "stalled":
             raise ServiceError(
@@ -158,7 +160,7 @@ class _Asking:
         return lines
 
 
-def _limits(limits: EngineLimits) -> dict[str, int | None]:
+def _limits(limits: Limits) -> dict[str, int | None]:
     return {
         "max_batch_total_tokens": limits.max_batch_total_tokens,
         "max_input_tokens": limits.max_input_tokens,

@@ -4,30 +4,29 @@ seen. Everything that was started is stopped, whatever happens.
 
 from __future__ import annotations
 
-import json
-import re
 import time
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
-from harness.catalog.models import Limits, Model
+from harness.catalog.limits import Limits
+from harness.catalog.models import Model
 from harness.commands.serving import await_ready, service_for
 from harness.commands.target import Target
-from harness.engines import APIS
-from harness.engines.base import Endpoint
-from harness.engines.tgi import input_limit_name, parse_version
-from harness.engines.tgi_failures import Failure as EngineFailure
-from harness.engines.tgi_failures import explain
-from harness.engines.tgi_log import EngineLog
-from harness.load.burst import Answered, Burst, Patience, fetch, send_burst
+from harness.engines import APIS, engine_named, engine_of
+from harness.engines.base import Api, Endpoint, EngineFacts, FailedStart, FailureCause
+from harness.engines.client import Client, NoAnswer
+from harness.engines.failure import Failure as EngineFailure
+from harness.engines.identify import asked_name
+from harness.engines.tokens import find_tokenizer
+from harness.load.burst import Answered, Burst, Patience, send_burst
 from harness.probe import prompts
 from harness.probe.search import Search
-from harness.probe.setting import Cause, Failure, Load, LoadResult, Outcome, Setting, Shape, Stage, Started, Verdict
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
 from harness.stack.ending import stop_in_order
-from harness.stack.readiness import Ready, StartFailed
+from harness.stack.readiness import StartFailed, answers
 from harness.stack.service import OwnService, ServiceFacts, State
 from harness.stats.quantile import quantile
 from harness.terminal import Progress
@@ -41,36 +40,10 @@ _PERMIT_PAUSES = (0.3, 1.0, 3.0)
 _HEALTH = 10.0  # seconds; the check is a whole forward where a request failed before
 _TRIES_TOGETHER = 3  # of a load whose last prompts must be read in as one
 _TOGETHER = 0.35  # of the first one's wait, within which the others' first tokens must come
-_BLOCK_SIZES = {"flashinfer": 1, "flashdecoding": 256, "flashdecoding-ipex": 64, "paged": 16}
-_OUR_NAMES = (
-    "MAX_INPUT_TOKENS",
-    "MAX_INPUT_LENGTH",
-    "MAX_TOTAL_TOKENS",
-    "MAX_BATCH_PREFILL_TOKENS",
-    "MAX_BATCH_TOTAL_TOKENS",
-    "MAX_CONCURRENT_REQUESTS",
-    "MAX_BATCH_SIZE",
-)
-_MOVE_MEMORY = (
-    "ATTENTION",
-    "CUDA_GRAPHS",
-    "CUDA_MEMORY_FRACTION",
-    "DTYPE",
-    "ENABLE_PREFILL_LOGPROBS",
-    "KV_CACHE_DTYPE",
-    "LORA_ADAPTERS",
-    "PREFILL_CHUNKING",
-    "PREFIX_CACHING",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "SPECULATE",
-    "TGI_WIGGLE_ROOM",
-    "USE_FLASH_ATTENTION",
-    "USE_PREFIX_CACHING",
-)
 
 
 @dataclass
-class Seen:
+class CarryOver:
     """What one start has shown that the next may use."""
 
     ruler: prompts.Ruler = field(default_factory=prompts.Ruler)
@@ -81,7 +54,7 @@ def run_start(
     setting: Setting,
     model: Model,
     target: Target,
-    seen: Seen,
+    seen: CarryOver,
     progress: Progress,
     note: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:
@@ -89,7 +62,9 @@ def run_start(
     stopped, which may take long and be interrupted. Raises what cannot be the engine's fault: a program that is not
     there, a port that is taken, Ctrl-C.
     """
-    service = _Listening(service_for(with_setting(model, setting), target, changes=_changes(model, setting)))
+    # While a boundary is sought a waiting prompt should join a full batch at once.
+    changes = {} if setting.purpose == "verify" else engine_of(model).exploring()
+    service = _Listening(service_for(with_setting(model, setting), target, changes=changes))
     try:
         outcome = _outcome(search, setting, model, service, seen, progress)
         note(outcome)
@@ -99,55 +74,36 @@ def run_start(
 
 
 def _outcome(
-    search: Search, setting: Setting, model: Model, service: _Listening, seen: Seen, progress: Progress
+    search: Search, setting: Setting, model: Model, service: _Listening, seen: CarryOver, progress: Progress
 ) -> Outcome:
     began = time.monotonic()
     try:
         service.start()
         ready = await_ready(service, model, progress)
     except StartFailed as failed:
-        why = start_failure(failed.failure, service.log)
-        return Outcome(setting, _guess(service.log, failed.failure), False, why, (), time.monotonic() - began)
-    seen_now = replace(facts_of(ready, service.log, setting, model), image=service.facts().image)
-    started = search.completed(seen_now, setting)
+        meaning = service.engine.failed_start(failed.failure, service.log)
+        why = start_failure(failed.failure, meaning)
+        return Outcome(setting, meaning.facts, False, why, (), time.monotonic() - began)
+    told = service.engine.facts(ready.info, service.log, ready.limits, setting, model)
+    told = replace(told, image=service.facts().image, seconds=ready.seconds)
+    service.endpoint = replace(service.endpoint, model_name=asked_name(service.endpoint, ready.info))
+    started = search.completed(told, setting)
     _tell(started, progress)
     loads, failure = _Loading(search, setting, started, service, seen, progress).run()
     return Outcome(setting, started, True, failure, tuple(loads), time.monotonic() - began)
 
 
 def with_setting(model: Model, setting: Setting) -> Model:
-    """The entry with the limits of the setting and no others."""
-    limits = Limits(
-        max_input_tokens=setting.max_input_tokens,
-        max_total_tokens=setting.max_total_tokens,
-        max_batch_prefill_tokens=setting.max_batch_prefill_tokens,
-        max_batch_total_tokens=setting.max_batch_total_tokens,
-        max_concurrent_requests=setting.max_concurrent_requests,
-        max_batch_size=setting.max_batch_size,
-        cuda_memory_fraction=setting.memory_fraction or model.limits.cuda_memory_fraction,
-    )
-    environment = {name: value for name, value in model.env.items() if name not in _OUR_NAMES}
+    """The entry with the limits of the setting and no others, not in its variables either."""
+    limits = Limits(**{each.name: getattr(setting, each.name) for each in fields(Limits)})
+    if setting.cuda_memory_fraction is None:
+        limits = replace(limits, cuda_memory_fraction=model.limits.cuda_memory_fraction)
+    twins = engine_of(model).accepts.twins
+    ours = {name for name, path in twins.items() if path[0] == "limits" and path[1] != "cuda_memory_fraction"}
+    if setting.cuda_memory_fraction is not None:  # over the entry's own variable too, which the search departs from
+        ours |= {name for name, path in twins.items() if path == ("limits", "cuda_memory_fraction")}
+    environment = {name: value for name, value in model.env.items() if name not in ours}
     return replace(model, limits=limits, env=environment)
-
-
-def beside_limits(model: Model) -> dict[str, str]:
-    """What else of the entry moves memory, or how the engine reads prompts: without it the limits would not hold."""
-    own = {
-        "DTYPE": model.dtype,
-        "KV_CACHE_DTYPE": model.kv_cache_dtype,
-        "CUDA_MEMORY_FRACTION": model.limits.cuda_memory_fraction,
-    }
-    kept = {name: value for name, value in model.env.items() if name in _MOVE_MEMORY}
-    return {name: f"{value:g}" if isinstance(value, float) else value for name, value in own.items() if value} | kept
-
-
-def _changes(model: Model, setting: Setting) -> dict[str, str]:
-    # Over the entry's own variable too, which is what the search departs from.
-    changes = {} if setting.memory_fraction is None else {"CUDA_MEMORY_FRACTION": f"{setting.memory_fraction:g}"}
-    if setting.purpose != "verify":
-        # Without chunking a waiting prompt joins late; while a boundary is sought it should join a full batch at once.
-        changes["WAITING_SERVED_RATIO"] = "0"
-    return changes
 
 
 class _Listening:
@@ -155,8 +111,10 @@ class _Listening:
 
     def __init__(self, service: OwnService) -> None:
         self._service = service
-        self.name, self.endpoint = service.name, service.endpoint
-        self.log = EngineLog()
+        self.name = service.name
+        self.engine = engine_named(service.facts().engine)
+        self.log = self.engine.new_log()
+        self.endpoint = service.endpoint
 
     def start(self) -> None:
         self._service.start()
@@ -180,103 +138,13 @@ class _Listening:
             pass
 
 
-_KINDS: Mapping[str, Cause] = {
-    "memory": "memory",
-    "entry": "argument",
-    "limits": "argument",
-    "machine": "missing",
-    "download": "other",
-    "crash": "other",
-    "unknown": "other",
-}
-_BUDGET_CAUSES = ("total-above-memory", "prefill-above-budget", "total-above-budget")
+def start_failure(failure: EngineFailure, meaning: FailedStart) -> Failure:
+    """The engine's failure as the search sees it."""
+    text = f"{failure.found}. {failure.advice}" if failure.advice else failure.found
+    return Failure(meaning.stage, meaning.cause, text, failure.exit_code, meaning.limit)
 
 
-def start_failure(failure: EngineFailure, log: EngineLog) -> Failure:
-    """The engine's failure as the search sees it: how far it came, and whether other limits can mend it."""
-    warmed = log.phase in ("warming up", "connected")
-    stage: Stage = "warm-up" if warmed else "launch" if log.phase == "starting" else "load"
-    cause = _KINDS[failure.kind]
-    limit = None
-    if failure.cause in _BUDGET_CAUSES:
-        cause, stage = "budget", "limits"
-        given = re.search(r"Given: \d+ and (\d+)", failure.line or "")
-        limit = int(given[1]) if given else None
-    elif failure.cause == "timeout":
-        cause = "hang"
-    elif failure.cause == "warmup-memory":
-        stage = "warm-up"
-    elif failure.worth_a_retry and not (cause == "memory" and warmed):
-        cause = "other"
-    return Failure(stage, cause, _sentence(failure), failure.exit_code, limit)
-
-
-def _sentence(failure: EngineFailure) -> str:
-    return f"{failure.found}. {failure.advice}" if failure.advice else failure.found
-
-
-def _guess(log: EngineLog, failure: EngineFailure) -> Started | None:
-    """What a failed start still told: the prefill budget it failed at, and how the model reads prompts."""
-    match = re.search(r"handle (\d+) prefill tokens", failure.line or "")
-    prefill = int(match[1]) if match else log.max_batch_prefill_tokens
-    if prefill is None and log.chunking is None:
-        return None
-    return Started("padded" if log.padded else "flash", bool(log.chunking), prefill_tokens=prefill)
-
-
-def facts_of(ready: Ready, log: EngineLog, setting: Setting, model: Model) -> Started:
-    """What a start that came up shows of the engine, from its log and /info."""
-    limits = ready.limits
-    budget = log.max_batch_total_tokens or ready.info.limits.max_batch_total_tokens or log.inferred_total_tokens
-    block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
-    if log.kv_blocks and not budget:
-        budget = log.kv_blocks * block_size
-    flash = bool(log.kv_blocks or log.inferred_total_tokens)
-    if log.padded:
-        kind = "padded"
-    elif flash or (budget is not None and budget != setting.max_batch_total_tokens):
-        kind = "flash"
-    else:
-        kind = "unchecked"
-    prefill = setting.max_batch_prefill_tokens or log.max_batch_prefill_tokens or limits.max_batch_prefill_tokens
-    if kind == "unchecked" and budget is None and _chunks(log, limits.max_total_tokens, prefill, setting):
-        # It chose more in all than it reads at once, as only block-allocated engines do: what it chose is there.
-        kind, budget = "flash", limits.max_total_tokens
-    return Started(
-        kind=kind,  # type: ignore[arg-type]
-        chunking=_chunks(log, limits.max_total_tokens, prefill, setting) if kind == "flash" else False,
-        budget=budget,
-        block_size=block_size if kind == "flash" else 1,
-        blocks=log.kv_blocks,
-        prefill_tokens=prefill or _default_prefill(limits.max_total_tokens, kind),
-        max_input_tokens=limits.max_input_tokens,
-        max_total_tokens=limits.max_total_tokens,
-        max_concurrent_requests=limits.max_concurrent_requests,
-        prefix_caching=bool(log.prefix_caching),
-        speculate=int(model.env.get("SPECULATE", "0") or 0),
-        version=ready.info.version,
-        emulated=ready.info.emulated,
-        seconds=ready.seconds,
-    )
-
-
-def _chunks(log: EngineLog, total: int | None, prefill: int | None, setting: Setting) -> bool:
-    """Whether prompts are read in pieces: by its own word, else by a total of its own choice that one piece cannot
-    hold.
-    """
-    if log.chunking is not None:
-        return log.chunking
-    if any("supports prefill chunking" in line for line in log.lines):
-        return True
-    return setting.max_total_tokens is None and total is not None and total > (prefill or 4096)
-
-
-def _default_prefill(total: int | None, kind: str) -> int:
-    """A padded model that chooses its own limits has as many tokens in all as in one prefill (models/model.py:132)."""
-    return total if kind != "flash" and total else 4096
-
-
-def _tell(started: Started, progress: Progress) -> None:
+def _tell(started: EngineFacts, progress: Progress) -> None:
     if started.kind == "flash":
         how = "reads prompts in pieces" if started.chunking else "reads a prompt in one piece"
         progress(f"flash attention: the engine measured {started.budget:,} tokens of KV cache itself; it {how}")
@@ -293,13 +161,14 @@ class _Loading:
         self,
         search: Search,
         setting: Setting,
-        started: Started,
+        started: EngineFacts,
         service: _Listening,
-        seen: Seen,
+        seen: CarryOver,
         progress: Progress,
     ) -> None:
         self.search, self.setting, self.started, self.service = search, setting, started, service
         self.seen, self.progress = seen, progress
+        self.api = APIS[service.engine.bare_api]
         self.read_rate: float | None = None  # prompt tokens per second, of the slowest load
         self.looked = 0.0
         self.running = True
@@ -323,7 +192,7 @@ class _Loading:
             self.seen.ruler = prompts.measure(self._count, short=max(2, most // 10), long=max(4, most * 3 // 4))
 
     def _count(self, text: str) -> int | None:
-        return count_tokens(self.service.endpoint, text)
+        return count_tokens(self.service.endpoint, self.api, text)
 
     def _send(self, load: Load) -> LoadResult:
         """The load's result; permits that earlier clients still hold for a moment are waited for."""
@@ -342,7 +211,7 @@ class _Loading:
         waves = self._requests(load)
         burst = send_burst(
             self.service.endpoint,
-            APIS["tgi"],
+            self.api,
             waves,
             alive=self._alive,
             stay=load.stay,
@@ -364,7 +233,7 @@ class _Loading:
         """A load that was left early has held when the engine still serves afterwards."""
         one = Load("after", ((Shape(2, 2),),))
         burst = send_burst(
-            self.service.endpoint, APIS["tgi"], self._requests(one), alive=self._alive, patience=self._patience(one)
+            self.service.endpoint, self.api, self._requests(one), alive=self._alive, patience=self._patience(one)
         )
         if burst.ending == "done":
             return result
@@ -378,7 +247,7 @@ class _Loading:
             return True
         if result.verdict == "stalled" and self.started.kind != "flash":
             return True
-        return fetch(self.service.endpoint, "GET", "/health", timeout=_HEALTH) is None
+        return not answers(self.service.endpoint, self.service.engine.health_path, _HEALTH)
 
     def _requests(self, load: Load) -> list[list[Request]]:
         self.sent += 1
@@ -422,8 +291,8 @@ class _Loading:
         while self.service.state().running and time.monotonic() < deadline:
             time.sleep(0.05)
         self.service.drain()
-        named = explain(list(self.service.log.lines), self.service.state().exit_code, serving=True)
-        cause: Cause = "memory" if named.kind == "memory" else "other"
+        named = self.service.engine.explain(list(self.service.log.lines), self.service.state().exit_code, serving=True)
+        cause: FailureCause = "memory" if named.kind == "memory" else "other"
         if cause == "other" and self.service.state().running:
             return Failure("under load", "hang", "it took requests and gave no token any more", 4)
         return Failure("under load", cause, named.found, 4)
@@ -543,20 +412,16 @@ def _rate(begun: Sequence[Answered]) -> float | None:
     return tokens / (end - start) if end > start and tokens else None
 
 
-def count_tokens(endpoint: Endpoint, text: str) -> int | None:
-    """Tokens of a text by /tokenize, else by the input length that an answer tells; None where neither is there."""
-    body = json.dumps({"inputs": text}).encode()
-    answer = fetch(endpoint, "POST", "/tokenize", body)
+def count_tokens(endpoint: Endpoint, api: Api, text: str) -> int | None:
+    """Tokens of a bare prompt by the service's tokenizer, else by the input length that an answer tells; None where
+    neither is there.
+    """
     try:
-        listed = json.loads(answer) if answer is not None else None
-    except ValueError:
-        listed = None
-    if isinstance(listed, list) and listed:
-        return len(listed)
-    burst = send_burst(endpoint, APIS["tgi"], [[Request(text, len(text) // 4, 1)]], patience=Patience(30, 60))
+        with Client(endpoint) as client:
+            tokenizer = find_tokenizer(client, endpoint.model_name)
+            if tokenizer is not None:
+                return tokenizer.count(text)
+    except (NoAnswer, ValueError):
+        return None
+    burst = send_burst(endpoint, api, [[Request(text, len(text) // 4, 1)]], patience=Patience(30, 60))
     return burst.answers[0].input_tokens
-
-
-def input_name(version: str | None, model: Model) -> str:
-    """How this engine calls the limit of the prompt."""
-    return input_limit_name(parse_version(version or model.engine.version))

@@ -5,7 +5,6 @@ Docker's library is imported where a container is really meant: it takes longer 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,12 +12,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from harness.catalog.gpus import find_gpu
-from harness.catalog.models import Model, load_catalogue
+from harness.catalog.limits import Limits
+from harness.catalog.models import Model
 from harness.commands.before_start import look_before_start
 from harness.commands.target import Runtime, Say, Target
-from harness.engines.base import Endpoint, EngineInfo, EngineLimits, Secret
+from harness.engines import load_catalogue
+from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.identify import asked_name, endpoint_at, identify
 from harness.errors import MissingError, UsageError
-from harness.preflight import identify
 from harness.stack import found, machine, timings
 from harness.stack.ending import stop_in_order
 from harness.stack.launch import embedded_launch, local_launch
@@ -38,10 +39,16 @@ class Served:
 
     service: Service
     info: EngineInfo
-    limits: EngineLimits
+    limits: Limits
     model: Model | None = None
     ready: Ready | None = None
     ours: bool = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the service is, with the name by which its model is asked for."""
+        endpoint = self.service.endpoint
+        return replace(endpoint, model_name=asked_name(endpoint, self.info))
 
 
 def _quiet(text: str) -> None:
@@ -111,6 +118,7 @@ def service_for(
     target: Target,
     *,
     changes: Mapping[str, str] | None = None,
+    revision: str | None = None,
     port: int | None = None,
     outlives_harness: bool = False,
     say: Say = _quiet,
@@ -118,23 +126,27 @@ def service_for(
     """A service of this model as the target says, not yet started; each call gives a new one, which whoever starts it
     stops.
 
-    changes: the engine's environment variables that differ from the entry's; an empty value takes one away.
-    port: of 127.0.0.1; None takes the entry's, else a free one. outlives_harness: a process of this host stays where
-    the harness is killed. Raises UsageError, MissingError.
+    changes: the engine's environment variables that differ from the entry's; an empty value takes one away. revision:
+    where the entry pins none. port: of 127.0.0.1; None takes the entry's, else a free one. outlives_harness: a process
+    of this host stays where the harness is killed. Raises UsageError, MissingError.
     """
     if target.gpu is not None:
         model = replace(model, gpu=find_gpu(target.gpu).name)
     runtime = choose_runtime(target, model, say)
     if runtime == "local":
-        launch = local_launch(model, program=target.launcher, port=port, changes=changes)
+        launch = local_launch(model, program=target.launcher, port=port, changes=changes, revision=revision)
         return ProcessService(launch, outlives_harness=outlives_harness)
     if runtime == "embedded":
-        return ProcessService(embedded_launch(model, port=port, changes=changes), outlives_harness=outlives_harness)
+        launch = embedded_launch(model, port=port, changes=changes, revision=revision)
+        return ProcessService(launch, outlives_harness=outlives_harness)
     if runtime == "compose":
         one = replace(model, replicas=1, port=port or model.port)
         project = passing_project()
-        own = {one.name: changes or {}}
-        return machine.compose_services_for([one], project=project, emulate=target.emulate, changes=own)[0]
+        own, pinned = {one.name: changes or {}}, {one.name: revision} if revision else {}
+        services = machine.compose_services_for(
+            [one], project=project, emulate=target.emulate, changes=own, revisions=pinned
+        )
+        return services[0]
     from harness.stack import swarm
 
     one = replace(model, replicas=1, port=port or model.port)
@@ -180,8 +192,8 @@ def open_service(
         return
     target = replace(target, runtime=choose_runtime(target, model, say))
     remove_abandoned(say)
-    look_before_start(model, target, say)
-    service = service_for(model, target, changes=changes, say=say)
+    revision = look_before_start(model, target, say)
+    service = service_for(model, target, changes=changes, revision=revision, say=say)
     try:
         ready = started(service, model, say)
         yield Served(service, ready.info, ready.limits, model, ready, ours=True)
@@ -218,13 +230,9 @@ def await_ready(service: Service, model: Model, say: Say = _quiet) -> Ready:
 
 
 def _somebody_elses(target: Target) -> Served:
-
     assert target.url is not None
-    key = os.environ.get("HARNESS_API_KEY")
-    endpoint = Endpoint(target.url.rstrip("/"), Secret(key) if key else None)
-    info = identify(endpoint)
-    name = target.model_name or ("tgi" if info.engine == "tgi" else info.model_id or "tgi")
-    return Served(UrlService(replace(endpoint, model_name=name)), info, info.limits)
+    info, endpoint = identify(endpoint_at(target.url, target.model_name))
+    return Served(UrlService(endpoint), info, info.limits)
 
 
 def _already_up(target: Target, model: Model, say: Say) -> Served | None:

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness import terminal
+from harness.catalog.limits import Limits
 from harness.commands import companions
 from harness.commands.target import Say
 from harness.commands.up import Running, running_companion, running_of
-from harness.engines.base import EngineLimits
-from harness.engines.tgi import read_load
-from harness.engines.tgi_failures import explain
+from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
 from harness.stack import found
 from harness.stack.readiness import look_at, metrics_page
@@ -58,7 +57,9 @@ def _status_of(service: OwnService) -> Running:
 def _cause_of_death(service: OwnService, state: State) -> str | None:
     """Why it ended, where its log names it, beside the runtime's own word."""
     lines = list(deque(service.all_log_lines(), maxlen=_LAST_LINES))
-    failure = explain(lines, state.exit_code, memory_limit_hit=state.memory_limit_hit)
+    failure = engine_named(service.facts().engine).explain(
+        lines, state.exit_code, memory_limit_hit=state.memory_limit_hit
+    )
     if state.exit_code == 0 or failure.cause == "unknown":
         return state.detail
     return f"{state.detail}: {failure.found}" if state.detail else failure.found
@@ -71,14 +72,17 @@ def _with_load(running: Running, service: OwnService) -> Running:
     """With the limits that only the start-up log told, and with what it is doing now."""
     known = service.record.limits if service.record else {}
     limits = {name: value or known.get(name) for name, value in vars(running.limits).items()}
-    load = read_load(metrics_page(service.endpoint) or "")
+    load = engine_named(service.facts().engine).read_gauges(metrics_page(service.endpoint) or "")
     budget = limits.get("max_batch_total_tokens")
+    used = load.kv_used
+    if used is None and budget and load.kv_tokens is not None:
+        used = min(1.0, load.kv_tokens / budget)
     return replace(
         running,
-        limits=EngineLimits(**limits),
-        queue=load.queued,
-        batch=load.running,
-        kv_use=None if not budget or load.reserved_tokens is None else min(1.0, load.reserved_tokens / budget),
+        limits=Limits(**limits),
+        queue=None if load.waiting is None else int(load.waiting),
+        batch=None if load.running is None else int(load.running),
+        kv_use=used,
     )
 
 

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.commands import companions
 from harness.commands.before_start import look_before_start
 from harness.commands.render import render
 from harness.commands.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.commands.target import Say, Target
-from harness.engines.base import EngineLimits
 from harness.errors import UsageError
 from harness.stack import found, machine
 from harness.stack.ending import stop_in_order
@@ -42,7 +42,7 @@ class Running:
     engine_version: str | None = None
     emulated: bool = False
     gpu: str | None = None
-    limits: EngineLimits = field(default_factory=EngineLimits)
+    limits: Limits = field(default_factory=Limits)
     image: str | None = None
     image_digest: str | None = None
     queue: int | None = None
@@ -136,7 +136,8 @@ def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
 
 def _start_all(chosen: Sequence[tuple[Model, Target]], outlives_harness: bool, say: Say) -> dict[str, list[Running]]:
     """Start them side by side, wait for one after another; whatever does not answer in the end is stopped."""
-    pinned = {model.name: look_before_start(model, target, say) for model, target in chosen}
+    looked = {model.name: look_before_start(model, target, say) for model, target in chosen}
+    pinned = {name: revision for name, revision in looked.items() if revision is not None}
     services = _services(chosen, pinned, outlives_harness, say)
     running: dict[str, list[Running]] = {model.name: [] for model, _ in chosen}
     with ExitStack() as unready:  # every one is stopped, also when stopping another fails
@@ -160,7 +161,7 @@ def _stop_unless_kept(service: OwnService, kept: Collection[str]) -> None:
 
 def _services(
     chosen: Sequence[tuple[Model, Target]],
-    pinned: Mapping[str, Mapping[str, str]],
+    pinned: Mapping[str, str],
     outlives_harness: bool,
     say: Say,
 ) -> list[tuple[Model, OwnService]]:
@@ -170,7 +171,7 @@ def _services(
     if in_stack:
         emulate = any(target.emulate for _, target in chosen)
         by_name = {model.name: model for model in in_stack}
-        together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate, changes=pinned)
+        together = machine.compose_services_for(in_stack, project=project_name(), emulate=emulate, revisions=pinned)
         services += [(by_name[each.record.model], each) for each in together if each.record]
     if in_swarm := [model for model, target in chosen if target.runtime == "swarm"]:
         services += _swarm_services(
@@ -180,26 +181,32 @@ def _services(
     for model, target in chosen:
         if target.runtime not in ("compose", "swarm"):
             port = model.port or ports_from(FIRST_PORT, 1, reserve=True, avoid=asked)[0]
-            own = pinned[model.name]
-            service = service_for(model, target, changes=own, port=port, outlives_harness=outlives_harness, say=say)
+            service = service_for(
+                model,
+                target,
+                revision=pinned.get(model.name),
+                port=port,
+                outlives_harness=outlives_harness,
+                say=say,
+            )
             services.append((model, service))
     return services
 
 
 def _swarm_services(
-    models: Sequence[Model], *, emulate: bool, pinned: Mapping[str, Mapping[str, str]], say: Say
+    models: Sequence[Model], *, emulate: bool, pinned: Mapping[str, str], say: Say
 ) -> list[tuple[Model, OwnService]]:
     from harness.stack import swarm
 
-    services = swarm.services_for(models, project=project_name(), emulate=emulate, changes=pinned)
+    services = swarm.services_for(models, project=project_name(), emulate=emulate, revisions=pinned)
     if warning := swarm.exposure():
         say(warning)
     by_name = {model.name: model for model in models}
     return [(by_name[each.record.model], each) for each in services if each.record]
 
 
-def _told(limits: EngineLimits) -> dict[str, int]:
-    return {name: value for name, value in vars(limits).items() if value is not None}
+def _told(limits: Limits) -> dict[str, int]:
+    return {name: value for name, value in limits.known().items() if isinstance(value, int)}
 
 
 # Seconds for what has served nobody yet. A launcher in warm-up ends when the shard's call returns, which may take long.

@@ -1,14 +1,48 @@
-"""All that differs between one serving engine and another, and between one HTTP API and another; one file each.
+"""All that differs between one serving engine and another, and between one HTTP API and another.
 
-In: a Request or the engine's own log lines. Out: bytes to send, token events, limits. Bytes only: no clock, no socket.
+In: a model, a Request, or the engine's own log lines and pages. Out: how to start it, bytes to send, token events,
+limits. Bytes and values only: no clock, no process. An engine is a folder here and a line in ENGINES; nobody outside
+knows one by its name.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from harness.catalog import models
 from harness.engines.api_openai import OpenAiChatApi, OpenAiCompletionsApi
-from harness.engines.api_tgi import TgiApi
-from harness.engines.base import Api
+from harness.engines.base import Api, Engine
+from harness.engines.tgi import Tgi
+from harness.engines.tgi.api import TgiApi
+from harness.errors import UsageError
+
+ENGINES: list[Engine] = [Tgi()]
+"""Every engine, in the order in which a service is held against them."""
 
 _EACH: tuple[Api, ...] = (TgiApi(), OpenAiChatApi(), OpenAiCompletionsApi())
 APIS: dict[str, Api] = {api.name: api for api in _EACH}
 """The HTTP APIs by the names that `--api` takes."""
+
+
+def engine_named(name: str, where: str | None = None) -> Engine:
+    """Raises UsageError for a name that is not in ENGINES, naming those that are. where: the entry that has it."""
+    for engine in ENGINES:
+        if engine.name == name:
+            return engine
+    known = ", ".join(engine.name for engine in ENGINES)
+    raise UsageError(f"unknown engine {name!r}", where=where, advice=f"Known: {known}.")
+
+
+def engine_of(model: models.Model) -> Engine:
+    """The engine that serves an entry. Raises UsageError for an unknown one."""
+    return engine_named(model.engine.name, model.name)
+
+
+def accepted() -> models.Engines:
+    """What an entry may say to each engine."""
+    return {engine.name: engine.accepts for engine in ENGINES}
+
+
+def load_catalogue(path: str | Path | None = None) -> models.Catalogue:
+    """A catalogue, its entries held against their engines. Raises like catalog.models.load_catalogue."""
+    return models.load_catalogue(path, accepted())

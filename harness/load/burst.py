@@ -179,7 +179,7 @@ class _Sender:
 
     async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:
         call = self.api.encode(
-            each.request, f"probe-{uuid.uuid4().hex[:24]}", self.endpoint.model_name, stream=self.stream
+            each.request, f"probe-{uuid.uuid4().hex[:24]}", self.endpoint.model_name or "", stream=self.stream
         )
         slices: list[bytes] = []
         each.sent_at = self._now()
@@ -269,23 +269,3 @@ def _words(body: bytes) -> str:
 def _verified(endpoint: Endpoint) -> ssl.SSLContext | bool:
     """What certificates are verified with."""
     return trusted() if endpoint.url.startswith("https://") else True
-
-
-def fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None = None, timeout: float = 10.0) -> bytes | None:
-    """The body of one plain call when it was answered with 200; None otherwise."""
-    return asyncio.run(_fetch(endpoint, method, path, body, timeout))
-
-
-async def _fetch(endpoint: Endpoint, method: str, path: str, body: bytes | None, timeout: float) -> bytes | None:
-    headers = {"content-type": "application/json"} if body is not None else {}
-    if endpoint.api_key is not None:
-        headers["authorization"] = f"Bearer {endpoint.api_key.reveal()}"
-    limit = aiohttp.ClientTimeout(total=timeout)
-    try:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_verified(endpoint)), timeout=limit) as session,
-            session.request(method, endpoint.url + path, data=body, headers=headers, proxy=proxy()) as response,
-        ):
-            return await response.read() if response.status == 200 else None
-    except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
-        return None

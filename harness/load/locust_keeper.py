@@ -6,7 +6,6 @@ key or by a LoadTestShape, begins the next level. The ramp to the target belongs
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import os
@@ -23,10 +22,11 @@ import gevent
 import psutil
 
 from harness import __version__
-from harness.engines.base import EngineInfo
+from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.identify import default_api, endpoint_at, identify
+from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
-from harness.load.greeting import greet, tokenizer
 from harness.load.locust_member import SLOTS, Mix
 from harness.load.plan import LoadPlan
 from harness.measure.clock import Anchor
@@ -40,7 +40,6 @@ from harness.measure.run_folder import (
     utc_text,
     write_manifest,
 )
-from harness.workload.vocabulary import assumed_vocabulary, checked_vocabulary
 from harness.workload.workload import drawn
 
 logger = logging.getLogger("harness")
@@ -145,19 +144,19 @@ class Keeper:
         url = str(self._environment.host or "").rstrip("/")
         if not url:
             raise UsageError("no host", advice="Name the service with --host http://host:port.")
-        info = greet(url)
+        info, endpoint = identify(endpoint_at(url, asking.model_name))
         options = self._environment.parsed_options
-        mix = _mix(asking, url)
+        mix = _mix(asking, endpoint)
         anchor = Anchor.now()
         folder = RunFolder.create(output_folder(anchor.utc, info.model_id or "service", mix.name))
         run_time = float(options.run_time) if options is not None and options.run_time else None
         level = Level(0, users=self._runner.target_user_count, duration=run_time, started_at=0.0)
-        manifest = _manifest(folder, anchor, info, asking, mix, url, level)
+        manifest = _manifest(folder, anchor, info, asking, mix, endpoint.url, level)
         write_manifest(folder, manifest)
         plan = LoadPlan(
-            url=url,
-            api=asking.api,
-            model_name=asking.model_name or ("tgi" if info.engine == "tgi" else info.model_id or "tgi"),
+            url=endpoint.url,
+            api=asking.api or default_api(info),
+            model_name=endpoint.model_name or "",
             stream=asking.stream,
             timeout=asking.timeout,
             levels=(),
@@ -310,11 +309,10 @@ def _warmup(kept: Kept, ended: float) -> float | None:
     return float(ramp + math.ceil(min(_WARMUP_SHARE * rest, _WARMUP_MOST)))
 
 
-def _mix(asking: Asking, url: str) -> Mix:
+def _mix(asking: Asking, endpoint: Endpoint) -> Mix:
     if len(asking.lengths) > SLOTS:
         raise UsageError(f"{len(asking.lengths)} user classes, at most {SLOTS} can be told apart")
-    tokenize = tokenizer(url)
-    vocabulary = assumed_vocabulary() if tokenize is None else checked_vocabulary(tokenize)
+    vocabulary = vocabulary_of(endpoint)
     salt = f"{time.time_ns():x}"
     return Mix(
         tuple(
@@ -338,11 +336,11 @@ def _manifest(
         clock=clock_entry(anchor),
         workload=mix.describe(),
         levels=(level,),
-        api=asking.api,
+        api=asking.api or default_api(info),
         stream=asking.stream,
         runtime="url",
         url=url,
-        limits={name: value for name, value in dataclasses.asdict(info.limits).items() if value is not None},
+        limits=info.limits.known(),
         host={
             "system": platform.platform(),
             "python": platform.python_version(),

@@ -1,18 +1,22 @@
-"""The engine's own metrics over time, read beside the load: /metrics once a second -> server.parquet."""
+"""The engine's own metrics over time, read beside the load: /metrics once a second -> server.parquet.
+
+Beside the page's own samples stand the figures that all engines share (Gauges), each as `harness:<name>`.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.engines.session import open_session
+from harness.engines.base import NOTHING_TOLD, Endpoint, Gauges
+from harness.engines.client import Client, NoAnswer
 
 SCHEMA = pa.schema(
     [
@@ -24,25 +28,40 @@ SCHEMA = pa.schema(
 )
 
 
+SHARED = "harness:"
+_TIMEOUT = 5.0  # seconds for one page
+
+
 @dataclass
 class Samples:
-    """Columns of server.parquet, which grow by whole pages. at: seconds since the run's start."""
+    """Columns of server.parquet, which grow by whole pages. at: seconds since the run's start. latest: of the last
+    page, under the names that all engines share.
+    """
 
     at: list[float] = field(default_factory=list)
     metric: list[str] = field(default_factory=list)
     labels: list[list[tuple[str, str]]] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
+    latest: Gauges = NOTHING_TOLD
     _whole: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def add(self, at: float, text: str) -> None:
-        """All samples of one page in the Prometheus text format. Raises ValueError where it is none."""
+    def add(self, at: float, text: str, gauges: Gauges = NOTHING_TOLD) -> None:
+        """All samples of one page in the Prometheus text format, and what they amount to. Raises ValueError where the
+        text is no such page.
+        """
         found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        written = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines()}
+        shared = gauges.known()
         with self._whole:
-            self.at += [at] * len(found)
+            self.at += [at] * (len(found) + len(shared))
             # The parser gives every counter the suffix that OpenMetrics asks for; TGI's have none.
-            self.metric += [each.name if each.name in text else each.name.removesuffix("_total") for each in found]
+            self.metric += [each.name if each.name in written else each.name.removesuffix("_total") for each in found]
             self.labels += [sorted(each.labels.items()) for each in found]
             self.value += [each.value for each in found]
+            self.metric += [f"{SHARED}{name}" for name in shared]
+            self.labels += [[] for _ in shared]
+            self.value += list(shared.values())
+            self.latest = gauges
 
     def write(self, path: Path) -> None:
         """What was read until now: after Ctrl-C the reading may still go on."""
@@ -53,14 +72,22 @@ class Samples:
 
 
 class Scraper:
-    """Reads a page every `interval` seconds in a thread until it is left; a page that cannot be read is skipped.
+    """Reads /metrics every `interval` seconds in a thread until it is left; a page that cannot be read is skipped.
 
-    missed: how many were. Use as a context manager around the load.
+    read_gauges: of the engine that answers there. missed: pages that were skipped. Use as a context manager around the
+    load.
     """
 
-    def __init__(self, url: str, clock_monotonic: float, interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        clock_monotonic: float,
+        read_gauges: Callable[[str], Gauges] = lambda page: NOTHING_TOLD,
+        interval: float = 1.0,
+    ) -> None:
         self.samples, self.missed = Samples(), 0
-        self._url, self._start, self._interval = url, clock_monotonic, interval
+        self._endpoint, self._start, self._interval = endpoint, clock_monotonic, interval
+        self._read_gauges = read_gauges
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
@@ -73,12 +100,13 @@ class Scraper:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        with open_session(self._url) as session:
+        with Client(self._endpoint, _TIMEOUT) as client:
             while not self._stop.wait(self._interval):
                 at = time.monotonic() - self._start
                 try:
-                    answer = session.get(self._url, timeout=5)
-                    answer.raise_for_status()
-                    self.samples.add(at, answer.text)
-                except (requests.RequestException, ValueError):
+                    page = client.get("/metrics")
+                    if not page.ok:
+                        raise ValueError(f"/metrics answers {page.status}")
+                    self.samples.add(at, page.text, self._read_gauges(page.text))
+                except (NoAnswer, ValueError):
                     self.missed += 1

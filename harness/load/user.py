@@ -40,7 +40,7 @@ class StreamUser(User):
     workload: str = "chat"
     input_tokens: str | int | None = None
     output_tokens: str | int | None = None
-    api: str = "tgi"
+    api: str | None = None
     stream: bool = True
     model_name: str | None = None
     timeout: str = "10m"

@@ -161,7 +161,7 @@ class Manifest:
     image: str | None = None
     image_digest: str | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, int | float] = field(default_factory=dict)
     gpu: str | None = None
     gpus: int = 1
     driver: str | None = None

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from harness.probe.card import meets
-from harness.probe.setting import LoadResult, Wish
+from harness.probe.setting import LoadResult, ProbeGoal
 
 KNEE = 0.25  # marginal speed of one more chat, as a share of a lone chat's speed
 
@@ -68,7 +68,7 @@ def knee(curve: Sequence[BatchPoint]) -> int | None:
     return None
 
 
-def largest_within(curve: Sequence[BatchPoint], wish: Wish) -> int | None:
+def largest_within(curve: Sequence[BatchPoint], wish: ProbeGoal) -> int | None:
     """The most chats at once that held the SLO with all smaller numbers; None without an SLO or if not even one did."""
     best = None
     for point in curve:

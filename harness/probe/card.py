@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from harness.engines.base import EngineFacts
 from harness.probe.recommend import answer_room
-from harness.probe.setting import Setting, Shape, Started, Wish
+from harness.probe.setting import ProbeGoal, Setting, Shape
 
 HISTORIES = (500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)
 
@@ -40,7 +41,7 @@ class Cell:
 class Card:
     """Limits of the running engine, and what follows from them. version: its rule for long answers depends on it."""
 
-    started: Started
+    started: EngineFacts
     setting: Setting
     answer_tokens: int
     version: tuple[int, int, int] = (3, 3, 7)
@@ -84,14 +85,14 @@ class Card:
         return [Cell(each, self.answer_tokens, self.chats_fit(each)) for each in self.histories()]
 
 
-def _by_blocks(started: Started, total: int) -> int:
+def _by_blocks(started: EngineFacts, total: int) -> int:
     """input + answer + speculate - 1 slots each, in whole blocks, of which one is reserved."""
     blocks = -(-Shape(total - 1, 1).reserved(started.speculate) // started.block_size)
     return max(0, (started.usable or 0) // started.block_size) // max(1, blocks)
 
 
 def measured(
-    cells: Sequence[Cell], figures: Iterable[tuple[int, float | None, float | None]], wish: Wish
+    cells: Sequence[Cell], figures: Iterable[tuple[int, float | None, float | None]], wish: ProbeGoal
 ) -> list[Cell]:
     """The cells with what was measured of some of them: (history, ttft_p95, itl_p95)."""
     known = {history: (ttft, itl) for history, ttft, itl in figures}
@@ -101,11 +102,11 @@ def measured(
     ]
 
 
-def _with_figures(cell: Cell, ttft: float | None, itl: float | None, wish: Wish) -> Cell:
+def _with_figures(cell: Cell, ttft: float | None, itl: float | None, wish: ProbeGoal) -> Cell:
     return replace(cell, ttft_p95=ttft, itl_p95=itl, meets_slo=meets(ttft, itl, wish))
 
 
-def meets(ttft: float | None, itl: float | None, wish: Wish) -> bool | None:
+def meets(ttft: float | None, itl: float | None, wish: ProbeGoal) -> bool | None:
     """Whether both bounds hold; None where nothing is asked, or what is asked was not measured."""
     pairs = [(value, bound) for value, bound in ((ttft, wish.ttft), (itl, wish.itl)) if bound is not None]
     if not pairs or any(value is None for value, _ in pairs):

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from harness.probe.setting import Bracket, Kind, LoadResult, Outcome, Setting, Started
+from harness.engines.base import EngineFacts, Kind
+from harness.probe.setting import Bracket, LoadResult, Outcome, Setting
 
 IGNORED = 0.99  # of the cache, that is left with a smaller memory fraction where the engine does not heed it
 BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
@@ -49,7 +50,7 @@ class Evidence:
         return next((each for each in reversed(self.outcomes) if each.came_up), None)
 
     @property
-    def started(self) -> Started | None:
+    def started(self) -> EngineFacts | None:
         return self.last_up.started if self.last_up else None
 
     @property
@@ -94,7 +95,7 @@ class Evidence:
         with_it = {
             effective_prefill(each): each.started.budget
             for each in self.outcomes
-            if each.came_up and each.setting.memory_fraction is not None and each.started and each.started.budget
+            if each.came_up and each.setting.cuda_memory_fraction is not None and each.started and each.started.budget
         }
         return any(
             budget >= IGNORED * max(self.budgets(prefill, None), default=budget * 2)
@@ -138,7 +139,7 @@ class Evidence:
             if each.started is not None
             and each.started.budget is not None
             and effective_prefill(each) == prefill
-            and each.setting.memory_fraction == fraction
+            and each.setting.cuda_memory_fraction == fraction
         ]
 
 
@@ -324,6 +325,6 @@ def same_limits(one: Setting, other: Setting) -> bool:
             "max_batch_total_tokens",
             "max_concurrent_requests",
             "max_batch_size",
-            "memory_fraction",
+            "cuda_memory_fraction",
         )
     )

@@ -11,11 +11,11 @@ from harness.probe.evidence import Evidence
 from harness.probe.mixing import Mix
 from harness.probe.recommend import LOW_PREFILL, Recommendation
 from harness.probe.search import Search
-from harness.probe.setting import Bracket, Wish
+from harness.probe.setting import Bracket, ProbeGoal
 from harness.units import format_duration
 
 
-def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: Wish) -> dict[str, int | None]:
+def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: ProbeGoal) -> dict[str, int | None]:
     """The limits with the recommended flags. max_batch_size: the most chats that held the SLO, else the knee."""
     setting, started = found.setting, card.started
     budget = started.budget if started.kind == "flash" else setting.max_batch_total_tokens
@@ -35,7 +35,7 @@ def curves(evidence: Evidence) -> list[list[BatchPoint]]:
     return [of_history(known, history) for history in sorted({point.history_tokens for point in known})]
 
 
-def reasonable_batch(evidence: Evidence, wish: Wish) -> int | None:
+def reasonable_batch(evidence: Evidence, wish: ProbeGoal) -> int | None:
     """Of the longest history that was measured at several sizes: the largest batch within the SLO, else the knee."""
     for curve in reversed(curves(evidence)):
         if len(curve) >= 3:
@@ -143,7 +143,7 @@ def _overload(found: Recommendation, rejected_fast: bool | None) -> list[str]:
     ]
 
 
-def _batch_advice(evidence: Evidence, wish: Wish) -> list[str]:
+def _batch_advice(evidence: Evidence, wish: ProbeGoal) -> list[str]:
     lines = []
     for curve in curves(evidence):
         if len(curve) < 3:

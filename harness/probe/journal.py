@@ -10,8 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from harness.engines.base import EngineFacts
 from harness.errors import UsageError
-from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Started
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
 
 NAME = "starts.jsonl"
 
@@ -77,7 +78,7 @@ def outcome_from_json(document: Mapping[str, Any]) -> Outcome:
     started, failure = document["started"], document["failure"]
     return Outcome(
         setting=Setting(**document["setting"]),
-        started=Started(**started) if started else None,
+        started=EngineFacts(**started) if started else None,
         came_up=document["came_up"],
         failure=Failure(**failure) if failure else None,
         loads=tuple(_result_from_json(each) for each in document["loads"]),

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.probe.setting import CHUNK, Load, Setting, Shape, Started
+from harness.engines.base import EngineFacts
+from harness.probe.setting import CHUNK, Load, Setting, Shape
 
 SHORT = 24  # prompt tokens of a short chat
 BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
@@ -208,7 +209,7 @@ def lag(itl: float | None, count: int = 1) -> int:
 
 
 def proof(
-    setting: Setting, started: Started, capacity: int | None, itl: float | None = None, most: int | None = None
+    setting: Setting, started: EngineFacts, capacity: int | None, itl: float | None = None, most: int | None = None
 ) -> list[Load]:
     """All loads that a setting must survive, cheap ones first.
 
@@ -227,7 +228,7 @@ def proof(
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 
-def _fills(setting: Setting, started: Started, room: int, slack: int) -> Iterator[Load]:
+def _fills(setting: Setting, started: EngineFacts, room: int, slack: int) -> Iterator[Load]:
     """The budget filled by the longest prompts, then by shorter ones."""
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
     permits = setting.max_concurrent_requests or 1
@@ -258,7 +259,7 @@ def lengths(longest: int, room: int, most: int, prefill: int) -> list[int]:
     return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 
-def join(permits: int, setting: Setting, started: Started) -> Load:
+def join(permits: int, setting: Setting, started: EngineFacts) -> Load:
     """A long prompt on top of so many short chats of a flash engine."""
     room = started.usable or 1
     history, total = setting.max_input_tokens or room, setting.max_total_tokens or room

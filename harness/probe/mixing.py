@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from harness.engines.base import EngineFacts
 from harness.measure.record import RequestRecord
 from harness.probe.evidence import Evidence
-from harness.probe.setting import CHUNK, Setting, Started
+from harness.probe.setting import CHUNK, Setting
 from harness.simulator.scheduler import EngineSettings, StepShape
 from harness.simulator.virtual import PlannedRequest, simulate
 
@@ -86,7 +87,7 @@ def speed_of(evidence: Evidence) -> Speed | None:
     return Speed((largest.ttft_p95 or 0.0) / prompts, max(1e-4, slow - per_row * few), per_row)
 
 
-def mix(setting: Setting, started: Started, answer: int, speed: Speed, longest: int, seed: int = 1) -> Mix | None:
+def mix(setting: Setting, started: EngineFacts, answer: int, speed: Speed, longest: int, seed: int = 1) -> Mix | None:
     """A burst of chats whose histories are mixed as SHARES says, cut at the longest; None if only one class fits."""
     shares = [(min(history, longest), share) for history, share in SHARES]
     if len({history for history, _ in shares}) < 2 or started.budget is None:
@@ -104,7 +105,7 @@ def mix(setting: Setting, started: Started, answer: int, speed: Speed, longest: 
     )
 
 
-def _settings(setting: Setting, started: Started) -> EngineSettings:
+def _settings(setting: Setting, started: EngineFacts) -> EngineSettings:
     return EngineSettings(
         max_batch_prefill_tokens=setting.max_batch_prefill_tokens or started.prefill_tokens or 4096,
         max_batch_total_tokens=(setting.max_batch_total_tokens if started.kind != "flash" else None)

@@ -6,11 +6,11 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
 from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token
 from harness.errors import UsageError
-from harness.probe.setting import Knowledge
+from harness.probe.setting import Prior
 from harness.simulator import memory
 
 
-def expect(model: Model, version: tuple[int, int, int]) -> Knowledge:
+def expect(model: Model, version: tuple[int, int, int]) -> Prior:
     """As much as the entry and the built-in sheets tell; a model or GPU that is not known leaves fields at None.
 
     The expectation only chooses where the search begins; no result rests on it.
@@ -18,10 +18,10 @@ def expect(model: Model, version: tuple[int, int, int]) -> Knowledge:
     shape = model.shape or find_shape(model.repo)
     context = model.context_length or (shape.context if shape else None)
     if shape is None or model.gpu is None:
-        return Knowledge(context=context, version=version)
+        return Prior(context=context, version=version)
     gpu = find_gpu(model.gpu)
     kv_bytes = kv_bytes_per_token(shape, model.kv_cache_dtype, max(1, model.gpus), model.dtype)
-    return Knowledge(
+    return Prior(
         context=context,
         budget=_budget(model, shape),
         kv_bytes=float(kv_bytes),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from harness.engines.base import EngineFacts
 from harness.probe.evidence import Evidence, effective_prefill
 from harness.probe.loads import ROWS_CAP, SHORT
-from harness.probe.setting import CHUNK, Bracket, Goal, Knowledge, Setting, Started, Wish
+from harness.probe.setting import CHUNK, Bracket, Goal, Prior, ProbeGoal, Setting
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
 NEARLY = 0.05  # by which a chat may be longer than those that a number of chats was tried with
@@ -60,7 +61,7 @@ def answer_room(answer_tokens: int, version: tuple[int, int, int]) -> int:
     return math.ceil(answer_tokens / CHUNK) * CHUNK
 
 
-def recommend(evidence: Evidence, wish: Wish, knowledge: Knowledge, fast_rows: int | None = None) -> Recommendation:
+def recommend(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, fast_rows: int | None = None) -> Recommendation:
     """What to set next, as good as the evidence allows. fast_rows: most chats at once that held the SLO."""
     started = evidence.started
     assert started is not None
@@ -76,14 +77,14 @@ def first_prefill(goal: Goal) -> int | None:
 
 
 def _flash(
-    evidence: Evidence, started: Started, wish: Wish, knowledge: Knowledge, answer: int, fast_rows: int | None
+    evidence: Evidence, started: EngineFacts, wish: ProbeGoal, knowledge: Prior, answer: int, fast_rows: int | None
 ) -> Recommendation:
     last = evidence.last_up
     assert last is not None
     prefill = effective_prefill(last) or 4096
     if evidence.deadly_prefill is not None:
         prefill = min(prefill, max(LEAST_SAFE_PREFILL, evidence.deadly_prefill // 2))
-    fraction = last.setting.memory_fraction
+    fraction = last.setting.cuda_memory_fraction
     usable = _usable(evidence, started, prefill, fraction)
     total, bound_by = _longest_total(evidence, started, knowledge, usable)
     if not started.chunking and total - answer > prefill:
@@ -109,14 +110,14 @@ def _flash(
         max_total_tokens=total,
         max_batch_prefill_tokens=prefill,
         max_concurrent_requests=chats,
-        memory_fraction=fraction,
+        cuda_memory_fraction=fraction,
         purpose="verify",
     )
     flags = _flash_flags(setting, started, bound_by, usable, wish, evidence)
     return Recommendation(setting, flags, history, answer, usable, bound_by)
 
 
-def _usable(evidence: Evidence, started: Started, prefill: int, fraction: float | None) -> int:
+def _usable(evidence: Evidence, started: EngineFacts, prefill: int, fraction: float | None) -> int:
     """The smallest that any start with this prefill budget found: what differed once will differ again."""
     budgets = evidence.budgets(prefill, fraction) or [started.budget or 0]  # a smaller prefill leaves no less
     return min(replace(started, budget=budget).usable or 0 for budget in budgets)
@@ -128,10 +129,10 @@ def spread(evidence: Evidence, prefill: int | None, fraction: float | None) -> f
     return (max(budgets) - min(budgets)) / max(budgets) if budgets else 0.0
 
 
-def _longest_total(evidence: Evidence, started: Started, knowledge: Knowledge, usable: int) -> tuple[int, str]:
+def _longest_total(evidence: Evidence, started: EngineFacts, knowledge: Prior, usable: int) -> tuple[int, str]:
     last = evidence.last_up
     assert last is not None
-    margin = max(MARGIN, 2 * spread(evidence, effective_prefill(last), last.setting.memory_fraction))
+    margin = max(MARGIN, 2 * spread(evidence, effective_prefill(last), last.setting.cuda_memory_fraction))
     # One slot of the last token is never written, so input + answer may be one more than the slots.
     room = usable + 1 - started.speculate - max(1, math.ceil(margin * usable))
     if evidence.single.smallest_failed is not None:
@@ -143,7 +144,7 @@ def _longest_total(evidence: Evidence, started: Started, knowledge: Knowledge, u
     return max(2, room), "KV memory"
 
 
-def context_length(evidence: Evidence, knowledge: Knowledge) -> int | None:
+def context_length(evidence: Evidence, knowledge: Prior) -> int | None:
     """The model's own maximum: from the catalogue, else from an engine that chose less than its memory allows."""
     if knowledge.context is not None:
         return knowledge.context
@@ -162,7 +163,7 @@ def context_length(evidence: Evidence, knowledge: Knowledge) -> int | None:
     return None
 
 
-def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Knowledge) -> float:
+def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Prior) -> float:
     """A memory fraction with which the budget falls below what was carried before the engine died.
 
     The budget falls by memory * wiggle room / KV bytes per unit of the fraction (utils/import_utils.py:13 of the
@@ -185,7 +186,7 @@ def _safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:
     return min(prefill, usable)
 
 
-def _permits(evidence: Evidence, usable: int, answer: int, wish: Wish, fast_rows: int | None) -> int:
+def _permits(evidence: Evidence, usable: int, answer: int, wish: ProbeGoal, fast_rows: int | None) -> int:
     """As many chats as could be in flight at once if each had a short prompt, less where so many did not survive."""
     fitting = max(1, usable // (answer + SHORT))
     chats = min(ROWS_CAP, fitting)
@@ -199,7 +200,7 @@ def _permits(evidence: Evidence, usable: int, answer: int, wish: Wish, fast_rows
 
 
 def _padded(
-    evidence: Evidence, started: Started, wish: Wish, knowledge: Knowledge, answer: int, fast_rows: int | None
+    evidence: Evidence, started: EngineFacts, wish: ProbeGoal, knowledge: Prior, answer: int, fast_rows: int | None
 ) -> Recommendation:
     prefill = started.prefill_tokens or effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
     context = context_length(evidence, knowledge)
@@ -234,7 +235,7 @@ def default_total(evidence: Evidence) -> int | None:
     return max(totals, default=None)
 
 
-def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
+def padded_capacity(evidence: Evidence, knowledge: Prior) -> int:
     """Tokens in flight that survived every load, less a margin for memory that differs from start to start.
 
     Where no load was sent, what the memory model expects, and without one the engine's own default.
@@ -250,7 +251,7 @@ def padded_capacity(evidence: Evidence, knowledge: Knowledge) -> int:
 
 
 def padded_permits(
-    evidence: Evidence, capacity: int, total: int, answer: int, wish: Wish, fast_rows: int | None
+    evidence: Evidence, capacity: int, total: int, answer: int, wish: ProbeGoal, fast_rows: int | None
 ) -> int:
     """Chats at once with so many tokens in flight. Where a long prompt makes the whole batch as long, only their number
     bounds the memory.
@@ -265,7 +266,7 @@ def padded_permits(
 
 
 def _flash_flags(
-    setting: Setting, started: Started, bound_by: str, usable: int, wish: Wish, evidence: Evidence
+    setting: Setting, started: EngineFacts, bound_by: str, usable: int, wish: ProbeGoal, evidence: Evidence
 ) -> tuple[Flag, ...]:
     total, prefill = setting.max_total_tokens or 0, setting.max_batch_prefill_tokens or 0
     flags = [
@@ -286,11 +287,11 @@ def _flash_flags(
         ),
         _permits_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
     ]
-    if setting.memory_fraction is not None:
+    if setting.cuda_memory_fraction is not None:
         flags.append(
             Flag(
-                "memory_fraction",
-                setting.memory_fraction,
+                "cuda_memory_fraction",
+                setting.cuda_memory_fraction,
                 "with the engine's own memory budget it died under load",
                 "a smaller KV cache",
             )
@@ -307,7 +308,7 @@ def _total_reason(total: int, usable: int, bound_by: str) -> str:
     return f"bounded by {bound_by}"
 
 
-def _prefill_reason(prefill: int, started: Started, *, own_choice: bool) -> str:
+def _prefill_reason(prefill: int, started: EngineFacts, *, own_choice: bool) -> str:
     if not started.chunking:
         return "this model reads a prompt in one piece, so it must hold the longest one"
     if own_choice:
@@ -315,7 +316,7 @@ def _prefill_reason(prefill: int, started: Started, *, own_choice: bool) -> str:
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
 
-def _permits_flag(chats: int, wish: Wish, rows: Bracket) -> Flag:
+def _permits_flag(chats: int, wish: ProbeGoal, rows: Bracket) -> Flag:
     reason = (
         f"so many chats with short prompts and {wish.answer_tokens:,} answer tokens fill the KV cache; with longer"
         " prompts the rest wait in a queue of bounded length"
@@ -365,17 +366,3 @@ def _padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[
             f"request number {chats + 1:,} is refused at once (429)",
         ),
     )
-
-
-def environment(setting: Setting, input_name: str) -> dict[str, str]:
-    """The setting as the engine's environment. input_name: how this version calls the limit of the prompt."""
-    values = {
-        input_name: setting.max_input_tokens,
-        "MAX_TOTAL_TOKENS": setting.max_total_tokens,
-        "MAX_BATCH_PREFILL_TOKENS": setting.max_batch_prefill_tokens,
-        "MAX_BATCH_TOTAL_TOKENS": setting.max_batch_total_tokens,
-        "MAX_CONCURRENT_REQUESTS": setting.max_concurrent_requests,
-        "MAX_BATCH_SIZE": setting.max_batch_size,
-        "CUDA_MEMORY_FRACTION": setting.memory_fraction,
-    }
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items() if value}

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.engines.base import EngineFacts
 from harness.probe import loads
 from harness.probe.batching import largest_within, of_history, points
 from harness.probe.card import Card
@@ -35,7 +36,7 @@ from harness.probe.recommend import (
     padded_permits,
     recommend,
 )
-from harness.probe.setting import Failure, Knowledge, Load, LoadResult, Outcome, Setting, Started, Wish
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Prior, ProbeGoal, Setting
 
 OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
 DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
@@ -65,7 +66,7 @@ BAD = ("died", "stalled", "failed")
 class Search:
     """The whole search as a function of the outcomes told so far; telling them again resumes it."""
 
-    def __init__(self, wish: Wish, knowledge: Knowledge) -> None:
+    def __init__(self, wish: ProbeGoal, knowledge: Prior) -> None:
         self.wish, self.knowledge = wish, knowledge
         self._outcomes: list[Outcome] = []
 
@@ -137,7 +138,7 @@ class Search:
             and same_limits(before.setting, last.setting)
         )
 
-    def completed(self, started: Started, setting: Setting) -> Started:
+    def completed(self, started: EngineFacts, setting: Setting) -> EngineFacts:
         """What a start left unsaid, from an earlier one with the same prefill budget: an engine that was not given a
         budget may not mention its own.
         """
@@ -225,7 +226,8 @@ class Search:
         if failure.cause == "budget":
             room = min(failure.limit or total, total)
             known = any(
-                each.came_up and each.setting.memory_fraction == setting.memory_fraction for each in self._outcomes
+                each.came_up and each.setting.cuda_memory_fraction == setting.cuda_memory_fraction
+                for each in self._outcomes
             )
             lower = max(2, int(room * (0.985 if known else UNSURE)))
             answer = total - (setting.max_input_tokens or 1)
@@ -343,7 +345,7 @@ class Search:
             max_batch_prefill_tokens=max(LEAST_PREFILL, (failed.max_batch_prefill_tokens or 512) // 2)
             if last.started and last.started.chunking
             else failed.max_batch_prefill_tokens,
-            memory_fraction=round((failed.memory_fraction or 1.0) * 0.95, 3),
+            cuda_memory_fraction=round((failed.cuda_memory_fraction or 1.0) * 0.95, 3),
         )
 
     # padded
@@ -414,7 +416,7 @@ class Search:
 
     # loads
 
-    def next_load(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
+    def next_load(self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
         """The next load for a start that is up, given what came of the earlier ones; None when it may be stopped."""
         if self.wish.quick or (results and results[-1].verdict == "died"):
             return None
@@ -440,7 +442,7 @@ class Search:
         prompt = min(total - loads.SPARE, setting.max_input_tokens or total)
         return loads.longest(prompt, total - prompt)
 
-    def _next_proof(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
+    def _next_proof(self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
         if any(result.verdict in BAD for result in results):
             return None
         capacity = started.usable if started.kind == "flash" else setting.max_batch_total_tokens
@@ -453,7 +455,7 @@ class Search:
             plan += self._measurements(setting, started, results[: len(plan)])
         return plan[len(results)] if len(results) < len(plan) else None
 
-    def _measurements(self, setting: Setting, started: Started, proof: Sequence[LoadResult]) -> list[Load]:
+    def _measurements(self, setting: Setting, started: EngineFacts, proof: Sequence[LoadResult]) -> list[Load]:
         """Speed over the number of chats, the longest chat, and a few cells of the card, within a minute or so.
 
         The last ones are left before their answers end, so nothing that must be exact comes after them.
@@ -474,7 +476,7 @@ class Search:
         )
         return [*_within(plan, proof, MEASURING / 3), last, *_within(cells, proof, MEASURING)]
 
-    def _next_learning_flash(self, started: Started, results: Sequence[LoadResult]) -> Load | None:
+    def _next_learning_flash(self, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
         """How many short chats survive at once, a long prompt on top of them, then the whole budget in flight."""
         if any(each.came_up and each.loads for each in self._outcomes):
             return None
@@ -494,14 +496,16 @@ class Search:
             plan += [self._part_filled(started, usable, share) for share in shares]
         return plan[len(results)] if len(results) < len(plan) else None
 
-    def _part_filled(self, started: Started, usable: int, share: float) -> Load:
+    def _part_filled(self, started: EngineFacts, usable: int, share: float) -> Load:
         """This share of the cache in flight, in middle-sized chats."""
         history = max(16, min((started.max_input_tokens or usable) * 3 // 4, usable // 12))
         new = loads.answer_length(usable, started.prefill_tokens or 4096)
         slack = 1 - started.speculate
         return loads.varied(loads.fill(int(usable * share), history, new, most=loads.ROWS_CAP, slack=slack))
 
-    def _next_learning_padded(self, setting: Setting, started: Started, results: Sequence[LoadResult]) -> Load | None:
+    def _next_learning_padded(
+        self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]
+    ) -> Load | None:
         """The first load of a list that the evidence does not answer yet."""
         evidence = gather([*self._outcomes, Outcome(setting, started, True, None, tuple(results))])
         pace = self._pace(results)
@@ -626,7 +630,7 @@ class _Pace:
     fill: float
 
 
-def _readable(started: Started, results: Sequence[LoadResult]) -> int | None:
+def _readable(started: EngineFacts, results: Sequence[LoadResult]) -> int | None:
     """Tokens that an emulated GPU reads within a minute, from the long prompt on top of a full batch; None for a real
     GPU, whose cache is filled however long that takes.
     """

@@ -6,31 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["flash", "padded", "unchecked"]
+from harness.catalog.limits import Limits
+from harness.engines.base import EngineFacts, FailureCause, Stage
+
 Purpose = Literal["learn", "explore", "verify"]
 Goal = Literal["balanced", "history", "chats", "latency"]
-Stage = Literal["launch", "load", "warm-up", "limits", "ready", "under load"]
-Cause = Literal["memory", "argument", "missing", "budget", "hang", "other"]
 Verdict = Literal["held", "died", "stalled", "refused", "failed", "cut short"]
 
 CHUNK = 1024  # largest piece in which TGI generates and reserves (router/src/validation.rs:25)
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(Limits):
     """The limits that one start is given; None leaves a limit to the engine.
 
-    memory_fraction: CUDA_MEMORY_FRACTION. purpose: why the start is made: to learn what the engine is, to look for a
-    boundary under load, or to prove a recommendation.
+    purpose: why the start is made: to learn what the engine is, to look for a boundary under load, or to prove a
+    recommendation.
     """
 
-    max_input_tokens: int | None = None
-    max_total_tokens: int | None = None
-    max_batch_prefill_tokens: int | None = None
-    max_batch_total_tokens: int | None = None
-    max_concurrent_requests: int | None = None
-    max_batch_size: int | None = None
-    memory_fraction: float | None = None
     purpose: Purpose = "learn"
 
     def __str__(self) -> str:
@@ -41,48 +34,10 @@ class Setting:
             "budget": self.max_batch_total_tokens,
             "requests": self.max_concurrent_requests,
             "batch": self.max_batch_size,
-            "memory": self.memory_fraction,
+            "memory": self.cuda_memory_fraction,
         }
         given = [f"{name} {value:,}" for name, value in names.items() if value is not None]
         return ", ".join(given) or "the engine's own limits"
-
-
-@dataclass(frozen=True)
-class Started:
-    """What a start that came up showed: from its log and from /info. Tokens; seconds until it answered.
-
-    kind: `flash` measures its own KV memory, `padded` says that it cannot, `unchecked` says neither. budget: the number
-    that the log gives as max batch total tokens (on flash models what memory allows, on padded ones just the option).
-    blocks: the KV cache's blocks, one of which no request gets. prefill_tokens: the budget of one prefill in effect.
-    """
-
-    kind: Kind
-    chunking: bool = False
-    budget: int | None = None
-    block_size: int = 1
-    blocks: int | None = None
-    prefill_tokens: int | None = None
-    max_input_tokens: int | None = None
-    max_total_tokens: int | None = None
-    max_concurrent_requests: int | None = None
-    prefix_caching: bool = False
-    speculate: int = 0
-    version: str | None = None
-    image: str | None = None
-    emulated: bool = False
-    seconds: float = 0.0
-
-    @property
-    def usable(self) -> int | None:
-        """Tokens that requests can really get at once: the budget without the reserved block, in whole blocks.
-
-        backends/v3/src/block_allocator.rs hands out blocks 1 to n - 1; a padded model has no blocks.
-        """
-        if self.budget is None:
-            return None
-        if self.kind != "flash":
-            return self.budget
-        return max(0, self.budget // self.block_size - 1) * self.block_size
 
 
 @dataclass(frozen=True)
@@ -188,7 +143,7 @@ class Failure:
     """
 
     stage: Stage
-    cause: Cause
+    cause: FailureCause
     text: str
     exit_code: int = 4
     limit: int | None = None  # a budget that the engine named in the message, tokens
@@ -205,7 +160,7 @@ class Outcome:
     """
 
     setting: Setting
-    started: Started | None = None
+    started: EngineFacts | None = None
     came_up: bool = False
     failure: Failure | None = None
     loads: tuple[LoadResult, ...] = ()
@@ -242,7 +197,7 @@ class Bracket:
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class Prior:
     """What is known before the first start; None where nothing is.
 
     context: the model's own maximum. budget: tokens of KV cache that the memory model expects. kv_bytes: per token, on
@@ -258,7 +213,7 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ProbeGoal:
     """What the user asked for. precision: share of a boundary at which the search for it stops. itl, ttft: the SLO's
     bounds on p95 in seconds, None without one.
     """

@@ -27,7 +27,7 @@ import docker.models.containers
 import yaml
 from docker.utils import parse_repository_tag
 
-from harness.engines import tgi
+from harness.engines import ENGINES, engine_named
 from harness.engines.base import Endpoint
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
@@ -586,7 +586,7 @@ class ComposeService:
             self._bring_up.cancel()
         self._stack_text = self.facts().stack
         try:
-            self.stack.remove(self._record.service, whole_grace(grace, self._record.environment))
+            self.stack.remove(self._record.service, whole_grace(grace, self._record))
         except KeyboardInterrupt:  # once more: then nobody waits any longer
             self.stack.remove(self._record.service, 1)
             raise
@@ -601,6 +601,7 @@ class ComposeService:
             engine_version=self._record.engine_version,
             image=self._record.image,
             image_digest=_digest(self._record.image),
+            args=self._record.args,
             environment=self._record.environment,
             stack=self._stack_text or self.stack.text_of(self._record.service),
         )
@@ -614,10 +615,11 @@ class ComposeService:
 _DRAIN = 100.0  # seconds, of a service that has served; a shorter grace is for one that has not
 
 
-def whole_grace(grace: float, environment: Mapping[str, str]) -> float:
+def whole_grace(grace: float, record: memory.Remembered) -> float:
     """Seconds to wait for an engine that is to end: not less than its entry gives open requests."""
-    told = environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
-    return max(grace, int(told) + 10.0) if told.isdigit() and grace >= _DRAIN else grace
+    known = any(engine.name == record.engine for engine in ENGINES)  # no companion
+    told = engine_named(record.engine).drain_seconds(record.environment) if known else None
+    return max(grace, told + 10.0) if told is not None and grace >= _DRAIN else grace
 
 
 def compose_services(
@@ -641,6 +643,7 @@ def record_of(service: ServicePlan | Companion, plan: StackPlan, runtime: str = 
         emulated=service.emulated,
         marker=plan.project,
         digest=service.digest,
+        args=service.args if isinstance(service, ServicePlan) else (),
         environment=without_secrets(service.environment),
         image=service.image,
         service=service.name,
@@ -700,7 +703,7 @@ class _Follower:
 def used_gpus() -> list[str]:
     """Ids of the GPUs, or numbers of another maker's devices, that running containers of ours hold."""
     held: list[str] = []
-    shown = tuple(f"{each.visible}=" for each in tgi.VARIANTS.values() if each.visible)
+    shown = tuple(f"{name}=" for engine in ENGINES for name in engine.devices_variables())
     try:
         for container in engine().containers.list(filters={"label": f"{LABEL}project"}, ignore_removed=True):
             for request in container.attrs["HostConfig"].get("DeviceRequests") or []:

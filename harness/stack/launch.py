@@ -8,79 +8,118 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.catalog.models import Model
-from harness.engines import tgi
+from harness.catalog.schema import DEFAULT_ENGINE
+from harness.catalog.version import Version
+from harness.engines import engine_of
+from harness.engines.base import Engine, Place
 from harness.errors import UsageError
-from harness.stack.process import Launch, emulator_command, free_port, launcher_version
+from harness.stack.process import Launch, emulator_command, free_port, version_output
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
-LAUNCHER = "text-generation-launcher"
 DEFAULT_GPU = "L4"  # what the emulator plays where neither the entry nor the command line names a GPU
 
 
 def local_launch(
-    model: Model, *, program: str | None = None, port: int | None = None, changes: Mapping[str, str] | None = None
+    model: Model,
+    *,
+    program: str | None = None,
+    port: int | None = None,
+    changes: Mapping[str, str] | None = None,
+    revision: str | None = None,
 ) -> Launch:
-    """A launcher of this host. program: None takes the entry's `engine.command`, else `text-generation-launcher`.
+    """A program of this host. program: None takes the entry's `engine.command`, else the engine's own.
 
-    The launcher is asked for its version where it has `--version`; options are spelled for that one, else for the
-    entry's. Raises UsageError for an option that this version does not know.
+    It is asked for its version where it has `--version`; options are spelled for that one, else for the entry's.
+    Raises UsageError for an option that this version does not know.
     """
-    command = (_resolve(program),) if program else model.engine.command or (LAUNCHER,)
-    told = launcher_version(command[0]) if len(command) == 1 and shutil.which(command[0]) else None
-    version = tgi.parse_version(told or model.engine.version)
+    engine = engine_of(model)
+    command = (_resolve(program),) if program else model.engine.command or engine.program
+    told = _told_version(engine, command)
     scratch = f"/tmp/harness-{uuid.uuid4().hex[:8]}"
-    options = tgi.options_for(model, version, changes)
-    options |= {name: value for name, value in _own_places(version, scratch, model.gpus).items() if name not in options}
-    return _launch(model, "local", command, options, port, told or model.engine.version, model.gpu, (f"{scratch}*",))
+    asked_for = _Asked(model, "local", engine, command, told or model.engine.version, model.gpu, scratch)
+    return asked_for.launch(port, changes, revision)
 
 
 def embedded_launch(
-    model: Model, *, gpu: str | None = None, port: int | None = None, changes: Mapping[str, str] | None = None
+    model: Model,
+    *,
+    gpu: str | None = None,
+    port: int | None = None,
+    changes: Mapping[str, str] | None = None,
+    revision: str | None = None,
 ) -> Launch:
     """The emulator in this Python, playing this model on this GPU."""
+    engine = engine_of(model)
+    face = () if engine.name == DEFAULT_ENGINE else ("--engine", engine.name)
     name = gpu or model.gpu or DEFAULT_GPU
-    options = tgi.options_for(model, tgi.parse_version(model.engine.version), changes)
-    options["HARNESS_EMULATOR_GPU"] = name
-    return _launch(model, "embedded", emulator_command(), options, port, model.engine.version, name, ())
+    asked_for = _Asked(model, "embedded", engine, (*emulator_command(), *face), model.engine.version, name, None)
+    return asked_for.launch(port, changes, revision)
 
 
-def _launch(
-    model: Model,
-    runtime: str,
-    command: tuple[str, ...],
-    options: dict[str, str],
-    port: int | None,
-    version: str,
-    gpu: str | None,
-    scratch: tuple[str, ...],
-) -> Launch:
-    digest = digest_of(runtime, command, asked(options, model))
-    if model.is_local:  # the engine runs in the same folder, but knows no `~`
-        options["MODEL_ID"] = os.path.abspath(os.path.expanduser(model.repo))
-    number = port or model.port or free_port()
-    if model.listen not in (LOOPBACK, EVERYWHERE):
-        raise UsageError(
-            f"a process of this host listens on {LOOPBACK} or on {EVERYWHERE}, not on {model.listen}",
-            where=model.name,
-            advice="Change the entry's `listen`, or use --runtime compose.",
+def _told_version(engine: Engine, command: tuple[str, ...]) -> str | None:
+    """What the program says of its release; None where it has no `--version`, or is a script with arguments."""
+    if len(command) != len(engine.program[:1]) or not shutil.which(command[0]):
+        return None
+    return engine.told_version(version_output(command[0]))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be started. scratch: beginning of the paths that are its own; None where it needs none."""
+
+    model: Model
+    runtime: str
+    engine: Engine
+    command: tuple[str, ...]
+    version: str
+    gpu: str | None
+    scratch: str | None
+
+    def launch(self, port: int | None, changes: Mapping[str, str] | None, revision: str | None) -> Launch:
+        model = self.model
+        if model.listen not in (LOOPBACK, EVERYWHERE):
+            raise UsageError(
+                f"a process of this host listens on {LOOPBACK} or on {EVERYWHERE}, not on {model.listen}",
+                where=model.name,
+                advice="Change the entry's `listen`, or use --runtime compose.",
+            )
+        number = port or model.port or free_port()
+        # The engine runs in the same folder, but knows no `~`.
+        path = os.path.abspath(os.path.expanduser(model.repo)) if model.is_local else None
+        place = Place(model.listen, number, path, scratch=self.scratch, free_port=free_port)
+        release = self.engine.version(self.version)
+        asked_for = self.engine.invocation(model, release, place, revision=revision, changes=changes)
+        environment = dict(asked_for.environment)
+        if self.runtime == "embedded":
+            environment["HARNESS_EMULATOR_GPU"] = self.gpu or DEFAULT_GPU
+        return Launch(
+            name=model.name,
+            runtime=self.runtime,
+            command=self.command,
+            args=asked_for.args,
+            options=environment,
+            port=number,
+            engine=self.engine.name,
+            engine_version=self.version,
+            forget=self.engine.forgotten_variables(),
+            repo=model.repo,
+            gpu=self.gpu,
+            digest=self._digest(release, changes),
+            scratch=(f"{self.scratch}*",) if self.scratch else (),
         )
-    options = options | {"HOSTNAME": model.listen, "PORT": str(number)}
-    return Launch(
-        name=model.name,
-        runtime=runtime,
-        command=command,
-        options=options,
-        port=number,
-        engine=model.engine.name,
-        engine_version=version,
-        forget=tgi.forgotten_variables(),
-        repo=model.repo,
-        gpu=gpu,
-        digest=digest,
-        scratch=scratch,
-    )
+
+    def _digest(self, release: Version, changes: Mapping[str, str] | None) -> str:
+        """Of what does not differ from start to start."""
+        lasting = self.engine.invocation(self.model, release, Place("", 0), changes=changes)
+        options = {name: value for name, value in lasting.environment.items() if name not in ("HOSTNAME", "PORT")}
+        if self.runtime == "embedded":
+            options["HARNESS_EMULATOR_GPU"] = self.gpu or DEFAULT_GPU
+        return digest_of(
+            self.runtime, self.command, asked(options, self.model), *([lasting.args] if lasting.args else [])
+        )
 
 
 # Differ from start to start without a meaning for the model. A revision counts only where the entry pins one.
@@ -102,16 +141,6 @@ def address_for_us(listen: str) -> str:
 def digest_of(*parts: object) -> str:
     """A short hash of what was asked for; equal exactly when nothing changed."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:16]
-
-
-def _own_places(version: tgi.Version, scratch: str, shards: int) -> dict[str, str]:
-    """Sockets and ports that two launchers on one host would otherwise fight for."""
-    places = {"SHARD_UDS_PATH": scratch}
-    if tgi.OPTIONS["PROMETHEUS_PORT"].known_in(version):
-        places["PROMETHEUS_PORT"] = str(free_port())
-    if shards > 1:
-        places["MASTER_PORT"] = str(free_port())
-    return places
 
 
 def _resolve(program: str) -> str:

@@ -118,13 +118,16 @@ def plan_for(
     project: str,
     emulate: bool,
     changes: Mapping[str, Mapping[str, str]] | None = None,
+    revisions: Mapping[str, str] | None = None,
 ) -> StackPlan:
     """The stack of these models on this host as it is now. Raises MissingError when too few GPUs are free."""
     from harness.stack import docker, emulator_image  # Docker's library takes a moment to load, and may not be needed
 
     image = emulator_image.emulator_image() if emulate else None
     machine = machine_for(models, to_start=True, used_gpus=[] if emulate else docker.used_gpus())
-    return plan_stack(models, project=project, machine=machine, emulator_image=image, changes=changes)
+    return plan_stack(
+        models, project=project, machine=machine, emulator_image=image, changes=changes, revisions=revisions
+    )
 
 
 def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool, this_machine: bool = True) -> StackPlan:
@@ -141,13 +144,18 @@ def plan_on_paper(models: Sequence[Model], *, project: str, emulate: bool, this_
 
 
 def compose_services_for(
-    models: Sequence[Model], *, project: str, emulate: bool, changes: Mapping[str, Mapping[str, str]] | None = None
+    models: Sequence[Model],
+    *,
+    project: str,
+    emulate: bool,
+    changes: Mapping[str, Mapping[str, str]] | None = None,
+    revisions: Mapping[str, str] | None = None,
 ) -> list[docker.ComposeService]:
     """Services of one stack, not yet started. Raises MissingError without Docker."""
     from harness.stack import docker, emulator_image
 
     docker.require_compose()
-    plan = plan_for(models, project=project, emulate=emulate, changes=changes)
+    plan = plan_for(models, project=project, emulate=emulate, changes=changes, revisions=revisions)
     prepare: Callable[[Callable[[str], None]], None] | None = None
     if emulate:
         prepare = partial(emulator_image.ensure, plan.services[0].image)

@@ -10,14 +10,15 @@ from itertools import count, islice
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.engines import tgi
+from harness.catalog.schema import DEFAULT_ENGINE
+from harness.engines import engine_of
+from harness.engines.base import Container, Engine, Hardware, Place
 from harness.errors import MissingError, UsageError
 from harness.stack.companion import Companion
 from harness.stack.launch import DEFAULT_GPU, LOOPBACK, asked, digest_of
 from harness.stack.state import safe_name
 
 CONTAINER_PORT = 8080  # above 1024: no capability is needed to bind it
-CACHE_TARGET = "/data"
 FIRST_PORT = 8080  # on the host, for models that ask for none
 
 
@@ -33,40 +34,43 @@ class Mount:
 class ServicePlan:
     """One container that serves one model. name: of the service in the stack. model: of the entry in the catalogue.
 
-    devices: GPU ids as nvidia-smi counts them, or numbers of another maker's devices; empty without. cache_volume: name
-    of the volume with the model files. token_places: files that hold the Hub token; token_variable: where the engine
-    takes it from its environment. entrypoint: instead of the image's own; empty for that. start_period: seconds in
-    which an unhealthy answer means nothing yet. digest: hash of all that matters to the engine, to notice a changed
-    entry. weight_bytes: of the model's files; None where nobody said. listen: the address that shows the port.
+    container: what the engine's image needs. args, environment: what it is started with. devices: GPU ids as nvidia-smi
+    counts them, or numbers of another maker's devices; empty without. drain: seconds that the entry itself gives open
+    requests; None for the engine's own. concurrent: requests that it takes at once. start_period: seconds in which an
+    unhealthy answer means nothing yet. digest: hash of all that matters to the engine, to notice a changed entry.
+    weight_bytes: of the model's files; None where nobody said. listen: the address that shows the port.
     """
 
     name: str
     model: str
     image: str
+    args: tuple[str, ...]
     environment: Mapping[str, str]
     host_port: int
-    variant: tgi.Variant
+    container: Container
+    engine: str
     engine_version: str
     repo: str
     gpu: str | None
     emulated: bool
     devices: tuple[str, ...] = ()
     shards: int = 1
-    cache_volume: str = ""
-    token_places: tuple[str, ...] = ()
-    token_variable: str = "HF_TOKEN"
-    entrypoint: tuple[str, ...] = ()
+    drain: int | None = None
+    concurrent: int = 128
     mounts: tuple[Mount, ...] = ()
     start_period: float = 1200.0
     digest: str = ""
     weight_bytes: int | None = None
     listen: str = LOOPBACK
-    engine: str = "tgi"
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.container.hardware
 
     @property
     def on_nvidia(self) -> bool:
         """Whether Docker must hand NVIDIA GPUs in."""
-        return bool(self.devices) and self.variant.accelerator == "nvidia"
+        return bool(self.devices) and self.hardware.accelerator == "nvidia"
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,10 @@ class _Rest:
     uncounted: Iterator[str]
     used_ports: set[int] = field(default_factory=set)
 
-    def take_devices(self, count: int, variant: tgi.Variant, where: str) -> tuple[str, ...]:
-        if variant.accelerator == "none":
+    def take_devices(self, count: int, hardware: Hardware, where: str) -> tuple[str, ...]:
+        if hardware.accelerator == "none":
             return ()
-        if self.gpus is None or variant.accelerator != "nvidia":
+        if self.gpus is None or hardware.accelerator != "nvidia":
             return tuple(islice(self.uncounted, count))
         if len(self.gpus) < count:
             raise MissingError(
@@ -138,9 +142,10 @@ def plan_stack(
     machine: Machine = Machine(),
     emulator_image: str | None = None,
     changes: Mapping[str, Mapping[str, str]] | None = None,
+    revisions: Mapping[str, str] | None = None,
 ) -> StackPlan:
     """One service per model and replica. emulator_image: run this in the place of the engine's. changes: by model, the
-    variables that differ from the entry's.
+    variables that differ from the entry's. revisions: by model, where the entry pins none.
 
     Raises UsageError for what the engine's version does not know, MissingError when there are fewer GPUs than asked
     for.
@@ -149,7 +154,9 @@ def plan_stack(
     uncounted = (str(index) for index in count() if str(index) not in machine.used)
     rest = _Rest(gpus, list(machine.ports), uncounted, used_ports=_asked(models))
     services = [
-        _service(model, replica, rest, machine, emulator_image, (changes or {}).get(model.name))
+        _Planned(model, replica, machine, emulator_image).service(
+            rest, (changes or {}).get(model.name), (revisions or {}).get(model.name)
+        )
         for model in models
         for replica in range(model.replicas)
     ]
@@ -170,68 +177,73 @@ def _asked(models: Sequence[Model]) -> set[int]:
     return set(owners)
 
 
-def _service(
-    model: Model,
-    replica: int,
-    rest: _Rest,
-    machine: Machine,
-    emulator_image: str | None,
-    changes: Mapping[str, str] | None,
-) -> ServicePlan:
-    version = tgi.parse_version(model.engine.version)
-    variant = tgi.variant_named(model.engine.variant, version, model.name)
-    environment, mounts = _environment(model, version, changes)
-    if model.gpus > 1:
-        environment = {**variant.sharded, **environment}
-    gpu = model.gpu or (DEFAULT_GPU if emulator_image else None)
-    if emulator_image is not None and gpu is not None:
-        environment["HARNESS_EMULATOR_GPU"] = find_gpu(gpu).name
-    image = emulator_image or model.engine.image or tgi.image_name(model.engine.version, variant)
-    own_image = model.engine.image is not None
-    places = tgi.token_places(version, variant, own_image=own_image) if machine.token_file else ()
-    entrypoint = tgi.entrypoint(version, variant, token=bool(places))
-    asked_for = [asked(environment, model), places, entrypoint, [[m.source, m.target] for m in mounts]]
-    return ServicePlan(
-        name=service_name(model, replica),
-        model=model.name,
-        image=image,
-        environment=environment,
-        host_port=model.port + replica if model.port else rest.take_port(),
-        variant=variant,
-        engine_version=model.engine.version,
-        repo=model.repo,
-        gpu=gpu,
-        emulated=emulator_image is not None,
-        devices=() if emulator_image else rest.take_devices(model.gpus, variant, model.name),
-        shards=model.gpus,
-        cache_volume=f"harness-models-{tgi.cache_layout(version, variant)}",
-        token_places=places,
-        token_variable=tgi.token_variable(version),
-        entrypoint=entrypoint,
-        mounts=mounts,
-        start_period=model.start_timeout,
-        weight_bytes=model.weight_bytes,
-        listen=model.listen,
-        digest=digest_of("compose", image, *asked_for),
-    )
+@dataclass(frozen=True)
+class _Planned:
+    """One container to be planned."""
 
+    model: Model
+    replica: int
+    machine: Machine
+    emulator_image: str | None
 
-def _environment(
-    model: Model, version: tgi.Version, changes: Mapping[str, str] | None
-) -> tuple[dict[str, str], tuple[Mount, ...]]:
-    options = tgi.options_for(model, version, changes)
-    options |= {"HOSTNAME": "0.0.0.0", "PORT": str(CONTAINER_PORT)}  # inside its own network namespace
-    if "API_KEY" in options:
-        raise UsageError(
-            "env/API_KEY would stand in the stack's file and in TGI's log",
-            where=model.name,
-            advice="Take it out: the port is open to this host only.",
+    def service(self, rest: _Rest, changes: Mapping[str, str] | None, revision: str | None) -> ServicePlan:
+        model, engine = self.model, engine_of(self.model)
+        version = engine.version(model.engine.version)
+        container = engine.container(model, version, with_token=self.machine.token_file is not None)
+        mounts, inside = _mounts(model)
+        place = Place("0.0.0.0", CONTAINER_PORT, inside, container=True)  # inside its own network namespace
+        invocation = engine.invocation(model, version, place, revision=revision, changes=changes)
+        environment = {"PORT": str(CONTAINER_PORT), **invocation.environment}  # the health check reads it
+        gpu = model.gpu or (DEFAULT_GPU if self.emulator_image else None)
+        if self.emulator_image is not None and gpu is not None:
+            environment["HARNESS_EMULATOR_GPU"] = find_gpu(gpu).name
+        image = self.emulator_image or container.image
+        lasting = engine.invocation(model, version, place, changes=changes).args
+        return ServicePlan(
+            name=service_name(model, self.replica),
+            model=model.name,
+            image=image,
+            args=(*_face(engine, self.emulator_image), *invocation.args),
+            environment=environment,
+            host_port=model.port + self.replica if model.port else rest.take_port(),
+            container=container,
+            engine=engine.name,
+            engine_version=model.engine.version,
+            repo=model.repo,
+            gpu=gpu,
+            emulated=self.emulator_image is not None,
+            devices=() if self.emulator_image else rest.take_devices(model.gpus, container.hardware, model.name),
+            shards=model.gpus,
+            drain=engine.drain_seconds(environment),
+            concurrent=engine.concurrent(invocation),
+            mounts=mounts,
+            start_period=model.start_timeout,
+            weight_bytes=model.weight_bytes,
+            listen=model.listen,
+            digest=digest_of(
+                "compose",
+                image,
+                asked(environment, model),
+                container.token_places,
+                container.entrypoint,
+                [[mount.source, mount.target] for mount in mounts],
+                *([lasting] if lasting else []),
+            ),
         )
+
+
+def _face(engine: Engine, emulator_image: str | None) -> tuple[str, ...]:
+    """The emulator's image plays TGI where it is not told otherwise."""
+    return ("--engine", engine.name) if emulator_image and engine.name != DEFAULT_ENGINE else ()
+
+
+def _mounts(model: Model) -> tuple[tuple[Mount, ...], str | None]:
+    """What of this host a local model needs in the container, and where it is in there."""
     if not model.is_local:
-        return options, ()
+        return (), None
     source, inside = _whole_folder(os.path.abspath(os.path.expanduser(model.repo)))
     target = f"/models/{safe_name(model.name)}"
-    return options | {"MODEL_ID": target + inside}, (Mount(source, target),)
+    return (Mount(source, target),), target + inside
 
 
 def _whole_folder(path: str) -> tuple[str, str]:

@@ -37,9 +37,9 @@ _READ = 1 << 20
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start. command: program and arguments. options: environment of the engine. forget: variables of the
-    user's own environment that the engine must not see. port: where it will listen on 127.0.0.1. scratch: paths to
-    remove afterwards; a trailing `*` is a pattern.
+    """What to start. command: the program, as the entry or the command line names it; args: the engine's arguments
+    behind it. options: environment of the engine. forget: variables of the user's own environment that the engine must
+    not see. port: where it will listen on 127.0.0.1. scratch: paths to remove afterwards; a trailing `*` is a pattern.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Launch:
     command: tuple[str, ...]
     options: Mapping[str, str]
     port: int
-    engine: str = "tgi"
+    engine: str
+    args: tuple[str, ...] = ()
     engine_version: str | None = None
-    model_name: str = "tgi"
     forget: frozenset[str] = frozenset()
     repo: str = ""
     gpu: str | None = None
@@ -65,7 +65,7 @@ class ProcessService:
     ) -> None:
         """outlives_harness: it stays where the harness is killed, also before `keep()`."""
         self.name = launch.name
-        self.endpoint = Endpoint(f"http://127.0.0.1:{launch.port}", model_name=launch.model_name)
+        self.endpoint = Endpoint(f"http://127.0.0.1:{launch.port}")
         self._launch = launch
         self._record = record
         self._popen: subprocess.Popen[bytes] | None = None
@@ -81,6 +81,7 @@ class ProcessService:
             name=record.name,
             runtime=record.runtime,
             command=record.command,
+            args=record.args,
             options=record.environment,
             port=port,
             engine=record.engine,
@@ -129,6 +130,7 @@ class ProcessService:
             digest=self._launch.digest,
             **memory.owned_by_us(),
             command=self._launch.command,
+            args=self._launch.args,
             environment=without_secrets(self._launch.options),
             log=str(log),
             started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -214,6 +216,7 @@ class ProcessService:
             engine=self._launch.engine,
             engine_version=self._launch.engine_version,
             command=self._launch.command,
+            args=self._launch.args,
             environment=without_secrets(self._launch.options),
             stack=_as_script(self._launch),
         )
@@ -357,8 +360,8 @@ def _holder_of(port: int) -> str | None:
 
 
 @cache
-def launcher_version(program: str) -> str | None:
-    """What `PROGRAM --version` answers, such as `3.3.6-dev0`; None when it has no such option."""
+def version_output(program: str) -> str:
+    """What `PROGRAM --version` prints on either stream; empty when it has no such option."""
     marker = uuid.uuid4().hex
     environment = {**os.environ, MARKER: marker}
     guard = Guard(marker, ())
@@ -373,12 +376,11 @@ def launcher_version(program: str) -> str | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
+        return ""
     finally:
         family.end(family.marked(marker), None)
         guard.let_go()
-    words = answer.stdout.decode("utf-8", "replace").split() if answer.returncode == 0 else []
-    return next((word.lstrip("v") for word in words if word.lstrip("v")[:1].isdigit() and "." in word), None)
+    return (answer.stdout + answer.stderr).decode("utf-8", "replace") if answer.returncode == 0 else ""
 
 
 _SECRET_NAMES = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_AUTHTOKEN")
@@ -398,7 +400,7 @@ def _spawn(launch: Launch, marker: str, log: Path) -> subprocess.Popen[bytes]:
     with open(f"{log}.out", "ab", opener=_private) as out, open(f"{log}.err", "ab", opener=_private) as err:
         try:
             return subprocess.Popen(
-                launch.command,
+                (*launch.command, *launch.args),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -468,7 +470,10 @@ def _as_script(launch: Launch) -> str:
     """How the same process could be started by hand, without secrets."""
     lines = [f"  {name}: {value!r}" for name, value in without_secrets(launch.options).items()]
     return (
-        "\n".join([f"runtime: {launch.runtime}", f"command: {list(launch.command)!r}", "environment:", *lines]) + "\n"
+        "\n".join(
+            [f"runtime: {launch.runtime}", f"command: {[*launch.command, *launch.args]!r}", "environment:", *lines]
+        )
+        + "\n"
     )
 
 

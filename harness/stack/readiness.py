@@ -6,22 +6,16 @@ binding then fails. A service that ends while we wait fails at once.
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
-import os
 import time
-import urllib.error
-import urllib.request
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from harness.engines import tgi
-from harness.engines.base import Endpoint, EngineInfo, EngineLimits
-from harness.engines.tgi_failures import Failure, explain
-from harness.engines.tgi_log import EngineLog
+from harness.catalog.limits import Limits
+from harness.engines import engine_named
+from harness.engines.base import Endpoint, EngineInfo, Invocation, StartLog
+from harness.engines.client import LOOK_TIMEOUT, Client, NoAnswer
+from harness.engines.failure import Failure
+from harness.engines.identify import asked_name, look
 from harness.errors import HarnessError
 from harness.stack.service import Service, State
 from harness.units import format_bytes, format_duration
@@ -30,7 +24,6 @@ Say = Callable[[str], None]
 _POLL = 0.1
 _HEARTBEAT = 30.0  # seconds without a change after which the elapsed time is told
 _DOWNLOAD_BEAT = 5.0
-_PROBE_TIMEOUT = 10.0  # of one look at /health or /info
 _LOG_LAG = 2.0
 _REFUSED_FOR = 30.0
 _ANSWER_TIMEOUT = 300.0  # of the first real answer; the first request may compile kernels
@@ -55,8 +48,8 @@ class Ready:
     """
 
     info: EngineInfo
-    limits: EngineLimits
-    log: EngineLog
+    limits: Limits
+    log: StartLog
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
 
@@ -78,14 +71,16 @@ def wait_until_ready(
 
 
 def look_at(service: Service) -> Ready | None:
-    """A service that was started earlier, as it is now; None when it does not answer /info."""
+    """A service that was started earlier, as it is now; None when it does not answer."""
     began = time.monotonic()
-    information = engine_info(service.endpoint)
+    information = look(service.endpoint, LOOK_TIMEOUT)
     if information is None:
         return None
-    log = EngineLog()
+    facts = service.facts()
+    engine = engine_named(facts.engine)
+    log = engine.new_log()
     log.feed_all(service.log_lines())
-    limits = effective_limits(information, log, service.facts().environment)
+    limits = engine.limits_in_force(information, log, Invocation(facts.args, facts.environment))
     return Ready(information, limits, log, time.monotonic() - began)
 
 
@@ -100,7 +95,10 @@ class _Wait:
     ) -> None:
         self.service, self.timeout, self.say = service, timeout, say
         self.expected, self.downloaded = expected, downloaded
-        self.log = EngineLog()
+        facts = service.facts()
+        self.engine = engine_named(facts.engine)
+        self.started_with = Invocation(facts.args, facts.environment)
+        self.log = self.engine.new_log()
         self.began = self.prepared = self.phase_began = self.spoke = time.monotonic()
         self.phase = self.progress = ""
         self.phases: dict[str, float] = {}
@@ -110,7 +108,7 @@ class _Wait:
     def run(self) -> Ready:
         while True:
             self.look()
-            if answers(self.service.endpoint, "/health"):
+            if answers(self.service.endpoint, self.engine.health_path):
                 self.enter("first answer")
                 if (ready := self.first_answer()) is not None:
                     return ready
@@ -171,24 +169,32 @@ class _Wait:
     def first_answer(self) -> Ready | None:
         """Ready when a request was answered; None when the service went away meanwhile."""
         endpoint = self.service.endpoint
-        information = engine_info(endpoint)
+        information = look(endpoint, LOOK_TIMEOUT)
         if information is None:
             return None
-        self.refusal = ask_once(endpoint, max(1.0, min(_ANSWER_TIMEOUT, self.left())))
+        self.refusal = self.ask_once(information)
         if self.refusal is not None:
             self.give_up_on_refusals()
             return None
         self.read_to_the_budget(information)
         self.enter("ready")
-        limits = effective_limits(information, self.log, self.service.facts().environment)
+        limits = self.engine.limits_in_force(information, self.log, self.started_with)
         return Ready(information, limits, self.log, self.elapsed(), self.phases)
 
+    def ask_once(self, information: EngineInfo) -> str | None:
+        """Generate one token; what went wrong, None when nothing did."""
+        endpoint = self.service.endpoint
+        name = asked_name(endpoint, information) or ""
+        timeout = max(1.0, min(_ANSWER_TIMEOUT, self.left()))
+        with Client(endpoint, timeout) as client:
+            return self.engine.first_answer(client, name, timeout)
+
     def read_to_the_budget(self, information: EngineInfo) -> None:
-        """The log may lag behind the answer by a moment, and only there the token budget is told."""
+        """The log may lag behind the answer by a moment, and often only there the token budget is told."""
         deadline = time.monotonic() + _LOG_LAG
         self.log.feed_all(self.service.log_lines())
         told = information.limits.max_batch_total_tokens is not None
-        while not told and self.log.max_batch_total_tokens is None and time.monotonic() < deadline:
+        while not told and self.log.limits.max_batch_total_tokens is None and time.monotonic() < deadline:
             time.sleep(_POLL)
             self.log.feed_all(self.service.log_lines())
 
@@ -196,7 +202,7 @@ class _Wait:
         """A healthy service that refuses one token for a while will not get better by waiting."""
         self.look()
         if time.monotonic() - self.phase_began > _REFUSED_FOR:
-            raise self.told(_not_serving(self.refusal, self.log))
+            raise self.told(_not_serving(self.refusal, self.log, self.engine.health_path))
 
     def left(self) -> float:
         """Seconds of the timeout."""
@@ -208,11 +214,11 @@ class _Wait:
     def failed(self, state: State) -> StartFailed:
         time.sleep(0.2)  # the last lines of a container's log may come after its end
         self.log.feed_all(self.service.log_lines())
-        failure = explain(list(self.log.lines), state.exit_code, memory_limit_hit=state.memory_limit_hit)
+        failure = self.engine.explain(list(self.log.lines), state.exit_code, memory_limit_hit=state.memory_limit_hit)
         return self.told(failure)
 
     def out_of_time(self) -> StartFailed:
-        named = explain(list(self.log.lines), None)
+        named = self.engine.explain(list(self.log.lines))
         refused = f"; the last request for one token failed: {self.refusal}" if self.refusal else ""
         failure = Failure(
             cause="timeout",
@@ -231,11 +237,11 @@ class _Wait:
         return StartFailed(failure, self.service.name)
 
 
-def _not_serving(refusal: str | None, log: EngineLog) -> Failure:
+def _not_serving(refusal: str | None, log: StartLog, health_path: str) -> Failure:
     return Failure(
         cause="no-answer",
         kind="crash",
-        found=f"healthy by its own word, but a request for one token fails: {refusal}",
+        found=f"{health_path} answers 200 but generating one token failed: {refusal}",
         advice="See the last lines of its log.",
         exit_code=4,
         worth_a_retry=True,
@@ -252,146 +258,20 @@ def tell_last_lines(failure: Failure, name: str, say: Say) -> None:
         say(f"    {line[:400]}")
 
 
-def answers(endpoint: Endpoint, path: str, timeout: float = _PROBE_TIMEOUT) -> bool:
+def answers(endpoint: Endpoint, path: str, timeout: float = LOOK_TIMEOUT) -> bool:
     """Whether a GET of this path is answered with 200."""
-    return _get(endpoint, path, timeout) is not None
+    return _page(endpoint, path, timeout) is not None
 
 
-def metrics_page(endpoint: Endpoint, timeout: float = _PROBE_TIMEOUT) -> str | None:
+def metrics_page(endpoint: Endpoint, timeout: float = LOOK_TIMEOUT) -> str | None:
     """The text of /metrics; None when it does not answer."""
-    body = _get(endpoint, "/metrics", timeout)
-    return None if body is None else body.decode("utf-8", "replace")
+    return _page(endpoint, "/metrics", timeout)
 
 
-def engine_info(endpoint: Endpoint, timeout: float = _PROBE_TIMEOUT) -> EngineInfo | None:
-    """Who answers there: TGI by its /info, another engine by /v1/models; None when neither is there."""
-    document = _json(_get(endpoint, "/info", timeout))
-    if isinstance(document, Mapping) and tgi.is_info(document):
-        return tgi.read_info(document)
-    listed = _json(_get(endpoint, "/v1/models", timeout))
-    if not isinstance(listed, Mapping) or not isinstance(listed.get("data"), list):
+def _page(endpoint: Endpoint, path: str, timeout: float) -> str | None:
+    try:
+        with Client(endpoint, timeout) as client:
+            reply = client.get(path)
+    except NoAnswer:
         return None
-    ids = [each.get("id") for each in listed["data"] if isinstance(each, Mapping)]
-    model = next((each for each in ids if isinstance(each, str)), None)
-    return EngineInfo("openai", None, model, False, EngineLimits(), dict(listed))
-
-
-def ask_once(endpoint: Endpoint, timeout: float = _ANSWER_TIMEOUT) -> str | None:
-    """Generate one token through TGI's own client. None when that worked, else what went wrong."""
-    # Here, because it takes half a second to import, which a service that is known to answer need not cost.
-    import text_generation
-    from pydantic import ValidationError
-    from text_generation import errors
-
-    failures: tuple[type[Exception], ...] = (OSError, ValidationError, KeyError, ValueError, *_refused())
-    client = text_generation.Client(endpoint.url, headers=_headers(endpoint), timeout=int(timeout))
-    try:
-        with _direct():
-            client.generate("Hi", max_new_tokens=1)
-    except errors.ValidationError:
-        return None  # it took the request apart and held it against its limits: it is alive
-    except failures as error:
-        # The client posts to `/` and is strict about the answer's form; an engine may serve the named routes alone.
-        return None if _generates(endpoint, timeout) else f"{type(error).__name__}: {error}"
-    return None
-
-
-def _generates(endpoint: Endpoint, timeout: float) -> bool:
-    """Whether /generate or /generate_stream gives a token, or holds the request against its limits."""
-    body = json.dumps({"inputs": "Hi", "parameters": {"max_new_tokens": 1}}).encode()
-    headers = {**_headers(endpoint), "Content-Type": "application/json"}
-    return any(
-        any(word in answer for word in (b'"generated_text"', b'"token"', b'"validation"'))
-        for route in ("/generate", "/generate_stream")
-        if (answer := _get(endpoint, route, timeout, body, headers, also=422)) is not None
-    )
-
-
-def _refused() -> tuple[type[Exception], ...]:
-    """What TGI's client raises for an answer that is no success, but for validation."""
-    from text_generation import errors
-
-    return (
-        errors.GenerationError,
-        errors.IncompleteGenerationError,
-        errors.OverloadedError,
-        errors.BadRequestError,
-        errors.ShardNotReadyError,
-        errors.ShardTimeoutError,
-        errors.NotFoundError,
-        errors.RateLimitExceededError,
-        errors.NotSupportedError,
-        errors.UnknownError,
-    )
-
-
-@contextlib.contextmanager
-def _direct() -> Iterator[None]:
-    """No proxy of the environment between the harness and the service: the client has no option for it. And no word
-    about the client's own use of pydantic 1.
-    """
-    before = os.environ.get("NO_PROXY")
-    os.environ["NO_PROXY"] = "*"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        if before is None:
-            del os.environ["NO_PROXY"]
-        else:
-            os.environ["NO_PROXY"] = before
-
-
-def effective_limits(information: EngineInfo, log: EngineLog, options: Mapping[str, str]) -> EngineLimits:
-    """What the engine allows now: its own word first, then its log, then what it was told."""
-
-    def told(name: str) -> int | None:
-        value = options.get(name, "")
-        return int(value) if value.isdigit() else None
-
-    limits = information.limits
-    return replace(
-        limits,
-        max_input_tokens=limits.max_input_tokens or log.max_input_tokens,
-        max_total_tokens=limits.max_total_tokens or log.max_total_tokens,
-        max_batch_prefill_tokens=told("MAX_BATCH_PREFILL_TOKENS") or log.max_batch_prefill_tokens,
-        max_batch_total_tokens=log.max_batch_total_tokens or limits.max_batch_total_tokens,
-        max_concurrent_requests=limits.max_concurrent_requests or told("MAX_CONCURRENT_REQUESTS"),
-        max_batch_size=limits.max_batch_size or told("MAX_BATCH_SIZE"),
-    )
-
-
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    return {} if endpoint.api_key is None else {"Authorization": f"Bearer {endpoint.api_key.reveal()}"}
-
-
-def _get(
-    endpoint: Endpoint,
-    path: str,
-    timeout: float,
-    body: bytes | None = None,
-    headers: Mapping[str, str] | None = None,
-    also: int | None = None,
-) -> bytes | None:
-    """The body of a 200 answer, or one of status `also`, to a GET, or to a POST of `body`; None for any other end."""
-    request = urllib.request.Request(endpoint.url + path, data=body, headers=dict(headers or _headers(endpoint)))
-    try:
-        with _OPENER.open(request, timeout=timeout) as response:
-            return bytes(response.read()) if response.status == 200 else None
-    except urllib.error.HTTPError as answer:
-        with contextlib.closing(answer):
-            return bytes(answer.read()) if answer.code == also else None
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-
-
-# A proxy of the environment must not stand between the harness and a service on this host.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _json(body: bytes | None) -> Any:
-    try:
-        return None if body is None else json.loads(body)
-    except ValueError:
-        return None
+    return reply.text if reply.status == 200 else None

@@ -13,7 +13,7 @@ import yaml
 
 from harness.stack.companion import compose_body, compose_configs, named_volumes
 from harness.stack.document import LABEL, compose_file, escaped, to_yaml
-from harness.stack.plan import CACHE_TARGET, CONTAINER_PORT, ServicePlan, StackPlan
+from harness.stack.plan import CONTAINER_PORT, ServicePlan, StackPlan
 
 SECRET = "hub-token"
 
@@ -26,7 +26,7 @@ def to_compose(plan: StackPlan) -> str:
 def compose_document(plan: StackPlan) -> dict[str, Any]:
     """The same as values, `$` not doubled."""
     template = yaml.safe_load(compose_file("service.yaml"))
-    caches = sorted({each.cache_volume for each in plan.services})
+    caches = sorted({each.container.cache_volume for each in plan.services})
     document: dict[str, Any] = {
         "name": plan.project,
         "services": {service.name: compose_service(service, template, plan) for service in plan.services}
@@ -36,7 +36,7 @@ def compose_document(plan: StackPlan) -> dict[str, Any]:
     }
     if configs := compose_configs(plan.companions):
         document["configs"] = configs
-    if plan.token_file and any(service.token_places for service in plan.services):
+    if plan.token_file and any(service.container.token_places for service in plan.services):
         document["secrets"] = {SECRET: {"file": plan.token_file}}
     return document
 
@@ -50,10 +50,12 @@ def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: Sta
         "volumes": _volumes(service),
         "labels": labels(service, plan.project),
     }
-    if service.entrypoint:
-        own["entrypoint"] = list(service.entrypoint)
-    if service.token_places:
-        own["secrets"] = [{"source": SECRET, "target": place} for place in service.token_places]
+    if service.container.entrypoint:
+        own["entrypoint"] = list(service.container.entrypoint)
+    if service.args:
+        own["command"] = list(service.args)
+    if service.container.token_places:
+        own["secrets"] = [{"source": SECRET, "target": place} for place in service.container.token_places]
     shared = _shared(service, template)
     return {**own, **accelerator(service), **_shared_memory(service), **shared}
 
@@ -76,7 +78,7 @@ def accelerator(service: ServicePlan) -> dict[str, Any]:
     """What hands the GPU in; nothing for the emulator, which is the only difference to the real stack beside the
     image.
     """
-    variant = service.variant
+    variant = service.hardware
     if service.emulated:
         return {}
     if variant.accelerator == "nvidia":
@@ -94,39 +96,39 @@ def accelerator(service: ServicePlan) -> dict[str, Any]:
 
 def _visible(service: ServicePlan) -> dict[str, str]:
     """Leaves this service's devices to it, where they are handed in all together."""
-    name = service.variant.visible
+    name = service.hardware.visible
     return {name: ",".join(service.devices)} if name and service.devices else {}
 
 
 def _volumes(service: ServicePlan) -> list[dict[str, Any]]:
-    cache = {"type": "volume", "source": service.cache_volume, "target": CACHE_TARGET}
+    cache = {"type": "volume", "source": service.container.cache_volume, "target": service.container.cache_target}
     binds = [{"type": "bind", "source": m.source, "target": m.target, "read_only": True} for m in service.mounts]
     return [cache, *binds]
 
 
 def _shared_memory(service: ServicePlan) -> dict[str, str]:
-    """Shards talk through /dev/shm (NCCL); one shard does not, and the host's own needs no size."""
-    return {"shm_size": "1gb"} if service.shards > 1 and not service.variant.host_ipc else {}
+    """Of the engine's own size; the host's own needs none."""
+    size = service.container.shared_memory
+    return {"shm_size": size} if size is not None and not service.hardware.host_ipc else {}
 
 
 def _shared(service: ServicePlan, template: Mapping[str, Any]) -> dict[str, Any]:
     shared = deepcopy(dict(template))
     shared.setdefault("healthcheck", {})["start_period"] = f"{service.start_period:.0f}s"
-    drain = service.environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
-    if drain.isdigit():  # the entry's own time to drain, and ten seconds for what follows
-        shared["stop_grace_period"] = f"{int(drain) + 10}s"
-    if not service.variant.read_only:
+    if service.drain is not None:  # the entry's own time to drain, and ten seconds for what follows
+        shared["stop_grace_period"] = f"{service.drain + 10}s"
+    if not service.hardware.read_only:
         shared["read_only"] = False
         shared.pop("tmpfs", None)
     # The token's file belongs to the user and is of mode 0600, as a model's directory may be: root in the container
     # reads them only with this power.
-    users_files = service.token_places or service.mounts
-    added = [*service.variant.capabilities, *(["DAC_OVERRIDE"] if users_files else [])]
+    users_files = service.container.token_places or service.mounts
+    added = [*service.hardware.capabilities, *(["DAC_OVERRIDE"] if users_files else [])]
     if added:
         shared["cap_add"] = added
-    if service.variant.privileged:
+    if service.hardware.privileged:
         for key in ("cap_drop", "cap_add", "security_opt"):
             shared.pop(key, None)
-    elif service.variant.security:
-        shared["security_opt"] = [*shared.get("security_opt", []), *service.variant.security]
+    elif service.hardware.security:
+        shared["security_opt"] = [*shared.get("security_opt", []), *service.hardware.security]
     return shared

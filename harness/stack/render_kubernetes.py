@@ -21,28 +21,19 @@ from typing import Any
 
 import yaml
 
-from harness.engines import tgi
+from harness.engines import engine_named
+from harness.engines.base import Engine
 from harness.errors import UsageError
 from harness.stack.companion import HEALTH_PATHS, Companion
 from harness.stack.document import Literal, compose_file, escaped, to_yaml
 from harness.stack.monitoring import JOB, SCRAPE_INTERVAL
-from harness.stack.plan import CACHE_TARGET, CONTAINER_PORT, ServicePlan, StackPlan
+from harness.stack.plan import CONTAINER_PORT, ServicePlan, StackPlan
 from harness.stack.state import safe_name
 from harness.units import GIB
 
 TOKEN_SECRET, TOKEN_KEY = "harness-hub-token", "token"
-QUEUE_METRIC = "tgi_queue_size"
-# What the device plugins call a GPU, by the suffix of TGI's image.
-GPU_RESOURCES: Mapping[str, str] = {
-    "": "nvidia.com/gpu",
-    "-rocm": "amd.com/gpu",
-    "-intel-xpu": "gpu.intel.com/i915",
-    "-gaudi": "habana.ai/gaudi",
-}
-_DRAIN = 90  # seconds, TGI's own default
 _AFTER_DRAIN, _BEFORE_DRAIN = 10, 5
 _UNKNOWN_WEIGHTS_BYTES = 200 * GIB
-_DEFAULT_CONCURRENT = 128  # TGI's own
 _PROBE_PERIOD, _PROBE_TIMEOUT = 10, 60
 
 HEADER = f"""\
@@ -51,17 +42,17 @@ HEADER = f"""\
 # - for gated models the token: `kubectl create secret generic {TOKEN_SECRET} --from-file={TOKEN_KEY}=PATH`;
 # - for the autoscalers Prometheus and the Prometheus Adapter, see there.
 """
-SCALER_COMMENT = f"""\
-# Scales on {QUEUE_METRIC}, the requests that wait for a place in a pod's batch. The metric is no built-in one:
+SCALER_COMMENT = """\
+# Scales on QUEUE_METRIC, the requests that wait for a place in a pod's batch. The metric is no built-in one:
 # Prometheus must scrape the pods (they carry the usual annotations), and the Prometheus Adapter must hand it on:
 #   rules:
 #     custom:
-#       - seriesQuery: '{QUEUE_METRIC}{{namespace!="",pod!=""}}'
-#         resources: {{overrides: {{namespace: {{resource: namespace}}, pod: {{resource: pod}}}}}}
-#         name: {{as: {QUEUE_METRIC}}}
-#         metricsQuery: 'sum by (<<.GroupBy>>) (<<.Series>>{{<<.LabelMatchers>>}})'
+#       - seriesQuery: 'QUEUE_METRIC{namespace!="",pod!=""}'
+#         resources: {overrides: {namespace: {resource: namespace}, pod: {resource: pod}}}
+#         name: {as: QUEUE_METRIC}
+#         metricsQuery: 'sum by (<<.GroupBy>>) (<<.Series>>{<<.LabelMatchers>>})'
 # Whether it is there:
-#   kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta1/namespaces/NAMESPACE/pods/*/{QUEUE_METRIC}'
+#   kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta1/namespaces/NAMESPACE/pods/*/QUEUE_METRIC'
 """
 MONITOR_COMMENT = """\
 # For the Prometheus Operator (monitoring.coreos.com/v1), and a Grafana whose sidecar reads ConfigMaps of this label.
@@ -76,24 +67,31 @@ class _Model:
     plan: ServicePlan
     replicas: int
 
+    @property
+    def engine(self) -> Engine:
+        return engine_named(self.plan.engine)
+
 
 def to_kubernetes(plan: StackPlan) -> str:
     """YAML documents for `kubectl apply`. Raises UsageError where two models would be one object."""
     models = _models(plan)
     template = yaml.safe_load(compose_file("service.yaml"))
-    documents = [("", _claim(volume, models)) for volume in sorted({each.plan.cache_volume for each in models})]
+    documents = [
+        ("", _claim(volume, models)) for volume in sorted({each.plan.container.cache_volume for each in models})
+    ]
     for model in models:
         documents += [
             ("", _deployment(model, template, plan.project)),
             ("", _service(model.name, CONTAINER_PORT, _labels(model, plan.project))),
-            (SCALER_COMMENT, _scaler(model, plan.project)),
+            (SCALER_COMMENT.replace("QUEUE_METRIC", model.engine.queue_metric), _scaler(model, plan.project)),
         ]
     for companion in plan.companions:
         if companion.engine == "litellm":
             documents += [("", each) for each in _companion(companion, plan.project)]
     if any(companion.engine == "prometheus" for companion in plan.companions):
         documents += [
-            (MONITOR_COMMENT if not index else "", each) for index, each in enumerate(_monitors(plan.project))
+            (MONITOR_COMMENT if not index else "", each)
+            for index, each in enumerate(_monitors(plan.project, sorted({model.engine.app for model in models})))
         ]
     return HEADER + "".join(f"---\n{comment}{to_yaml(document)}" for comment, document in documents)
 
@@ -130,7 +128,7 @@ def _object(kind: str, version: str, name: str, labels: Mapping[str, str], **mor
 
 def _labels(model: _Model, project: str) -> dict[str, str]:
     return {
-        **_selector("text-generation-inference", model.name),
+        **_selector(model.engine.app, model.name),
         "app.kubernetes.io/version": _label_value(model.plan.engine_version),
         "app.kubernetes.io/component": "model-server",
         "app.kubernetes.io/part-of": project,
@@ -148,7 +146,7 @@ def _label_value(text: str) -> str:
 
 def _claim(volume: str, models: Sequence[_Model]) -> dict[str, Any]:
     """Room for all models of one cache layout: a tenth more than their files, or a guess where nobody said."""
-    sizes = [each.plan.weight_bytes for each in models if each.plan.cache_volume == volume]
+    sizes = [each.plan.weight_bytes for each in models if each.plan.container.cache_volume == volume]
     known = [size for size in sizes if size is not None]
     size = math.ceil(1.1 * sum(known) / GIB) + 10 if len(known) == len(sizes) else _UNKNOWN_WEIGHTS_BYTES // GIB
     spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": f"{size}Gi"}}}
@@ -168,7 +166,7 @@ def _deployment(model: _Model, template: Mapping[str, Any], project: str) -> dic
     spec: dict[str, Any] = {
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": _BEFORE_DRAIN + _drain(plan) + _AFTER_DRAIN,
+        "terminationGracePeriodSeconds": _BEFORE_DRAIN + _drain(model) + _AFTER_DRAIN,
         "securityContext": {"seccompProfile": {"type": _seccomp(plan)}},
         "containers": [_container(model, template)],
         "volumes": _volumes(plan, template),
@@ -184,7 +182,7 @@ def _deployment(model: _Model, template: Mapping[str, Any], project: str) -> dic
         labels,
         spec={
             # No `replicas`: applying the file again must not undo what the autoscaler decided.
-            "selector": {"matchLabels": _selector("text-generation-inference", model.name)},
+            "selector": {"matchLabels": _selector(model.engine.app, model.name)},
             # The new pod would wait for the old one's GPU for ever where all GPUs are in use.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "progressDeadlineSeconds": int(plan.start_period) + 600,
@@ -193,37 +191,37 @@ def _deployment(model: _Model, template: Mapping[str, Any], project: str) -> dic
     )
 
 
-def _drain(plan: ServicePlan) -> int:
-    told = plan.environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
-    return int(told) if told.isdigit() else _DRAIN
+def _drain(model: _Model) -> int:
+    return model.engine.default_drain if model.plan.drain is None else model.plan.drain
 
 
 def _seccomp(plan: ServicePlan) -> str:
-    return "Unconfined" if any("unconfined" in each for each in plan.variant.security) else "RuntimeDefault"
+    return "Unconfined" if any("unconfined" in each for each in plan.hardware.security) else "RuntimeDefault"
 
 
 def _gpu_resource(plan: ServicePlan) -> str | None:
-    on_gpu = not plan.emulated and plan.variant.accelerator != "none"
-    return GPU_RESOURCES[plan.variant.suffix] if on_gpu else None
+    on_gpu = not plan.emulated and plan.hardware.accelerator != "none"
+    return plan.hardware.resource if on_gpu else None
 
 
 def _container(model: _Model, template: Mapping[str, Any]) -> dict[str, Any]:
     plan = model.plan
     token = {"secretKeyRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY, "optional": True}}
-    command = tgi.entrypoint(tgi.parse_version(plan.engine_version), plan.variant, token=False)
+    command, args = plan.container.plain_entrypoint, plan.args
     return {
-        "name": "tgi",
+        "name": plan.engine,
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
         **({"command": escaped(list(command))} if command else {}),
-        "env": [*_environment(plan.environment), {"name": plan.token_variable, "valueFrom": token}],
+        **({"args": escaped(list(args))} if args else {}),
+        "env": [*_environment(plan.environment), {"name": plan.container.token_variable, "valueFrom": token}],
         "ports": [{"name": "http", "containerPort": CONTAINER_PORT}],
         "resources": _resources(plan),
         "volumeMounts": _mounts(plan, template),
         "securityContext": _security(plan),
-        # Until every node knows that the pod ends, requests still come; TGI takes none once it drains.
+        # Until every node knows that the pod ends, requests still come; an engine takes none once it drains.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_BEFORE_DRAIN)]}}},
-        **_probes(plan.start_period),
+        **_probes(plan.start_period, model.engine.health_path),
     }
 
 
@@ -242,18 +240,18 @@ def _resources(plan: ServicePlan) -> dict[str, Any]:
 
 def _security(plan: ServicePlan) -> dict[str, Any]:
     capabilities: dict[str, Any] = {"drop": ["ALL"]}
-    if plan.variant.capabilities:
-        capabilities["add"] = list(plan.variant.capabilities)
+    if plan.hardware.capabilities:
+        capabilities["add"] = list(plan.hardware.capabilities)
     return {
         "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": plan.variant.read_only,
+        "readOnlyRootFilesystem": plan.hardware.read_only,
         "capabilities": capabilities,
     }
 
 
-def _probes(start_period: float) -> dict[str, Any]:
-    """/health computes one token behind whatever runs, so it may take as long as the longest prefill."""
-    ask = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": _PROBE_TIMEOUT}
+def _probes(start_period: float, path: str) -> dict[str, Any]:
+    """/health may compute one token behind whatever runs, and so take as long as the longest prefill."""
+    ask = {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": _PROBE_TIMEOUT}
     starts = math.ceil(start_period / _PROBE_PERIOD)
     return {
         "startupProbe": {**ask, "periodSeconds": _PROBE_PERIOD, "failureThreshold": starts},
@@ -263,25 +261,32 @@ def _probes(start_period: float) -> dict[str, Any]:
 
 
 def _writable(plan: ServicePlan, template: Mapping[str, Any]) -> list[str]:
-    return [each.partition(":")[0] for each in template.get("tmpfs", [])] if plan.variant.read_only else []
+    return [each.partition(":")[0] for each in template.get("tmpfs", [])] if plan.hardware.read_only else []
 
 
 def _needs_shared_memory(plan: ServicePlan) -> bool:
-    return plan.shards > 1 or plan.variant.host_ipc
+    return plan.container.shared_memory is not None or plan.hardware.host_ipc
+
+
+def _shared_memory(plan: ServicePlan) -> str:
+    """`1gb` of Docker is `1Gi` of Kubernetes."""
+    return (plan.container.shared_memory or "1gb").replace("gb", "Gi").replace("mb", "Mi")
 
 
 def _volumes(plan: ServicePlan, template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    volumes: list[dict[str, Any]] = [{"name": "models", "persistentVolumeClaim": {"claimName": plan.cache_volume}}]
+    volumes: list[dict[str, Any]] = [
+        {"name": "models", "persistentVolumeClaim": {"claimName": plan.container.cache_volume}}
+    ]
     if _writable(plan, template):
         volumes.append({"name": "scratch", "emptyDir": {}})
     if _needs_shared_memory(plan):
-        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(plan)}})
     directories = [{"path": mount.source, "type": "Directory"} for mount in plan.mounts]
     return volumes + [{"name": f"directory-{n}", "hostPath": each} for n, each in enumerate(directories)]
 
 
 def _mounts(plan: ServicePlan, template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = [{"name": "models", "mountPath": CACHE_TARGET}]
+    mounts: list[dict[str, Any]] = [{"name": "models", "mountPath": plan.container.cache_target}]
     for path in _writable(plan, template):
         mounts.append({"name": "scratch", "mountPath": path, "subPath": path.strip("/").replace("/", "-")})
     if _needs_shared_memory(plan):
@@ -301,9 +306,11 @@ def _scaler(model: _Model, project: str) -> dict[str, Any]:
     """More pods when an eighth of what a pod takes at once waits on average; fewer only after a quiet quarter of an
     hour, because a start costs minutes.
     """
-    told = model.plan.environment.get("MAX_CONCURRENT_REQUESTS", "")
-    waiting = max(1, (int(told) if told.isdigit() else _DEFAULT_CONCURRENT) // 8)
-    metric = {"metric": {"name": QUEUE_METRIC}, "target": {"type": "AverageValue", "averageValue": str(waiting)}}
+    waiting = max(1, model.plan.concurrent // 8)
+    metric = {
+        "metric": {"name": model.engine.queue_metric},
+        "target": {"type": "AverageValue", "averageValue": str(waiting)},
+    }
     one_pod = {"type": "Pods", "value": 1, "periodSeconds": 60}
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": model.name},
@@ -379,7 +386,7 @@ def _companion(companion: Companion, project: str) -> list[dict[str, Any]]:
     ]
 
 
-def _monitors(project: str) -> list[dict[str, Any]]:
+def _monitors(project: str, apps: Sequence[str]) -> list[dict[str, Any]]:
     labels = {"app.kubernetes.io/part-of": project, "app.kubernetes.io/managed-by": "harness"}
     instance = {"sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_instance"], "targetLabel": "model"}
     endpoint = {
@@ -388,7 +395,9 @@ def _monitors(project: str) -> list[dict[str, Any]]:
         "interval": SCRAPE_INTERVAL,
         "relabelings": [instance, {"targetLabel": "job", "replacement": JOB}],
     }
-    selector = {"matchLabels": {"app.kubernetes.io/name": "text-generation-inference"}}
+    name = "app.kubernetes.io/name"
+    several = {"matchExpressions": [{"key": name, "operator": "In", "values": list(apps)}]}
+    selector = several if len(apps) > 1 else {"matchLabels": {name: apps[0]}}
     monitor = {"selector": selector, "podMetricsEndpoints": [endpoint]}
     rules = yaml.safe_load(compose_file("alerts.yaml"))
     dashboard = {"tgi.json": Literal(compose_file("dashboard.json"))}

@@ -123,7 +123,7 @@ def _service(plan: ServicePlan | Companion, body: Mapping[str, Any], project: st
 
 
 def _require_possible(service: ServicePlan) -> None:
-    variant = service.variant
+    variant = service.hardware
     if service.emulated:
         return
     if variant.accelerator == "devices" or variant.privileged or variant.runtime:

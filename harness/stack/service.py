@@ -29,7 +29,7 @@ class State:
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """What the manifest records of how a service was run. environment holds no secret."""
+    """What the manifest records of how a service was run. args: behind the command. environment holds no secret."""
 
     runtime: str
     engine: str
@@ -37,6 +37,7 @@ class ServiceFacts:
     image: str | None = None
     image_digest: str | None = None
     command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     stack: str = ""
 

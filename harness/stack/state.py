@@ -31,12 +31,12 @@ _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
 class Remembered:
     """One started service. model: the entry it serves; several replicas of one have names of their own.
 
-    runtime: compose, swarm, local or embedded. pid, created: the process and the moment it began (seconds since
-    1970), by which a reused process number is told apart; None for containers. marker: the value of HARNESS_SERVICE
-    in the environment of all its processes, or the Compose project. digest: hash of what was asked for, to notice a
-    changed entry. attached: process number of the harness that will stop it itself, None once it was left to run.
-    environment: the engine's options, no secrets. service: its name in the Compose project. limits: what was in force
-    when it became ready, because the log that says so may be gone later.
+    runtime: compose, swarm, local or embedded. pid, created: the process and the moment it began (seconds since 1970),
+    by which a reused process number is told apart; None for containers. marker: the value of HARNESS_SERVICE in the
+    environment of all its processes, or the Compose project. digest: hash of what was asked for, to notice a changed
+    entry. attached: process number of the harness that will stop it itself, None once it was left to run. args: the
+    engine's arguments behind the command. environment: the engine's options, no secrets. service: its name in the
+    Compose project. limits: what was in force when it became ready, because the log that says so may be gone later.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Remembered:
     attached: int | None = None
     attached_created: float | None = None
     command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     image: str | None = None
     log: str | None = None
@@ -119,6 +120,7 @@ def recall(name: str) -> Remembered | None:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         return None
     document["command"] = tuple(document.get("command", ()))
+    document["args"] = tuple(document.get("args", ()))
     try:
         return Remembered(**document)
     except TypeError:  # written by another version with other fields

@@ -335,7 +335,7 @@ class SwarmService(ComposeService):
         if not self._started:
             return
         self._stack_text = self.facts().stack
-        self.stack.remove(self._record.service, whole_grace(grace, self._record.environment))
+        self.stack.remove(self._record.service, whole_grace(grace, self._record))
         self._lines = None
         memory.forget(self._record_name())
         release_port(self._port())
@@ -412,7 +412,12 @@ def swarm_digest(digest: str) -> str:
 
 
 def services_for(
-    models: Sequence[Model], *, project: str, emulate: bool, changes: Mapping[str, Mapping[str, str]] | None = None
+    models: Sequence[Model],
+    *,
+    project: str,
+    emulate: bool,
+    changes: Mapping[str, Mapping[str, str]] | None = None,
+    revisions: Mapping[str, str] | None = None,
 ) -> list[SwarmService]:
     """Services of one Swarm stack, not yet started. Which node has the GPUs is Swarm's to know, not this machine's.
 
@@ -421,7 +426,9 @@ def services_for(
     require_swarm()
     image = emulator_image.emulator_image() if emulate else None
     here = replace(machine.machine_for(models, to_start=True), gpus=None)
-    plan = plan_stack(models, project=project_of(project), machine=here, emulator_image=image, changes=changes)
+    plan = plan_stack(
+        models, project=project_of(project), machine=here, emulator_image=image, changes=changes, revisions=revisions
+    )
     prepare = partial(emulator_image.ensure, image, lambda text: None) if image is not None else None
     return swarm_services(plan, prepare)
 

@@ -73,6 +73,41 @@ def checked_vocabulary(tokenize: Tokenize) -> Vocabulary:
     return Vocabulary(tuple(words), tuple(starters), overhead, checked=True)
 
 
+def counted_vocabulary(count: Callable[[str], int]) -> Vocabulary:
+    """The same for a tokenizer that tells the number of tokens only: words are counted in groups, and a group that has
+    more tokens than words is halved until the guilty ones are found.
+
+    Falls back to the assumption like `checked_vocabulary`.
+    """
+    starts = {word: count(word) for word in CANDIDATES[:_STARTERS_TRIED]}
+    overhead = min(starts.values()) - 1
+    starters = [word for word, tokens in starts.items() if tokens == overhead + 1]
+    if overhead < 0 or not starters:
+        return assumed_vocabulary()
+    words = _single_by_count(CANDIDATES, lambda group: count(" ".join([starters[0], *group])) - overhead - 1)
+    starters = [word for word in starters if word in words]
+    if len(words) < FEWEST or not starters:
+        return assumed_vocabulary(overhead)
+    return Vocabulary(tuple(words), tuple(starters), overhead, checked=True)
+
+
+_GROUP = 32
+
+
+def _single_by_count(words: Sequence[str], count: Callable[[Sequence[str]], int]) -> list[str]:
+    """Of these words those that are one token each behind a blank. count: tokens of a group of them."""
+    found: list[str] = []
+    groups = [words[at : at + _GROUP] for at in range(0, len(words), _GROUP)]
+    while groups:
+        group = groups.pop(0)
+        if count(group) == len(group):
+            found += group
+        elif len(group) > 1:
+            half = len(group) // 2
+            groups[:0] = [group[:half], group[half:]]
+    return found
+
+
 def single_tokens(words: Sequence[str], spans: Sequence[Span]) -> list[str]:
     """Of words that were tokenised in one text, joined by single blanks, those that are exactly one token.
 

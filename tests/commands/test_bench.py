@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.catalog.limits import Limits
 from harness.commands.bench import _asked_model
 from harness.commands.serving import Served
-from harness.engines.base import Endpoint, EngineInfo, EngineLimits
+from harness.engines.base import Endpoint, EngineInfo
 from harness.stack.url import UrlService
 
 
@@ -29,6 +30,4 @@ def test_run_by_url_is_titled_by_the_model_that_was_asked(
 ) -> None:
     """Not by whatever the list of models begins with."""
     service = UrlService(Endpoint("http://127.0.0.1:1", model_name=asked))
-    assert (
-        _asked_model(Served(service, EngineInfo(engine, None, listed, False, EngineLimits()), EngineLimits())) == title
-    )
+    assert _asked_model(Served(service, EngineInfo(engine, None, listed, False, Limits()), Limits())) == title

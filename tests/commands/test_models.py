@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.catalog.gpus import find_gpu
-from harness.catalog.models import Model, load_catalogue, parse_catalogue
+from harness.catalog.models import Model, parse_catalogue
 from harness.catalog.shapes import find_shape, kv_bytes_per_token, parameters
 from harness.commands.models import add_model, add_text, check, check_models, check_text, list_models, list_text
+from harness.engines import accepted, load_catalogue
 from harness.errors import MissingError, UsageError
 from harness.units import GIB
 from tests.hub import COMMIT, CONFIG, ONE, running_hub
@@ -22,7 +23,7 @@ SHIPPED = ROOT / "models.yaml"
 
 
 def model(entry: str) -> Model:
-    return parse_catalogue(f"models: {{m: {{{entry}}}}}").models["m"]
+    return parse_catalogue(f"models: {{m: {{{entry}}}}}", engines=accepted()).models["m"]
 
 
 def verdict(entry: str) -> tuple[bool, str, tuple[str, ...]]:

@@ -7,20 +7,18 @@ import shutil
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from harness.engines.base import Endpoint
+from harness.engines.identify import endpoint_at, identify
 from harness.engines.route import trusted
 from harness.engines.session import open_session
 from harness.errors import ServiceError, UsageError
-from harness.load.burst import fetch
 from harness.load.connection import Address, Connector
-from harness.load.greeting import greet
-from harness.preflight import identify
 
 NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HARNESS_PROXY")
 
@@ -78,8 +76,7 @@ def test_an_own_certificate_is_trusted_everywhere_once_it_is_named(
     monkeypatch.setenv(name, str(certificate))
     with serving(certificate) as port:
         url = f"https://localhost:{port}"
-        assert identify(Endpoint(url)).model_id == "one"
-        assert fetch(Endpoint(url), "GET", "/v1/models") is not None
+        assert identify(Endpoint(url))[0].model_id == "one"
         Connector(Address.of(url)).open().close()
 
 
@@ -98,11 +95,10 @@ def test_a_file_without_certificates_is_a_mistake_of_the_user(monkeypatch: pytes
         trusted()
 
 
-@pytest.mark.parametrize("look", [lambda url: identify(Endpoint(url)), greet])
-def test_a_url_with_a_password_is_refused(look: Callable[[str], object]) -> None:
+def test_a_url_with_a_password_is_refused() -> None:
     """A run's manifest and report name the URL; the message does not repeat it."""
     with pytest.raises(UsageError, match="name or password") as told:
-        look("http://me:secret@127.0.0.1:1/base")
+        identify(endpoint_at("http://me:secret@127.0.0.1:1/base"))
     assert "secret" not in str(told.value)
 
 
@@ -110,8 +106,8 @@ def test_only_the_proxy_that_is_named_lies_between(monkeypatch: pytest.MonkeyPat
     """The environment's own is left alone, for the load is not sent through it either."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with serving() as port:
-        assert identify(Endpoint(f"http://127.0.0.1:{port}")).model_id == "one"
+        assert identify(Endpoint(f"http://127.0.0.1:{port}"))[0].model_id == "one"
         monkeypatch.setenv("HARNESS_PROXY", f"http://127.0.0.1:{port}")
-        assert identify(Endpoint("http://service.example")).model_id == "one"
+        assert identify(Endpoint("http://service.example"))[0].model_id == "one"
         with open_session("http://service.example") as session:
             assert session.get("http://service.example/v1/models", timeout=5).status_code == 200

@@ -13,7 +13,7 @@ import pytest
 
 from harness.engines import APIS
 from harness.engines.base import Endpoint
-from harness.load.burst import Burst, Patience, fetch, send_burst
+from harness.load.burst import Burst, Patience, send_burst
 from harness.workload.request import Request
 
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
@@ -194,16 +194,3 @@ def test_a_stream_that_breaks_off_is_broken() -> None:
     with server(cut) as endpoint:
         burst = send(endpoint, [ask(1)])
     assert not burst.answers[0].ok
-
-
-def test_fetch_gives_a_body_or_nothing() -> None:
-    """Another status, or nobody there, is None."""
-
-    async def plain(writer: asyncio.StreamWriter, number: int) -> None:
-        status = b"200 OK" if number == 1 else b"404 Not Found"
-        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]")
-
-    with server(plain) as endpoint:
-        assert fetch(endpoint, "POST", "/tokenize", b"{}") == b"[]"
-        assert fetch(endpoint, "GET", "/tokenize") is None
-    assert fetch(endpoint, "GET", "/") is None

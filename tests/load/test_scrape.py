@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from harness.engines.base import Endpoint, Gauges
 from harness.load.scrape import SCHEMA, Samples, Scraper
+from tests.waiting import until
 
 PAGE = """# HELP tgi_request_count Total number of requests
 # TYPE tgi_request_count counter
@@ -45,6 +47,10 @@ def test_no_sample_still_gives_a_table(tmp_path: Path) -> None:
     assert table.schema.names == SCHEMA.names
 
 
+def _running(page: str) -> Gauges:
+    return Gauges(running=3.0)
+
+
 class _Page(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         known = self.path == "/metrics"
@@ -63,23 +69,19 @@ def test_scraper_reads_until_it_is_left() -> None:
     thread.start()
     try:
         base = f"http://127.0.0.1:{server.server_port}"
-        with Scraper(f"{base}/metrics", time.monotonic(), interval=0.01) as good:
-            _wait(lambda: len(good.samples.at) >= 12)
-        with Scraper(f"{base}/nothing", time.monotonic(), interval=0.01) as bad:
-            _wait(lambda: bad.missed >= 2)
+        with Scraper(Endpoint(base), time.monotonic(), _running, interval=0.01) as good:
+            until(lambda: len(good.samples.at) >= 12)
+        with Scraper(Endpoint(f"{base}/elsewhere"), time.monotonic(), interval=0.01) as bad:
+            until(lambda: bad.missed >= 2)
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     assert good.missed == 0
+    assert "harness:running" in good.samples.metric
+    assert good.samples.latest.running == 3.0
     assert good.samples.at == sorted(good.samples.at)
     assert bad.samples.at == []
-
-
-def _wait(condition: object, limit: float = 10.0) -> None:
-    end = time.monotonic() + limit
-    while not condition() and time.monotonic() < end:  # type: ignore[operator]
-        time.sleep(0.005)
 
 
 def test_it_can_be_written_while_pages_still_come(tmp_path: Path) -> None:

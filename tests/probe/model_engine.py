@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from harness.engines.base import EngineFacts, Kind
 from harness.probe.search import Search
-from harness.probe.setting import Failure, Kind, Load, LoadResult, Outcome, Setting, Shape, Started
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
 
 
 @dataclass
@@ -41,22 +42,22 @@ class ModelEngine:
         scaled = free * (1 - (0.0 if fraction is None or not self.heeds_fraction else (1 - fraction) / 0.4))
         return int((scaled - self.activation(1, prefill)) // self.block_size) * self.block_size
 
-    def start(self, setting: Setting) -> tuple[Started | None, Failure | None]:
+    def start(self, setting: Setting) -> tuple[EngineFacts | None, Failure | None]:
         self.starts += 1
         if self.failures:
             return None, self.failures.pop(0)
         noise = random.Random(f"{self.seed}/{self.starts}").uniform(-self.jitter, self.jitter)
         free = self.memory * (1 + noise)
         prefill = setting.max_batch_prefill_tokens or min(self.default_prefill, self.context)
-        budget = self.budget(prefill, setting.memory_fraction, free)
-        seen = Started(self.kind, self.chunking, None, self.block_size, prefill_tokens=prefill)
+        budget = self.budget(prefill, setting.cuda_memory_fraction, free)
+        seen = EngineFacts(self.kind, self.chunking, None, self.block_size, prefill_tokens=prefill)
         length = min(prefill, setting.max_input_tokens or prefill)
         if self.activation(max(1, prefill // length), length) + prefill > free:
             return seen, Failure("warm-up", "memory", f"Not enough memory to handle {prefill} prefill tokens")
         if self.kind == "padded":
             total = setting.max_total_tokens or prefill
             return (
-                Started(
+                EngineFacts(
                     "padded",
                     False,
                     setting.max_batch_total_tokens or max(16000, total, prefill),
@@ -72,7 +73,7 @@ class ModelEngine:
             return seen, Failure("limits", "budget", f"Given: {prefill} and {budget}", limit=budget)
         total = setting.max_total_tokens or (min(budget, self.context) if self.chunking else prefill)
         return (
-            Started(
+            EngineFacts(
                 "flash",
                 self.chunking,
                 budget,
@@ -85,7 +86,7 @@ class ModelEngine:
             None,
         )
 
-    def peak(self, load: Load, setting: Setting, started: Started) -> tuple[bool, int, int]:
+    def peak(self, load: Load, setting: Setting, started: EngineFacts) -> tuple[bool, int, int]:
         """Whether it dies, and what began before. Prompts are read in order, in batches of the prefill budget."""
         prefill, running, begun = started.prefill_tokens or 4096, [], 0
         shapes = _as_aimed(load)[: setting.max_concurrent_requests or 128]
@@ -117,7 +118,7 @@ class ModelEngine:
         acts = self.activation(len(batch), max(shape.input_tokens for shape in batch)) if batch else 0
         return (area if self.padded_rows else tokens) + acts + self.row_cost * len(rows) > self.memory
 
-    def send(self, load: Load, setting: Setting, started: Started) -> LoadResult:
+    def send(self, load: Load, setting: Setting, started: EngineFacts) -> LoadResult:
         permits = setting.max_concurrent_requests or 128
         died, begun, tokens = self.peak(load, setting, started)
         if died:

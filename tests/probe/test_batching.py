@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
 from harness.probe.loads import batch, rows
-from harness.probe.setting import LoadResult, Wish
+from harness.probe.setting import LoadResult, ProbeGoal
 
 CURVE = [
     BatchPoint(500, 1, 0.1, 0.020, 50.0),
@@ -27,10 +27,10 @@ def test_no_knee_while_speed_still_grows() -> None:
 
 def test_the_largest_batch_within_the_slo() -> None:
     """All smaller numbers must hold too; without an SLO there is none."""
-    assert largest_within(CURVE, Wish(itl=0.05, ttft=1.0)) == 8
-    assert largest_within(CURVE, Wish(itl=0.05, ttft=0.15)) == 2
-    assert largest_within(CURVE, Wish(itl=0.01)) is None
-    assert largest_within(CURVE, Wish()) is None
+    assert largest_within(CURVE, ProbeGoal(itl=0.05, ttft=1.0)) == 8
+    assert largest_within(CURVE, ProbeGoal(itl=0.05, ttft=0.15)) == 2
+    assert largest_within(CURVE, ProbeGoal(itl=0.01)) is None
+    assert largest_within(CURVE, ProbeGoal()) is None
 
 
 def test_points_are_loads_of_equal_chats_that_held() -> None:

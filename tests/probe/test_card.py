@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.engines.base import EngineFacts
 from harness.probe.card import Card, Cell, measured, meets, sentence
-from harness.probe.setting import Setting, Started, Wish
+from harness.probe.setting import ProbeGoal, Setting
 
 
 def card(budget: int = 30_000, block: int = 1, answer: int = 128, **fields: int) -> Card:
-    started = Started("flash", True, budget, block, budget // block, 4096, speculate=fields.pop("speculate", 0))
+    started = EngineFacts("flash", True, budget, block, budget // block, 4096, speculate=fields.pop("speculate", 0))
     total = fields.pop("total", budget)
     return Card(
         started, Setting(fields.pop("input", total - answer), total, 4096, None, fields.pop("permits", 64)), answer
@@ -50,7 +51,7 @@ def test_the_largest_history_is_served_by_the_allocator() -> None:
 
 def test_a_padded_engine_counts_by_its_budget() -> None:
     """No blocks and no free token: prompt and answer together."""
-    started = Started("padded", budget=16_000)
+    started = EngineFacts("padded", budget=16_000)
     padded = Card(started, Setting(3584, 4096, 3584, 16_000, 20), 512)
     assert padded.chats_fit(3584) == 3
     assert padded.chats_fit(1000) == 10
@@ -75,16 +76,16 @@ def test_more_chats_or_longer_ones_never_fit_better(history: int, chats: int) ->
 
 def test_cells_take_what_was_measured() -> None:
     """A measured cell has its figures and a verdict; the others have none."""
-    cells = measured([Cell(500, 128, 46), Cell(2000, 128, 14)], [(500, 0.4, 0.05)], Wish(itl=0.06, ttft=1.0))
+    cells = measured([Cell(500, 128, 46), Cell(2000, 128, 14)], [(500, 0.4, 0.05)], ProbeGoal(itl=0.06, ttft=1.0))
     assert cells[0].meets_slo is True
     assert cells[1] == Cell(2000, 128, 14)
 
 
 def test_an_slo_without_a_figure_is_neither_met_nor_missed() -> None:
     """A missing value is not a zero."""
-    assert meets(None, 0.05, Wish(itl=0.06, ttft=1.0)) is None
-    assert meets(2.0, 0.05, Wish(itl=0.06, ttft=1.0)) is False
-    assert meets(2.0, 0.05, Wish()) is None
+    assert meets(None, 0.05, ProbeGoal(itl=0.06, ttft=1.0)) is None
+    assert meets(2.0, 0.05, ProbeGoal(itl=0.06, ttft=1.0)) is False
+    assert meets(2.0, 0.05, ProbeGoal()) is None
 
 
 def test_the_sentence_names_the_longest_and_some_shorter() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.engines.base import EngineFacts
 from harness.errors import UsageError
 from harness.probe import loads
 from harness.probe.journal import NAME, StartJournal
-from harness.probe.setting import Failure, LoadResult, Outcome, Setting, Started
+from harness.probe.setting import Failure, LoadResult, Outcome, Setting
 
 OUTCOMES = [
     Outcome(
@@ -17,7 +18,7 @@ OUTCOMES = [
     ),
     Outcome(
         Setting(100, 200, 50, None, 8, purpose="verify"),
-        Started("flash", True, 3000, 16, 187, 50, version="3.3.7", emulated=True),
+        EngineFacts("flash", True, 3000, 16, 187, 50, version="3.3.7", emulated=True),
         True,
         None,
         (

@@ -7,8 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.engines.base import EngineFacts
 from harness.probe import loads
-from harness.probe.setting import Setting, Started
+from harness.probe.setting import Setting
 
 
 @given(
@@ -50,7 +51,7 @@ def test_a_fill_never_exceeds_its_budget(budget: int, length: int, new: int, mos
 def test_a_proof_asks_for_nothing_that_the_setting_refuses(total: int, permits: int, flash: bool) -> None:
     """All prompts and totals are within the limits, and only the overload goes beyond the permits."""
     setting = Setting(total - 128, total, 4096, None if flash else 3 * total, permits)
-    started = Started("flash" if flash else "padded", flash, 3 * total, 1, None, 4096)
+    started = EngineFacts("flash" if flash else "padded", flash, 3 * total, 1, None, 4096)
     for load in loads.proof(setting, started, started.usable if flash else 3 * total):
         assert len(load.shapes) - load.excess <= permits or load.name.startswith("onto")
         for shape in load.shapes:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from harness.engines.base import EngineFacts
 from harness.measure.record import RequestRecord
 from harness.probe.mixing import Speed, blocked_share, mix
-from harness.probe.setting import Setting, Started
+from harness.probe.setting import Setting
 
 
 def test_short_chats_wait_less_when_sent_shortest_first() -> None:
     """Shares add up to one, and order helps the short ones."""
-    started = Started("flash", True, 30_000, 1, 30_000, 4096)
+    started = EngineFacts("flash", True, 30_000, 1, 30_000, 4096)
     found = mix(Setting(max_batch_prefill_tokens=4096), started, 128, Speed(1e-4, 0.02, 1e-4), 29_000)
     assert found is not None
     assert abs(sum(each.share_of_cache for each in found.classes) - 1) < 1e-9
@@ -20,7 +21,7 @@ def test_short_chats_wait_less_when_sent_shortest_first() -> None:
 
 def test_one_length_is_no_mix() -> None:
     """Where only the shortest history is allowed there is nothing to mix."""
-    started = Started("flash", True, 3000, 1, 3000, 4096)
+    started = EngineFacts("flash", True, 3000, 1, 3000, 4096)
     assert mix(Setting(), started, 128, Speed(1e-4, 0.02, 0.0), 400) is None
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.probe.search import Search
-from harness.probe.setting import Failure, Knowledge, Outcome, Setting, Wish
+from harness.probe.setting import Failure, Outcome, Prior, ProbeGoal, Setting
 from tests.probe.model_engine import ModelEngine, run
 
 FLASH = {
@@ -50,7 +50,7 @@ def proved(search: Search) -> Setting:
 def test_flash_takes_two_starts_and_is_within_one_percent(name: str) -> None:
     """One start tells the budget, the second proves limits that leave less than one percent unused."""
     engine = FLASH[name]()
-    setting = proved(run(Search(Wish(), Knowledge()), engine))
+    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
     assert engine.starts == 2
     usable = engine.budget(setting.max_batch_prefill_tokens or 0, None, engine.memory) - engine.block_size
     best = min(usable + 1, engine.context)
@@ -64,7 +64,7 @@ def test_flash_takes_two_starts_and_is_within_one_percent(name: str) -> None:
 def test_padded_is_found_within_five_starts_and_one_percent(name: str) -> None:
     """The largest budget that survives every load is met within one percent, from below."""
     engine = PADDED[name]()
-    setting = proved(run(Search(Wish(), Knowledge()), engine))
+    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
     assert engine.starts <= 5
     length, prefill = setting.max_input_tokens or 0, setting.max_batch_prefill_tokens or 0
     worst = max(engine.activation(max(1, prefill // each), each) for each in range(64, length + 1, 16))
@@ -79,7 +79,7 @@ def test_padded_is_found_within_five_starts_and_one_percent(name: str) -> None:
 def test_padding_of_the_whole_batch_is_recognised(name: str) -> None:
     """Where a long prompt makes its batch as long, the permits bound the memory, as many as fit at full length."""
     engine = ROW_PADDED[name]()
-    setting = proved(run(Search(Wish(), Knowledge()), engine))
+    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
     most = engine.memory // (setting.max_total_tokens or 1)
     assert engine.starts <= 5
     assert most * 0.8 <= (setting.max_concurrent_requests or 0) <= most
@@ -88,23 +88,23 @@ def test_padding_of_the_whole_batch_is_recognised(name: str) -> None:
 def test_death_under_load_of_a_flash_engine_lowers_its_memory_fraction() -> None:
     """An engine that starts but dies with a full cache is told to take less memory, and the proof is repeated."""
     engine = ModelEngine(30_000, load_dies=25_000)
-    setting = proved(run(Search(Wish(), Knowledge()), engine))
-    assert setting.memory_fraction is not None
-    assert setting.memory_fraction < 1
+    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
+    assert setting.cuda_memory_fraction is not None
+    assert setting.cuda_memory_fraction < 1
     assert 0.8 * 25_000 < (setting.max_total_tokens or 0) < 25_000
 
 
 def test_an_engine_that_ignores_the_fraction_is_bounded_by_its_permits() -> None:
     """Where less memory cannot be asked for, permits times total stay below what was carried."""
     engine = ModelEngine(30_000, load_dies=25_000, heeds_fraction=False)
-    setting = proved(run(Search(Wish(), Knowledge()), engine))
+    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
     assert (setting.max_concurrent_requests or 0) * (setting.max_total_tokens or 0) < 25_000
 
 
 def test_a_flaky_start_is_tried_once_more() -> None:
     """A failure that is not about memory costs one start and nothing else."""
     engine = ModelEngine(30_000, failures=[Failure("load", "other", "Shard 0 failed to start")])
-    assert proved(run(Search(Wish(), Knowledge()), engine))
+    assert proved(run(Search(ProbeGoal(), Prior()), engine))
     assert engine.starts == 3
 
 
@@ -113,7 +113,7 @@ def test_the_same_failure_twice_ends_the_search(cause: str) -> None:
     """What fails twice for another reason than memory is no chance."""
     failure = Failure("load", cause, "no answer")  # type: ignore[arg-type]
     engine = ModelEngine(30_000, failures=[failure] * 5)
-    assert run(Search(Wish(), Knowledge()), engine).fatal == failure
+    assert run(Search(ProbeGoal(), Prior()), engine).fatal == failure
     assert engine.starts == 2
 
 
@@ -122,20 +122,20 @@ def test_what_no_limit_can_mend_ends_the_search_at_once(cause: str) -> None:
     """A wrong option or a missing device is named after one start."""
     failure = Failure("launch", cause, "unexpected argument")  # type: ignore[arg-type]
     engine = ModelEngine(30_000, failures=[failure] * 5)
-    assert run(Search(Wish(), Knowledge()), engine).fatal == failure
+    assert run(Search(ProbeGoal(), Prior()), engine).fatal == failure
     assert engine.starts == 1
 
 
 def test_too_little_memory_for_anything_is_said() -> None:
     """Where not even a tiny prefill fits, the search ends with that failure."""
-    search = run(Search(Wish(), Knowledge()), ModelEngine(40))
+    search = run(Search(ProbeGoal(), Prior()), ModelEngine(40))
     assert search.fatal is not None
     assert search.fatal.cause == "memory"
 
 
 def test_a_failed_default_prefill_is_lowered() -> None:
     """A prefill budget that does not fit is halved, and its failure is kept as evidence."""
-    search = run(Search(Wish(), Knowledge()), ModelEngine(9_000, default_prefill=8192))
+    search = run(Search(ProbeGoal(), Prior()), ModelEngine(9_000, default_prefill=8192))
     assert proved(search).max_batch_prefill_tokens == 4096
     assert search.evidence.prefill.smallest_failed == 8192
 
@@ -143,7 +143,7 @@ def test_a_failed_default_prefill_is_lowered() -> None:
 def test_quick_starts_once_and_sends_nothing() -> None:
     """Without proof one start of a flash model is enough."""
     engine = ModelEngine(30_000)
-    search = run(Search(Wish(quick=True), Knowledge()), engine)
+    search = run(Search(ProbeGoal(quick=True), Prior()), engine)
     assert engine.starts == 1
     assert search.proved is None
     assert not search.evidence.outcomes[0].loads
@@ -152,9 +152,9 @@ def test_quick_starts_once_and_sends_nothing() -> None:
 
 def test_resuming_asks_what_the_interrupted_search_would_have_asked() -> None:
     """The next setting depends on the outcomes alone."""
-    whole = run(Search(Wish(), Knowledge()), ModelEngine(30_000, "padded"))
+    whole = run(Search(ProbeGoal(), Prior()), ModelEngine(30_000, "padded"))
     for cut in range(1, len(whole.evidence.outcomes)):
-        resumed = Search(Wish(), Knowledge())
+        resumed = Search(ProbeGoal(), Prior())
         for outcome in whole.evidence.outcomes[:cut]:
             resumed.tell(outcome)
         assert resumed.ask() == whole.evidence.outcomes[cut].setting
@@ -163,7 +163,7 @@ def test_resuming_asks_what_the_interrupted_search_would_have_asked() -> None:
 def test_the_most_starts_are_heeded() -> None:
     """`--max-starts` ends the search, proved or not."""
     engine = ModelEngine(30_000, "padded")
-    search = run(Search(Wish(max_starts=2), Knowledge()), engine)
+    search = run(Search(ProbeGoal(max_starts=2), Prior()), engine)
     assert engine.starts == 2
     assert search.ask() is None
 
@@ -188,7 +188,7 @@ def test_whatever_the_law_a_recommendation_survives(
         block_size=block if kind == "flash" else 1,
         activation=lambda rows, longest: linear * rows * longest + quadratic * rows * longest**2,
     )
-    search = run(Search(Wish(), Knowledge(context=context)), engine)
+    search = run(Search(ProbeGoal(), Prior(context=context)), engine)
     assert search.proved is not None or search.fatal is not None
     assert engine.starts <= 8
 
@@ -198,7 +198,7 @@ def test_median_starts_meet_the_goal() -> None:
     flash = [engine() for engine in FLASH.values()]
     padded = [engine() for engine in [*PADDED.values(), *ROW_PADDED.values()]]
     for engine in flash + padded:
-        run(Search(Wish(), Knowledge()), engine)
+        run(Search(ProbeGoal(), Prior()), engine)
     assert statistics.median(each.starts for each in flash) <= 2
     assert statistics.median(each.starts for each in padded) <= 4
 

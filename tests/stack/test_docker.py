@@ -6,12 +6,14 @@ import contextlib
 import io
 import tarfile
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from harness.errors import MissingError, UsageError
 from harness.stack import docker
+from harness.stack.state import Remembered
 
 
 def test_pull_is_told_in_bytes() -> None:
@@ -67,10 +69,11 @@ def test_no_docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_engine_gets_the_time_that_its_entry_gives() -> None:
     """A longer drain than TGI's own is waited for, but not of an engine that has served nobody yet."""
-    longer = {"GRACEFUL_TERMINATION_TIMEOUT": "300"}
+    plain = Remembered("m", "compose", "http://127.0.0.1:1")
+    longer = replace(plain, environment={"GRACEFUL_TERMINATION_TIMEOUT": "300"})
     assert docker.whole_grace(100, longer) == 310
     assert docker.whole_grace(15, longer) == 15
-    assert docker.whole_grace(100, {}) == 100
+    assert docker.whole_grace(100, plain) == 100
 
 
 def test_age_of_an_image() -> None:

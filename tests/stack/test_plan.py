@@ -51,8 +51,9 @@ def test_emulated_stack_differs_in_image_and_gpu_alone() -> None:
     assert played.image == "emulator:1"
     assert played.devices == ()
     assert played.environment == {**real.environment, "HARNESS_EMULATOR_GPU": "L4"}
-    for name in ("name", "host_port", "cache_volume", "token_places", "start_period", "shards"):
+    for name in ("name", "host_port", "args", "start_period", "shards"):
         assert getattr(played, name) == getattr(real, name)
+    assert replace(played.container, image=real.image) == real.container
 
 
 def test_ports_asked_for_are_kept_and_others_given() -> None:
@@ -78,7 +79,9 @@ def test_local_directory_is_mounted(tmp_path: object) -> None:
 def test_cache_layouts_do_not_share_a_volume() -> None:
     """TGI 2.2 and 2.3 keep models in different places of /data: one volume for both would download twice."""
     new, old = (
-        plan_stack([replace(SMALL, engine=EngineChoice(version=version))], project="p").services[0].cache_volume
+        plan_stack([replace(SMALL, engine=EngineChoice(version=version))], project="p")
+        .services[0]
+        .container.cache_volume
         for version in ("3.3.7", "2.2.0")
     )
     assert new != old

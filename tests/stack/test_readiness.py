@@ -8,14 +8,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.engines.base import Endpoint, EngineInfo, EngineLimits
-from harness.engines.tgi_log import EngineLog
+from harness.engines import engine_named
+from harness.engines.base import Endpoint, EngineInfo, Invocation
+from harness.engines.client import Client
+from harness.engines.identify import look
+from harness.engines.tgi.log import TgiLog
 from harness.stack import readiness, timings
 from harness.stack.launch import local_launch
 from harness.stack.process import ProcessService
-from harness.stack.readiness import StartFailed, ask_once, effective_limits, engine_info, wait_until_ready
-from harness.stack.service import State
+from harness.stack.readiness import StartFailed, wait_until_ready
+from harness.stack.service import ServiceFacts, State
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 MODEL = Model("tiny", "Qwen/Qwen2.5-0.5B-Instruct")
@@ -44,7 +48,7 @@ def test_healthy_service_that_answers_nothing_is_not_ready(launcher: str, monkey
     service = ProcessService(local_launch(MODEL, program=launcher))
     service.start()
     try:
-        with pytest.raises(StartFailed, match=r"a request for one token fails.*GenerationError") as failed:
+        with pytest.raises(StartFailed, match=r"generating one token failed.*GenerationError") as failed:
             wait_until_ready(service, timeout=30)
     finally:
         service.stop(grace=5)
@@ -81,6 +85,9 @@ class Fetching:
     def log_lines(self) -> Iterator[str]:
         return iter(())
 
+    def facts(self) -> ServiceFacts:
+        return ServiceFacts("compose", "tgi")
+
 
 def test_fetching_an_image_is_no_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may take longer than the start itself; how far it is is told once per change."""
@@ -110,7 +117,7 @@ def test_refusal_by_its_limits_is_an_answer() -> None:
     """Who holds a request against its limits is alive, also where TGI's client finds no answer."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Strict) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        told = ask_once(Endpoint(f"http://127.0.0.1:{server.server_port}"), timeout=5)
+        told = asked(Endpoint(f"http://127.0.0.1:{server.server_port}"), 5)
         server.shutdown()
     assert told is None
 
@@ -118,24 +125,31 @@ def test_refusal_by_its_limits_is_an_answer() -> None:
 def test_nobody_there() -> None:
     """No answer is no error of ours."""
     nobody = Endpoint("http://127.0.0.1:1")
-    assert engine_info(nobody, timeout=1) is None
-    assert "Connection" in (ask_once(nobody, timeout=1) or "")
+    assert look(nobody, timeout=1) is None
+    assert "Connection" in (asked(nobody, 1) or "")
+
+
+def asked(endpoint: Endpoint, timeout: float) -> str | None:
+    """What came of a request for one token."""
+    with Client(endpoint, timeout) as client:
+        return engine_named("tgi").first_answer(client, "tgi", timeout)
 
 
 def test_limits_come_from_where_they_are_told() -> None:
     """/info first; the budget from the log, because flash models ignore the option; the prefill budget from the"
     " option."""
-    information = EngineInfo("tgi", "3.3.7", "m", False, EngineLimits(max_input_tokens=10, max_total_tokens=20))
-    log = EngineLog(max_batch_total_tokens=2048, max_batch_prefill_tokens=4096, max_input_tokens=99)
+    information = EngineInfo("tgi", "3.3.7", "m", False, Limits(max_input_tokens=10, max_total_tokens=20))
+    log = TgiLog(max_batch_total_tokens=2048, max_batch_prefill_tokens=4096, max_input_tokens=99)
     options = {"MAX_BATCH_PREFILL_TOKENS": "512", "MAX_BATCH_TOTAL_TOKENS": "9999", "MAX_CONCURRENT_REQUESTS": "7"}
-    assert effective_limits(information, log, options) == EngineLimits(
+    engine = engine_named("tgi")
+    assert engine.limits_in_force(information, log, Invocation(environment=options)) == Limits(
         max_input_tokens=10,
         max_total_tokens=20,
         max_batch_prefill_tokens=512,
         max_batch_total_tokens=2048,
         max_concurrent_requests=7,
     )
-    assert effective_limits(information, log, {}).max_batch_prefill_tokens == 4096
+    assert engine.limits_in_force(information, log, Invocation()).max_batch_prefill_tokens == 4096
 
 
 def test_timings_are_remembered() -> None:

@@ -18,7 +18,7 @@ from harness.commands.companions import plan_companions, wanted
 from harness.errors import UsageError
 from harness.stack.plan import Machine, StackPlan, plan_stack
 from harness.stack.render import RENDERERS, files, render, renderer
-from harness.stack.render_kubernetes import QUEUE_METRIC, kubernetes_name
+from harness.stack.render_kubernetes import kubernetes_name
 from harness.stack.render_swarm import swarm_name, to_swarm
 from tests.goldens import check_golden
 from tests.stack.test_render import EIGHT, HOSTILE, LLAMA, QWEN, STACKS, TINY
@@ -174,7 +174,7 @@ def test_kubernetes_objects_fit_together(name: str) -> None:
     for scaler in of_kind(STACKS[name], "HorizontalPodAutoscaler"):
         assert scaler["spec"]["scaleTargetRef"]["name"] in deployments
         (metric,) = scaler["spec"]["metrics"]
-        assert metric["pods"]["metric"]["name"] == QUEUE_METRIC
+        assert metric["pods"]["metric"]["name"] == "tgi_queue_size"
 
 
 def test_kubernetes_gpus_and_replicas() -> None:

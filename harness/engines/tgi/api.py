@@ -1,8 +1,7 @@
-"""TGI's own routes: POST /generate_stream, POST /generate, and POST /tokenize for the length of a prompt."""
+"""TGI's own routes: POST /generate_stream and POST /generate."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,19 +80,3 @@ def _whole(body: bytes, slices: int, complete: bool) -> Answer:
         shown=bool(payload["generated_text"]),
         finish_reason=as_text(details.get("finish_reason")),
     )
-
-
-def tokenize_call(text: str, request_id: str) -> Call:
-    """Asks TGI's tokenizer for the tokens of a text, as a prompt of /generate would have them."""
-    return Call("POST", "/tokenize", headers(request_id, stream=False), encode_json({"inputs": text}))
-
-
-def token_spans(http_status: int, body: bytes) -> list[tuple[int, int]] | None:
-    """For each token the characters [start, stop) that it stands for, none for special ones: what workload.vocabulary
-    takes. None where the body is no such answer.
-    """
-    try:
-        tokens = json.loads(body) if http_status == 200 else None
-        return None if not isinstance(tokens, list) else [(int(token["start"]), int(token["stop"])) for token in tokens]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None

@@ -1,57 +1,16 @@
-"""Why TGI did not start or died: a closed list of named causes, each with its pattern, its meaning and what to change.
+"""Why TGI did not start or died: its own causes among the common ones.
 
-Patterns are texts of TGI's launcher, router and server (see tgi_log), of Python, CUDA, the Hugging Face Hub's client,
-and of Docker where it reports them in the place of the engine. The first cause in the list that is found in the log
-is the answer, so the specific ones stand before the general ones, and causes before their consequences.
+Patterns are texts of TGI's launcher, router and server (see log.py) and of Python.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
-Kind = Literal["memory", "limits", "entry", "machine", "download", "crash", "unknown"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A failed start, or a death while serving.
-
-    cause: a name of CAUSES, or `unknown`. kind: memory (less of something may mend it), limits (limits that
-    contradict each other or the budget), entry (the model's entry is wrong), machine (this machine lacks something),
-    download, crash, unknown. found: what happened, in one sentence. advice: what to change, with a value. exit_code:
-    2, 3 or 4 as the command ends with. worth_a_retry: whether the same start may succeed a second time. line: the
-    line of the log that showed it. engine_exit_code: of the process or container; None where nobody can tell.
-    last_lines: end of the log.
-    """
-
-    cause: str
-    kind: Kind
-    found: str
-    advice: str | None
-    exit_code: int
-    worth_a_retry: bool = False
-    line: str | None = None
-    engine_exit_code: int | None = None
-    last_lines: tuple[str, ...] = ()
-
-
-Text = str | Callable[[re.Match[str]], str]
-
-
-@dataclass(frozen=True)
-class Cause:
-    """One named cause. pattern: searched in the log as a whole. found, advice: may use groups of the pattern."""
-
-    name: str
-    kind: Kind
-    pattern: str
-    found: Text
-    advice: Text
-    exit_code: int = 4
-    worth_a_retry: bool = False
+from harness.engines.causes import HUB, OFFLINE, PORT, RUNTIME
+from harness.engines.failure import Cause, Failure, explain_by, memory_wanted, round_down
 
 
 def _lower(template: str, group: int = 1) -> Callable[[re.Match[str]], str]:
@@ -59,14 +18,9 @@ def _lower(template: str, group: int = 1) -> Callable[[re.Match[str]], str]:
 
     def text(match: re.Match[str]) -> str:
         value = int(match[group])
-        return template.format(value=value, half=_round_down(value // 2), less=max(1, value - 1))
+        return template.format(value=value, half=round_down(value // 2), less=max(1, value - 1))
 
     return text
-
-
-def _round_down(value: int) -> int:
-    step = 1 << max(0, value.bit_length() - 4)
-    return max(1, value // step * step)
 
 
 _LESS_MEMORY = (
@@ -74,84 +28,10 @@ _LESS_MEMORY = (
     " '1,2,4,8'), quantize the"
     " weights, or spread the model over more GPUs (gpus: 2). `harness probe` finds the largest values that hold."
 )
-
 _GPU_FULL = "the GPU ran out of memory"
-_TOKEN_REFUSED = "the Hub refuses this model without an accepted token"
-_GET_TOKEN = (
-    "Accept the model's licence on its Hub page, then set HF_TOKEN to a token of that account, or `hf auth login`."
-)
-_NOT_IN_CACHE = "the model is not in the cache and the Hub is not asked"
-_FILL_CACHE = "Take HF_HUB_OFFLINE away for the first start, or put the model's folder there and name it as `repo`."
 
 CAUSES: tuple[Cause, ...] = (
-    # what the container runtime says before any engine runs
-    Cause(
-        "no-gpu-runtime",
-        "machine",
-        r'could not select device driver "?(?:nvidia|)"? with capabilities:'
-        r" \[\[gpu|unknown or invalid runtime name: nvidia"
-        r"|unresolvable CDI devices nvidia",
-        "Docker has no NVIDIA runtime",
-        "Install the NVIDIA Container Toolkit (`apt-get install -y nvidia-container-toolkit && nvidia-ctk"
-        " runtime configure"
-        " --runtime=docker && systemctl restart docker`), or use --emulate.",
-        3,
-    ),
-    Cause(
-        "no-such-runtime",
-        "machine",
-        r"(?:[Uu]nknown runtime specified|unknown or invalid runtime name:) (\S+)",
-        lambda match: f"Docker has no runtime {match[1]}",
-        lambda match: (
-            f"Install the container runtime of this accelerator's maker and name it {match[1]} in"
-            " /etc/docker/daemon.json, or take another `variant` of the engine."
-        ),
-        3,
-    ),
-    Cause(
-        "no-such-device",
-        "machine",
-        r"error gathering device information while adding custom device \"([^\"]+)\"",
-        lambda match: f"this machine has no {match[1]}",
-        "Load the driver of this kind of GPU, or take the `variant` of the engine that is made for this machine's.",
-        3,
-    ),
-    Cause(
-        "driver-too-old",
-        "machine",
-        r"unsatisfied condition: cuda[>=]+\s*([\d.]+)|CUDA driver version is insufficient for CUDA runtime version"
-        r"|The NVIDIA driver on your system is too old",
-        "the GPU's driver is too old for this image",
-        "Install a newer NVIDIA driver (`nvidia-smi` shows what it supports), or take an older engine version.",
-        3,
-    ),
-    Cause(
-        "no-such-gpu",
-        "machine",
-        r"nvidia-container-cli: device error: ([^\n:]+): unknown device|CUDA error: invalid device ordinal",
-        "the GPU that the stack asks for is not in this machine",
-        "Compare `nvidia-smi -L` with the entry's `gpus`.",
-        3,
-    ),
-    Cause(
-        "no-cuda-device",
-        "machine",
-        r"No CUDA GPUs are available|Found no NVIDIA driver on your system|no CUDA-capable device is detected"
-        r"|libcuda\.so\.1: cannot open shared object|nvidia-container-cli: initialization error"
-        r"|NotEnoughCUDADevices\(\"([^\"]*)\"\)|Each process is one gpu"
-        r"|--num-shard and CUDA_VISIBLE_DEVICES/NVIDIA_VISIBLE_DEVICES/ZE_AFFINITY_MASK are not set",
-        "the engine sees no usable GPU, or fewer than it was told to use",
-        "Check `nvidia-smi` on the host and the entry's `gpus`; `harness doctor` tells what is missing.",
-        3,
-    ),
-    Cause(
-        "gpu-too-old",
-        "machine",
-        r"no kernel image is available for execution on the device",
-        "this GPU is older than the engine's compiled kernels",
-        "Take an older engine version, or a GPU of compute capability 8.0 or newer.",
-        3,
-    ),
+    *RUNTIME,
     # the command line and the entry
     Cause(
         "unknown-argument",
@@ -263,60 +143,7 @@ CAUSES: tuple[Cause, ...] = (
         "Set gpus to 1, or take another quantization.",
         2,
     ),
-    Cause(
-        "no-hub-token",
-        "machine",
-        r"GatedRepoError|[Cc]annot access gated repo|access a gated repo|is restricted\. You must"
-        r"|[Aa]ccess to model \S+ is restricted|Invalid (?:user token|credentials in Authorization)",
-        _TOKEN_REFUSED,
-        _GET_TOKEN,
-        3,
-    ),
-    Cause(
-        "no-such-repo",
-        "entry",
-        r"RepositoryNotFoundError|Repository Not Found for url: (\S+)|is not a (?:local folder|valid model"
-        r" identifier)|HFValidationError",
-        "the Hub knows no such model, or it is private",
-        "Check the entry's `repo`; for a private one set HF_TOKEN.",
-        2,
-    ),
-    # What is missing is refused in the same words, until the library has looked into the answer.
-    Cause("no-hub-token", "machine", r"40[13] Client Error", _TOKEN_REFUSED, _GET_TOKEN, 3),
-    Cause(
-        "no-such-revision",
-        "entry",
-        r"RevisionNotFoundError|Revision Not Found for url",
-        "the model has no such revision",
-        "Check the entry's `revision`.",
-        2,
-    ),
-    Cause(
-        "nccl-shared-memory",
-        "machine",
-        r"(?s)NCCL[^\n]*(?:/dev/shm|shared memory)|/dev/shm/nccl[^\n]*No space left|No space left on device[^\n]*nccl",
-        "shared memory is too small for several shards",
-        "Set shm_size to 1 GiB or more (a rendered stack has it), or NCCL_SHM_DISABLE: '1'.",
-        3,
-    ),
-    Cause(
-        "nccl",
-        "machine",
-        r"NCCL error|nccl(?:System|Internal|UnhandledCuda|Remote|InvalidUsage)Error|NCCL WARN[^\n]*(?:failed|error)",
-        "the GPUs cannot talk to each other (NCCL)",
-        "Set NCCL_DEBUG: INFO in `env` to see why; NCCL_P2P_DISABLE: '1' helps where GPUs have no way to each other's"
-        " memory.",
-        3,
-        worth_a_retry=True,  # a link that was not up yet, a neighbour that held the GPU
-    ),
-    Cause(
-        "no-space",
-        "machine",
-        r"No space left on device|[Nn]ot enough free disk space|StorageFull",
-        "the disk is full",
-        "Free space where Docker or the Hub's cache keeps its files (`docker system df`, `df -h`), or move the cache.",
-        3,
-    ),
+    *HUB,
     Cause(
         "no-weights",
         "entry",
@@ -325,25 +152,7 @@ CAUSES: tuple[Cause, ...] = (
         "Check the entry's `repo`: it must hold .safetensors or .bin files.",
         2,
     ),
-    Cause(
-        "not-in-cache",
-        "machine",
-        r"OfflineModeIsEnabled|outgoing traffic has been disabled|LocalModelNotFound",
-        _NOT_IN_CACHE,
-        _FILL_CACHE,
-        3,
-    ),
-    Cause(
-        "no-hub",
-        "machine",
-        r"Temporary failure in name resolution|Name or service not known|NameResolutionError|Failed to resolve"
-        r"|Max retries exceeded with url: /(?:api/models|[\w.-]+/[\w.-]+/resolve)|Network is unreachable",
-        "the Hugging Face Hub cannot be reached",
-        "Check the network and the proxy (HTTPS_PROXY), or serve a local directory.",
-        3,
-        worth_a_retry=True,
-    ),
-    Cause("not-in-cache", "machine", r"LocalEntryNotFoundError", _NOT_IN_CACHE, _FILL_CACHE, 3),
+    *OFFLINE,
     Cause(
         "emulator-shape",
         "entry",
@@ -461,15 +270,7 @@ CAUSES: tuple[Cause, ...] = (
         "Set PROMETHEUS_PORT to a free port (TGI 3.3.0 and newer), or do not use host networking.",
         3,
     ),
-    Cause(
-        "port-taken",
-        "machine",
-        r"(?:Failed to bind to \S*?:?(\d+)?: )?Address already in use|port is already allocated|bind for"
-        r" \S+:(\d+) failed",
-        "the port is taken",
-        "Stop what listens there (`ss -ltnp` shows it), or give the model another `port:`.",
-        3,
-    ),
+    *PORT,
     Cause(
         "folder-read-only",
         "entry",
@@ -577,34 +378,15 @@ def explain(
     """The named cause of a failure. memory_limit_hit: the container's own memory limit ended it. serving: it had been
     ready.
     """
-    text = "\n".join(_unwrapped(lines))
-    tail = tuple(_without_options(lines))[-15:]
-    if memory_limit_hit:
-        return _with_end(_CONTAINER_MEMORY, None, engine_exit_code, tail)
-    for cause in CAUSES:
-        match = re.search(cause.pattern, text)
-        if match is not None:
-            return _with_end(_sharpened(cause, text, serving), match, engine_exit_code, tail)
-    if engine_exit_code == 137:
-        return _with_end(_KILLED, None, engine_exit_code, tail)
-    return _with_end(_UNKNOWN, None, engine_exit_code, tail)
-
-
-_WIDTH = 80  # columns at which Python's pretty tracebacks are broken where there is no terminal
-_RECORD = re.compile(r"\d{4}-\d\d-\d\dT|[\u2500-\u257f]|[Ee]rror:|ERROR|WARN|INFO|Traceback|$")
-
-
-def _unwrapped(lines: Sequence[str]) -> Iterator[str]:
-    """The lines as they were before a word that did not fit was put on the next one."""
-    parts: list[str] = []
-    for line in "\n".join(lines).split("\n"):
-        word = line.partition(" ")[0]
-        broken = parts and len(parts[-1]) <= _WIDTH < len(parts[-1]) + 1 + len(word)
-        if parts and not (broken and not _RECORD.match(line)):
-            yield " ".join(parts)
-            parts = []
-        parts.append(line.rstrip())
-    yield " ".join(parts)
+    return explain_by(
+        CAUSES,
+        lines,
+        engine_exit_code,
+        memory_limit_hit=memory_limit_hit,
+        serving=serving,
+        sharpen=_sharpened,
+        tail=tuple(_without_options(lines)),
+    )
 
 
 def _without_options(lines: Sequence[str]) -> Iterator[str]:
@@ -617,70 +399,36 @@ def _without_options(lines: Sequence[str]) -> Iterator[str]:
         within = within and not (line.strip() == "}" or re.search(r"(?:^|\s)Args \{.*\}$", line, re.DOTALL))
 
 
-_CONTAINER_MEMORY = Cause(
-    "container-memory",
-    "memory",
-    "",
-    "the container ran into its own memory limit",
-    "Raise mem_limit in compose/service.yaml, or take it out.",
-)
-_KILLED = Cause(
-    "killed",
-    "memory",
-    "",
-    "the engine was killed (signal 9), most likely for want of main memory",
-    "Look into `dmesg` for the kernel's word, and give it more memory than the weights' size.",
-    worth_a_retry=True,
-)
-_UNKNOWN = Cause(
-    "unknown",
-    "unknown",
-    "",
-    "the engine ended for a reason that its log does not name",
-    "See the last lines of its log.",
-    worth_a_retry=True,
-)
-
-
 def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
     """What the cause means depends on when it happened."""
     before_router = "Starting Webserver" not in text
     if cause.name in ("total-above-budget", "bad-argument", "prefill-above-budget") and cause.kind != "machine":
         exit_code = 2 if before_router else 4  # only the launcher's own check knows nothing of the GPU
-        return _replaced(cause, exit_code=exit_code)
+        return replace(cause, exit_code=exit_code)
     if cause.name == "warmup-memory":
         return _with_total(cause, text)
     if cause.name == "gpu-memory":
-        return _with_moment(_replaced(cause, found=_GPU_FULL + _memory_wanted(text)), text, serving)
+        return _with_moment(replace(cause, found=_GPU_FULL + memory_wanted(text)), text, serving)
     return cause
 
 
 def _with_moment(cause: Cause, text: str, serving: bool) -> Cause:
     """What helps against a full GPU: while weights load nothing but fewer weights, under load other limits."""
     if serving or (re.search(r"Shard \d+ crashed", text) and "Connected" in text):
-        return _replaced(
+        return replace(
             cause,
             name="gpu-memory-under-load",
             advice="Its limits hold at start but not under load: lower max_batch_prefill_tokens, or leave more memory"
             " free (CUDA_MEMORY_FRACTION: '0.9'); `harness probe` finds values that survive.",
         )
     if "Starting shard" in text and "Shard ready" not in text:
-        return _replaced(
+        return replace(
             cause,
             name="gpu-memory-loading",
             advice="The weights do not fit beside what else uses the GPU (`nvidia-smi` shows it): quantize them, spread"
             " them over more GPUs (gpus: 2), or take a smaller model; `harness models check` has the sum.",
         )
     return cause
-
-
-def _memory_wanted(text: str) -> str:
-    """The two numbers of PyTorch's message, and who else has the memory: `, 20.00 MiB wanted and 4.12 MiB free`."""
-    size = r"([\d.]+ (?:[KMG]i?B|bytes))"
-    wanted = re.search(rf"Tried to allocate {size}[^\n]*?{size} (?:is )?free", text)
-    other = re.search(rf"Process \d+ has {size} memory in use", text)
-    numbers = f", {wanted[1]} wanted and {wanted[2]} free" if wanted else ""
-    return numbers + (f", another process has {other[1]}" if other else "")
 
 
 def _with_total(cause: Cause, text: str) -> Cause:
@@ -693,10 +441,10 @@ def _with_total(cause: Cause, text: str) -> Cause:
         return cause
     advice = cause.advice
     if isinstance(advice, str):  # not even the cache could be allocated, and that of the sequence is the larger part
-        return _replaced(
+        return replace(
             cause,
             found="not enough GPU memory for the KV cache of one sequence (TGI hides it behind a Python error)",
-            advice=f"Lower max_total_tokens ({total[1]}), for example to {_round_down(int(total[1]) // 2)}; `harness"
+            advice=f"Lower max_total_tokens ({total[1]}), for example to {round_down(int(total[1]) // 2)}; `harness"
             " probe` finds the largest value.",
         )
 
@@ -704,43 +452,7 @@ def _with_total(cause: Cause, text: str) -> Cause:
         more = f"; or lower max_total_tokens ({total[1]}), whose cache must fit beside it."
         return advice(match).rstrip(".") + more
 
-    return _replaced(cause, advice=text_with_total)
-
-
-def _replaced(cause: Cause, **fields: object) -> Cause:
-    return Cause(**{**cause.__dict__, **fields})
-
-
-def _with_end(
-    cause: Cause, match: re.Match[str] | None, engine_exit_code: int | None, tail: tuple[str, ...]
-) -> Failure:
-    return Failure(
-        cause=cause.name,
-        kind=cause.kind,
-        found=_filled(cause.found, match),
-        advice=_filled(cause.advice, match),
-        exit_code=cause.exit_code,
-        worth_a_retry=cause.worth_a_retry,
-        line=_line_around(match),
-        engine_exit_code=engine_exit_code,
-        last_lines=tail,
-    )
-
-
-def _filled(text: Text, match: re.Match[str] | None) -> str:
-    if isinstance(text, str):
-        return text
-    assert match is not None
-    return text(match)
-
-
-def _line_around(match: re.Match[str] | None) -> str | None:
-    if match is None:
-        return None
-    text = match.string
-    start = text.rfind("\n", 0, match.start()) + 1
-    end = text.find("\n", match.start())
-    return text[start : end if end >= 0 else len(text)].strip()
+    return replace(cause, advice=text_with_total)
 
 
 def _env(option: str) -> str:

@@ -8,27 +8,23 @@ ones.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-KEPT_LINES = 4000
+from harness.catalog.limits import Limits
+from harness.engines.base import StartLog
 
 
-@dataclass
-class EngineLog:
-    """What the log has said so far; `feed` it line by line.
+@dataclass(eq=False)
+class TgiLog(StartLog):
+    """What the log has said so far.
 
-    phase: starting, downloading, loading, warming up or connected. detail: the latest progress within the phase.
     max_batch_total_tokens: the token budget in force. max_batch_prefill_tokens: the launcher's own default, None when
     it was given. inferred_total_tokens: what a flash model computed although a budget was given. padded: True for a
     model without flash attention, whose budget is what was asked for; None before it is known. kv_blocks, block_size:
-    of the KV cache. max_input_tokens, max_total_tokens: only where the engine chose them itself. lines: the last
-    lines, oldest first.
+    of the KV cache. max_input_tokens, max_total_tokens: only where the engine chose them itself.
     """
 
-    phase: str = "starting"
-    detail: str = ""
     max_batch_total_tokens: int | None = None
     max_batch_prefill_tokens: int | None = None
     max_input_tokens: int | None = None
@@ -44,96 +40,85 @@ class EngineLog:
     shards_ready: int = 0
     files_total: int | None = None
     files_done: int = 0
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
-    def feed(self, line: str) -> bool:
-        """Read one line. True when phase or detail changed."""
-        self.lines.append(line)
-        before = (self.phase, self.detail)
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            max_input_tokens=self.max_input_tokens,
+            max_total_tokens=self.max_total_tokens,
+            max_batch_prefill_tokens=self.max_batch_prefill_tokens,
+            max_batch_total_tokens=self.max_batch_total_tokens,
+        )
+
+    def understand(self, line: str) -> None:
         for pattern, act in _RULES:
             match = pattern.search(line)
             if match is not None:
                 act(self, match)
                 break
-        return (self.phase, self.detail) != before
-
-    def feed_all(self, lines: Iterable[str]) -> bool:
-        """Read several lines. True when phase or detail changed in one of them."""
-        changes = [self.feed(line) for line in lines]
-        return any(changes)
-
-    def tail(self, count: int = 15) -> list[str]:
-        """The last lines that are not empty."""
-        return [line for line in self.lines if line.strip()][-count:]
 
 
-_ORDER = ("starting", "downloading", "loading", "warming up", "connected")
-
-
-def _enter(log: EngineLog, phase: str, detail: str = "") -> None:
-    """Phases only go forward: lines of several processes may come in another order than they were written in."""
-    if _ORDER.index(phase) >= _ORDER.index(log.phase):
-        log.phase, log.detail = phase, detail
-
-
-def _phase(phase: str, detail: str = "") -> Callable[[EngineLog, re.Match[str]], None]:
-    def act(log: EngineLog, match: re.Match[str]) -> None:
-        _enter(log, phase, match.expand(detail) if detail else "")
+def _phase(phase: str, detail: str = "") -> Callable[[TgiLog, re.Match[str]], None]:
+    def act(log: TgiLog, match: re.Match[str]) -> None:
+        log.enter(phase, match.expand(detail) if detail else "")
 
     return act
 
 
-def _number(name: str) -> Callable[[EngineLog, re.Match[str]], None]:
-    def act(log: EngineLog, match: re.Match[str]) -> None:
+def _number(name: str) -> Callable[[TgiLog, re.Match[str]], None]:
+    def act(log: TgiLog, match: re.Match[str]) -> None:
         setattr(log, name, int(match[1]))
 
     return act
 
 
-def _attention(log: EngineLog, match: re.Match[str]) -> None:
+def _attention(log: TgiLog, match: re.Match[str]) -> None:
     log.attention, log.prefix_caching = match[1], match[2].lower() in ("true", "1")
 
 
-def _blocks(log: EngineLog, match: re.Match[str]) -> None:
+def _blocks(log: TgiLog, match: re.Match[str]) -> None:
     log.kv_blocks, log.block_size, log.padded = int(match[1]), int(match[2]), False
 
 
-def _budget(log: EngineLog, match: re.Match[str]) -> None:
+def _budget(log: TgiLog, match: re.Match[str]) -> None:
     log.max_batch_total_tokens = int(match[1])
     log.padded = bool(log.padded)
 
 
-def _shard_ready(log: EngineLog, match: re.Match[str]) -> None:
+def _shard_ready(log: TgiLog, match: re.Match[str]) -> None:
     log.shards_ready += 1
-    _enter(log, "loading", f"{min(log.shards_ready, log.shards)} of {log.shards} shards ready")
+    log.enter("loading", f"{min(log.shards_ready, log.shards)} of {log.shards} shards ready")
 
 
-def _files(log: EngineLog, match: re.Match[str]) -> None:
+def _files(log: TgiLog, match: re.Match[str]) -> None:
     log.files_done, log.files_total = int(match[1]), int(match[2])
-    _enter(log, "downloading", f"file {match[1]} of {match[2]}, {match[3]} to go")
+    log.enter("downloading", f"file {match[1]} of {match[2]}, {match[3]} to go")
 
 
-def _converted(log: EngineLog, match: re.Match[str]) -> None:
-    _enter(log, "downloading", f"converting to safetensors, {match[1]} of {match[2]} files done")
+def _converted(log: TgiLog, match: re.Match[str]) -> None:
+    log.enter("downloading", f"converting to safetensors, {match[1]} of {match[2]} files done")
 
 
-def _sharding(log: EngineLog, match: re.Match[str]) -> None:
+def _sharding(log: TgiLog, match: re.Match[str]) -> None:
     log.shards = int(match[1])
 
 
-def _padded(log: EngineLog, match: re.Match[str]) -> None:
+def _padded(log: TgiLog, match: re.Match[str]) -> None:
     log.padded = True
 
 
-def _inferred(log: EngineLog, match: re.Match[str]) -> None:
+def _inferred(log: TgiLog, match: re.Match[str]) -> None:
     log.inferred_total_tokens, log.padded = int(match[1]), False
 
 
-def _chunking(log: EngineLog, match: re.Match[str]) -> None:
+def _chunking(log: TgiLog, match: re.Match[str]) -> None:
     log.chunking = match[1] == "True"
 
 
-_RULES: list[tuple[re.Pattern[str], Callable[[EngineLog, re.Match[str]], None]]] = [
+_RULES: list[tuple[re.Pattern[str], Callable[[TgiLog, re.Match[str]], None]]] = [
     (re.compile(pattern), act)
     for pattern, act in (
         (r"Setting max batch total tokens to (\d+)", _budget),

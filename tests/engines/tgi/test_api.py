@@ -7,7 +7,6 @@ import json
 import pytest
 
 from harness.engines import APIS
-from harness.engines.api_tgi import token_spans, tokenize_call
 from harness.engines.base import ERROR_KINDS, Answer
 from harness.workload.request import Request
 
@@ -186,19 +185,3 @@ def test_an_answer_at_once_is_one_event(body: bytes, complete: bool, expected: A
     """Without streaming all tokens arrive together, with the last slice."""
     half = len(body) // 2
     assert API.decode(200, [body[:half], body[half:]], stream=False, complete=complete) == expected
-
-
-def test_the_tokenizer_is_asked_and_its_spans_are_read() -> None:
-    """The beginning-of-text token stands for no character."""
-    call = tokenize_call("a b", "r-1")
-    assert (call.path, json.loads(call.body)) == ("/tokenize", {"inputs": "a b"})
-    body = b'[{"id":1,"text":"<s>","start":0,"stop":0},{"id":5,"text":"a","start":0,"stop":1}]'
-    assert token_spans(200, body) == [(0, 0), (0, 1)]
-
-
-@pytest.mark.parametrize(
-    ("status", "body"), [(404, b"[]"), (200, b"oops"), (200, b"{}"), (200, b"[1]"), (200, b'[{"start":0}]')]
-)
-def test_what_is_no_answer_of_a_tokenizer_is_none(status: int, body: bytes) -> None:
-    """Engines without this route answer 404 or something else; words are then assumed to be tokens."""
-    assert token_spans(status, body) is None

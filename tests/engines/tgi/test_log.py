@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.engines.tgi_log import EngineLog
+from harness.engines.tgi.log import TgiLog
 
 L, R = "INFO text_generation_launcher: ", "INFO text_generation_router_v3: backends/v3/src/lib.rs:1: "
 
@@ -36,7 +36,7 @@ FLASH = [
 
 def test_limits_of_a_flash_model() -> None:
     """Everything that only the log tells is read from it."""
-    log = EngineLog()
+    log = TgiLog()
     log.feed_all(FLASH)
     assert log.phase == "connected"
     assert (log.max_batch_total_tokens, log.max_batch_prefill_tokens) == (120448, 8049)
@@ -49,7 +49,7 @@ def test_limits_of_a_flash_model() -> None:
 
 def test_phases_in_order() -> None:
     """Each phase is entered once, in TGI's order, and every progress inside one is told."""
-    log, seen = EngineLog(), []
+    log, seen = TgiLog(), []
     for line in FLASH:
         if log.feed(line) and (not seen or seen[-1] != log.phase):
             seen.append(log.phase)
@@ -58,14 +58,14 @@ def test_phases_in_order() -> None:
 
 def test_lines_in_another_order_do_not_turn_phases_back() -> None:
     """The shard's and the router's lines come through different pipes."""
-    log = EngineLog()
+    log = TgiLog()
     log.feed_all([R + "Warming up model", L + "Starting shard rank=1"])
     assert log.phase == "warming up"
 
 
 def test_padded_model_is_known() -> None:
     """On a padded model the budget is what was asked for, and nothing protects it."""
-    log = EngineLog()
+    log = TgiLog()
     log.feed_all(
         [
             "WARN text_generation_router_v3: Model does not support automatic max batch total tokens",
@@ -77,7 +77,7 @@ def test_padded_model_is_known() -> None:
 
 def test_budget_that_was_asked_for_is_not_the_one_in_force() -> None:
     """A flash model warns, infers its own, and that one is set."""
-    log = EngineLog()
+    log = TgiLog()
     log.feed_all(
         [
             "WARN text_generation_router_v3: `--max-batch-total-tokens` is deprecated for Flash Attention models.",
@@ -90,7 +90,7 @@ def test_budget_that_was_asked_for_is_not_the_one_in_force() -> None:
 
 def test_log_of_an_old_release() -> None:
     """1.4 says the same in other words."""
-    log = EngineLog()
+    log = TgiLog()
     log.feed_all(
         [
             L + "Starting download process.",
@@ -108,6 +108,6 @@ def test_log_of_an_old_release() -> None:
 
 def test_user_text_is_no_log_line() -> None:
     """A prompt that mentions a connection is not taken for readiness."""
-    log = EngineLog()
+    log = TgiLog()
     log.feed(L + "generate{parameters=x}: Connected to the server")
     assert log.phase == "starting"

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from harness.engines.tgi_failures import CAUSES, explain
+from harness.engines.tgi.failures import CAUSES, explain
 
 USUAL = [
     "INFO text_generation_launcher: Args {",

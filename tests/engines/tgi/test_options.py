@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.catalog.models import Limits, Model
-from harness.engines import tgi
-from harness.engines.tgi import options_for, parse_version
+from harness.catalog.limits import Limits
+from harness.catalog.models import Model
+from harness.engines.base import Gauges
+from harness.engines.tgi import images, info
+from harness.engines.tgi.options import NEWEST, OPTIONS, options_for, release
 from harness.errors import UsageError
 
 MODEL = Model("qwen", "Qwen/Qwen2.5-7B-Instruct")
@@ -28,19 +30,19 @@ ALL_LIMITS = Limits(
         ("v2.0.4", (2, 0, 4)),
         ("3.3.6-dev0", (3, 3, 6)),
         ("2.4", (2, 4, 99)),  # the tag of a line is its newest release
-        ("latest", tgi.NEWEST),
+        ("latest", NEWEST),
     ],
 )
 def test_version_is_read(text: str, version: tuple[int, int, int]) -> None:
     """Release tags, line tags and what `--version` prints are understood."""
-    assert parse_version(text) == version
+    assert release(text) == version
 
 
 @pytest.mark.parametrize("text", ["three", "3.x", "sha-abc"])
 def test_no_version_is_refused(text: str) -> None:
     """What is no release is a usage error that names it."""
     with pytest.raises(UsageError, match=text):
-        parse_version(text)
+        release(text)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_no_version_is_refused(text: str) -> None:
 )
 def test_input_limit_has_the_name_of_its_release(version: str, name: str) -> None:
     """`--max-input-tokens` is an unknown argument before 2.0, and both names at once are refused after it."""
-    options = options_for(replace(MODEL, limits=ALL_LIMITS), parse_version(version))
+    options = options_for(replace(MODEL, limits=ALL_LIMITS), release(version))
     assert options[name] == "1000"
     assert ("MAX_INPUT_TOKENS" in options) != ("MAX_INPUT_LENGTH" in options)
 
@@ -78,7 +80,7 @@ def test_unset_options_are_left_out_and_shards_always_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "change", "release"),
+    ("version", "change", "named"),
     [
         ("2.3.1", {"kv_cache_dtype": "fp8_e4m3fn"}, "2.4.0"),
         ("1.4.0", {"limits": Limits(max_batch_size=4)}, "1.4.1"),
@@ -89,10 +91,10 @@ def test_unset_options_are_left_out_and_shards_always_given() -> None:
         ("1.0.3", {"quantize": "awq"}, "1.1.0"),
     ],
 )
-def test_option_of_another_release_is_refused(version: str, change: dict[str, object], release: str) -> None:
+def test_option_of_another_release_is_refused(version: str, change: dict[str, object], named: str) -> None:
     """TGI ignores an unknown variable in silence; we name the release that has it."""
-    with pytest.raises(UsageError, match=release) as refusal:
-        options_for(replace(MODEL, **change), parse_version(version))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=named) as refusal:
+        options_for(replace(MODEL, **change), release(version))  # type: ignore[arg-type]
     assert refusal.value.exit_code == 2
     assert "qwen" in str(refusal.value)
 
@@ -103,17 +105,17 @@ def test_both_names_of_the_input_limit_are_refused() -> None:
         options_for(replace(MODEL, limits=ALL_LIMITS, env={"MAX_INPUT_LENGTH": "1000"}), (3, 3, 7))
 
 
-@pytest.mark.parametrize("name", sorted(tgi.OPTIONS))
+@pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_every_option_lives_in_some_release(name: str) -> None:
     """The table's bounds are in order, and whatever has no end is known to the newest release."""
-    option = tgi.OPTIONS[name]
-    assert option.known_in(option.until or tgi.NEWEST)
+    option = OPTIONS[name]
+    assert option.known_in(option.until or NEWEST)
     assert option.until is None or option.since <= option.until
 
 
 def test_info_of_the_newest_release() -> None:
     """3.3.7 tells the input and total limit, and nothing of its token budget."""
-    info = tgi.read_info(
+    told = info.read_info(
         {
             "model_id": "a/b",
             "model_sha": None,
@@ -124,14 +126,14 @@ def test_info_of_the_newest_release() -> None:
             "docker_label": "sha-1234567",
         }
     )
-    assert (info.version, info.model_id, info.emulated) == ("3.3.6-dev0", "a/b", False)
-    assert (info.limits.max_input_tokens, info.limits.max_total_tokens) == (8191, 8192)
-    assert info.limits.max_batch_total_tokens is None
+    assert (told.version, told.model_id, told.emulated) == ("3.3.6-dev0", "a/b", False)
+    assert (told.limits.max_input_tokens, told.limits.max_total_tokens) == (8191, 8192)
+    assert told.limits.max_batch_total_tokens is None
 
 
 def test_info_of_an_old_release() -> None:
     """1.4 calls the input limit max_input_length, and tells the budget."""
-    info = tgi.read_info(
+    told = info.read_info(
         {
             "model_id": "a/b",
             "max_input_length": 1024,
@@ -142,19 +144,19 @@ def test_info_of_an_old_release() -> None:
             "version": "1.4.0",
         }
     )
-    assert info.limits.max_input_tokens == 1024
-    assert info.limits.max_batch_total_tokens == 46000
+    assert told.limits.max_input_tokens == 1024
+    assert told.limits.max_batch_total_tokens == 46000
 
 
 def test_emulator_is_known_by_its_label() -> None:
     """What the emulator serves is never taken for a measurement."""
-    assert tgi.read_info({"model_id": "a", "max_total_tokens": 1, "docker_label": "harness-emulator"}).emulated
+    assert info.read_info({"model_id": "a", "max_total_tokens": 1, "docker_label": "harness-emulator"}).emulated
 
 
 @pytest.mark.parametrize("document", [None, [], {"object": "list"}, {"model_id": "x"}])
 def test_other_documents_are_no_info(document: object) -> None:
     """Another engine's answer is not taken for TGI's."""
-    assert not tgi.is_info(document)
+    assert not info.is_info(document)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +169,14 @@ def test_other_documents_are_no_info(document: object) -> None:
 )
 def test_image_of_a_variant(version: str, variant: str, image: str) -> None:
     """The tag is the release and the variant's suffix."""
-    assert tgi.image_name(version, tgi.variant_named(variant, parse_version(version), "m")) == image
+    assert images.image_name(version, images.variant_named(variant, release(version), "m")) == image
 
 
 @pytest.mark.parametrize(("name", "version"), [("cude", "3.3.7"), ("gaudi", "3.2.0"), ("rocm", "1.1.1")])
 def test_variant_that_was_not_published_is_refused(name: str, version: str) -> None:
     """An unknown variant, and one that came later than the release."""
     with pytest.raises(UsageError):
-        tgi.variant_named(name, parse_version(version), "m")
+        images.variant_named(name, release(version), "m")
 
 
 @pytest.mark.parametrize(
@@ -182,8 +184,8 @@ def test_variant_that_was_not_published_is_refused(name: str, version: str) -> N
     [
         ("3.3.7", "cuda", "home", ("/data/token",)),
         ("3.2.1", "cuda", "home", ("/data/token",)),
-        ("3.2.0", "cuda", "home", (tgi.TOKEN_FILE,)),
-        ("2.2.0", "cuda", "hub", (tgi.TOKEN_FILE,)),
+        ("3.2.0", "cuda", "home", (images.TOKEN_FILE,)),
+        ("2.2.0", "cuda", "hub", (images.TOKEN_FILE,)),
         ("3.3.7", "intel-cpu", "hub", ("/root/.cache/huggingface/token",)),
     ],
 )
@@ -191,10 +193,10 @@ def test_cache_and_token_have_the_places_of_the_image(
     version: str, variant: str, layout: str, places: tuple[str, ...]
 ) -> None:
     """HF_HOME=/data and HUGGINGFACE_HUB_CACHE=/data are two layouts, and Python and Rust look for the token in both."""
-    number = parse_version(version)
-    kind = tgi.variant_named(variant, number, "m")
-    assert tgi.cache_layout(number, kind) == layout
-    assert tgi.token_places(number, kind) == places
+    number = release(version)
+    kind = images.variant_named(variant, number, "m")
+    assert images.cache_layout(number, kind) == layout
+    assert images.token_places(number, kind) == places
 
 
 @pytest.mark.parametrize(
@@ -202,13 +204,13 @@ def test_cache_and_token_have_the_places_of_the_image(
     [
         ("3.3.7", "cuda", True, None),  # both read the file, and the script hands its process over
         ("3.2.0", "cuda", False, None),
-        ("3.2.0", "cuda", True, f'export HF_TOKEN="$(cat {tgi.TOKEN_FILE})"; exec /tgi-entrypoint.sh'),
+        ("3.2.0", "cuda", True, f'export HF_TOKEN="$(cat {images.TOKEN_FILE})"; exec /tgi-entrypoint.sh'),
         ("2.3.1", "cuda", False, "ldconfig 2>/dev/null; exec text-generation-launcher"),
         (
             "2.0.4",
             "rocm",
             True,
-            f'export HUGGING_FACE_HUB_TOKEN="$(cat {tgi.TOKEN_FILE})"; '
+            f'export HUGGING_FACE_HUB_TOKEN="$(cat {images.TOKEN_FILE})"; '
             "ldconfig 2>/dev/null; exec text-generation-launcher",
         ),
         ("1.4.0", "cuda", False, None),
@@ -222,8 +224,8 @@ def test_start_of_a_container_is_mended_where_the_release_needs_it(
     """Routers before 3.2.1 take a token from their environment alone; scripts of 2.0 to 2.3 and of Gaudi's images stay
     between the container's end and the launcher.
     """
-    number = parse_version(version)
-    given = tgi.entrypoint(number, tgi.variant_named(variant, number, "m"), token=token)
+    number = release(version)
+    given = images.entrypoint(number, images.variant_named(variant, number, "m"), token=token)
     assert given == (() if start is None else ("bash", "-c", start))
 
 
@@ -231,5 +233,5 @@ def test_load_is_read_from_metrics() -> None:
     """Three gauges say what the engine is doing; a fresh server has none of them."""
     page = "# TYPE tgi_queue_size gauge\ntgi_queue_size 3\n\ntgi_batch_current_size 2\n"
     page += "tgi_batch_current_max_tokens 512\n"
-    assert tgi.read_load(page) == tgi.EngineLoad(3, 2, 512)
-    assert tgi.read_load("") == tgi.EngineLoad()
+    assert info.read_gauges(page) == Gauges(running=2, waiting=3, kv_tokens=512)
+    assert info.read_gauges("") == Gauges()
