@@ -26,6 +26,7 @@ from harness.probe.findings import advice_of, boundaries, limits_of, measured_ce
 from harness.probe.journal import NAME as JOURNAL
 from harness.probe.journal import StartJournal
 from harness.probe.mixing import mix, speed_of
+from harness.probe.pool import PoolSearch
 from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation
 from harness.probe.search import Search
@@ -68,7 +69,11 @@ class _Probe:
             itl=bounds.get("itl_p95"),
             ttft=bounds.get("ttft_p95"),
         )
-        self.search = Search(self.wish, expect(model, version))
+        prior = expect(model, version)
+        names = frozenset(self.engine.limit_names(version))
+        on_full = self.engine.on_full_cache
+        pooled = on_full in ("preempts", "retracts", "ends answers")
+        self.search = PoolSearch(self.wish, prior, names, on_full) if pooled else Search(self.wish, prior)
         self.folder = _folder(options, model)
         self.seen = CarryOver()
 
@@ -149,7 +154,11 @@ class _Probe:
         limits = limits_of(found, card, evidence, self.wish)
         version = self.engine.version(started.version or self.model.engine.version)
         speed = speed_of(evidence)
-        mixed = mix(found.setting, started, found.answer, speed, card.longest_history()) if speed else None
+        mixed = (
+            mix(found.setting, started, found.answer, speed, card.longest_history())
+            if speed and started.kind != "pool"
+            else None
+        )
         document: dict[str, Any] = {
             "schema": 1,
             "model": self.model.name,

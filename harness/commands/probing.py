@@ -26,7 +26,7 @@ from harness.probe import prompts
 from harness.probe.search import Search
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
 from harness.stack.ending import stop_in_order
-from harness.stack.readiness import StartFailed, answers
+from harness.stack.readiness import StartFailed, answers, metrics_page
 from harness.stack.service import OwnService, ServiceFacts, State
 from harness.stats.quantile import quantile
 from harness.terminal import Progress
@@ -141,11 +141,14 @@ class _Listening:
 def start_failure(failure: EngineFailure, meaning: FailedStart) -> Failure:
     """The engine's failure as the search sees it."""
     text = f"{failure.found}. {failure.advice}" if failure.advice else failure.found
-    return Failure(meaning.stage, meaning.cause, text, failure.exit_code, meaning.limit)
+    return Failure(meaning.stage, meaning.cause, text, failure.exit_code, meaning.limit, meaning.fraction)
 
 
 def _tell(started: EngineFacts, progress: Progress) -> None:
-    if started.kind == "flash":
+    if started.kind == "pool":
+        parts = f", cut into {started.rows:,} equal shares" if started.split and started.rows else ""
+        progress(f"the engine told a pool of {started.budget or 0:,} tokens of KV cache, in which chats grow{parts}")
+    elif started.kind == "flash":
         how = "reads prompts in pieces" if started.chunking else "reads a prompt in one piece"
         progress(f"flash attention: the engine measured {started.budget:,} tokens of KV cache itself; it {how}")
     elif started.kind == "padded":
@@ -209,6 +212,7 @@ class _Loading:
     def _send_once(self, load: Load) -> tuple[LoadResult, bool]:
         """Its result, and whether its last prompts were read in as the load says."""
         waves = self._requests(load)
+        before = self._preempted()
         burst = send_burst(
             self.service.endpoint,
             self.api,
@@ -226,8 +230,26 @@ class _Loading:
             result = replace(result, verdict="died")
         elif result.verdict == "held" and load.aim is not None and load.stay is not None:
             result = self._looked_after(result)
+        result = self._held_without_preemption(result, before)
         self._learn_rate(load, burst)
         return result, _read_together(load, burst)
+
+    def _preempted(self) -> float | None:
+        """Chats that the engine has put back since its start; None where it never does, or does not count."""
+        if self.service.engine.on_full_cache not in ("preempts", "retracts"):
+            return None
+        return self.service.engine.read_gauges(metrics_page(self.service.endpoint) or "").preempted
+
+    def _held_without_preemption(self, result: LoadResult, before: float | None) -> LoadResult:
+        """A load has held when the engine put nobody back meanwhile, whatever the client saw."""
+        after = self._preempted() if before is not None else None
+        if before is None or after is None:
+            return result
+        count = int(after - before)
+        result = replace(result, preempted=count)
+        if count == 0 or result.verdict != "held":
+            return result
+        return replace(result, verdict="preempted", reason=f"the engine put running chats back {count} times")
 
     def _looked_after(self, result: LoadResult) -> LoadResult:
         """A load that was left early has held when the engine still serves afterwards."""
@@ -245,7 +267,7 @@ class _Loading:
         """
         if "out of memory" in (result.reason or ""):
             return True
-        if result.verdict == "stalled" and self.started.kind != "flash":
+        if result.verdict == "stalled" and self.started.kind not in ("flash", "pool"):
             return True
         return not answers(self.service.endpoint, self.service.engine.health_path, _HEALTH)
 

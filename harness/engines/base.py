@@ -390,12 +390,14 @@ class EngineFacts:
 @dataclass(frozen=True)
 class FailedStart:
     """What a failed start means to whoever looks for limits. stage: how far it came. cause: whether other limits can
-    help. limit: a budget in tokens that the engine named. facts: what it told before, None where nothing.
+    help. limit: a budget in tokens that the engine named; fraction: a share of the GPU's memory that is free. facts:
+    what it told before, None where nothing.
     """
 
     stage: Stage
     cause: FailureCause
     limit: int | None = None
+    fraction: float | None = None
     facts: EngineFacts | None = None
 
 

@@ -54,7 +54,7 @@ _WARMUP_SHARE, _WARMUP_MOST = 0.1, 30.0  # after the ramp, as stats/window.py ha
 class Asking:
     """What the user classes of a run ask. They share all of it but the lengths."""
 
-    api: str
+    api: str | None
     stream: bool
     model_name: str | None
     timeout: float

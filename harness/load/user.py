@@ -31,9 +31,9 @@ class StreamUser(User):
     """A user that asks, reads the stream and asks again; derive one for each workload.
 
     workload: where lengths come from that are not given here. input_tokens, output_tokens: numbers or distributions, as
-    `harness bench` takes them. api: tgi, openai-chat or openai-completions; stream: False asks for whole answers.
-    model_name: of the requests; None takes what the service tells. timeout: for one request. seed: of lengths and
-    prompts. wait_time, weight and fixed_count are Locust's.
+    `harness bench` takes them. api: tgi, openai-chat or openai-completions, None for what the service speaks best;
+    stream: False asks for whole answers. model_name: of the requests; None takes what the service tells. timeout: for
+    one request. seed: of lengths and prompts. wait_time, weight and fixed_count are Locust's.
     """
 
     abstract = True
@@ -73,7 +73,7 @@ def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
             names = ", ".join(each.__name__ for each in classes)
             raise UsageError(f"{names} differ in {name}", advice="The users of one run share it.")
     first = classes[0]
-    if first.api not in APIS:
+    if first.api is not None and first.api not in APIS:
         raise UsageError(f"unknown api {first.api!r}", where=first.__name__, advice=f"Known: {', '.join(APIS)}.")
     try:
         timeout = parse_duration(first.timeout)

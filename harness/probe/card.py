@@ -53,6 +53,8 @@ class Card:
     def longest_history(self) -> int:
         """The largest history of one chat that leaves the answer free, as the flags and the allocator allow."""
         total = self.setting.max_total_tokens or self.started.max_total_tokens or 0
+        if self.started.kind == "pool":
+            return max(0, min(self._longest_in_pool(), total) - self.answer_tokens)
         limit = self.setting.max_input_tokens or self.started.max_input_tokens or 0
         # A long answer grows the prompt piece by piece, and each grown prompt must be within the input limit again.
         by_flags = min(total - self._answer, limit - (self._answer - min(self._answer, 1024)))
@@ -60,10 +62,19 @@ class Card:
             by_flags = min(by_flags, self.started.usable + 1 - self.started.speculate - self._answer)
         return max(0, by_flags)
 
+    def _longest_in_pool(self) -> int:
+        told, asked = self.started.max_total_tokens, self.setting.max_input_tokens
+        known = [told, self.started.budget, None if asked is None else asked + self.answer_tokens]
+        return min((each for each in known if each is not None), default=0)
+
     def chats_fit(self, history: int) -> int:
         """Chats of this history that can be in flight at once, each with its whole answer; 0 where one is refused."""
         if history > self.longest_history():
             return 0
+        if self.started.kind == "pool":
+            block = self.started.block_size
+            fit = (self.started.budget or 0) // block // blocks_of(history + self.answer_tokens, block)
+            return min(fit, self.started.rows or fit) if self.started.split else fit
         if self.started.kind == "flash" and self.started.usable is not None:
             return _by_blocks(self.started, history + self._answer)
         budget = self.setting.max_batch_total_tokens or self.started.budget or 0
@@ -83,6 +94,11 @@ class Card:
 
     def cells(self) -> list[Cell]:
         return [Cell(each, self.answer_tokens, self.chats_fit(each)) for each in self.histories()]
+
+
+def blocks_of(total: int, block_size: int) -> int:
+    """Whole blocks of a chat of so many tokens; the last one generated is never written into the cache."""
+    return max(1, -(-(total - 1) // block_size))
 
 
 def _by_blocks(started: EngineFacts, total: int) -> int:

@@ -9,6 +9,7 @@ from harness.probe.batching import BatchPoint, knee, largest_within, of_history,
 from harness.probe.card import Card
 from harness.probe.evidence import Evidence
 from harness.probe.mixing import Mix
+from harness.probe.pool import PoolSearch
 from harness.probe.recommend import LOW_PREFILL, Recommendation
 from harness.probe.search import Search
 from harness.probe.setting import Bracket, ProbeGoal
@@ -18,13 +19,13 @@ from harness.units import format_duration
 def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: ProbeGoal) -> dict[str, int | None]:
     """The limits with the recommended flags. max_batch_size: the most chats that held the SLO, else the knee."""
     setting, started = found.setting, card.started
-    budget = started.budget if started.kind == "flash" else setting.max_batch_total_tokens
+    budget = started.budget if started.kind in ("flash", "pool") else setting.max_batch_total_tokens
     return {
         "max_batch_total_tokens": budget,
         "max_input_tokens": card.longest_history(),
         "max_total_tokens": setting.max_total_tokens,
         "max_batch_prefill_tokens": setting.max_batch_prefill_tokens,
-        "max_batch_size": reasonable_batch(evidence, wish) or setting.max_concurrent_requests,
+        "max_batch_size": setting.max_batch_size or reasonable_batch(evidence, wish) or setting.max_concurrent_requests,
         "max_concurrent_requests": setting.max_concurrent_requests,
     }
 
@@ -45,7 +46,7 @@ def reasonable_batch(evidence: Evidence, wish: ProbeGoal) -> int | None:
 
 def sources_of(limits: dict[str, int | None], found: Recommendation, evidence: Evidence) -> dict[str, str]:
     """Where each limit comes from: `engine log`, `measured` or `derived`."""
-    flash = evidence.kind == "flash"
+    flash = evidence.kind in ("flash", "pool")
     sources = {
         "max_batch_total_tokens": "engine log" if flash else "measured" if evidence.tokens != Bracket() else "derived",
         "max_input_tokens": "derived",
@@ -60,7 +61,7 @@ def sources_of(limits: dict[str, int | None], found: Recommendation, evidence: E
 def boundaries(evidence: Evidence, found: Recommendation) -> dict[str, Bracket]:
     """Evidence for each limit that was searched."""
     known: dict[str, Bracket] = {}
-    if evidence.kind == "flash":
+    if evidence.kind in ("flash", "pool"):
         if evidence.tokens.smallest_failed is not None:
             known["max_batch_total_tokens"] = evidence.tokens
     else:
@@ -90,6 +91,8 @@ def measured_cells(evidence: Evidence, card: Card) -> Iterable[tuple[int, float 
 def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[str]:
     """What the reader should know beside the flags, most important first."""
     evidence, wish = search.evidence, search.wish
+    if isinstance(search, PoolSearch):
+        return [*search.advice(found), *_batch_advice(evidence, wish)]
     lines = [_case(evidence), *_proof(search), *_overload(found, evidence.refused_fast)]
     lines += _batch_advice(evidence, wish)
     lines += _prefill_advice(search, found)

@@ -60,7 +60,7 @@ RISE, SMALL_RISE = 1.4, 1.06  # from one budget that held to the next that is tr
 JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
 
 # Verdicts that speak against a setting. A refused load was not carried, which proves nothing against the memory.
-BAD = ("died", "stalled", "failed")
+BAD = ("died", "stalled", "failed", "preempted")
 
 
 class Search:
@@ -474,7 +474,7 @@ class Search:
         last = loads.longest(
             setting.max_input_tokens or 1, (setting.max_total_tokens or 2) - (setting.max_input_tokens or 1)
         )
-        return [*_within(plan, proof, MEASURING / 3), last, *_within(cells, proof, MEASURING)]
+        return [*within(plan, proof, MEASURING / 3), last, *within(cells, proof, MEASURING)]
 
     def _next_learning_flash(self, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
         """How many short chats survive at once, a long prompt on top of them, then the whole budget in flight."""
@@ -653,7 +653,7 @@ def _repeats(load: Load, results: Sequence[LoadResult]) -> bool:
     )
 
 
-def _within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) -> list[Load]:
+def within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) -> list[Load]:
     """As many of the loads, from the first on, as take so long at the speed that was seen."""
     fills = [result for result in seen if result.verdict == "held" and result.load.name.startswith("fill")]
     per_token = max((result.seconds / result.load.tokens for result in fills), default=0.0)

@@ -11,7 +11,7 @@ from harness.engines.base import EngineFacts, FailureCause, Stage
 
 Purpose = Literal["learn", "explore", "verify"]
 Goal = Literal["balanced", "history", "chats", "latency"]
-Verdict = Literal["held", "died", "stalled", "refused", "failed", "cut short"]
+Verdict = Literal["held", "died", "stalled", "refused", "failed", "cut short", "preempted"]
 
 CHUNK = 1024  # largest piece in which TGI generates and reserves (router/src/validation.rs:25)
 
@@ -117,7 +117,8 @@ class LoadResult:
     what the engine was known to carry. carried: most tokens in flight while a prompt was read, as the client saw them,
     None where nobody looked; at a death, what was in flight then. beside: most requests in flight while a prompt was
     read. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
-    value. rate: answer tokens per second while all were running. reason: of a verdict other than `held`.
+    value. rate: answer tokens per second while all were running. preempted: chats that the engine put back meanwhile by
+    its own count, None where it has none. reason: of a verdict other than `held`.
     """
 
     load: Load
@@ -132,6 +133,7 @@ class LoadResult:
     ttft_p95: float | None = None
     itl_p95: float | None = None
     rate: float | None = None
+    preempted: int | None = None
     seconds: float = 0.0
     reason: str | None = None
 
@@ -147,6 +149,7 @@ class Failure:
     text: str
     exit_code: int = 4
     limit: int | None = None  # a budget that the engine named in the message, tokens
+    fraction: float | None = None  # a share of the GPU's memory that is free, where the engine named it
 
     def __str__(self) -> str:
         return f"{self.text} ({self.stage})"

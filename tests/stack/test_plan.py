@@ -77,7 +77,7 @@ def test_local_directory_is_mounted(tmp_path: object) -> None:
 
 
 def test_cache_layouts_do_not_share_a_volume() -> None:
-    """TGI 2.2 and 2.3 keep models in different places of /data: one volume for both would download twice."""
+    """TGI 2.2 and 2.3 keep models in different places: one volume for both would download them twice."""
     new, old = (
         plan_stack([replace(SMALL, engine=EngineChoice(version=version))], project="p")
         .services[0]

@@ -69,7 +69,7 @@ def failed_start(failure: Failure, log: TgiLog) -> FailedStart:
         stage = "warm-up"
     elif failure.worth_a_retry and not (cause == "memory" and warmed):
         cause = "other"
-    return FailedStart(stage, cause, limit, _guess(failure, log))
+    return FailedStart(stage, cause, limit, facts=_guess(failure, log))
 
 
 def _guess(failure: Failure, log: TgiLog) -> EngineFacts | None:
