@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.llama import running
+
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
 
@@ -83,3 +85,19 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for name in ("HF_TOKEN", "MODEL_ID", "PORT", "HARNESS_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that is llama.cpp's own llama-server."""
+    if reason := running.missing():
+        _miss(f"needs llama.cpp's server: {reason}", required=IN_CI)
+    return running.write_program(tmp_path_factory.mktemp("llama-server") / "llama-server")
+
+
+@pytest.fixture(scope="session")
+def llama_model(tmp_path_factory: pytest.TempPathFactory, llama_server: Path) -> Path:
+    """A GGUF file of a tiny model; see tests/llama/model.py."""
+    from tests.llama import model  # needs a package that is not everywhere
+
+    return model.write(tmp_path_factory.mktemp("llama-model") / "tiny.gguf")
