@@ -32,7 +32,7 @@ class NoAnswer(ServiceError):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, whatever its status. body: decoded from any content encoding."""
+    """One answer, whatever its status. headers: by name in any case. body: decoded from any content encoding."""
 
     status: int
     headers: Mapping[str, str]
@@ -102,7 +102,7 @@ class Client:
             with self._session.request(
                 method, self.url + path, json=document, timeout=timeout or self.timeout, stream=True
             ) as answer:
-                reply = Reply(answer.status_code, dict(answer.headers), _bounded_body(answer))
+                reply = Reply(answer.status_code, answer.headers, _bounded_body(answer))
                 if answer.history:
                     self._moved(answer.url, path)
                 return reply

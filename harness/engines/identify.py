@@ -5,13 +5,14 @@ their answers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from harness.catalog.limits import Limits
 from harness.engines import ENGINES
 from harness.engines.base import Endpoint, EngineInfo, Secret
 from harness.engines.client import Client, NoAnswer
+from harness.engines.openai_engine import is_emulated, served_models
 from harness.errors import ServiceError, UsageError
 
 NO_KEY = (401, 403)
@@ -100,19 +101,10 @@ def _unknown(client: Client) -> ServiceError | UsageError:
 
 def _openai_like(client: Client) -> EngineInfo | None:
     """Whatever lists models as OpenAI does."""
-    names = listed_models(client)
+    names = tuple(each.name for each in served_models(client))
     if not names:
         return None
-    return EngineInfo("openai-compatible", None, names[0], False, Limits(), model_names=names)
-
-
-def listed_models(client: Client) -> tuple[str, ...]:
-    """The ids of /v1/models, in its order; empty where there is no such list."""
-    document = client.page("/v1/models").document
-    data = document.get("data") if isinstance(document, Mapping) else None
-    entries = data if isinstance(data, list) else []
-    ids = (each.get("id") for each in entries if isinstance(each, Mapping))
-    return tuple(each for each in ids if isinstance(each, str) and each)
+    return EngineInfo("openai-compatible", None, names[0], is_emulated(client), Limits(), model_names=names)
 
 
 OTHER_KINDS: tuple[Callable[[Client], EngineInfo | None], ...] = (_openai_like,)

@@ -8,11 +8,11 @@ ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.catalog.limits import Limits
 from harness.engines.base import StartLog
+from harness.engines.log_rules import apply, number, phase, rules
 
 
 @dataclass(eq=False)
@@ -54,25 +54,7 @@ class TgiLog(StartLog):
         )
 
     def understand(self, line: str) -> None:
-        for pattern, act in _RULES:
-            match = pattern.search(line)
-            if match is not None:
-                act(self, match)
-                break
-
-
-def _phase(phase: str, detail: str = "") -> Callable[[TgiLog, re.Match[str]], None]:
-    def act(log: TgiLog, match: re.Match[str]) -> None:
-        log.enter(phase, match.expand(detail) if detail else "")
-
-    return act
-
-
-def _number(name: str) -> Callable[[TgiLog, re.Match[str]], None]:
-    def act(log: TgiLog, match: re.Match[str]) -> None:
-        setattr(log, name, int(match[1]))
-
-    return act
+        apply(self, line, _RULES)
 
 
 def _attention(log: TgiLog, match: re.Match[str]) -> None:
@@ -118,30 +100,27 @@ def _chunking(log: TgiLog, match: re.Match[str]) -> None:
     log.chunking = match[1] == "True"
 
 
-_RULES: list[tuple[re.Pattern[str], Callable[[TgiLog, re.Match[str]], None]]] = [
-    (re.compile(pattern), act)
-    for pattern, act in (
-        (r"Setting max batch total tokens to (\d+)", _budget),
-        (r"Using attention (\S+) - Prefix caching (\w+)", _attention),
-        (r"Sharding model on (\d+) processes", _sharding),
-        (r"(?:Default|Setting) `max_batch_prefill_tokens` to (\d+)", _number("max_batch_prefill_tokens")),
-        (r"Starting (?:check and )?download process", _phase("downloading", "checking what is there")),
-        (r"Files are already present on the host", _phase("downloading", "all files are there")),
-        (r"Download: \[(\d+)/(\d+)\] -- ETA: (\S+)", _files),
-        (r"Convert: \[(\d+)/(\d+)\]", _converted),
-        (r"Download file: (\S+)", _phase("downloading", r"\1")),
-        (r"Successfully downloaded weights", _phase("downloading", "all files are there")),
-        (r"Starting shard\b", _phase("loading")),
-        (r"Waiting for shard to be ready", _phase("loading")),
-        (r"Shard ready in ", _shard_ready),
-        (r"Using prefill chunking = (True|False)", _chunking),
-        (r"Starting Webserver", _phase("warming up", "web server starting")),
-        (r"Warming up model", _phase("warming up")),
-        (r"KV-cache blocks: (\d+), size: (\d+)", _blocks),
-        (r"Inferred max batch total tokens: (\d+)", _inferred),
-        (r"Model does not support automatic max batch total tokens", _padded),
-        (r"Maximum input tokens defaulted to (\d+)", _number("max_input_tokens")),
-        (r"Maximum total tokens defaulted to (\d+)", _number("max_total_tokens")),
-        (r"(?::|INFO) Connected\s*$", _phase("connected")),
-    )
-]
+_RULES = rules(
+    (r"Setting max batch total tokens to (\d+)", _budget),
+    (r"Using attention (\S+) - Prefix caching (\w+)", _attention),
+    (r"Sharding model on (\d+) processes", _sharding),
+    (r"(?:Default|Setting) `max_batch_prefill_tokens` to (\d+)", number("max_batch_prefill_tokens")),
+    (r"Starting (?:check and )?download process", phase("downloading", "checking what is there")),
+    (r"Files are already present on the host", phase("downloading", "all files are there")),
+    (r"Download: \[(\d+)/(\d+)\] -- ETA: (\S+)", _files),
+    (r"Convert: \[(\d+)/(\d+)\]", _converted),
+    (r"Download file: (\S+)", phase("downloading", r"\1")),
+    (r"Successfully downloaded weights", phase("downloading", "all files are there")),
+    (r"Starting shard\b", phase("loading")),
+    (r"Waiting for shard to be ready", phase("loading")),
+    (r"Shard ready in ", _shard_ready),
+    (r"Using prefill chunking = (True|False)", _chunking),
+    (r"Starting Webserver", phase("warming up", "web server starting")),
+    (r"Warming up model", phase("warming up")),
+    (r"KV-cache blocks: (\d+), size: (\d+)", _blocks),
+    (r"Inferred max batch total tokens: (\d+)", _inferred),
+    (r"Model does not support automatic max batch total tokens", _padded),
+    (r"Maximum input tokens defaulted to (\d+)", number("max_input_tokens")),
+    (r"Maximum total tokens defaulted to (\d+)", number("max_total_tokens")),
+    (r"(?::|INFO) Connected\s*$", phase("connected")),
+)

@@ -1,0 +1,204 @@
+"""Command lines of engines that take arguments: their flags by release, our limits in their words, a user's own words.
+
+Pure: words in, words out. An engine's folder holds the table of its flags; what is done with one is the same for all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from harness.catalog.limits import Limits
+from harness.catalog.version import EVER, Version, parse_version, version_text
+from harness.errors import UsageError
+
+Value = str | int | float | bool | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag, by its first spelling. also: other spellings. since, until: the first and the last release that has it.
+
+    instead: what to take where a release does not have it.
+    """
+
+    also: tuple[str, ...] = ()
+    since: Version = EVER
+    until: Version | None = None
+    instead: str = ""
+
+    def known_in(self, version: Version) -> bool:
+        return self.since <= version and (self.until is None or version <= self.until)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of one engine. known: by their first spelling, dashes included.
+
+    like_argparse: as Python's argparse reads them: a unique beginning of a long flag stands for it, and `--flag=value`
+    is `--flag value`. underscores: whether `--max_model_len` is `--max-model-len`.
+    """
+
+    title: str
+    known: Mapping[str, Flag]
+    like_argparse: bool = True
+    underscores: bool = False
+
+    def flag_of(self, word: str) -> str | None:
+        """The first spelling of the flag that this word of a command line is; None for a value or an unknown flag."""
+        if not is_flag(word):
+            return None
+        name = word.partition("=")[0] if self.like_argparse else word
+        if self.underscores:
+            name = name.replace("_", "-")
+        if name in self._spellings:
+            return self._spellings[name]
+        if not self.like_argparse or not name.startswith("--"):
+            return None
+        meant = {first for spelling, first in self._spellings.items() if spelling.startswith(name)}
+        return meant.pop() if len(meant) == 1 else None
+
+    @cached_property
+    def _spellings(self) -> Mapping[str, str]:
+        return {spelling: first for first, flag in self.known.items() for spelling in (first, *flag.also)}
+
+    def given(self, words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        """Each known flag of a command line, by its first spelling, with its value; None where a flag follows it."""
+        for place, word in enumerate(words):
+            flag = self.flag_of(word)
+            if flag is None:
+                continue
+            if self.like_argparse and "=" in word:
+                yield flag, word.partition("=")[2]
+            else:
+                after = words[place + 1] if place + 1 < len(words) else None
+                yield flag, None if after is None or is_flag(after) else after
+
+    def value(self, words: Sequence[str], flag: str) -> str | None:
+        """What a command line gives a flag, the last of them where it is there twice; None where it is not there."""
+        return next((value for name, value in reversed(list(self.given(words))) if name == flag), None)
+
+    def without(self, words: Sequence[str], flags: Sequence[str]) -> tuple[str, ...]:
+        """The words but for these flags and the values that follow them."""
+        kept: list[str] = []
+        dropping = False
+        for word in words:
+            if is_flag(word):
+                dropping = self.flag_of(word) in flags
+            if not dropping:
+                kept.append(word)
+        return tuple(kept)
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word of a command line is a flag: it begins with a dash and is no negative number."""
+    return word.startswith("-") and word != "-" and not re.fullmatch(r"-\d[\d.e+-]*", word)
+
+
+def words(options: Mapping[str, Value]) -> tuple[str, ...]:
+    """`{"--max-model-len": 8192, "--trust-remote-code": True}` -> words in this order.
+
+    None and False leave one out, True is a flag without a value, several values follow one flag.
+    """
+    spelled: list[str] = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        spelled.append(name)
+        if isinstance(value, (str, int, float)):
+            spelled += [] if value is True else [as_text(value)]
+        else:
+            spelled += value
+    return tuple(spelled)
+
+
+def as_text(value: str | int | float) -> str:
+    """`0.9` for 0.90, `8192` for 8192."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- the words of an entry's `args`
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an entry's own arguments must not say. keys: flag -> the key of the entry that sets it in this start.
+
+    places: flag -> why it is not the entry's to set. secrets: flag -> how the secret gets there instead.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+def require_own(args: Sequence[str], flags: Flags, version: Version, taken: Taken, where: str) -> tuple[str, ...]:
+    """The entry's own arguments, as they stand. where: the entry.
+
+    Raises UsageError for one that a key of the entry sets already, one that the harness itself sets, a secret, and a
+    flag that this release does not have. Flags that the table does not know are left to the engine.
+    """
+    for flag, _ in flags.given(args):
+        if flag in taken.keys:
+            raise UsageError(
+                f"engine/args has {flag}, which `{taken.keys[flag]}` sets already",
+                where=where,
+                advice="Keep one of them.",
+            )
+        if flag in taken.places:
+            raise UsageError(f"engine/args has {flag}", where=where, advice=taken.places[flag])
+        if flag in taken.secrets:
+            raise UsageError(
+                f"{flag} would put a secret on a command line, which everybody on the machine can read",
+                where=where,
+                advice=taken.secrets[flag],
+            )
+        require_known(flag, flags, version, where)
+    return tuple(args)
+
+
+def require_known(flag: str, flags: Flags, version: Version, where: str | None = None) -> str:
+    """The flag again. Raises UsageError where this release does not have it."""
+    entry = flags.known[flag]
+    if entry.known_in(version):
+        return flag
+    bound = f"came with {version_text(entry.since)}"
+    if entry.until is not None and version > entry.until:
+        bound = f"ended with {version_text(entry.until)}"
+    raise UsageError(
+        f"{flags.title} {version_text(version)} has no option {flag}: it {bound}",
+        where=where,
+        advice=entry.instead or "Take it out, or take another engine version.",
+    )
+
+
+# ---- limits
+
+
+def limit_flags(
+    limits: Limits, names: Mapping[str, str], lacking: Mapping[str, str], title: str, where: str | None = None
+) -> dict[str, str]:
+    """The limits that are set, as the engine's own flags with their values.
+
+    names: of ours -> flag. lacking: of ours -> the nearest that the engine has, as advice. Raises UsageError for a
+    limit that the engine does not have.
+    """
+    spelled: dict[str, str] = {}
+    for name, value in limits.known().items():
+        if name not in names:
+            raise UsageError(f"{title} has no limit such as {name}", where=where, advice=lacking[name])
+        spelled[names[name]] = as_text(value)
+    return spelled
+
+
+# ---- releases
+
+
+def release(text: str, newest: Version, title: str) -> Version:
+    """`0.32.0`, `v0.32.0`, `latest` -> three numbers. Raises UsageError."""
+    version = newest if text in ("latest", "") else parse_version(text)
+    if version is None:
+        raise UsageError(f"no version of {title}: {text!r}", advice=f"Expected one such as {version_text(newest)}.")
+    return version
