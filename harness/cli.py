@@ -519,6 +519,27 @@ def compare(
 
 
 @app.command()
+def migrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of models.yaml, or a Hub id that it serves.")],
+    to: Annotated[str, typer.Option(metavar="ENGINE", help="`vllm`, `sglang` or `llamacpp`.")],
+    write: Annotated[Optional[str], typer.Option(metavar="NAME", help="Add the new entry under this name.")] = None,
+    repo: Annotated[Optional[str], typer.Option(help="Other weights, where the engine needs them (GGUF).")] = None,
+    file: Annotated[Optional[str], typer.Option(help="The one file of the repo that is served (GGUF).")] = None,
+    catalogue: CatalogueOption = None,
+    json: JsonOption = False,
+) -> int:
+    """An entry in another engine's terms: what each setting becomes, what has no counterpart, what changes by default.
+
+    harness migrate qwen2.5-7b --to vllm --write qwen2.5-7b-vllm
+    """
+    from harness.commands import migrate as migration
+
+    found = migration.migrate(model, to, write=write, repo=repo, file=file, catalogue=catalogue)
+    _show(json, found.as_json(), found.as_text())
+    return 0
+
+
+@app.command()
 def calibrate(
     users: Annotated[str, typer.Option(help="Streams at once, `64,512`.")] = "1,16,64,256,512",
     json: JsonOption = False,

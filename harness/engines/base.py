@@ -16,6 +16,7 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
 from harness.engines.failure import Failure
+from harness.engines.migration import Guide
 from harness.workload.request import Request
 
 if TYPE_CHECKING:
@@ -494,6 +495,10 @@ class Engine(Protocol):
 
     def read_gauges(self, page: str) -> Gauges:
         """From a page of its /metrics."""
+        ...
+
+    def guides(self) -> Mapping[str, Guide]:
+        """How entries of other engines are said to this one, by the other's name."""
         ...
 
     def limit_names(self, version: Version) -> Mapping[str, str]:

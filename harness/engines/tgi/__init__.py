@@ -26,6 +26,7 @@ from harness.engines.base import (
 )
 from harness.engines.client import Client
 from harness.engines.failure import Failure
+from harness.engines.migration import Guide
 from harness.engines.tgi import facts, failures, images, info, options
 from harness.engines.tgi.first_answer import ask_once
 from harness.engines.tgi.log import TgiLog
@@ -139,6 +140,9 @@ class Tgi:
             max_concurrent_requests=limits.max_concurrent_requests or told("MAX_CONCURRENT_REQUESTS"),
             max_batch_size=limits.max_batch_size or told("MAX_BATCH_SIZE"),
         )
+
+    def guides(self) -> Mapping[str, Guide]:
+        return {}
 
     def limit_names(self, version: Version) -> Mapping[str, str]:
         return {**options.LIMIT_NAMES, "max_input_tokens": options.input_limit_name(version)}
