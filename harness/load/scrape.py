@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness.engines.base import NOTHING_TOLD, Endpoint, Gauges
 from harness.engines.client import Client, NoAnswer
+from harness.measure.server import SHARED
 
 SCHEMA = pa.schema(
     [
@@ -28,7 +29,6 @@ SCHEMA = pa.schema(
 )
 
 
-SHARED = "harness:"
 _TIMEOUT = 5.0  # seconds for one page
 
 

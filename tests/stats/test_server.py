@@ -1,0 +1,65 @@
+"""Figures of the engine's own gauges over a level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.engines.base import Gauges
+from harness.load.scrape import Samples
+from harness.measure.run_folder import RunFolder
+from harness.measure.server import ServerSamples, read_server
+from harness.stats.server import ServerFigures, server_figures
+
+
+def series(**values: list[float]) -> ServerSamples:
+    """One reading a second, from second 0 on."""
+    return ServerSamples({name: (np.arange(len(each), dtype=float), np.array(each)) for name, each in values.items()})
+
+
+def test_a_level_has_the_most_of_its_gauges_and_the_growth_of_its_counters() -> None:
+    """Counters are taken from the reading before the level to the one after it; gauges only within."""
+    known = series(running=[9, 1, 4, 2, 8], preempted=[5, 5, 6, 8, 8], cache_queries=[0, 100, 300, 500, 500])
+    found = server_figures(known, 1.0, 3.0)
+    assert (found.running, found.preempted, found.prompt_tokens_looked_up) == (4.0, 3.0, 400.0)
+    assert (found.waiting, found.kv_used, found.cache_share) == (None, None, None)
+
+
+def test_a_counter_that_began_anew_has_not_shrunk() -> None:
+    """An engine that restarted counts from 0: what it counted since then is what is known."""
+    assert series(preempted=[7, 9, 1, 2]).growth("preempted", 0.0, 3.0) == 4.0
+
+
+@pytest.mark.parametrize("readings", [[], [3.0]])
+def test_one_reading_tells_no_growth(readings: list[float]) -> None:
+    """A difference needs two."""
+    assert series(preempted=readings).growth("preempted", 0.0, 9.0) is None
+
+
+def test_the_share_of_the_prefix_cache() -> None:
+    """Of the tokens that were looked up; nothing can be said where none were."""
+    assert ServerFigures(prompt_tokens_looked_up=200, prompt_tokens_from_cache=50).cache_share == 0.25
+    assert ServerFigures(prompt_tokens_looked_up=0, prompt_tokens_from_cache=0).cache_share is None
+
+
+def test_what_the_scraper_wrote_is_read(tmp_path: Path) -> None:
+    """The shared names come back as series; the page's own metrics do not."""
+    samples = Samples()
+    samples.add(1.0, "tgi_queue_size 4\n", Gauges(running=2, kv_used=0.5))
+    samples.add(2.0, "tgi_queue_size 4\n", Gauges(running=3))
+    folder = RunFolder(tmp_path)
+    samples.write(folder.server)
+    known = read_server(folder)
+    assert sorted(known.series) == ["kv_used", "running"]
+    assert known.values("running", 0.0, 9.0).tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
+def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path, content: bytes | None) -> None:
+    """A run without engine metrics is whole all the same."""
+    folder = RunFolder(tmp_path)
+    if content is not None:
+        folder.server.write_bytes(content)
+    assert read_server(folder) == ServerSamples()
