@@ -23,6 +23,8 @@ from harness.probe.setting import Failure, Load, LoadResult, Outcome, Prior, Pro
 
 LEAST_PREFILL = 256  # tokens of one step, below which a start that lacks memory is not tried again
 LEAST_CONTEXT = 512
+LEARN_WITHIN = 0.95  # of the longest context that the engine named, for a start that is only to tell its pool
+STEP_DOWN = 0.1  # of the chats, or of a chat's length, after a proof that did not hold
 GROWN = 64  # answer tokens of a chat whose prompt nearly fills its share, written to the end
 WRITTEN_WITHIN = 60.0  # seconds that whole answers of full length may take in a proof
 WORDS = {
@@ -74,9 +76,7 @@ class PoolSearch(Search):
         advice = self.recommendation
         if advice is None:
             return None
-        if last.setting.purpose == "verify" and same_limits(last.setting, advice.setting):
-            return self._fewer(last.setting)
-        return advice.setting
+        return None if same_limits(last.setting, advice.setting) else advice.setting
 
     def completed(self, started: EngineFacts, setting: Setting) -> EngineFacts:
         return started
@@ -96,9 +96,20 @@ class PoolSearch(Search):
             lower = math.floor(failure.fraction * 98) / 100
             return replace(setting, cuda_memory_fraction=lower) if lower != setting.cuda_memory_fraction else None
         if failure.limit is not None and "max_total_tokens" in self.names:
-            total = min(failure.limit, (setting.max_total_tokens or failure.limit + 1) - 1)
+            total = self._within(failure.limit, setting)
             return self._shorter(setting, total) if total >= 2 else None
         return self._less_memory(setting, failure)
+
+    def _within(self, limit: int, setting: Setting) -> int:
+        """Tokens of one chat that start although the engine just named fewer than were asked for.
+
+        To learn the pool, clearly fewer will do. To prove a limit, twice what has gone since the largest pool is left.
+        """
+        if setting.purpose == "learn":
+            return int(limit * LEARN_WITHIN)
+        largest = max((each.started.budget or 0 for each in self._outcomes if each.came_up and each.started), default=0)
+        gone = max(math.ceil(limit * MARGIN), 2 * max(0, largest - limit))
+        return min(limit - gone, (setting.max_total_tokens or limit) - 1)
 
     def _less_memory(self, setting: Setting, failure: Failure) -> Setting | None:
         """Lower what takes memory beside the pool, where weights are not the reason."""
@@ -115,14 +126,6 @@ class PoolSearch(Search):
     def _shorter(self, setting: Setting, total: int) -> Setting:
         prompt = max(1, total - min(self.wish.answer_tokens, total - 1))
         return self._sayable(replace(setting, max_total_tokens=total, max_input_tokens=prompt))
-
-    def _fewer(self, failed: Setting) -> Setting | None:
-        """After a proof that did not hold: one chat less in ten, then shorter ones."""
-        chats = failed.max_batch_size or 1
-        if chats > 1:
-            return replace(failed, max_batch_size=min(chats - 1, math.ceil(chats * 0.9)))
-        total = int((failed.max_total_tokens or 2) * 0.95)
-        return self._shorter(failed, total) if total >= LEAST_CONTEXT else None
 
     def _sayable(self, setting: Setting) -> Setting:
         """Without the limits that the engine has no option for."""
@@ -144,8 +147,8 @@ class PoolSearch(Search):
 
     def _longest_total(self, evidence: Evidence, started: EngineFacts) -> tuple[int, str]:
         """Most tokens that one chat can have in all, and what bounds it."""
-        context = self.knowledge.context
-        told = started.max_total_tokens if evidence.outcomes[0].setting.max_total_tokens is None else None
+        context, up = self.knowledge.context, evidence.last_up
+        told = started.max_total_tokens if up is not None and up.setting.max_total_tokens is None else None
         most = min((each for each in (context, told) if each is not None and not started.split), default=None)
         pool = self._pool(evidence, started)
         return (most, CONTEXT) if most is not None and most <= pool else (pool, "KV memory")
@@ -157,6 +160,8 @@ class PoolSearch(Search):
             total = min(total, MIDDLE_HISTORY + answer)
         pool = self._pool(evidence, started)
         chats = max(1, pool // started.block_size // blocks_of(total, started.block_size))
+        total, chats = self._after_failed_proofs(total, chats)
+        answer = min(answer, max(1, total - 1))
         if "max_batch_size" in self.names and self.fast_rows is not None:
             chats = min(chats, self.fast_rows)
         history = max(1, total - answer)
@@ -173,6 +178,19 @@ class PoolSearch(Search):
         )
         flags = self._flags(setting, total, chats, pool, bound_by)
         return Recommendation(setting, flags, history, answer, pool, bound_by)
+
+    def _after_failed_proofs(self, total: int, chats: int) -> tuple[int, int]:
+        """What did not hold once is not asked again: a tenth fewer chats, and shorter ones where one alone did not."""
+        for each in self._outcomes:
+            failed = each.came_up and any(result.verdict in BAD for result in each.loads)
+            if not failed or each.setting.purpose != "verify":
+                continue
+            tried, length = each.setting.max_batch_size or 1, each.setting.max_total_tokens or total
+            if tried > 1:
+                chats = min(chats, tried - math.ceil(tried * STEP_DOWN))
+            else:
+                total = min(total, int(length * (1 - STEP_DOWN)))
+        return total, max(1, chats)
 
     def _fraction(self, evidence: Evidence) -> float | None:
         up = evidence.last_up

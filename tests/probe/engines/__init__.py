@@ -20,28 +20,43 @@ class FakeLauncher:
     catalogue: Path
     starts_file: Path
 
-    def starts(self) -> list[dict[str, str]]:
-        """The limits that each start was given, in order."""
+    def starts(self) -> list[Any]:
+        """What each start was given, in order: TGI's limits by name, or the arguments of another engine."""
         if not self.starts_file.exists():
             return []
         return [json.loads(line) for line in self.starts_file.read_text().splitlines()]
 
 
 def fake_launcher(folder: Path, *, answer_tokens: int = 128, start_timeout: str = "20s", **spec: Any) -> FakeLauncher:
-    """Write the program and a catalogue beside it."""
+    """TGI's: write the program and a catalogue beside it."""
+    entry = f"    answer_tokens: {answer_tokens}\n    start_timeout: {start_timeout}\n"
+    return _written(folder, "fake_tgi", {**QUICK, **spec}, entry)
+
+
+def fake_pool(folder: Path, *, style: str, answer_tokens: int = 128, **spec: Any) -> FakeLauncher:
+    """vLLM's, SGLang's or llama.cpp's (`style`), likewise."""
+    entry = f"    engine: {{name: {style}}}\n    answer_tokens: {answer_tokens}\n    start_timeout: 20s\n"
+    if style == "llamacpp":
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "toy.gguf").write_bytes(b"GGUF")
+        entry += "    file: toy.gguf\n"
+    repo = str(folder) if style == "llamacpp" else "some/model-nobody-knows"
+    return _written(folder, "fake_pool", {"style": style, **spec}, entry, repo)
+
+
+def _written(
+    folder: Path, module: str, spec: dict[str, Any], entry: str, repo: str = "some/model-nobody-knows"
+) -> FakeLauncher:
     folder.mkdir(parents=True, exist_ok=True)
     starts = folder / "starts"
-    whole = {**QUICK, **spec, "state": str(starts)}
     program = folder / "launcher"
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(HERE)!r})\n"
-        f"from fake_tgi import main\nmain({whole!r})\n"
+        f"from {module} import main\nmain({ {**spec, 'state': str(starts)}!r})\n"
     )
     program.chmod(0o755)
     catalogue = folder / "models.yaml"
     catalogue.write_text(
-        "models:\n  toy:  # kept\n    repo: some/model-nobody-knows\n"
-        f"    context_length: {spec.get('context', 8192)}\n    answer_tokens: {answer_tokens}\n"
-        f"    start_timeout: {start_timeout}\n"
+        f"models:\n  toy:  # kept\n    repo: {repo}\n    context_length: {spec.get('context', 8192)}\n{entry}"
     )
     return FakeLauncher(program, catalogue, starts)
