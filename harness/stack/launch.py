@@ -61,7 +61,8 @@ def embedded_launch(
 
 def _told_version(engine: Engine, command: tuple[str, ...]) -> str | None:
     """What the program says of its release; None where it has no `--version`, or is a script with arguments."""
-    if len(command) != len(engine.program[:1]) or not shutil.which(command[0]):
+    alone = len(command) == 1 or command == engine.program
+    if not alone or not shutil.which(command[0]):
         return None
     return engine.told_version(version_output(command[0]))
 

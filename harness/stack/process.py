@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from harness.engines import engine_named
 from harness.engines.base import Endpoint
 from harness.errors import MissingError
 from harness.stack import family
@@ -410,18 +411,19 @@ def _spawn(launch: Launch, marker: str, log: Path) -> subprocess.Popen[bytes]:
         except (OSError, ValueError) as error:
             Path(out.name).unlink(missing_ok=True)
             Path(err.name).unlink(missing_ok=True)
-            raise _cannot_run(launch.command[0], error) from error
+            raise _cannot_run(launch, error) from error
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _cannot_run(program: str, error: Exception) -> MissingError:
+def _cannot_run(launch: Launch, error: Exception) -> MissingError:
+    program = launch.command[0]
     if isinstance(error, FileNotFoundError):
         return MissingError(
             f"launcher program {program!r} not found",
-            advice="Install Text Generation Inference, or name the program with --launcher PATH.",
+            advice=f"Install {engine_named(launch.engine).title}, or name the program with --launcher PATH.",
         )
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return MissingError(f"launcher program {program!r} cannot be run: {reason}", advice="Check --launcher.")

@@ -25,7 +25,6 @@ from harness.stack.render_compose import compose_document
 
 FORMAT = "3.8"  # the newest that Docker Engine 20.10 reads
 GPU_RESOURCE = "NVIDIA-GPU"  # the kind under which nodes announce their GPUs
-SHARED_MEMORY_BYTES = 2**30
 
 SUFFIX = "-swarm"  # of the project: a Compose stack of the same name would want the same network
 BRIDGE = "docker_gwbridge"  # through which a node publishes ports
@@ -112,7 +111,7 @@ def _service(plan: ServicePlan | Companion, body: Mapping[str, Any], project: st
         _require_possible(plan)
         service["read_only"] = False
         if "shm_size" in body:
-            mounts.append(_memory("/dev/shm", SHARED_MEMORY_BYTES))
+            mounts.append(_memory("/dev/shm", _bytes(body["shm_size"])))
     if mounts:
         service["volumes"] = mounts
     if "secrets" in body:
@@ -159,6 +158,11 @@ def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
 def _memory(target: str, size: int | None = None) -> dict[str, Any]:
     """A tmpfs; with the long form alone does Swarm make one."""
     return {"type": "tmpfs", "target": target, **({"tmpfs": {"size": size}} if size else {})}
+
+
+def _bytes(size: str) -> int:
+    """`1gb` as Docker reads it."""
+    return int(size.removesuffix("gb")) * 2**30
 
 
 def _versioned(name: str, version: str) -> str:
