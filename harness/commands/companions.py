@@ -11,7 +11,7 @@ from harness.commands.target import Say
 from harness.errors import MissingError, ServiceError, UsageError
 from harness.stack import found, state
 from harness.stack.companion import HEALTH_PATHS, Companion
-from harness.stack.gateway import FIRST_PORT, Route, gateway
+from harness.stack.gateway import FIRST_PORT, Route, gateway, route_to
 from harness.stack.monitoring import GRAFANA_PORT, PROMETHEUS_PORT, Watched, grafana, prometheus
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.process import ports_from
@@ -98,7 +98,7 @@ def plan_companions(names: Sequence[str], plan: StackPlan, host: Callable[[Servi
         name: next(port for port in range(first, 65536) if port not in taken)
         for name, first in _first_ports(names).items()
     }
-    served = [Route(service.model, host(service)) for service in plan.services]
+    served = [route_to(service.model, host(service), service.engine) for service in plan.services]
     return replace(plan, companions=tuple(_companions(names, served, ports, {})))
 
 
@@ -133,7 +133,7 @@ def _first_ports(names: Sequence[str]) -> dict[str, int]:
 
 def _served(project: str, runtime: str) -> list[Route]:
     records = [each for each in state.recall_all() if each.marker == project and each.runtime == runtime]
-    return [Route(each.model, each.service) for each in records if each.model and each.attached is None]
+    return [route_to(each.model, each.service, each.engine) for each in records if each.model and each.attached is None]
 
 
 def _ports(names: Sequence[str], earlier: Mapping[str, OwnService]) -> dict[str, int]:

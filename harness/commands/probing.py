@@ -94,7 +94,7 @@ def _outcome(
 
 
 def with_setting(model: Model, setting: Setting) -> Model:
-    """The entry with the limits of the setting and no others, not in its variables either."""
+    """The entry with the limits of the setting and no others, not in its variables or arguments either."""
     limits = Limits(**{each.name: getattr(setting, each.name) for each in fields(Limits)})
     if setting.cuda_memory_fraction is None:
         limits = replace(limits, cuda_memory_fraction=model.limits.cuda_memory_fraction)
@@ -103,7 +103,11 @@ def with_setting(model: Model, setting: Setting) -> Model:
     if setting.cuda_memory_fraction is not None:  # over the entry's own variable too, which the search departs from
         ours |= {name for name, path in twins.items() if path == ("limits", "cuda_memory_fraction")}
     environment = {name: value for name, value in model.env.items() if name not in ours}
-    return replace(model, limits=limits, env=environment)
+    own = {each.name for each in fields(Limits)} - (
+        {"cuda_memory_fraction"} if setting.cuda_memory_fraction is None else set()
+    )
+    args = engine_of(model).without_limits(model.engine.args, own)
+    return replace(model, limits=limits, env=environment, engine=replace(model.engine, args=args))
 
 
 class _Listening:

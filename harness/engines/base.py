@@ -7,7 +7,7 @@ and asked (Client, Api), what its pages tell (EngineInfo, Gauges), and how its l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -456,8 +456,16 @@ class Engine(Protocol):
         """Variables that leave some of another maker's devices to a container."""
         ...
 
-    def drain_seconds(self, environment: Mapping[str, str]) -> int | None:
+    def drain_seconds(self, started_with: Invocation) -> int | None:
         """What the entry itself gives open requests after SIGTERM; None where it says nothing."""
+        ...
+
+    def without_limits(self, args: Sequence[str], limits: Collection[str]) -> tuple[str, ...]:
+        """An entry's own arguments without those that set these limits of ours."""
+        ...
+
+    def served_name(self, entry: str) -> str:
+        """What the `model` field of a request says for an entry of this name."""
         ...
 
     def concurrent(self, started_with: Invocation) -> int:

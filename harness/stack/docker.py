@@ -28,7 +28,7 @@ import yaml
 from docker.utils import parse_repository_tag
 
 from harness.engines import ENGINES, engine_named
-from harness.engines.base import Endpoint
+from harness.engines.base import Endpoint, Invocation
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
 from harness.stack.companion import Companion, stack_files
@@ -618,7 +618,8 @@ _DRAIN = 100.0  # seconds, of a service that has served; a shorter grace is for 
 def whole_grace(grace: float, record: memory.Remembered) -> float:
     """Seconds to wait for an engine that is to end: not less than its entry gives open requests."""
     known = any(engine.name == record.engine for engine in ENGINES)  # no companion
-    told = engine_named(record.engine).drain_seconds(record.environment) if known else None
+    started_with = Invocation(record.args, record.environment)
+    told = engine_named(record.engine).drain_seconds(started_with) if known else None
     return max(grace, told + 10.0) if told is not None and grace >= _DRAIN else grace
 
 

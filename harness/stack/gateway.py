@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.engines import engine_named
 from harness.errors import UsageError
 from harness.stack.companion import Companion, ConfigFile, body_of
 from harness.stack.document import to_yaml
@@ -18,11 +19,20 @@ REQUEST_TIMEOUT = 3600.0  # seconds; a long answer of a busy engine is no failur
 
 @dataclass(frozen=True)
 class Route:
-    """One running service. model: what clients write into the `model` field. host: its name on the stack's network."""
+    """One running service. model: what clients write into the `model` field. host: its name on the stack's network.
+
+    served: what the service itself takes for its model's name.
+    """
 
     model: str
     host: str
     port: int = CONTAINER_PORT
+    served: str = "tgi"
+
+
+def route_to(model: str, host: str, engine: str) -> Route:
+    """The route to a service of this entry that runs on this engine."""
+    return Route(model, host, served=engine_named(engine).served_name(model))
 
 
 def gateway(routes: Sequence[Route], *, host_port: int = FIRST_PORT, image: str | None = None) -> Companion:
@@ -36,11 +46,11 @@ def gateway(routes: Sequence[Route], *, host_port: int = FIRST_PORT, image: str 
 
 
 def routes_of(plan: StackPlan) -> list[Route]:
-    return [Route(service.model, service.name) for service in plan.services]
+    return [route_to(service.model, service.name, service.engine) for service in plan.services]
 
 
 def config_text(routes: Sequence[Route]) -> str:
-    """LiteLLM's configuration; no secret is in it, because TGI asks for none on the stack's own network."""
+    """LiteLLM's configuration; no secret is in it, because no engine asks for one on the stack's own network."""
     ordered = sorted(set(routes), key=lambda route: (route.model, route.host))
     for route in ordered:
         if "*" in route.model or route.model.startswith("os.environ/"):
@@ -58,6 +68,10 @@ def config_text(routes: Sequence[Route]) -> str:
 
 
 def _entry(route: Route) -> dict[str, object]:
-    """TGI serves one model and takes any name for it; the client library insists on some key."""
-    parameters = {"model": "openai/tgi", "api_base": f"http://{route.host}:{route.port}/v1", "api_key": "none"}
+    """The client library insists on some key."""
+    parameters = {
+        "model": f"openai/{route.served}",
+        "api_base": f"http://{route.host}:{route.port}/v1",
+        "api_key": "none",
+    }
     return {"model_name": route.model, "litellm_params": parameters}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
 from harness.catalog.gpus import find_gpu
@@ -198,12 +198,15 @@ class _Planned:
         if self.emulator_image is not None and gpu is not None:
             environment["HARNESS_EMULATOR_GPU"] = find_gpu(gpu).name
         image = self.emulator_image or container.image
+        face = _face(engine, self.emulator_image)
+        if face:  # which the program that the emulator's image starts with takes
+            container = replace(container, entrypoint=(), plain_entrypoint=())
         lasting = engine.invocation(model, version, place, changes=changes).args
         return ServicePlan(
             name=service_name(model, self.replica),
             model=model.name,
             image=image,
-            args=(*_face(engine, self.emulator_image), *invocation.args),
+            args=(*face, *invocation.args),
             environment=environment,
             host_port=model.port + self.replica if model.port else rest.take_port(),
             container=container,
@@ -214,7 +217,7 @@ class _Planned:
             emulated=self.emulator_image is not None,
             devices=() if self.emulator_image else rest.take_devices(model.gpus, container.hardware, model.name),
             shards=model.gpus,
-            drain=engine.drain_seconds(environment),
+            drain=engine.drain_seconds(invocation),
             concurrent=engine.concurrent(invocation),
             mounts=mounts,
             start_period=model.start_timeout,

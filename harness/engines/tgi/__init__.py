@@ -7,7 +7,7 @@ first_answer · api: /generate_stream, /generate.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from harness.catalog.limits import Limits
@@ -91,9 +91,15 @@ class Tgi:
     def devices_variables(self) -> frozenset[str]:
         return frozenset(each.hardware.visible for each in images.VARIANTS.values() if each.hardware.visible)
 
-    def drain_seconds(self, environment: Mapping[str, str]) -> int | None:
-        told = environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
+    def drain_seconds(self, started_with: Invocation) -> int | None:
+        told = started_with.environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
         return int(told) if told.isdigit() else None
+
+    def without_limits(self, args: Sequence[str], limits: Collection[str]) -> tuple[str, ...]:
+        return tuple(args)
+
+    def served_name(self, entry: str) -> str:
+        return "tgi"  # it serves one model, under any name
 
     def concurrent(self, started_with: Invocation) -> int:
         told = started_with.environment.get("MAX_CONCURRENT_REQUESTS", "")
