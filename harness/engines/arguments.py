@@ -19,44 +19,53 @@ Value = str | int | float | bool | Sequence[str] | None
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag, by its first spelling. also: other spellings. since, until: the first and the last release that has it.
-
-    instead: what to take where a release does not have it.
+    """One flag, by its first spelling. also: other spellings. since, until: the first and the last release that was
+    seen to have it.
     """
 
     also: tuple[str, ...] = ()
     since: Version = EVER
     until: Version | None = None
-    instead: str = ""
-
-    def known_in(self, version: Version) -> bool:
-        return self.since <= version and (self.until is None or version <= self.until)
 
 
 @dataclass(frozen=True)
 class Flags:
-    """The flags of one engine. known: by their first spelling, dashes included.
+    """The flags of one engine. known: by their first spelling, dashes included. releases: that were read, in order; in
+    one between two of them a flag counts as known where either has it. instead: by flag, what to take where a release
+    does not have it.
 
-    like_argparse: as Python's argparse reads them: a unique beginning of a long flag stands for it, and `--flag=value`
-    is `--flag value`. underscores: whether `--max_model_len` is `--max-model-len`.
+    like_argparse: as Python's argparse reads them: a unique beginning of a long flag stands for it, `--flag=value` is
+    `--flag value`, and `--no-flag` is the same flag's other way. flexible: `--max_model_len` is `--max-model-len`, and
+    `--config.key` is a part of `--config`.
     """
 
     title: str
     known: Mapping[str, Flag]
+    releases: Sequence[Version] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
     like_argparse: bool = True
-    underscores: bool = False
+    flexible: bool = False
+
+    def known_in(self, flag: str, version: Version) -> bool:
+        """Whether a release has a flag, as far as can be told from those that were read."""
+        entry = self.known[flag]
+        older = max((each for each in self.releases if each <= version), default=version)
+        newer = min((each for each in self.releases if each >= version), default=version)
+        return entry.since <= newer and (entry.until is None or older <= entry.until)
 
     def flag_of(self, word: str) -> str | None:
         """The first spelling of the flag that this word of a command line is; None for a value or an unknown flag."""
         if not is_flag(word):
             return None
         name = word.partition("=")[0] if self.like_argparse else word
-        if self.underscores:
-            name = name.replace("_", "-")
+        if self.flexible:
+            name = name.replace("_", "-").partition(".")[0]
         if name in self._spellings:
             return self._spellings[name]
         if not self.like_argparse or not name.startswith("--"):
             return None
+        if name.startswith("--no-"):
+            return self._spellings.get("--" + name.removeprefix("--no-"))
         meant = {first for spelling, first in self._spellings.items() if spelling.startswith(name)}
         return meant.pop() if len(meant) == 1 else None
 
@@ -161,16 +170,17 @@ def require_own(args: Sequence[str], flags: Flags, version: Version, taken: Take
 
 def require_known(flag: str, flags: Flags, version: Version, where: str | None = None) -> str:
     """The flag again. Raises UsageError where this release does not have it."""
-    entry = flags.known[flag]
-    if entry.known_in(version):
+    if flags.known_in(flag, version):
         return flag
-    bound = f"came with {version_text(entry.since)}"
+    entry = flags.known[flag]
     if entry.until is not None and version > entry.until:
-        bound = f"ended with {version_text(entry.until)}"
+        bound = f"{version_text(entry.until)} was the last that has it"
+    else:
+        bound = f"{version_text(entry.since)} has it"
     raise UsageError(
-        f"{flags.title} {version_text(version)} has no option {flag}: it {bound}",
+        f"{flags.title} {version_text(version)} has no option {flag}: {bound}",
         where=where,
-        advice=entry.instead or "Take it out, or take another engine version.",
+        advice=flags.instead.get(flag, "Take it out, or take another engine version."),
     )
 
 
@@ -193,7 +203,28 @@ def limit_flags(
     return spelled
 
 
-# ---- releases
+# ---- tables and releases
+
+
+def read_flags(text: str, title: str, instead: Mapping[str, str], **reading: bool) -> Flags:
+    """From its text: `releases 0.1.0 0.2.0`, then a line per flag: `--flag,-f [since [until]]`; `-` stands for all."""
+    known: dict[str, Flag] = {}
+    releases: list[Version] = []
+    for line in text.splitlines():
+        if line.startswith("releases "):
+            releases = [_release(word) for word in line.split()[1:]]
+        elif line and not line.startswith("#"):
+            names, since, until = (*line.split(), "-", "-")[:3]
+            first, *also = names.split(",")
+            last = None if until == "-" else _release(until)
+            known[first] = Flag(tuple(also), EVER if since == "-" else _release(since), last)
+    return Flags(title, known, tuple(releases), instead, **reading)
+
+
+def _release(text: str) -> Version:
+    version = parse_version(text)
+    assert version is not None, text
+    return version
 
 
 def release(text: str, newest: Version, title: str) -> Version:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.catalog.limits import Limits
-from harness.engines.arguments import Flag, Flags, Taken, limit_flags, release, require_own, words
+from harness.engines.arguments import Flag, Flags, Taken, limit_flags, read_flags, release, require_own, words
 from harness.errors import UsageError
 
 FLAGS = Flags(
@@ -18,12 +18,15 @@ FLAGS = Flags(
         "--max-len": Flag(),
         "--max-seqs": Flag(since=(2, 0, 0)),
         "--tensor-parallel-size": Flag(also=("-tp",)),
-        "--swap": Flag(until=(1, 9, 99), instead="Leave it out: there is no swap any more."),
+        "--swap": Flag(until=(1, 9, 0)),
         "--api-key": Flag(),
         "--port": Flag(),
         "--eager": Flag(),
+        "--config": Flag(),
     },
-    underscores=True,
+    releases=((1, 0, 0), (1, 9, 0), (2, 0, 0)),
+    instead={"--swap": "Leave it out: there is no swap any more."},
+    flexible=True,
 )
 BARE = Flags("Bare", {"-c": Flag(also=("--ctx-size",)), "-ctk": Flag()}, like_argparse=False)
 TAKEN = Taken(
@@ -56,6 +59,8 @@ def test_table_becomes_words() -> None:
         ("--max", None),  # of two flags
         ("-tp", "--tensor-parallel-size"),
         ("--tensor", "--tensor-parallel-size"),
+        ("--no-eager", "--eager"),
+        ("--config.mode", "--config"),
         ("-t", None),
         ("-1", None),
         ("8192", None),
@@ -107,7 +112,7 @@ def test_flags_are_taken_out_with_their_values() -> None:
         (["--max-le=5"], "`limits/max_total_tokens` sets already", "Keep one"),
         (["--port", "5"], "has --port", "Write `port`"),
         (["--api-key", "x"], "a secret", "HARNESS_API_KEY"),
-        (["--max-seqs", "5"], "Engine 1.2.3 has no option --max-seqs: it came with 2.0.0", "another engine version"),
+        (["--max-seqs", "5"], "Engine 1.2.3 has no option --max-seqs: 2.0.0 has it", "another engine version"),
     ],
 )
 def test_arguments_that_are_refused(args: list[str], found: str, advice: str) -> None:
@@ -119,9 +124,32 @@ def test_arguments_that_are_refused(args: list[str], found: str, advice: str) ->
 
 def test_flag_that_ended_names_what_is_there_instead() -> None:
     """A flag of older releases is refused with its end and what took its place."""
-    with pytest.raises(UsageError, match=r"it ended with 1\.9") as error:
+    with pytest.raises(UsageError, match=r"1\.9\.0 was the last that has it") as error:
         require_own(["--swap", "4"], FLAGS, (2, 0, 0), Taken(), "tiny")
     assert error.value.advice == "Leave it out: there is no swap any more."
+
+
+@pytest.mark.parametrize(
+    ("flag", "version", "known"),
+    [
+        ("--max-seqs", (2, 1, 0), True),
+        ("--max-seqs", (1, 9, 0), False),
+        ("--max-seqs", (1, 9, 5), True),  # between a release without and one with it: nobody can say
+        ("--swap", (1, 9, 5), True),
+        ("--swap", (2, 0, 0), False),
+        ("--swap", (0, 5, 0), True),
+    ],
+)
+def test_what_was_not_read_is_not_refused(flag: str, version: tuple[int, int, int], known: bool) -> None:
+    """A flag is refused only by releases that were seen without it, or lie on that side of them."""
+    assert FLAGS.known_in(flag, version) is known
+
+
+def test_table_is_read_from_its_file() -> None:
+    """Spellings, first and last release, and comments."""
+    flags = read_flags("# a comment\nreleases 1.0.0 2.0.0\n--a,-b\n--c 2.0.0\n--d - 1.0.0\n", "Engine", {})
+    assert flags.known == {"--a": Flag(("-b",)), "--c": Flag(since=(2, 0, 0)), "--d": Flag(until=(1, 0, 0))}
+    assert flags.releases == ((1, 0, 0), (2, 0, 0))
 
 
 def test_other_arguments_stay_as_they_stand() -> None:
