@@ -14,9 +14,10 @@ from harness.engines.api_openai import OpenAiChatApi, OpenAiCompletionsApi
 from harness.engines.base import Api, Engine
 from harness.engines.tgi import Tgi
 from harness.engines.tgi.api import TgiApi
+from harness.engines.vllm import Vllm
 from harness.errors import UsageError
 
-ENGINES: list[Engine] = [Tgi()]
+ENGINES: list[Engine] = [Tgi(), Vllm()]
 """Every engine, in the order in which a service is held against them."""
 
 _EACH: tuple[Api, ...] = (TgiApi(), OpenAiChatApi(), OpenAiCompletionsApi())
@@ -36,6 +37,12 @@ def engine_named(name: str, where: str | None = None) -> Engine:
 def engine_of(model: models.Model) -> Engine:
     """The engine that serves an entry. Raises UsageError for an unknown one."""
     return engine_named(model.engine.name, model.name)
+
+
+def stored_as(model: models.Model) -> str | None:
+    """How the entry's weights are stored, by the catalogue's names; None for its dtype."""
+    words = engine_of(model).accepts.stored_as
+    return None if model.quantize is None else words.get(model.quantize, model.quantize)
 
 
 def accepted() -> models.Engines:

@@ -449,7 +449,9 @@ class Engine(Protocol):
         ...
 
     def forgotten_variables(self) -> frozenset[str]:
-        """Names that the engine reads and that must not come from the user's own environment."""
+        """Names that the engine reads and that must not come from the user's own environment; a trailing `*` stands
+        for whatever follows.
+        """
         ...
 
     def devices_variables(self) -> frozenset[str]:

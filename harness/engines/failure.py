@@ -85,7 +85,7 @@ def explain_by(
 
 
 _WIDTH = 80  # columns at which Python's pretty tracebacks are broken where there is no terminal
-_RECORD = re.compile(r"\d{4}-\d\d-\d\dT|[\u2500-\u257f]|[Ee]rror:|ERROR|WARN|INFO|Traceback|$")
+_RECORD = re.compile(r"\d{4}-\d\d-\d\dT|[\u2500-\u257f]|[Ee]rror:|ERROR|WARN|INFO|Traceback|\(\w+ pid=|\[20\d\d-|$")
 
 
 def _unwrapped(lines: Sequence[str]) -> Iterator[str]:

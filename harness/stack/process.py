@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -40,7 +41,8 @@ _READ = 1 << 20
 class Launch:
     """What to start. command: the program, as the entry or the command line names it; args: the engine's arguments
     behind it. options: environment of the engine. forget: variables of the user's own environment that the engine must
-    not see. port: where it will listen on 127.0.0.1. scratch: paths to remove afterwards; a trailing `*` is a pattern.
+    not see. port: where it will listen on 127.0.0.1. scratch: paths to remove afterwards. In the last and in `forget` a
+    trailing `*` stands for whatever follows.
     """
 
     name: str
@@ -396,7 +398,9 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _spawn(launch: Launch, marker: str, log: Path) -> subprocess.Popen[bytes]:
-    inherited = {key: value for key, value in os.environ.items() if key not in launch.forget}
+    inherited = {
+        key: value for key, value in os.environ.items() if not any(fnmatchcase(key, name) for name in launch.forget)
+    }
     environment = {**inherited, "PYTHONUNBUFFERED": "1", **launch.options, MARKER: marker}
     with open(f"{log}.out", "ab", opener=_private) as out, open(f"{log}.err", "ab", opener=_private) as err:
         try:

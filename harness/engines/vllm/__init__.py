@@ -1,0 +1,141 @@
+"""vLLM, 0.10 to 0.32: everything that is vLLM's and nobody else's.
+
+options: arguments of `vllm serve` by release, flags.txt their names · images · log: start-up lines · failures · info:
+/v1/models, /version and /metrics · facts: what a start shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from harness.catalog.limits import Limits
+from harness.catalog.models import Model
+from harness.catalog.version import Version
+from harness.engines import arguments
+from harness.engines.base import (
+    Container,
+    EngineFacts,
+    EngineInfo,
+    FailedStart,
+    Gauges,
+    Invocation,
+    OnFullCache,
+    Place,
+    StartLog,
+)
+from harness.engines.client import Client
+from harness.engines.failure import Failure
+from harness.engines.openai_engine import generate_once
+from harness.engines.vllm import facts, failures, images, info, options
+from harness.engines.vllm.log import VllmLog
+
+
+class Vllm:
+    """The engine as the rest of the harness sees it; see base.Engine."""
+
+    name = "vllm"
+    title = "vLLM"
+    app = "vllm"
+    program: tuple[str, ...] = images.PROGRAM
+    default_api = "openai-chat"
+    bare_api = "openai-completions"
+    health_path = "/health"
+    queue_metric = "vllm:num_requests_waiting"
+    default_drain = options.DRAIN
+    on_full_cache: OnFullCache = "preempts"
+    accepts = options.ACCEPTS
+
+    def version(self, text: str) -> Version:
+        return arguments.release(text, options.NEWEST, self.title)
+
+    def told_version(self, output: str) -> str | None:
+        """`vllm --version` prints the number alone, after whatever is logged on import."""
+        found = re.findall(r"(?m)^(?:vllm\s+)?v?(\d+\.\d+\.\d+\S*)\s*$", output)
+        return found[-1] if found else None
+
+    def invocation(
+        self,
+        model: Model,
+        version: Version,
+        place: Place,
+        *,
+        revision: str | None = None,
+        changes: Mapping[str, str] | None = None,
+    ) -> Invocation:
+        args = options.arguments_for(model, version, place, revision=revision)
+        return Invocation(args, options.environment_for(model, changes, container=place.container))
+
+    def container(self, model: Model, version: Version, *, with_token: bool) -> Container:
+        return images.container_of(model, version, with_token=with_token)
+
+    def forgotten_variables(self) -> frozenset[str]:
+        return options.FORGOTTEN
+
+    def devices_variables(self) -> frozenset[str]:
+        return frozenset(each.hardware.visible for each in images.VARIANTS.values() if each.hardware.visible)
+
+    def drain_seconds(self, started_with: Invocation) -> int | None:
+        told = options.FLAGS.value(started_with.args, "--shutdown-timeout")
+        return int(told) if told is not None and told.isdigit() else None
+
+    def without_limits(self, args: Sequence[str], limits: Collection[str]) -> tuple[str, ...]:
+        flags = [options.LIMIT_NAMES[name] for name in limits if name in options.LIMIT_NAMES]
+        return options.FLAGS.without(args, flags)
+
+    def served_name(self, entry: str) -> str:
+        return entry
+
+    def concurrent(self, started_with: Invocation) -> int:
+        def told(name: str) -> int | None:
+            value = options.FLAGS.value(started_with.args, options.LIMIT_NAMES[name])
+            return int(value) if value is not None and value.isdigit() else None
+
+        step = told("max_batch_prefill_tokens")
+        return told("max_concurrent_requests") or told("max_batch_size") or facts.rows_by_default(step)
+
+    def exploring(self) -> Mapping[str, str]:
+        return {}  # a waiting request joins the running ones in the next step
+
+    def new_log(self) -> VllmLog:
+        return VllmLog()
+
+    def explain(
+        self,
+        lines: Sequence[str],
+        exit_code: int | None = None,
+        *,
+        memory_limit_hit: bool = False,
+        serving: bool = False,
+    ) -> Failure:
+        return failures.explain(lines, exit_code, memory_limit_hit=memory_limit_hit, serving=serving)
+
+    def recognise(self, client: Client) -> EngineInfo | None:
+        return info.recognise(client)
+
+    def first_answer(self, client: Client, model_name: str, timeout: float) -> str | None:
+        return generate_once(client, model_name, timeout)
+
+    def limits_in_force(self, info: EngineInfo, log: StartLog, started_with: Invocation) -> Limits:
+        assert isinstance(log, VllmLog)
+        return facts.limits_in_force(info, log, started_with)
+
+    def read_gauges(self, page: str) -> Gauges:
+        return info.read_gauges(page)
+
+    def limit_names(self, version: Version) -> Mapping[str, str]:
+        return {name: flag for name, flag in options.LIMIT_NAMES.items() if options.FLAGS.known_in(flag, version)}
+
+    def flags(self, limits: Limits, version: Version) -> Mapping[str, str]:
+        return options.limits_as_flags(limits, version)
+
+    def memory_flags(self, model: Model) -> Mapping[str, str]:
+        return facts.memory_flags(model)
+
+    def facts(self, info: EngineInfo, log: StartLog, limits: Limits, given: Limits, model: Model) -> EngineFacts:
+        assert isinstance(log, VllmLog)
+        return facts.facts_of(info, log, limits, model)
+
+    def failed_start(self, failure: Failure, log: StartLog) -> FailedStart:
+        assert isinstance(log, VllmLog)
+        return facts.failed_start(failure, log)
