@@ -26,8 +26,10 @@ from harness.engines.base import (
 )
 from harness.engines.client import Client
 from harness.engines.failure import Failure
+from harness.engines.migration import Guide
 from harness.engines.openai_engine import generate_once
 from harness.engines.vllm import facts, failures, images, info, options
+from harness.engines.vllm.coming_from import GUIDES
 from harness.engines.vllm.log import VllmLog
 
 
@@ -122,6 +124,9 @@ class Vllm:
 
     def read_gauges(self, page: str) -> Gauges:
         return info.read_gauges(page)
+
+    def guides(self) -> Mapping[str, Guide]:
+        return GUIDES
 
     def limit_names(self, version: Version) -> Mapping[str, str]:
         return {name: flag for name, flag in options.LIMIT_NAMES.items() if options.FLAGS.known_in(flag, version)}

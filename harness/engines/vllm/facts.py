@@ -191,8 +191,11 @@ def failed_start(failure: Failure, log: VllmLog) -> FailedStart:
     """How far it came, and whether other limits can help."""
     stage: Stage = {"starting": "launch", "downloading": "load", "loading": "load"}.get(log.phase, "warm-up")  # type: ignore[assignment]
     cause = _CAUSES[failure.kind]
-    limit = None
-    if failure.cause == "total-above-memory":
+    limit = fraction = None
+    free = re.search(r"Free memory on device \S+ \(([\d.]+)/([\d.]+) GiB\)", failure.line or "")
+    if free is not None:  # somebody else has a part of the card
+        cause, stage, fraction = "memory", "limits", float(free[1]) / float(free[2])
+    elif failure.cause == "total-above-memory":
         cause, stage = "budget", "limits"
         named = re.search(r"estimated maximum model length is (\d+)", failure.line or "")
         limit = int(named[1]) if named else None
@@ -205,7 +208,7 @@ def failed_start(failure: Failure, log: VllmLog) -> FailedStart:
     facts = None
     if log.max_num_batched_tokens is not None:
         facts = EngineFacts("pool", True, prefill_tokens=log.max_num_batched_tokens, version=log.version)
-    return FailedStart(stage, cause, limit, facts)
+    return FailedStart(stage, cause, limit, fraction, facts)
 
 
 def default_fraction(version: Version) -> float:
