@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -101,3 +102,21 @@ def llama_model(tmp_path_factory: pytest.TempPathFactory, llama_server: Path) ->
     from tests.llama import model  # needs a package that is not everywhere
 
     return model.write(tmp_path_factory.mktemp("llama-model") / "tiny.gguf")
+
+
+@pytest.fixture
+def no_process_left(own_state: Path) -> Iterator[None]:
+    """Nothing that was started in the test is alive after it, in whatever session it lives."""
+    os.environ["HARNESS_TEST_STATE"] = str(own_state)
+    yield
+    del os.environ["HARNESS_TEST_STATE"]
+    assert [each for each in psutil.process_iter() if _came_from(each, str(own_state))] == []
+
+
+def _came_from(process: psutil.Process, state: str) -> bool:
+    try:
+        if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return process.environ().get("HARNESS_TEST_STATE") == state
+    except (psutil.Error, OSError):
+        return False

@@ -11,7 +11,6 @@ import pytest
 from harness.commands.probe import ProbeOptions, probe
 from harness.commands.target import Target
 from harness.engines import ENGINES
-from harness.errors import HarnessError
 from tests.probe.engines import FakeLauncher, fake_pool
 
 ANSWER = 128
@@ -33,7 +32,7 @@ TRUTH = {"vllm": (0.92 * 60_000 - 12_000 - 0.5 * 2048) // 16 * 16, "sglang": (0.
 
 @pytest.mark.parametrize("style", [name for name in HERE if name in TRUTH])
 def test_two_starts_tell_and_prove_the_pool(style: str, tmp_path: Path) -> None:
-    """The budget is the engine's own, within a percent of the truth; what is recommended never made it put a chat back."""
+    """The budget is true to a percent, and what is recommended never made the engine put a chat back."""
     found = run(fake_pool(tmp_path / "engine", style=style), tmp_path / "out")
     assert found["starts"] == 2
     assert found["verified_under_load"], found["advice"]
