@@ -16,6 +16,7 @@ from harness.workload.vocabulary import Vocabulary
 _BLOCKS = 256
 _BLOCK_WORDS = 64
 _LEAD_WORDS = 4
+_KEPT_WORDS = 2_000_000  # of block texts, some 12 MB
 
 
 def prompt(
@@ -36,22 +37,65 @@ def prompt(
 
 
 def prompt_of_blocks(
-    vocabulary: Vocabulary, tokens: int, seed: int, name: str, number: int, blocks: tuple[int, ...], block_words: int
+    vocabulary: Vocabulary, tokens: int, seed: int, name: str, number: int, blocks: tuple[int, ...], block_tokens: int
 ) -> tuple[str, int]:
     """A text in which each block stands for a given number: equal numbers from the beginning on are an equal beginning.
 
-    What goes beyond the blocks is the text's own; a block that is longer than what is left is cut.
+    Blocks are the engine's: what it adds before the text belongs to the first, so that two prompts with k leading
+    blocks in common share k * block_tokens tokens. Other numbers are other words from the block's first on, but for one
+    pair in as many as there are words. What goes beyond the blocks is the text's own; a block longer than what is left
+    is cut.
     """
     words = max(1, tokens - vocabulary.overhead)
-    parts, left = [], words
-    for position, block in enumerate(blocks[: -(-words // block_words)]):
-        make = _unique if position == 0 else _numbered
-        parts.append(make(vocabulary, min(block_words, left), seed, name + "/block", block))
-        left -= min(block_words, left)
-    if left:
+    texts = _block_texts(vocabulary, seed, name + "/block")
+    parts: list[str] = []
+    made = 0
+    for position, block in enumerate(blocks):
+        end = min(words, (position + 1) * block_tokens - vocabulary.overhead)
+        if end > made:
+            parts.append(texts.text(block, end - made, first=not parts))
+            made = end
+    if words > made:
         make = _numbered if parts else _unique
-        parts.append(make(vocabulary, left, seed, name, number))
+        parts.append(make(vocabulary, words - made, seed, name, number))
     return "".join(parts), words + vocabulary.overhead
+
+
+class _BlockTexts:
+    """The texts of blocks by their numbers. Conversations ask for the same ones again and again, so they are kept."""
+
+    def __init__(self, vocabulary: Vocabulary, seed: int, name: str) -> None:
+        self._vocabulary, self._seed, self._name = vocabulary, seed, name
+        self._shift = derive(seed, "lead", name) % len(vocabulary.words) ** _LEAD_WORDS
+        self._made = _made_blocks(vocabulary.words, seed)
+        self._kept: dict[tuple[int, int, bool], str] = {}
+        self._kept_words = 0
+
+    def text(self, block: int, words: int, *, first: bool) -> str:
+        """So many words that tell the number from the first on; first: they stand at the beginning of the prompt."""
+        key = (block, words, first)
+        text = self._kept.get(key)
+        if text is None:
+            text = self._kept[key] = self._make(block, words, first)
+            self._kept_words += words
+            if self._kept_words > _KEPT_WORDS:
+                self._kept, self._kept_words = {}, 0
+        return text
+
+    def _make(self, block: int, words: int, first: bool) -> str:
+        if first:
+            return _unique(self._vocabulary, words, self._seed, self._name, block)
+        known, shifted, digits = self._vocabulary.words, block + self._shift, []
+        for _ in range(min(words, _LEAD_WORDS)):
+            shifted, digit = divmod(shifted, len(known))
+            digits.append(known[digit])
+        rest = words - len(digits)
+        return " " + " ".join(digits) + _filled(self._made, rest, self._seed, self._name, block)
+
+
+@lru_cache(maxsize=8)
+def _block_texts(vocabulary: Vocabulary, seed: int, name: str) -> _BlockTexts:
+    return _BlockTexts(vocabulary, seed, name)
 
 
 def _numbered(vocabulary: Vocabulary, words: int, seed: int, name: str, number: int) -> str:
@@ -83,11 +127,14 @@ def _lead(words: tuple[str, ...], most: int, seed: int, name: str, number: int) 
 
 def filler(vocabulary: Vocabulary, words: int, seed: int, name: str, number: int) -> str:
     """So many words drawn at random, each behind a blank."""
+    return _filled(_made_blocks(vocabulary.words, seed), words, seed, name, number)
+
+
+def _filled(made: tuple[str, ...], words: int, seed: int, name: str, number: int) -> str:
     if words <= 0:
         return ""
     blocks, rest = divmod(words, _BLOCK_WORDS)
     choices = random_bytes(seed, "blocks", name, number, size=blocks + 1)
-    made = _made_blocks(vocabulary.words, seed)
     parts = [made[choice] for choice in choices[:blocks]]
     if rest:
         parts.append(_first_words(made[choices[blocks]], rest))

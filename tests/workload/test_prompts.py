@@ -74,6 +74,42 @@ def test_blocks_with_equal_numbers_are_equal_beginnings() -> None:
     assert len(same) == 1024
 
 
+OTHERS = 3 * len(CANDIDATES) + 100  # numbers from here on begin with other words than those from 0 on
+identities = st.lists(st.integers(0, 80), max_size=12)
+
+
+@given(identities, identities, identities, st.sampled_from([16, 64, 512]), st.sampled_from([0, 1, 20, 40]))
+def test_prompts_share_exactly_the_tokens_of_their_common_blocks(
+    common: list[int], one: list[int], other: list[int], block: int, overhead: int
+) -> None:
+    """As the engine counts: what it adds before the text is part of the first block. Not a token more, nor less."""
+    vocabulary = assumed_vocabulary(overhead)
+    one, other = [*common, *one], [*common, *(OTHERS + each for each in other)]
+    texts = [
+        prompt_of_blocks(vocabulary, block * len(ids) + 7, 1, "run", number, tuple(ids), block)[0]
+        for number, ids in enumerate((one, other))
+    ]
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*map(words, texts), strict=False)))
+    assert overhead + same == max(block * len(common), overhead)
+
+
+@given(identities, st.integers(1, 4000), st.integers(1, 4000))
+def test_a_shorter_prompt_of_the_same_blocks_is_a_beginning(ids: list[int], one: int, other: int) -> None:
+    """Its last block is cut, not made anew."""
+    short, long = sorted((one, other))
+    ends = [prompt_of_blocks(FULL, tokens, 1, "r", 0, tuple(ids), 16)[0] for tokens in (short, long)]
+    covered = min(short, 16 * len(ids))
+    assert words(ends[0])[:covered] == words(ends[1])[:covered]
+
+
+def test_block_texts_are_kept_and_forgotten_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is full begins anew; the texts stay the same."""
+    asked = [tuple(range(start, start + 20)) for start in (0, 50, 0, 70, 0)]
+    kept = [prompt_of_blocks(FULL, 320, 5, "kept", 0, ids, 16) for ids in asked]
+    monkeypatch.setattr("harness.workload.prompts._KEPT_WORDS", 100)
+    assert [prompt_of_blocks(FULL, 320, 5, "kept", 0, ids, 16) for ids in asked] == kept
+
+
 @pytest.mark.parametrize("blocks", [(), (1,), (1, 2, 3, 4)])
 @pytest.mark.parametrize("tokens", [1, 2, 512, 513, 1024])
 def test_too_few_or_too_many_blocks_do_not_change_the_length(blocks: tuple[int, ...], tokens: int) -> None:
