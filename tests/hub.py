@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 import threading
@@ -24,6 +25,7 @@ CONFIG = {
     "torch_dtype": "bfloat16",
 }
 TOKEN = "hf_mySecretToken"
+TRACE = gzip.compress(b'{"timestamp": 0, "input_length": 20, "output_length": 3}\n' * 4)
 
 
 def safetensors(sizes: dict[str, int]) -> bytes:
@@ -53,7 +55,7 @@ class Hub(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        parts = self.path.partition("?")[0].strip("/").split("/")
+        parts = self.path.partition("?")[0].strip("/").removeprefix("datasets/").split("/")
         if parts == ["api", "whoami-v2"]:
             self._send(200 if self.headers.get("authorization") == f"Bearer {TOKEN}" else 401, b"{}", {})
             return
@@ -65,7 +67,7 @@ class Hub(BaseHTTPRequestHandler):
         elif api:
             self._model(repo, files, parts[4:])
         else:
-            self._file(files, parts[4])
+            self._file(files, "/".join(parts[4:]))
 
     def _refuse(self, status: int | str) -> None:
         if status == "gated":
@@ -125,6 +127,8 @@ def repositories() -> dict[str, dict[str, bytes] | int | str]:
         "org/bin": {"config.json": config, "pytorch_model-1.bin": bytes(70), "pytorch_model-2.bin": bytes(7)},
         "org/bare": {"config.json": config},
         "org/odd": {"README.md": b"x"},
+        "org/data": {"README.md": b"x", "data/trace.jsonl.gz": TRACE},
+        "org/many": {"one.jsonl": TRACE, "two.csv": b"", "weights.bin": b""},
         "org/gated": "gated",
         "org/broken": 500,
         "org/refused": 403,

@@ -1,6 +1,7 @@
 """What the Hugging Face Hub, or a local directory, says of a model: revision, shape, exact size of the weights.
 
-Only headers are read: of each safetensors file the first 100 kB, of the rest config.json. huggingface_hub is imported
+Only headers are read: of each safetensors file the first 100 kB, of the rest config.json. Of data sets, the names of
+their files, and a file itself (hub_dataset.py says which). huggingface_hub is imported
 here and nowhere else, and its errors end here. A token is taken from where that library finds it (HF_TOKEN, or the file
 that `hf auth login` writes) and stands in no message.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -87,6 +88,59 @@ def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | 
             "the Hub names no commit of this model", where=repo, advice="Give a revision in models.yaml."
         )
     return info.sha
+
+
+class Unreachable(MissingError):
+    """The Hub cannot be reached, or must not be asked."""
+
+
+def file_names(repo: str, revision: str | None, *, endpoint: str | None = None) -> tuple[str, list[str]]:
+    """The commit of a data set, and the names of its files there.
+
+    Raises like `describe`; Unreachable where the cache is the only way left.
+    """
+    with _translated(repo, "data set"):
+        info = _api(endpoint).dataset_info(repo, revision=revision, timeout=TIMEOUT)
+    if info.sha is None:
+        raise MissingError("the Hub names no commit of this data set", where=repo, advice="Name one: REPO@COMMIT.")
+    return info.sha, sorted(each.rfilename for each in info.siblings or ())
+
+
+def download(repo: str, file: str, revision: str | None, *, endpoint: str | None = None) -> tuple[Path, str]:
+    """A file of a data set, from the cache where it lies there already, and its commit. Raises like `file_names`.
+
+    The cache notes what commit the revision stood for, and so finds the file again without a network.
+    """
+    disable_progress_bars()
+    set_verbosity_error()
+    with _translated(repo, "data set"):
+        path = _api(endpoint).hf_hub_download(
+            repo, file, repo_type="dataset", revision=revision, etag_timeout=TIMEOUT, cache_dir=_cache()
+        )
+    return Path(path), Path(path).relative_to(_folder(repo) / "snapshots").parts[0]
+
+
+def cached_folder(repo: str, revision: str | None) -> Path | None:
+    """Where the cache keeps what it has of a data set; named after its commit. None where it has nothing.
+
+    Without a revision that of the main branch, as of the last time that anybody asked, or the only one there is.
+    """
+    reference = _folder(repo) / "refs" / (revision or "main")
+    snapshots = _folder(repo) / "snapshots"
+    try:
+        commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+        kept = [snapshots / commit] if commit else list(snapshots.glob("*"))
+        return kept[0] if len(kept) == 1 and kept[0].is_dir() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _folder(repo: str) -> Path:
+    return _cache() / f"datasets--{repo.replace('/', '--')}"
+
+
+def _cache() -> Path:
+    return Path(constants.HF_HUB_CACHE)
 
 
 def token_is_accepted(token: str, *, endpoint: str | None = None) -> bool:
@@ -205,7 +259,7 @@ def _estimate(shape: ModelShape, quantize: str | None, dtype: Any) -> int:
 
 
 @contextmanager
-def _translated(repo: str) -> Iterator[None]:
+def _translated(repo: str, kind: str = "model") -> Iterator[None]:
     """Errors of the library as errors of harness; the order matters, because they inherit from each other."""
     try:
         yield
@@ -213,22 +267,21 @@ def _translated(repo: str) -> Iterator[None]:
         raise MissingError(
             "is gated, and this machine has no token that its licence was accepted for",
             where=repo,
-            advice=f"Accept it at https://huggingface.co/{repo} and set HF_TOKEN.",
+            advice=f"Accept it at https://huggingface.co/{_path(repo, kind)} and set HF_TOKEN.",
         ) from error
     except RevisionNotFoundError as error:
         raise UsageError("has no such revision", where=repo, advice="Name a commit, a tag or a branch.") from error
     except LocalEntryNotFoundError as error:
-        raise _unreachable(repo) from error
+        raise _unreachable(repo, kind) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise UsageError(
-            "is not on the Hub, or is private", where=repo, advice="Check the id; for a private model set HF_TOKEN."
-        ) from error
+        advice = f"Check the id; for a private {kind} set HF_TOKEN."
+        raise UsageError("is not on the Hub, or is private", where=repo, advice=advice) from error
     except HFValidationError as error:
         raise UsageError("is no Hub id", where=repo, advice="Write it as ORGANISATION/NAME.") from error
     except HfHubHTTPError as error:
         raise _refused(repo, error) from error
     except OSError as error:
-        raise _unreachable(repo) from error
+        raise _unreachable(repo, kind) from error
 
 
 def _refused(repo: str, error: HfHubHTTPError) -> MissingError:
@@ -240,11 +293,13 @@ def _refused(repo: str, error: HfHubHTTPError) -> MissingError:
     return MissingError(answered, where=repo, advice="Try again later.")
 
 
-def _unreachable(repo: str) -> MissingError:
+def _path(repo: str, kind: str) -> str:
+    return repo if kind == "model" else f"datasets/{repo}"
+
+
+def _unreachable(repo: str, kind: str) -> Unreachable:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return MissingError("HF_HUB_OFFLINE is set, and the Hub is needed", where=repo, advice="Unset it.")
-    return MissingError(
-        "the Hub cannot be reached",
-        where=repo,
-        advice="Check the network and HF_ENDPOINT, or name a directory that holds the model.",
-    )
+        return Unreachable("HF_HUB_OFFLINE is set, and the Hub is needed", where=repo, advice="Unset it.")
+    instead = "a directory that holds the model" if kind == "model" else "a file that holds it"
+    advice = f"Check the network and HF_ENDPOINT, or name {instead}."
+    return Unreachable("the Hub cannot be reached", where=repo, advice=advice)
