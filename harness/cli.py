@@ -397,7 +397,39 @@ def bench(
         ),
     ] = None,
     trace: Annotated[
-        Optional[Path], typer.Option(help="Replay lengths and arrival times of this file.", metavar="FILE")
+        Optional[Path],
+        typer.Option(
+            help="Replay lengths and arrival times of this file; docs/traces.md lists the forms.", metavar="FILE"
+        ),
+    ] = None,
+    dataset: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Ask what this file of the Hugging Face Hub holds, at its own moments where it tells them and neither "
+            "--users nor --rate is given. A path that begins with ./ or / names a file here.",
+            metavar="REPO[@REVISION][:FILE]",
+        ),
+    ] = None,
+    dataset_rows: Annotated[
+        Optional[int], typer.Option(min=1, help="Of --dataset, so many rows are asked. Default: 10000.")
+    ] = None,
+    trace_speed: Annotated[
+        Optional[float], typer.Option(help="Replay so many times as fast; --duration is that of the replay.")
+    ] = None,
+    trace_start: Annotated[
+        Optional[str], typer.Option(help="Begin so far into the trace, such as 10m.", metavar="DURATION")
+    ] = None,
+    trace_loop: Annotated[
+        bool, typer.Option("--trace-loop", help="Begin the trace again at its end, until --duration or --requests.")
+    ] = False,
+    trace_form: Annotated[
+        Optional[str], typer.Option(help="How the file is written, where its first lines do not tell.")
+    ] = None,
+    trace_time_unit: Annotated[
+        Optional[Literal["s", "ms", "us", "ns"]], typer.Option(help="Of its moments, where the file does not tell.")
+    ] = None,
+    trace_block_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="Tokens of one block hash, where the file does not tell.")
     ] = None,
     duration: Annotated[Optional[str], typer.Option(help="Of each level, such as 30s or 5m. Default: 60s.")] = None,
     warmup: Annotated[
@@ -405,9 +437,13 @@ def bench(
     ] = None,
     requests: Annotated[Optional[int], typer.Option(min=1, help="Of each level, at most.")] = None,
     input_tokens: Annotated[
-        Optional[str], typer.Option(help="Prompt length: a number or a distribution such as lognormal:500:0.8.")
+        Optional[str],
+        typer.Option(help="Prompt length: 200, 4k (4,096), a distribution such as lognormal:500:300, or file:PATH."),
     ] = None,
-    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length: a number or a distribution.")] = None,
+    output_tokens: Annotated[
+        Optional[str],
+        typer.Option(help="Answer length, likewise; with the same file as --input-tokens, drawn as pairs."),
+    ] = None,
     workload: Annotated[
         Optional[str], typer.Option(help="What is asked: a file of locustfiles/, by name. Default: chat.")
     ] = None,
@@ -450,6 +486,14 @@ def bench(
         rate=rate,
         arrival=arrival,
         trace=trace,
+        dataset=dataset,
+        dataset_rows=dataset_rows,
+        trace_form=trace_form,
+        trace_time_unit=trace_time_unit,
+        trace_block_tokens=trace_block_tokens,
+        trace_speed=trace_speed,
+        trace_start=trace_start,
+        trace_loop=trace_loop,
         duration=duration,
         warmup=warmup,
         requests=requests,

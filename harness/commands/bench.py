@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from harness import __version__, preflight, terminal
+from harness.catalog.hub_dataset import fetch_dataset
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
 from harness.commands.report import finish
@@ -53,8 +54,9 @@ from harness.stats.summary import Summary
 from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
 from harness.workload.named import named
-from harness.workload.traces import read_trace
-from harness.workload.workload import Drawn, Replayed, drawn, replayed
+from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
+from harness.workload.traces.window import DATASET_ROWS, Window
+from harness.workload.workload import Asked, Dataset, Drawn, dataset, drawn, replayed, summarise
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
@@ -71,6 +73,14 @@ class BenchOptions:
     rate: str | None = None
     arrival: str | None = None
     trace: Path | None = None
+    dataset: str | None = None
+    dataset_rows: int | None = None
+    trace_form: str | None = None
+    trace_time_unit: str | None = None
+    trace_block_tokens: int | None = None
+    trace_speed: float | None = None
+    trace_start: str | None = None
+    trace_loop: bool = False
     duration: str | None = None
     warmup: str | None = None
     requests: int | None = None
@@ -116,15 +126,17 @@ class BenchResult:
 
 def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> BenchResult:
     """Plan, check, hold the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk."""
-    levels = plan_levels(options)
+    _require_a_use(options)
     slo = _slo(options)
     timeout = _duration(options.timeout, "--timeout") or 600.0
-    _require_inputs(options)
+    plan_levels(options, replay=options.trace is not None)  # refuses what cannot be read before anything is fetched
+    rows = _require_inputs(options, progress)
+    levels = plan_levels(options, replay=rows is not None and rows.timed)
     # The load processes first: they get ready while the service is looked at.
     with runner.Crew(options.processes) as crew:
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
-                target, options, served, crew, progress, levels=levels, slo=slo, timeout=timeout
+                target, options, rows, served, crew, progress, levels=levels, slo=slo, timeout=timeout
             )
         with _pointing_to(folder):
             return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
@@ -133,6 +145,7 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
 def _measure(
     target: Target,
     options: BenchOptions,
+    rows: Trace | None,
     served: Served,
     crew: runner.Crew,
     progress: Callable[[str], None],
@@ -143,7 +156,9 @@ def _measure(
 ) -> tuple[RunFolder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
     options = dataclasses.replace(options, api=options.api or default_api(served.info))
-    workload = make_workload(options, served)
+    workload = make_workload(options, served, rows)
+    for note in workload.notes() if isinstance(workload, Dataset) else ():
+        progress(note)
     _check(served, options, workload, levels, progress)
     folder = RunFolder.create(options.output or _default_folder(served, workload.name))
     manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
@@ -311,15 +326,13 @@ def _invalid(summary: Summary) -> str:
     return f"the run is not valid ({rules})"
 
 
-def plan_levels(options: BenchOptions) -> tuple[Level, ...]:
-    """The levels that the options ask for. Raises UsageError for what contradicts itself or cannot be read."""
-    given = [name for name in ("users", "rate", "trace") if getattr(options, name) is not None]
-    if len(given) > 1:
-        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", advice="Give one of them.")
-    _require_a_use(options)
+def plan_levels(options: BenchOptions, *, replay: bool = False) -> tuple[Level, ...]:
+    """The levels that the options ask for. replay: the rows of a file say when. Raises UsageError for what contradicts
+    itself or cannot be read.
+    """
     duration, warmup = _duration(options.duration, "--duration"), _duration(options.warmup, "--warmup")
     _duration(options.think_time, "--think-time")
-    if options.trace is not None:
+    if replay:
         return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
     if duration is None and options.requests is None:
         duration = DEFAULT_DURATION
@@ -338,18 +351,43 @@ def plan_levels(options: BenchOptions) -> tuple[Level, ...]:
 
 
 def _require_a_use(options: BenchOptions) -> None:
-    """An option that would change nothing is a misunderstanding. Raises UsageError."""
+    """Options that exclude each other, and one that would change nothing, are a misunderstanding. Raises UsageError."""
+    for first, second in (("users", "rate"), ("users", "trace"), ("rate", "trace"), ("trace", "dataset")):
+        if getattr(options, first) is not None and getattr(options, second) is not None:
+            raise UsageError(f"--{first} and --{second} exclude each other", advice="Give one of them.")
     if options.arrival is not None and options.rate is None:
         raise UsageError("--arrival says how the requests of --rate come, and there is no --rate")
     if options.think_time is not None and (options.rate is not None or options.trace is not None):
         raise UsageError("--think-time is for --users: the requests of --rate and --trace come when they are due")
-    if options.trace is not None:
-        for name in ("input_tokens", "output_tokens", "workload"):
-            if getattr(options, name) is not None:
+    for source, others in (
+        ("trace", ("input_tokens", "output_tokens", "workload")),
+        ("dataset", ("input_tokens", "workload")),
+    ):
+        for name in others:
+            if getattr(options, source) is not None and getattr(options, name) is not None:
                 raise UsageError(
-                    f"--{name.replace('_', '-')} and --trace exclude each other: the trace says what is asked",
+                    f"--{name.replace('_', '-')} and --{source} exclude each other: the {source} says what is asked",
                     advice="Give one of them.",
                 )
+    _require_rows(options)
+
+
+def _require_rows(options: BenchOptions) -> None:
+    """Options that say how a trace or data set is read want one. Raises UsageError."""
+    if options.trace is None and options.dataset is None:
+        for name in ("form", "time_unit", "block_tokens", "speed", "start", "loop"):
+            if getattr(options, f"trace_{name}") not in (None, False):
+                option = f"--trace-{name.replace('_', '-')}"
+                raise UsageError(f"{option} says how --trace or --dataset is read, and there is neither")
+    if options.dataset is None and options.dataset_rows is not None:
+        raise UsageError("--dataset-rows says how much of --dataset is asked, and there is no --dataset")
+    if options.trace_speed is not None and not 1e-6 <= options.trace_speed <= 1e6:
+        raise UsageError(
+            f"expected a number above zero, such as 20, found {options.trace_speed:g}", where="--trace-speed"
+        )
+    if options.trace_loop and options.duration is None and options.requests is None:
+        raise UsageError("--trace-loop goes on for ever", advice="Give --duration or --requests.")
+    _duration(options.trace_start, "--trace-start")
 
 
 def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -369,7 +407,7 @@ def _duration(text: str | None, option: str) -> float | None:
         seconds = parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{error}, found {text!r}", where=option) from error
-    if seconds == 0 and option not in ("--warmup", "--think-time"):
+    if seconds == 0 and option not in ("--warmup", "--think-time", "--trace-start"):
         raise UsageError("a duration of 0 measures nothing", where=option)
     return seconds
 
@@ -384,26 +422,81 @@ def _slo(options: BenchOptions) -> Slo | None:
         raise UsageError(f"{error}, found {options.slo!r}", where="--slo") from error
 
 
-def _require_inputs(options: BenchOptions) -> None:
-    """What can be refused before anything is started is refused then."""
+def _require_inputs(options: BenchOptions, progress: Callable[[str], None]) -> Trace | None:
+    """The rows of a trace or data set, if one is asked. What can be refused before anything starts is refused here."""
     if options.output is not None:
         RunFolder.create(options.output)
+    rows = _read_rows(options, progress)
+    if options.output_tokens is not None:
+        parse_lengths(options.output_tokens, "output_tokens")
+    if rows is None:
+        spec = named(options.workload or DEFAULT_WORKLOAD)
+        parse_lengths(options.input_tokens or spec.input_tokens, "input_tokens")
+    return rows
+
+
+def _read_rows(options: BenchOptions, progress: Callable[[str], None]) -> Trace | None:
+    """A trace's rows have their own moments; those of a data set too, unless users or a rate are asked for."""
+    file = _trace_file(options, progress)
+    if file is None:
+        return None
+    replay = options.users is None and options.rate is None and (options.trace is not None or has_moments(file))
+    for name in (
+        ("trace_speed", "trace_start", "trace_loop") if not replay else ("dataset_rows", "output_tokens", "think_time")
+    ):
+        if getattr(options, name):
+            advice = "Leave it out, or give --users or --rate." if replay else "Leave it out."
+            how = "replayed at its own moments" if replay else "not replayed at moments of its own"
+            raise UsageError(f"--{name.replace('_', '-')} changes nothing: {file.name} is {how}", advice=advice)
+    rows = read_trace(file, _window(options)) if replay else read_dataset(file, options.dataset_rows or DATASET_ROWS)
+    for line in rows.lines():
+        progress(line)
+    return rows
+
+
+def _trace_file(options: BenchOptions, progress: Callable[[str], None]) -> TraceFile | None:
+    told: dict[str, Any] = {
+        "form": options.trace_form,
+        "time_unit": options.trace_time_unit,
+        "block_tokens": options.trace_block_tokens,
+    }
     if options.trace is not None:
-        read_trace(options.trace, _duration(options.duration, "--duration"))
-        return
-    spec = named(options.workload or DEFAULT_WORKLOAD)
-    parse_lengths(options.input_tokens or spec.input_tokens)
-    parse_lengths(options.output_tokens or spec.output_tokens)
+        return TraceFile.of(options.trace, **told)
+    if options.dataset is None:
+        return None
+    if options.dataset.startswith(("/", "./", "../", "~")):
+        return TraceFile.of(Path(options.dataset).expanduser(), **told)
+    file = fetch_dataset(options.dataset, progress)
+    return TraceFile.of(file.path, name=file.name, source=file.as_dict(), **told)
 
 
-def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
-    """What is asked: the trace, or lengths drawn from the named workload's distributions or those of the options."""
+def _window(options: BenchOptions) -> Window:
+    return Window(
+        start=_duration(options.trace_start, "--trace-start") or 0.0,
+        speed=options.trace_speed or 1.0,
+        duration=_duration(options.duration, "--duration"),
+        requests=options.requests,
+        loop=options.trace_loop,
+    )
+
+
+def make_workload(options: BenchOptions, served: Served, rows: Trace | None = None) -> Asked:
+    """What is asked: the rows of a file, or lengths drawn from the named workload's distributions or those of the
+    options.
+    """
     vocabulary = vocabulary_of(served.endpoint)
     salt = f"{time.time_ns():x}"
-    if options.trace is not None:
-        duration = _duration(options.duration, "--duration")
-        path = str(Path(options.trace).resolve())
-        return replayed(path, duration=duration, seed=options.seed, salt=salt, vocabulary=vocabulary)
+    if rows is not None and rows.timed:
+        return replayed(rows, _window(options), seed=options.seed, salt=salt, vocabulary=vocabulary)
+    if rows is not None:
+        return dataset(
+            rows,
+            seed=options.seed,
+            rows=options.dataset_rows or DATASET_ROWS,
+            output_tokens=options.output_tokens,
+            salt=salt,
+            vocabulary=vocabulary,
+        )
     spec = named(options.workload or DEFAULT_WORKLOAD)
     return drawn(
         spec.name,
@@ -418,7 +511,7 @@ def make_workload(options: BenchOptions, served: Served) -> Drawn | Replayed:
 def _check(
     served: Served,
     options: BenchOptions,
-    workload: Drawn | Replayed,
+    workload: Asked,
     levels: tuple[Level, ...],
     progress: Callable[[str], None],
 ) -> None:
@@ -456,7 +549,7 @@ def _manifest(
     folder: RunFolder,
     served: Served,
     options: BenchOptions,
-    workload: Drawn | Replayed,
+    workload: Asked,
     levels: tuple[Level, ...],
     slo: Slo | None,
     timeout: float,
@@ -492,11 +585,8 @@ def _manifest(
             "cpus": psutil.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
-        dataset=(
-            {"name": Path(workload.trace.path).name, "path": workload.trace.path, "sha256": workload.trace.sha256}
-            if isinstance(workload, Replayed)
-            else None
-        ),
+        dataset=None if isinstance(workload, Drawn) else workload.trace.facts(),
+        lengths=summarise(workload, options.requests),
         seeds={"workload": options.seed, "arrivals": options.seed},
         slo=bounds.as_dict(),
         slo_asked=slo is not None,

@@ -24,7 +24,7 @@ from harness.load.transport import Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder
-from harness.workload.request import Request
+from harness.workload.request import LEVEL_NUMBERS, Request
 from harness.workload.workload import Workload
 
 # Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor: else it
@@ -32,7 +32,6 @@ from harness.workload.workload import Workload
 UNSENT_WAIT = 1.0
 UNSENT = ("refused", "dropped")
 _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
-_LEVEL_NUMBERS = 10_000_000  # more than any level sends
 
 
 @dataclass(slots=True)
@@ -116,7 +115,7 @@ class Session:
 
         No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level.
         """
-        request = self.workload.request(self.level * _LEVEL_NUMBERS + index)
+        request = self.workload.request(self.level * LEVEL_NUMBERS + index)
         request_id = f"{self._prefix}{self.level}-{index}"
         call = self._api.encode(request, request_id, self.plan.model_name, stream=self.plan.stream)
         address = self.transport.address
@@ -204,7 +203,7 @@ class Session:
             "in_flight",
             session_id=request.session_id,
             turn=request.turn,
-            asked_input_tokens=request.input_tokens,
+            asked_input_tokens=request.input_tokens if request.counted else None,
             asked_output_tokens=request.max_new_tokens,
         )
 

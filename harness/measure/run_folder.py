@@ -137,7 +137,8 @@ class Manifest:
 
     model: the catalogue's name or the served model's id. engine: `tgi 3.3.7`. flags: the engine's variables as set or
     told. seeds: one for what is asked, one for when. dataset: name, path and sha256 of a trace or prompt file.
-    workload: its name and the lengths asked for, enough to tell whether two runs asked the same. slo: bound -> seconds.
+    workload: its name and the lengths asked for, enough to tell whether two runs asked the same. lengths: how the
+    prompts and answers that this seed asks first are spread. slo: bound -> seconds.
     slo_asked: the bounds came from --slo, not from the catalogue. think_time: seconds between an answer and the same
     user's next request. start, end: UTC, ISO 8601; end is None while it runs
     and after a crash. interrupted: it was stopped before its plan was done.
@@ -167,6 +168,7 @@ class Manifest:
     driver: str | None = None
     host: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] | None = None
+    lengths: Mapping[str, Any] | None = None
     seeds: Mapping[str, int] = field(default_factory=dict)
     slo: Mapping[str, float] = field(default_factory=dict)
     slo_asked: bool = False

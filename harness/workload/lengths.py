@@ -1,7 +1,8 @@
-"""Distributions of lengths in tokens. Pure: a number between 0 and 1 goes in, a length comes out.
+"""Distributions of lengths in tokens: a number between 0 and 1 goes in, a length comes out.
 
 Lengths come by the inverse of the cumulative distribution. Bounds cut the distribution and do not pile what lies beyond
-onto themselves, so that a bound never is an unlikely favourite; a cut moves the mean, which `mean` tells.
+onto themselves, so that a bound never is an unlikely favourite; a cut moves the mean, which `mean` tells. How `4k` is
+read, tokens.py says.
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate
 from statistics import NormalDist
-from typing import Protocol
+from typing import Literal, Protocol
 
 from harness.errors import UsageError
+from harness.workload.recorded import RecordedLengths, recorded
+from harness.workload.tokens import MOST_TOKENS, parse_number, whole_tokens
 
-FORMS = "200, uniform:100:300, normal:500:100, lognormal:500:300, exponential:200 or list:100,200*3"
-MOST = 10_000_000
+Side = Literal["input_tokens", "output_tokens"]
+
+FORMS = "200, 4k, uniform:100:300, normal:500:100, lognormal:500:300, exponential:200, list:100,200*3 or file:PATH"
+_FILE = "file"
 _STEPS = 2000
 _ADVICE = f"Write {FORMS}; normal, lognormal and exponential also with bounds, as in normal:500:100:1:900."
 
 
 class Lengths(Protocol):
-    """One distribution. str() is the text that makes it again."""
+    """One distribution. str() is what the manifest says of it."""
 
     def at(self, fraction: float) -> int:
         """The length below which this fraction of all lengths lies; at least 1."""
@@ -31,6 +38,10 @@ class Lengths(Protocol):
     @property
     def longest(self) -> int | None:
         """The longest length possible, None without bound."""
+        ...
+
+    def text(self) -> str:
+        """What `parse_lengths` makes it of again, on any machine."""
         ...
 
 
@@ -50,8 +61,11 @@ class Fixed:
     def longest(self) -> int:
         return self.tokens
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         return str(self.tokens)
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,11 @@ class Uniform:
     def longest(self) -> int:
         return self.high
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         return f"uniform:{self.low}:{self.high}"
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 @dataclass(frozen=True)
@@ -119,30 +136,40 @@ class Bounded:
         variance = math.log1p((self.deviation / self.mean) ** 2)
         return NormalDist(math.log(self.mean) - variance / 2, math.sqrt(variance))
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         numbers = [self.mean] if self.kind == "exponential" else [self.mean, self.deviation]
         bounds = [] if self.high is None and self.low == 1 else [self.low, *([] if self.high is None else [self.high])]
         return ":".join([self.kind, *map(_shown, numbers), *map(str, bounds)])
 
+    def __str__(self) -> str:
+        return self.text()
+
 
 @dataclass(frozen=True)
 class Listed:
-    """Given lengths with given weights."""
+    """Given lengths with given weights. source: the file that they were counted in, where there is one."""
 
     tokens: tuple[int, ...]
     weights: tuple[int, ...]
+    source: str | None = None
 
     def at(self, fraction: float) -> int:
-        sums = list(accumulate(self.weights))
-        return self.tokens[min(bisect.bisect_right(sums, fraction * sums[-1]), len(sums) - 1)]
+        return self.tokens[min(bisect.bisect_right(self._sums, fraction * self._sums[-1]), len(self._sums) - 1)]
+
+    @cached_property
+    def _sums(self) -> list[int]:
+        return list(accumulate(self.weights))
 
     @property
     def longest(self) -> int:
         return max(self.tokens)
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         parts = (f"{n}*{w}" if w != 1 else str(n) for n, w in zip(self.tokens, self.weights, strict=True))
         return "list:" + ",".join(parts)
+
+    def __str__(self) -> str:
+        return self.source or self.text()
 
 
 def _shown(number: float) -> str:
@@ -154,33 +181,52 @@ def mean(lengths: Lengths) -> float:
     return sum(lengths.at((step + 0.5) / _STEPS) for step in range(_STEPS)) / _STEPS
 
 
-def parse_lengths(text: str | int) -> Lengths:
+def parse_lengths(text: str | int, side: Side = "input_tokens") -> Lengths:
     """`200`, `uniform:LOW:HIGH`, `normal:MEAN:DEVIATION[:LOW[:HIGH]]`, `lognormal:` likewise, `exponential:MEAN[...]`,
-    `list:100,200*3`. Raises UsageError.
+    `list:100,200*3`, `file:PATH`. side: which lengths of a file that holds pairs. Raises UsageError.
     """
     kind, _, rest = str(text).strip().partition(":")
+    if kind == _FILE:
+        return of_recorded(recorded(rest), side)
     try:
         if kind == "list":
             return _listed(rest)
-        numbers = [float(part) for part in rest.split(":")] if rest else []
-        return _from_numbers(kind, numbers)
+        return _from_numbers(kind, [parse_number(part) for part in rest.split(":")] if rest else [])
     except ValueError as error:
         reason = f": {error}" if str(error).startswith("expected") else ""
         raise UsageError(f"not a length or a distribution of lengths: {text!r}{reason}", advice=_ADVICE) from error
 
 
-def _from_numbers(kind: str, numbers: list[float]) -> Lengths:
+def of_recorded(lengths: RecordedLengths, side: Side) -> Listed:
+    """How often each length stands in a file, whatever stands beside it."""
+    counts = lengths.counts(0 if side == "input_tokens" else 1)
+    return Listed(tuple(counts), tuple(counts.values()), str(lengths))
+
+
+def recorded_pairs(input_tokens: str | int, output_tokens: str | int) -> RecordedLengths | None:
+    """The pairs of prompt and answer of a file that both sides name; None where they name none, or it holds none.
+
+    Raises UsageError.
+    """
+    kinds = [str(text).strip().partition(":") for text in (input_tokens, output_tokens)]
+    if kinds[0] != kinds[1] or kinds[0][0] != _FILE:
+        return None
+    lengths = recorded(kinds[0][2])
+    return lengths if lengths.in_pairs else None
+
+
+def _from_numbers(kind: str, numbers: list[Fraction]) -> Lengths:
     if not numbers:
-        return Fixed(_tokens(float(kind)))
+        return Fixed(whole_tokens(parse_number(kind)))
     if kind == "uniform":
-        return _uniform([_tokens(number) for number in numbers])
+        return _uniform([whole_tokens(number) for number in numbers])
     if kind == "exponential":
-        return _bounded(kind, numbers[0], numbers[0], numbers[1:])
+        return _bounded(kind, float(numbers[0]), float(numbers[0]), numbers[1:])
     if kind not in ("normal", "lognormal"):
-        raise ValueError("expected uniform, normal, lognormal, exponential or list")
+        raise ValueError("expected uniform, normal, lognormal, exponential, list or file")
     if len(numbers) < 2:
         raise ValueError("expected a mean and a deviation")
-    return _bounded(kind, numbers[0], numbers[1], numbers[2:])
+    return _bounded(kind, float(numbers[0]), float(numbers[1]), numbers[2:])
 
 
 def _uniform(bounds: list[int]) -> Uniform:
@@ -189,10 +235,10 @@ def _uniform(bounds: list[int]) -> Uniform:
     return Uniform(bounds[0], bounds[1])
 
 
-def _bounded(kind: str, average: float, deviation: float, bounds: list[float]) -> Bounded:
-    if not 0 < average <= MOST or not 0 < deviation <= MOST:
+def _bounded(kind: str, average: float, deviation: float, bounds: list[Fraction]) -> Bounded:
+    if not 0 < average <= MOST_TOKENS or not 0 < deviation <= MOST_TOKENS:
         raise ValueError("expected a mean and a deviation above zero")
-    cuts = [_tokens(number) for number in bounds]
+    cuts = [whole_tokens(number) for number in bounds]
     if len(cuts) > 2 or cuts != sorted(cuts):
         raise ValueError("expected at most a lower bound and a higher one")
     bounded = Bounded(kind, average, deviation, *cuts)
@@ -206,10 +252,4 @@ def _listed(text: str) -> Listed:
     weights = tuple(int(weight) if star else 1 for _, star, weight in pairs)
     if min(weights) < 1:
         raise ValueError("expected weights above zero")
-    return Listed(tuple(_tokens(float(length)) for length, _, _ in pairs), weights)
-
-
-def _tokens(number: float) -> int:
-    if not number.is_integer() or not 1 <= number <= MOST:
-        raise ValueError(f"expected a whole number of tokens from 1 to {MOST:,}, found {number:g}")
-    return int(number)
+    return Listed(tuple(whole_tokens(parse_number(length)) for length, _, _ in pairs), weights)

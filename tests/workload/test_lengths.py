@@ -29,6 +29,9 @@ def sample(text: str) -> list[int]:
         ("lognormal:500:300", 500, 300),
         ("exponential:200", 200, 200),
         ("list:100,200*3", 175, 43.30),
+        ("4k", 4096, 0),
+        ("normal:4k:0.5k", 4096, 512),
+        ("lognormal:1.5K:1e2", 1536, 100),
     ],
 )
 def test_mean_and_spread_are_those_that_the_text_names(text: str, average: float, deviation: float) -> None:
@@ -73,7 +76,8 @@ distributions: st.SearchStrategy[Lengths] = st.one_of(
 @given(distributions)
 def test_the_text_of_a_distribution_makes_it_again(lengths: Lengths) -> None:
     """So that a plan can carry it as text."""
-    assert parse_lengths(str(lengths)) == lengths
+    assert parse_lengths(lengths.text()) == lengths
+    assert str(lengths) == lengths.text()
 
 
 @given(distributions, st.floats(0, 1, exclude_min=True, exclude_max=True), st.floats(0, 1))
@@ -93,21 +97,25 @@ def test_lengths_rise_with_the_fraction_and_stay_within_bounds(lengths: Lengths,
         ("many", "not a length"),
         ("0", "expected a whole number of tokens from 1 to 10,000,000, found 0"),
         ("1.5", "expected a whole number of tokens"),
-        ("nan", "expected a whole number of tokens"),
-        ("inf", "expected a whole number of tokens"),
+        ("nan", "expected a number such as 200 or 4k, found 'nan'"),
+        ("inf", "expected a number such as 200 or 4k, found 'inf'"),
+        ("0.3k", "expected a whole number of tokens from 1 to 10,000,000, found 307.2"),
+        ("10m", "expected a whole number of tokens"),
+        ("4kb", "expected a number such as 200 or 4k"),
+        ("4k:4k", "expected uniform, normal"),
         ("uniform:5", "expected a lower bound and a higher one"),
         ("uniform:5:4", "expected a lower bound and a higher one"),
         ("normal:100", "expected a mean and a deviation"),
         ("normal:100:0", "expected a mean and a deviation above zero"),
         ("normal:100:10:50:40", "expected at most a lower bound and a higher one"),
         ("normal:100:1:1000:2000", "expected bounds that leave something of the distribution"),
-        ("normal:nan:1", "expected a mean and a deviation above zero"),
+        ("normal:nan:1", "expected a number such as 200 or 4k, found 'nan'"),
         ("exponential:10:1:2:3", "expected at most a lower bound and a higher one"),
-        ("zipf:2", "expected uniform, normal, lognormal, exponential or list"),
+        ("zipf:2", "expected uniform, normal, lognormal, exponential, list or file"),
         ("list:", "not a length"),
         ("list:3,0", "expected a whole number of tokens"),
         ("list:3*0", "expected weights above zero"),
-        ("-5", "expected a whole number of tokens"),
+        ("-5", "expected a number such as 200 or 4k"),
     ],
 )
 def test_a_wrong_text_is_told_what_was_expected(text: str, reason: str) -> None:
@@ -116,4 +124,4 @@ def test_a_wrong_text_is_told_what_was_expected(text: str, reason: str) -> None:
         parse_lengths(text)
     assert repr(text) in str(caught.value)
     assert reason in str(caught.value)
-    assert "Write 200, uniform:100:300" in str(caught.value)
+    assert "Write 200, 4k, uniform:100:300" in str(caught.value)

@@ -12,9 +12,10 @@ import pytest
 
 from harness.errors import UsageError
 from harness.workload.seeds import derive, random_bytes, uniform
-from harness.workload.workload import Drawn, Replayed, drawn, from_dict, replayed
+from harness.workload.traces.window import Window
+from harness.workload.workload import Asked, dataset, drawn, from_dict, replayed, summarise
 
-TRACE = "timestamp,input_tokens,output_tokens\n5,30,3\n6,40,0\n7,2000000,9\n"
+TRACE = "timestamp_s,input_tokens,output_tokens\n5,30,3\n6,40,0\n7,2000000,9\n"
 
 
 @pytest.fixture
@@ -24,16 +25,17 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
-def both(trace: Path) -> list[Drawn | Replayed]:
+def each(trace: Path) -> list[Asked]:
     return [
         drawn("chat", "normal:100:20:10:200", "uniform:5:9", seed=4, salt="run-1", shared=8),
-        replayed(str(trace), duration=1.5, seed=4, salt="run-1"),
+        replayed(trace, Window(duration=1.5, speed=2.0), seed=4, salt="run-1"),
+        dataset(trace, seed=4, salt="run-1", rows=2, output_tokens="uniform:5:9"),
     ]
 
 
 def test_a_workload_survives_json_and_pickle(trace: Path) -> None:
     """A load process makes the same requests of the plan as the process that wrote it."""
-    for workload in both(trace):
+    for workload in each(trace):
         again = from_dict(json.loads(json.dumps(workload.as_dict())))
         assert again == workload == pickle.loads(pickle.dumps(workload))
         assert [again.request(number) for number in (1, 0)] == [workload.request(number) for number in (1, 0)]
@@ -70,15 +72,17 @@ def test_the_hash_tells_another_workload_and_not_another_seed(trace: Path) -> No
     workload = drawn("x", "10", "10", seed=1)
     same = [replace(workload, seed=2), replace(workload, salt="y")]
     other = [replace(workload, shared=1), drawn("x", "11", "10", seed=1), drawn("x", "10", "11", seed=1)]
-    assert {each.describe()["hash"] for each in same} == {workload.describe()["hash"]}
-    assert len({each.describe()["hash"] for each in [workload, *other]}) == 4
-    hashes = {replayed(str(trace), duration=duration, seed=1).describe()["hash"] for duration in (None, 1.5, 60)}
-    assert len(hashes) == 3
+    assert {one.describe()["hash"] for one in same} == {workload.describe()["hash"]}
+    assert len({one.describe()["hash"] for one in [workload, *other]}) == 4
+    windows = [Window(), Window(duration=1.5), Window(duration=60), Window(speed=2), Window(start=0.5)]
+    assert len({replayed(trace, window, seed=1).describe()["hash"] for window in windows}) == 5
+    sets = [{"rows": 3}, {"rows": 2}, {"rows": 3, "output_tokens": "5"}]
+    assert len({dataset(trace, seed=1, **each).describe()["hash"] for each in sets}) == 3  # type: ignore[arg-type]
 
 
 def test_a_description_is_short_and_json(trace: Path) -> None:
     """The manifest does not repeat the vocabulary, and says whether it was checked."""
-    for workload in both(trace):
+    for workload in each(trace):
         text = json.dumps(workload.describe())
         assert len(text) < 700
         assert "assumed to be one token each" in text
@@ -95,7 +99,7 @@ def test_sampling_gives_each_request_its_seed() -> None:
 
 def test_a_trace_is_sent_as_it_is(trace: Path) -> None:
     """Its moments, its lengths, also those that no service allows; an answer of no token becomes one of one."""
-    workload = replayed(str(trace), seed=1)
+    workload = replayed(trace, seed=1)
     assert workload.offsets == (0.0, 1.0, 2.0)
     requests = [workload.request(number) for number in range(3)]
     assert [request.input_tokens for request in requests] == [30, 40, 2000000]
@@ -104,11 +108,26 @@ def test_a_trace_is_sent_as_it_is(trace: Path) -> None:
 
 
 def test_a_trace_that_changed_since_is_refused(trace: Path) -> None:
-    """The processes of one run must not send different traces."""
-    plan = replayed(str(trace), seed=1).as_dict()
+    """The processes of one run must not send different rows."""
+    plans = [replayed(trace, seed=1).as_dict(), dataset(trace, seed=1).as_dict()]
     trace.write_text(TRACE.replace("30", "31"))
-    with pytest.raises(UsageError, match="has changed since the run was planned"):
-        from_dict(plan)
+    for plan in plans:
+        with pytest.raises(UsageError, match="has changed since the run was planned"):
+            from_dict(plan)
+
+
+def test_what_is_drawn_is_summarised(trace: Path) -> None:
+    """The lengths that this seed asks first, whole traces, and nothing where nobody counted."""
+    asked = summarise(drawn("x", "uniform:1:9", "7", seed=1), 400)
+    assert asked["requests"] == 400
+    assert asked["output_tokens"] == {"mean": 7.0, "deviation": 0.0, "min": 7, "p50": 7, "p95": 7, "max": 7}
+    assert asked["input_tokens"]["mean"] == pytest.approx(5, abs=0.4)
+    assert (asked["input_tokens"]["min"], asked["input_tokens"]["max"]) == (1, 9)
+    assert summarise(drawn("x", "uniform:1:9", "7", seed=2), 400) != asked
+    whole = summarise(replayed(trace, seed=1), 2)
+    assert (whole["requests"], whole["input_tokens"]["p50"], whole["output_tokens"]["min"]) == (3, 40, 1)
+    trace.write_text('[{"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}]')
+    assert summarise(dataset(trace, seed=1), 5)["input_tokens"] is None
 
 
 def test_random_values_never_change() -> None:
