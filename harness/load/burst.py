@@ -178,9 +178,8 @@ class _Sender:
         return None if self.alive() else "died"
 
     async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:
-        call = self.api.encode(
-            each.request, f"probe-{uuid.uuid4().hex[:24]}", self.endpoint.model_name or "", stream=self.stream
-        )
+        model_name = self.endpoint.model_name or ""
+        call = self.api.encode(each.request, str(uuid.uuid4()), model_name, stream=self.stream)
         slices: list[bytes] = []
         each.sent_at = self._now()
         try:

@@ -32,7 +32,7 @@ from harness.workload.workload import Drawn, from_dict
 logger = logging.getLogger("harness")
 
 SLOTS = 10  # user classes of one run: divides the numbers that Session gives to a level
-_SEEDS_APART = 1_000_003  # between two processes, which must not ask the same lengths
+_SEEDS_APART = 1_000_003  # between two processes, which must ask neither the same lengths nor under the same ids
 _FLUSH_EVERY, _LOOK_EVERY = 0.25, 1.0
 _CLOCK_READINGS, _CLOCK_WITHIN = 10, 5.0
 
@@ -147,7 +147,12 @@ class Member:
         plan = LoadPlan.from_json(run["plan"])
         here = plan if say.same_clock(say.machine(), tuple(run["machine"])) else self._with_own_clock(plan)
         ship = None if _sees(plan) else Path(tempfile.mkdtemp(prefix="harness-"))
-        here = replace(here, folder=plan.folder if ship is None else str(ship))
+        here = replace(
+            here,
+            folder=plan.folder if ship is None else str(ship),
+            run_id=RunFolder(Path(plan.folder)).run_id,
+            seed=plan.seed + _SEEDS_APART * self.process,
+        )
         parts = [from_dict(each) for each in plan.workload["parts"]]
         own = [replace(part, seed=part.seed + _SEEDS_APART * self.process) for part in parts if isinstance(part, Drawn)]
         session = Session(here, Mix(tuple(own)), self.process, self._fire)

@@ -18,7 +18,8 @@ class LoadPlan:
     and arrival is set, and the first of duration and requests that is reached ends it. workload: what
     `workload.from_dict` makes Requests of, for a trace with their moments. timeout: seconds for one request.
     think_time: seconds between an answer and the same user's next request. folder: the run's folder, where each process
-    keeps its journal. clock_monotonic: the moment that 0 stands for in the records.
+    keeps its journal. clock_monotonic: the moment that 0 stands for in the records. run_id: part of the requests'
+    ids; None: the folder's name.
     """
 
     url: str
@@ -34,6 +35,7 @@ class LoadPlan:
     processes: int = 1
     think_time: float = 0.0
     web_ui: bool = False
+    run_id: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -19,6 +19,7 @@ from harness.engines.route import proxy
 from harness.load.connection import Address
 from harness.load.plan import LoadPlan
 from harness.load.recorder import Asked, Recorder
+from harness.load.request_ids import request_id
 from harness.load.stamps import Clock
 from harness.load.transport import Exchange, Transport
 from harness.measure.journal import JournalWriter
@@ -98,7 +99,7 @@ class Session:
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
-        self._prefix = f"{os.urandom(5).hex()}-{process}-"
+        self._run_id = plan.run_id or RunFolder(Path(plan.folder)).run_id
         taken = len(os.listdir("/proc/self/fd")) + _SPARE_DESCRIPTORS
         self._most_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - taken)
 
@@ -116,8 +117,8 @@ class Session:
         No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level.
         """
         request = self.workload.request(self.level * LEVEL_NUMBERS + index)
-        request_id = f"{self._prefix}{self.level}-{index}"
-        call = self._api.encode(request, request_id, self.plan.model_name, stream=self.plan.stream)
+        name = request_id(self._run_id, self.plan.seed, self.level, index)
+        call = self._api.encode(request, name, self.plan.model_name, stream=self.plan.stream)
         address = self.transport.address
         fields = {
             "host": address.host_header,
@@ -128,7 +129,7 @@ class Session:
             fields["authorization"] = f"Bearer {self._key}"
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return Prepared(
-            request_id,
+            name,
             request,
             f"{call.method} {address.prefix}{call.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + call.body,
         )

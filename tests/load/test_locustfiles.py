@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from harness.load.request_ids import request_id
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCUST = [sys.executable, "-m", "locust", "--only-summary"]
@@ -67,6 +70,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return pq.read_table(folder / "records.parquet").to_pylist()
 
 
+@cache
+def owners() -> dict[str, int]:
+    """Which of two processes asked under which id, in the first level of runs/out: each has a seed of its own."""
+    seeds = {process: 1 + 1_000_003 * process for process in (0, 1)}
+    return {request_id("out", seed, 0, number): process for process, seed in seeds.items() for number in range(20_000)}
+
+
 def manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "manifest.json").read_text())
 
@@ -103,9 +113,9 @@ def test_processes_and_several_users_make_one_run(url: str, here: Path) -> None:
     assert kept["processes"] == 2
     assert kept["workload"]["name"] == "short+long"
     assert len({row["request_id"] for row in records}) == len(records)
-    by_process: dict[str, list[int]] = {}
+    by_process: dict[int, list[int]] = {}
     for row in sorted(records, key=lambda row: row["sent_at"]):
-        by_process.setdefault(row["request_id"].split("-")[1], []).append(row["input_tokens"])
+        by_process.setdefault(owners()[row["request_id"]], []).append(row["input_tokens"])
     first, second = by_process.values()
     assert first[:20] != second[:20]
     assert any(length <= 41 for length in first + second)
@@ -151,8 +161,7 @@ def test_workers_of_other_machines_hand_in_their_records(url: str, here: Path) -
     assert done.returncode == 0, done.stderr
     assert ["known to within" in text for text in said] == [False, True], said
     records, (level,) = rows(here / "runs/out"), manifest(here / "runs/out")["levels"]
-    numbers = {row["request_id"].split("-")[1] for row in records}
-    assert numbers == {"0", "1"}
+    assert {owners()[row["request_id"]] for row in records} == {0, 1}
     assert all(0.0 <= row["sent_at"] <= level["sending_ended_at"] + 0.1 for row in records)
     assert {row["status"] for row in records} == {"completed"}
 
@@ -178,7 +187,7 @@ def test_lost_worker_is_named(url: str, here: Path) -> None:
     assert re.search(r"worker [01] was lost", said), said
     summary = report(here / "runs/out")
     assert "lost_process" in {reason["rule"] for reason in summary["validity"]["reasons"]}
-    assert len({row["request_id"].split("-")[1] for row in rows(here / "runs/out")}) == 2
+    assert {owners()[row["request_id"]] for row in rows(here / "runs/out")} == {0, 1}
 
 
 def test_killed_run_can_still_be_reported(url: str, here: Path) -> None:

@@ -1,0 +1,16 @@
+"""Names of requests: UUIDs that the run and its seed decide, so that the same run asks under the same names again."""
+
+from __future__ import annotations
+
+import uuid
+from hashlib import blake2b
+
+
+def request_id(run_id: str, seed: int, level: int, number: int) -> str:
+    """Lower case text of a UUID: the same for the same arguments, another one for any others.
+
+    Of version 4 (random, here by a hash, RFC 9562 section 5.4): request-id middlewares take UUIDs, some that version
+    alone, and answer 400 to anything else or join the request under a name of their own.
+    """
+    name = f"{run_id}\0{seed}\0{level}\0{number}".encode("utf-8", "surrogateescape")
+    return str(uuid.UUID(bytes=blake2b(name, digest_size=16).digest(), version=4))
