@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.engines.base import Answer, Call, Reading, WholeReading, read_all
+from harness.engines.counting import count_events
 from harness.engines.failures import error_kind, event_error_kind
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
 from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
@@ -14,6 +15,7 @@ from harness.workload.request import Request
 
 # Where the text of a chunk may stand: what reasoning models think is generated, sent and waited for like the rest.
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls")
+_THOUGHT_KEYS = ("reasoning_content", "reasoning")
 
 
 class _OpenAiApi:
@@ -22,6 +24,12 @@ class _OpenAiApi:
     name: str
     path: str
     open_keys: frozenset[bytes]
+    counts_events = False
+    count_keys: tuple[bytes, ...] = (
+        b"completion_tokens", b"predicted_n", b"total_tokens", b"prompt_tokens", b"cached_tokens", b"reasoning_tokens",
+        b"cache_n", b"prompt_n", b"prompt_ms", b"prompt_per_token_ms", b"prompt_per_second", b"predicted_ms",
+        b"predicted_per_token_ms", b"predicted_per_second",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._memory = Memory()
@@ -46,42 +54,53 @@ class _OpenAiApi:
     def reading(self, http_status: int, *, stream: bool) -> Reading:
         if not 200 <= http_status < 300:
             return WholeReading(lambda body, slices, complete: Answer(error_kind=error_kind(http_status, body)))
-        return StreamReading(self, self._memory) if stream else WholeReading(self._whole)
+        return StreamReading(self, self._memory) if stream else WholeReading(self.whole)
 
     def settle(self, stream: Stream, *, complete: bool) -> Stream:
-        return settle(stream, complete=complete)
+        stream.final = stream.finish_reason is not None and (stream.done or complete)
+        count_events(stream)
+        return stream
 
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
         """One chunk: a piece of text, the usage, an error, or something of no concern."""
         if payload.get("error") or name == "error":
             stream.error_kind = stream.error_kind or event_error_kind(payload)
             return None
-        usage = as_mapping(payload.get("usage"))
-        told = as_count(usage.get("completion_tokens"))
-        before = stream.output_tokens
-        if told is not None:
-            stream.output_tokens = told
-            stream.input_tokens = as_count(usage.get("prompt_tokens"))
+        counts = _counts(payload)
         choices = payload.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
         if choice is None:
-            stream.strange = stream.strange or not usage
+            stream.strange = stream.strange or not (counts or payload.get("usage"))
+            return _mark(stream, counts, None)
+        if "prompt_progress" in payload:  # llama.cpp's, while it reads the prompt; a role may stand in it
             return None
         reason = as_text(choice.get("finish_reason"))
         stream.finish_reason = stream.finish_reason or reason
+        stream.roles = "role" in as_mapping(choice.get("delta")) if reason else stream.roles
         kind = self._kind(stream, choice, reason)
-        tokens = _tokens_told(choice, told, before)
-        plain = kind is Kind.CONTENT and reason is None and told is None and tokens is None
-        return Heard(kind, 1 if tokens is None else max(1, tokens), plain)
+        if kind is not Kind.CONTENT:
+            return _mark(stream, counts, None if kind is None else Heard(kind))
+        if self._thinks(choice):
+            stream.thoughts = True
+        listed = _listed(choice)
+        stream.owned += listed > 0
+        size = 0 if counts else self._size(choice)
+        plain = reason is None and not listed
+        return _mark(stream, counts, Heard(kind, listed or 1, plain, size))
 
-    def _kind(self, stream: Stream, choice: Mapping[str, Any], reason: str | None) -> Kind:
-        if self._has_text(choice):
+    def _kind(self, stream: Stream, choice: Mapping[str, Any], reason: str | None) -> Kind | None:
+        """None for a chunk that holds no token whatever the count says."""
+        if self._text(choice):
             return Kind.CONTENT
+        delta = as_mapping(choice.get("delta"))
         if reason is not None:
             return Kind.EMPTY_END
-        return Kind.OPENING if not stream.kinds and "role" in as_mapping(choice.get("delta")) else Kind.EMPTY
+        if not stream.kinds and "role" in delta:
+            return Kind.OPENING
+        return Kind.EMPTY if "" in (delta.get("content"), choice.get("text")) else None
 
-    def _whole(self, body: bytes, slices: int, complete: bool) -> Answer:
+    def whole(self, body: bytes, slices: int, complete: bool) -> Answer:
+        """A document that is a whole answer."""
         if not complete:
             return Answer(error_kind="stream_broken")
         payload = json_object(body)
@@ -92,20 +111,30 @@ class _OpenAiApi:
         choices = payload.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return Answer(error_kind="protocol")
-        usage = as_mapping(payload.get("usage"))
+        told, prompt, _ = _counts(payload) or (None, None, 0)
         return at_once(
             slices,
-            tokens=as_count(usage.get("completion_tokens")),
-            shown=self._has_text(choices[0]),
-            input_tokens=as_count(usage.get("prompt_tokens")),
+            tokens=told,
+            shown=bool(self._text(choices[0])),
+            input_tokens=prompt,
             finish_reason=as_text(choices[0].get("finish_reason")),
         )
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _has_text(self, choice: Mapping[str, Any]) -> bool:
+    def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
+        """What was generated, in the members where it may stand; none where there is no text."""
         raise NotImplementedError
+
+    def _thinks(self, choice: Mapping[str, Any]) -> bool:
+        delta = as_mapping(choice.get("delta"))
+        return any(delta.get(key) for key in _THOUGHT_KEYS)
+
+    def _size(self, choice: Mapping[str, Any]) -> int:
+        """Bytes of the text, as it is usually written."""
+        texts = (each if isinstance(each, str) else json.dumps(each) for each in self._text(choice))
+        return sum(len(each.encode("utf-8", "surrogatepass")) for each in texts)
 
 
 class OpenAiChatApi(_OpenAiApi):
@@ -118,9 +147,9 @@ class OpenAiChatApi(_OpenAiApi):
     def _prompt(self, request: Request) -> dict[str, Any]:
         return {"messages": [{"role": "user", "content": request.prompt}]}
 
-    def _has_text(self, choice: Mapping[str, Any]) -> bool:
+    def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
         message = as_mapping(choice.get("delta") or choice.get("message"))
-        return any(message.get(key) for key in _TEXT_KEYS)
+        return [found for key in _TEXT_KEYS if (found := message.get(key))]
 
 
 class OpenAiCompletionsApi(_OpenAiApi):
@@ -133,62 +162,53 @@ class OpenAiCompletionsApi(_OpenAiApi):
     def _prompt(self, request: Request) -> dict[str, Any]:
         return {"prompt": request.prompt}
 
-    def _has_text(self, choice: Mapping[str, Any]) -> bool:
-        return bool(choice.get("text"))
+    def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
+        text = choice.get("text")
+        return [text] if text else []
 
 
-def _tokens_told(choice: Mapping[str, Any], told: int | None, before: int | None) -> int | None:
-    """How many tokens the server says this chunk holds; several with speculative decoding.
+class _Counts(NamedTuple):
+    """How many tokens there are, as the server tells. completion: so far. unseen: of these, reasoning."""
 
-    By its log-probabilities or token ids, or by how far the usage count went on since the chunk before (vLLM's
-    `continuous_usage_stats`). None where it does not say.
-    """
-    logprobs = choice.get("logprobs")
-    if isinstance(logprobs, dict):
-        listed = logprobs.get("content") or logprobs.get("tokens")
+    completion: int
+    prompt: int | None
+    unseen: int
+
+
+def _counts(payload: Mapping[str, Any]) -> _Counts | None:
+    """By `usage`, else by llama.cpp's `timings`, whose `prompt_n` leaves out what was in the cache."""
+    usage = as_mapping(payload.get("usage"))
+    told = as_count(usage.get("completion_tokens"))
+    if told is not None:
+        details = as_mapping(usage.get("completion_tokens_details"))
+        return _Counts(told, as_count(usage.get("prompt_tokens")), as_count(details.get("reasoning_tokens")) or 0)
+    timings = as_mapping(payload.get("timings"))
+    told = as_count(timings.get("predicted_n"))
+    if told is None:
+        return None
+    prompt = as_count(timings.get("prompt_n"))
+    return _Counts(told, None if prompt is None else prompt + (as_count(timings.get("cache_n")) or 0), 0)
+
+
+def _mark(stream: Stream, counts: _Counts | None, heard: Heard | None) -> Heard | None:
+    """Notes what the server told with this chunk. A count that tells of this chunk alone is the chunk's own."""
+    if counts is None:
+        return heard
+    events, before = stream.marks[-1] if stream.marks else (0, 0)
+    now = len(stream.kinds) + (heard is not None)
+    stream.marks.append((now, counts.completion))
+    stream.output_tokens = max(counts.completion, stream.output_tokens or 0)
+    stream.input_tokens = stream.input_tokens if counts.prompt is None else counts.prompt
+    stream.unseen = counts.unseen
+    if heard is not None and events == now - 1 and heard.kind is Kind.CONTENT:
+        return heard._replace(tokens=max(heard.tokens, counts.completion - before))
+    return heard
+
+
+def _listed(choice: Mapping[str, Any]) -> int:
+    """How many tokens the server lists for this chunk, by log-probabilities or ids; 0 where it does not."""
+    logprobs = as_mapping(choice.get("logprobs"))
+    for listed in (logprobs.get("content"), logprobs.get("tokens"), choice.get("token_ids")):
         if isinstance(listed, list) and listed:
             return len(listed)
-    ids = choice.get("token_ids")
-    if isinstance(ids, list) and ids:
-        return len(ids)
-    return told - before if told is not None and before is not None else None
-
-
-def settle(stream: Stream, *, complete: bool) -> Stream:
-    """Decides which chunks without text were tokens, and whether the last message came.
-
-    Engines differ: TGI sends an end-of-sequence token, or a piece of a character, as a chunk with empty text; others
-    send such chunks for the role or the finish reason alone. The server's own count tells them apart; without one, an
-    empty chunk counts only where generation stopped by itself, as its end-of-sequence token.
-    """
-    stream.final = stream.finish_reason is not None and (stream.done or complete)
-    if stream.kinds.count(Kind.CONTENT) == len(stream.kinds):
-        return stream
-    tokens = _token_kinds(stream)
-    keep = [index for index, kind in enumerate(stream.kinds) if kind in tokens]
-    stream.ends = array("q", [stream.ends[index] for index in keep])
-    stream.counts = [stream.counts[index] for index in keep]
-    stream.kinds = [stream.kinds[index] for index in keep]
-    return stream
-
-
-# From what is most likely a token to what is least.
-_ADMISSIBLE = (
-    {Kind.CONTENT},
-    {Kind.CONTENT, Kind.EMPTY_END},
-    {Kind.CONTENT, Kind.EMPTY},
-    {Kind.CONTENT, Kind.EMPTY_END, Kind.EMPTY},
-    {Kind.CONTENT, Kind.EMPTY, Kind.OPENING},
-    {Kind.CONTENT, Kind.EMPTY_END, Kind.EMPTY, Kind.OPENING},
-)
-
-
-def _token_kinds(stream: Stream) -> set[Kind]:
-    if stream.output_tokens is None:
-        stopped = stream.finish_reason not in (None, "length")
-        return _ADMISSIBLE[1] if stopped else _ADMISSIBLE[0]
-    for kinds in _ADMISSIBLE:
-        counted = sum(count for kind, count in zip(stream.kinds, stream.counts, strict=True) if kind in kinds)
-        if counted == stream.output_tokens:
-            return kinds
-    return _ADMISSIBLE[0]
+    return 0

@@ -68,6 +68,7 @@ class Answer:
     slice_of_event: for each event that carries tokens, the index of the slice in which its last byte arrived.
     token_count: tokens of each such event. first_content: index into these of the first event with text, None without.
     error_kind: None, or one of ERROR_KINDS. glued_events: events that arrived in a slice together with an earlier one.
+    count_told, first_share: as in a RequestRecord. streamed: False for one document where a stream was asked for.
     """
 
     slice_of_event: list[int] = field(default_factory=list)
@@ -78,10 +79,14 @@ class Answer:
     finish_reason: str | None = None
     error_kind: str | None = None
     glued_events: int = 0
+    count_told: Literal["per_event", "per_answer"] | None = None
+    first_share: float | None = None
+    streamed: bool = True
 
 
 ERROR_KINDS = (
-    "overloaded",  # no permit: 429, or the error event of a stream
+    "overloaded",  # no place in the batch or the queue: 429, 503 with words to that effect, or an error in a stream
+    "not_ready",  # the engine is there, and its model is not loaded yet
     "validation",  # refused as malformed or too long
     "generation",  # failed while generating
     "incomplete",  # the engine ended without a final message
@@ -159,6 +164,8 @@ class Api(Protocol):
     """One HTTP API for generating text: how to ask, and how to read the answer."""
 
     name: str
+    counts_events: bool
+    """Whether each event of a stream is one token by the API's own rule, so that counts are known before the end."""
 
     def encode(self, request: Request, request_id: str, model_name: str, *, stream: bool) -> Call:
         """The call that asks this; carries the header `x-request-id`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from harness.engines.base import Answer
 
@@ -52,6 +52,7 @@ def at_once(
 
     tokens: the server's count, None if it tells none. shown: whether there is any text.
     """
+    told: Literal["per_event"] | None = None if tokens is None else "per_event"
     if tokens == 0 or (tokens is None and not shown):
         return Answer(input_tokens=input_tokens, output_tokens=tokens, finish_reason=finish_reason, error_kind="empty")
     return Answer(
@@ -61,4 +62,5 @@ def at_once(
         input_tokens=input_tokens,
         output_tokens=tokens,
         finish_reason=finish_reason,
+        count_told=told,
     )

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
-from itertools import accumulate, repeat
-from typing import Any, NamedTuple, Protocol
+from itertools import accumulate, pairwise, repeat
+from typing import Any, Literal, NamedTuple, Protocol
 
 from harness.engines.base import NO_NEWS, Answer, News
 from harness.engines.payload import json_object
@@ -32,6 +32,7 @@ _EOL = rb"(?:\r\n|\n|\r(?!\n))"
 _LINE_END = re.compile(_EOL)
 _EVENT_END = re.compile(_EOL + _EOL)
 
+_WHOLE = rb"(?:0|[1-9]\d{0,17})"
 _NUMBER = rb"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,3})?"
 _ESCAPE = rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})'
 _TEXT = rb'[^"\\\x00-\x1f]*(?:' + _ESCAPE + rb'[^"\\\x00-\x1f]*)*'
@@ -55,11 +56,14 @@ class Kind(IntEnum):
 
 
 class Heard(NamedTuple):
-    """What one event was. plain: one token with text, and nothing else that the stream would have to remember."""
+    """What one event was. plain: text, and nothing else that the stream would have to remember. size: of its text, in
+    bytes as they came, or about so many.
+    """
 
     kind: Kind
     tokens: int = 1
     plain: bool = False
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -67,6 +71,10 @@ class Stream:
     """What the events of one answer said. ends: offset behind each event in the body. final: the last message came.
 
     broken_json: an event's data was no JSON object. strange: bytes or events that mean nothing here.
+    marks: each time that the server told how many tokens there were so far: the events until then, that one included,
+    and what it told. owned: events whose own tokens the server listed. thoughts: reasoning came as text; unseen: tokens
+    of reasoning, as told. roles: the last event names a role, as all of TGI's do. text, first_text: bytes of the text
+    of all events, and of the first that has any; estimates, by which a count that was told at the end is divided.
     """
 
     ends: array[int] = field(default_factory=lambda: array("q"))
@@ -81,12 +89,38 @@ class Stream:
     broken_json: bool = False
     strange: bool = False
     cut: bool = False
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    owned: int = 0
+    thoughts: bool = False
+    unseen: int = 0
+    roles: bool = False
+    count_told: Literal["per_event", "per_answer"] | None = None
+    first_share: float | None = None
+    text: int = field(default=0, compare=False)
+    first_text: int = field(default=0, compare=False)
+
+    def add_told(self, told: Sequence[int]) -> None:
+        """Counts of a run of events with text, each of which tells how many tokens there are so far."""
+        events, before = self.marks[-1] if self.marks else (0, 0)
+        first = len(self.kinds)
+        self.counts.append(max(1, told[0] - before) if events == first else 1)
+        self.counts.extend([max(1, after - so_far) for so_far, after in pairwise(told)])
+        self.marks.extend(enumerate(told, first + 1))
+        self.output_tokens = max(self.output_tokens or 0, *told)
+
+    def add_text(self, size: int, first: int) -> None:
+        """Bytes of text of one event or of a run of them, and of the first of these."""
+        self.text += size
+        self.first_text = self.first_text or first
 
 
 class Dialect(Protocol):
-    """How one API writes its events. open_keys: the keys whose values differ from one token's event to the next."""
+    """How one API writes its events. open_keys: the keys whose values differ from one token's event to the next.
+    count_keys: those that do too where each event tells how many tokens there are so far, that count first of all.
+    """
 
     open_keys: frozenset[bytes]
+    count_keys: tuple[bytes, ...]
 
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
         """Notes what one event says; None where it is not about tokens.
@@ -99,13 +133,18 @@ class Dialect(Protocol):
         """What can only be decided when all events are there. complete: the body's end was seen."""
         ...
 
+    def whole(self, body: bytes, slices: int, complete: bool) -> Answer:
+        """What one document says that came where a stream was asked for."""
+        ...
+
 
 @dataclass(frozen=True)
 class Form:
     """What the events of a stream have in common.
 
     pattern: matches a run of them. head, tail: how each begins and ends, blank line included. quotes, empty: quotation
-    marks and empty strings in each. countable: such events may be told by these alone.
+    marks and empty strings in each. countable: such events may be told by these alone. bare: bytes of such an event
+    without its text. thoughts: its text is reasoning. count: finds in each what it tells of the tokens so far.
     """
 
     pattern: re.Pattern[bytes]
@@ -114,6 +153,9 @@ class Form:
     quotes: int
     empty: int
     countable: bool
+    bare: int
+    thoughts: bool
+    count: re.Pattern[bytes] | None
 
 
 class Memory:
@@ -133,6 +175,8 @@ class StreamReading:
         self._carry, self._base = b"", 0  # what no event was made of yet, and where in the body it begins
         self._heard = False  # an event with text: the first one is looked at more closely than the rest
         self._learned = 0
+        self._document: list[bytes] | None = None  # the body, where it is no stream
+        self._blank_so_far = True
 
     @property
     def events(self) -> int:
@@ -147,20 +191,30 @@ class StreamReading:
             if Kind.CONTENT not in stream.kinds:
                 return NO_NEWS
             first = stream.kinds.index(Kind.CONTENT)
+        until = len(stream.kinds)
         ends, tokens = stream.ends[first:], stream.counts[first:]
-        before = stream.kinds[number:first]
-        if before:
-            tokens[0] += len(before) - before.count(Kind.OPENING)
+        kinds = stream.kinds[first:]
+        if kinds.count(Kind.CONTENT) + kinds.count(Kind.TOKEN) < len(kinds):  # what is a token only the end may tell
+            sure = [index for index, kind in enumerate(kinds) if kind <= Kind.TOKEN]
+            ends, tokens = array("q", [ends[index] for index in sure]), [tokens[index] for index in sure]
+        if tokens:
+            tokens[0] += stream.kinds[number:first].count(Kind.TOKEN)
         at = bisect_left(self._sizes, ends[0]) if ends else 0
         if self._sizes[at : at + len(ends)] == ends:  # the usual case: one event a slice
-            return News(range(at, at + len(ends)), tokens, first + len(ends))
-        return News([bisect_left(self._sizes, end, at) for end in ends], tokens, first + len(ends))
+            return News(range(at, at + len(ends)), tokens, until)
+        return News([bisect_left(self._sizes, end, at) for end in ends], tokens, until)
 
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body; an empty one holds its place in the numbers of the slices."""
         ends = list(accumulate(map(len, slices), initial=self._total))
         self._sizes.extend(ends[1:])
+        if self._blank_so_far and (begins := b"".join(slices).lstrip()[:1]):
+            self._blank_so_far = False
+            self._document = [] if begins == b"{" else None  # no line of an event stream begins so
         self._total = ends[-1]
+        if self._document is not None:
+            self._document += slices
+            return
         taken = 0
         while not self._heard and taken < len(slices):
             self._take(slices[taken])
@@ -175,6 +229,10 @@ class StreamReading:
 
     def finish(self, *, complete: bool) -> Answer:
         """What the answer said. complete: the body's end was seen, so what follows the last blank line counts too."""
+        if self._document is not None:
+            answer = self._dialect.whole(b"".join(self._document), len(self._sizes), complete)
+            answer.streamed = False
+            return answer
         return to_answer(self.end(complete=complete), self._sizes, complete=complete)
 
     def end(self, *, complete: bool) -> Stream:
@@ -200,6 +258,7 @@ class StreamReading:
             events = [end for end, number in zip(ends, numbers) for _ in range(number)]
         if count < _WORTH_COUNTING or not _are_alike(joined, form, len(events), lines):
             return 0
+        self._add_text(form, len(joined), len(events), len(joined) // len(events))
         self.stream.ends.extend(events)
         self.stream.counts.extend(repeat(1, len(events)))
         self.stream.kinds.extend(repeat(Kind.CONTENT, len(events)))
@@ -225,10 +284,12 @@ class StreamReading:
             if start < 0:
                 break
             part, blank, at = body[at:start], body[start:end], end
+            told = len(stream.marks)
             plain = _take_event(stream, self._dialect, part, self._base + at)
             self._heard = self._heard or plain
             if fast and plain and self._learned < _MOST_FORMS:
-                memory.form = _form(part, blank, self._dialect.open_keys) or memory.form
+                count = stream.marks[-1][1] if len(stream.marks) > told else None
+                memory.form = _form(part, blank, self._dialect, count) or memory.form
                 self._learned += 1
         return at
 
@@ -238,15 +299,30 @@ class StreamReading:
         if match is None or match.end() == at:
             return at
         blank = b"\r\n\r\n" if body[match.end() - 2 : match.end()] == b"\r\n" else b"\n\n"
-        parts = body[at : match.end()].split(blank)
+        run = body[at : match.end()]
+        parts = run.split(blank)
         parts.pop()
+        if form.count is not None:
+            parts.pop()  # read as JSON: what else it tells, such as the prompt's tokens, is what all of them told
+            if not parts:
+                return at
         size = len(blank)
         ends = list(accumulate([len(part) + size for part in parts], initial=self._base + at))
+        if form.count is None:
+            self._add_text(form, ends[-1] - ends[0], len(parts), ends[1] - ends[0])
+            self.stream.counts.extend(repeat(1, len(parts)))
+        else:
+            self.stream.thoughts = self.stream.thoughts or form.thoughts
+            self.stream.add_told([int(each) for each in form.count.findall(run)[: len(parts)]])
         self.stream.ends.extend(ends[1:])
-        self.stream.counts.extend(repeat(1, len(parts)))
         self.stream.kinds.extend(repeat(Kind.CONTENT, len(parts)))
         self._heard = True
-        return match.end()
+        return ends[-1] - self._base
+
+    def _add_text(self, form: Form, size: int, events: int, first: int) -> None:
+        """Note how much text a run of like events holds. size: bytes of the run; first: of its first event."""
+        self.stream.thoughts = self.stream.thoughts or form.thoughts
+        self.stream.add_text(max(0, size - events * form.bare), max(1, first - form.bare))
 
 
 def _are_alike(joined: bytes, form: Form, events: int, lines: int) -> bool:
@@ -306,6 +382,8 @@ def _take_event(stream: Stream, dialect: Dialect, part: bytes, end: int) -> bool
     stream.ends.append(end)
     stream.kinds.append(heard.kind)
     stream.counts.append(heard.tokens)
+    if heard.size:
+        stream.add_text(heard.size, heard.size)
     return heard.plain
 
 
@@ -338,19 +416,29 @@ def _fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]:
     return joined or None, name
 
 
-def _form(part: bytes, blank: bytes, open_keys: frozenset[bytes]) -> Form | None:
-    """The form of all events that are like this one but for the values of the open keys."""
+def _form(part: bytes, blank: bytes, dialect: Dialect, told: int | None) -> Form | None:
+    """The form of all events that are like this one but for the values of the open keys. told: the tokens so far, by
+    this event; None where it does not say.
+    """
     if blank not in (b"\n\n", b"\r\n\r\n") or not part.startswith(b"data:") or b"\n" in part or b"\r" in part:
         return None
-    pattern, literals, at = [], [], 0
+    counts = () if told is None else dialect.count_keys
+    found = None if told is None else _count_in(part, counts, told)
+    if told is not None and found is None:
+        return None
+    pattern, literals, at, text, thoughts = [], [], 0, 0, False
     for member in _MEMBER.finditer(part, 5):
         group = "text" if member["text"] else "number" if member["number"] else None
-        if group is None or member["key"] not in open_keys:
+        key = member["key"]
+        if group is None or (key not in dialect.open_keys and key not in counts):
             continue
         start, end = member.span(group)
         literals.append(part[at:start])
-        pattern += [re.escape(part[at:start]), _SOME_TEXT if group == "text" else _NUMBER]
+        whole = key in counts and key.endswith((b"tokens", b"_n"))  # another number would be no count
+        pattern += [re.escape(part[at:start]), _SOME_TEXT if group == "text" else _WHOLE if whole else _NUMBER]
         at = end
+        if group == "text" and key != b"id":
+            text, thoughts = text + end - start, thoughts or key.startswith(b"reasoning")
     pattern += [re.escape(part[at:]), blank]
     literals.append(part[at:] + blank)
     return Form(
@@ -359,8 +447,25 @@ def _form(part: bytes, blank: bytes, open_keys: frozenset[bytes]) -> Form | None
         tail=literals[-1],
         quotes=sum(each.count(b'"') for each in literals),
         empty=sum(each.count(b'""') for each in literals),
-        countable=len(literals) > 1 and blank == b"\n\n" and b"\\" not in part,
+        countable=len(literals) > 1 and blank == b"\n\n" and b"\\" not in part and found is None,
+        bare=len(part) + len(blank) - text,
+        thoughts=thoughts,
+        count=found,
     )
+
+
+def _count_in(part: bytes, keys: Sequence[bytes], told: int) -> re.Pattern[bytes] | None:
+    """Finds the count of tokens so far in an event that told this one; None where that is not plain to see."""
+    for key in keys[:2]:
+        pattern = _compile_count(key)
+        if found := pattern.findall(part):
+            return pattern if found == [b"%d" % told] else None
+    return None
+
+
+@lru_cache
+def _compile_count(key: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb'"' + key + rb'"\s*:\s*(\d+)(?=\s*[,}])')
 
 
 @lru_cache(maxsize=64)
@@ -383,6 +488,8 @@ def to_answer(stream: Stream, sizes: Sequence[int], *, complete: bool) -> Answer
         finish_reason=stream.finish_reason,
         error_kind=_judge(stream, complete),
         glued_events=len(slice_of_event) - len(set(slice_of_event)),
+        count_told=stream.count_told,
+        first_share=stream.first_share,
     )
 
 
@@ -405,4 +512,4 @@ def _judge(stream: Stream, complete: bool) -> str | None:
         if stream.ends:
             return "incomplete"
         return "protocol" if stream.strange else "empty"
-    return None if stream.ends else "empty"
+    return None if stream.ends or stream.output_tokens else "empty"

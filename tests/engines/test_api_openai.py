@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_without_streaming_no_stream_options_are_sent() -> None:
 def test_tgi_counts_its_empty_end_of_sequence_chunk() -> None:
     """TGI's last chunk of a stopped answer has no text but is a token, as its usage confirms."""
     answer = read_chat(chat(" a"), chat(" b"), chat("", "stop"), usage(3), DONE)
-    assert answer == Answer([0, 1, 2], [1, 1, 1], 0, 9, 3, "stop", None, 0)
+    assert answer == Answer([0, 1, 2], [1, 1, 1], 0, 9, 3, "stop", None, 0, "per_event")
 
 
 def test_a_role_chunk_and_a_bare_finish_chunk_are_no_tokens() -> None:
@@ -76,17 +77,19 @@ def test_a_role_chunk_and_a_bare_finish_chunk_are_no_tokens() -> None:
 
 
 def test_a_first_token_that_is_half_a_character_is_a_token() -> None:
-    """Its chunk looks like a role chunk; only the server's count tells, and it is not the first content."""
-    slices = [chat("", delta={"role": "assistant"}), chat("é"), chat("b", "length"), usage(3), DONE]
+    """TGI's chunks all name a role; only the server's count tells, and it is not the first content."""
+    role = {"role": "assistant"}
+    slices = [chat("", delta=role), chat("é", delta=role), chat("b", "length", delta=role), usage(3), DONE]
     answer = read_chat(*slices)
     assert answer.token_count == [1, 1, 1]
     assert answer.first_content == 1
 
 
-def test_without_usage_only_a_stop_counts_its_empty_chunk() -> None:
-    """A stop is an end-of-sequence token; the length limit adds none."""
-    assert read_chat(chat("a"), chat(None, "stop"), DONE).token_count == [1, 1]
-    assert read_chat(chat("a"), chat(None, "length"), DONE).token_count == [1]
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_without_usage_a_bare_finish_chunk_is_no_token(reason: str) -> None:
+    """It may come long after the last token, and nothing says that it holds one."""
+    answer = read_chat(chat("a"), chat(None, reason), DONE)
+    assert (answer.slice_of_event, answer.output_tokens, answer.count_told) == ([0], None, None)
 
 
 def test_several_tokens_in_one_chunk_are_counted_where_the_server_says_so() -> None:
@@ -115,7 +118,7 @@ def test_completions_of_tgi_finish_with_the_last_token_and_the_usage_in_one_chun
     """An empty finish reason is none; a piece of a character is an empty chunk that counts."""
     counts = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
     answer = read_completions(completion(""), completion("é"), completion("</s>", "eos_token", usage=counts), DONE)
-    assert answer == Answer([0, 1, 2], [1, 1, 1], 1, 4, 3, "eos_token", None, 0)
+    assert answer == Answer([0, 1, 2], [1, 1, 1], 1, 4, 3, "eos_token", None, 0, "per_event")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def whole(message: Any, tokens: int | None = 2) -> bytes:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (whole({"content": "a b"}), Answer([0], [2], 0, 9, 2, "stop", None, 0)),
+        (whole({"content": "a b"}), Answer([0], [2], 0, 9, 2, "stop", None, 0, "per_event")),
         (whole({"content": ""}, 0), Answer([], [], None, 9, 0, "stop", "empty", 0)),
         (whole({"content": "a"}, None), Answer([0], [1], 0, None, None, "stop", None, 0)),
         (b'{"choices":[]}', Answer(error_kind="protocol")),
@@ -174,5 +177,12 @@ def whole(message: Any, tokens: int | None = 2) -> bytes:
     ],
 )
 def test_an_answer_at_once_is_one_event(body: bytes, expected: Answer) -> None:
-    """Counts are the usage's."""
+    """Counts are the usage's; where it comes though a stream was asked for, it says so."""
     assert CHAT.decode(200, [body], stream=False, complete=True) == expected
+    expected.streamed = False
+    assert CHAT.decode(200, [b"", body], stream=True, complete=True) == _moved(expected)
+
+
+def _moved(answer: Answer) -> Answer:
+    """The same one slice later."""
+    return replace(answer, slice_of_event=[each + 1 for each in answer.slice_of_event])

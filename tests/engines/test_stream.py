@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -143,6 +145,38 @@ def test_counting_slices_reads_what_json_reads(
         assert fast_answer == slow_answer
 
 
+@given(
+    st.lists(st.tuples(texts, st.integers(0, 4)), min_size=4, max_size=20),
+    st.sampled_from(["usage", "timings", "both"]),
+    st.sampled_from([None, -1, 1.5, True, "7", 10**30, {"a": 1}]),
+    st.integers(0, 40),
+    st.lists(st.integers(0, 10**6), max_size=6),
+)
+def test_counts_in_every_event_are_read_alike(
+    words: list[tuple[str, int]], where: str, odd: Any, spoilt: int, places: list[int]
+) -> None:
+    """The fast way through events that tell a count, one of them perhaps with something that is none, in any slices."""
+    made, so_far = [], 0
+    for number, (word, tokens) in enumerate(words):
+        so_far += tokens
+        count = odd if number == spoilt else so_far
+        usage = {"prompt_tokens": 9, "completion_tokens": count, "total_tokens": 9 + so_far}
+        chunk = chat_chunk(word, usage=usage if where != "timings" else None)
+        if where != "usage":
+            chunk["timings"] = {"prompt_n": 3, "prompt_ms": 1.5, "predicted_n": count, "predicted_ms": 0.5 * number}
+        made.append(chunk)
+    made.append(chat_chunk("", reason="stop", usage={"completion_tokens": so_far, "prompt_tokens": 9}))
+    slices = cut(b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in made), places)
+    memory = Memory()
+    for _ in range(2):  # the second time with the form of the first
+        fast = StreamReading(APIS["openai-chat"], memory)  # type: ignore[arg-type]
+        slow = StreamReading(APIS["openai-chat"], fast=False)  # type: ignore[arg-type]
+        fast.feed(slices)
+        slow.feed(slices)
+        assert fast.stream == slow.stream
+        assert fast.finish(complete=True) == replace(slow.finish(complete=True), first_share=ANY)
+
+
 @given(bodies(), st.lists(st.integers(0, 10**6), max_size=8))
 def test_what_is_told_while_an_answer_comes_adds_up_to_it(body: bytes, places: list[int]) -> None:
     """Events that a kill leaves in the journal are those of the record that the answer would have had."""
@@ -174,6 +208,26 @@ def test_a_run_of_like_events_is_not_read_one_by_one() -> None:
     body = b"".join(b"data:" + json.dumps(each).encode() + b"\n\n" for each in payload)
     stream = read(body, Counting(), complete=True)
     assert len(stream.ends) == 200
+    assert heard == 2
+
+
+def test_a_run_of_counted_events_is_not_read_one_by_one() -> None:
+    """Two hundred events that each tell a count: read as JSON are those that teach the form, and the last ones."""
+    heard = 0
+
+    class Counting(type(APIS["openai-chat"])):  # type: ignore[misc]
+        def hear(self, *arguments: Any) -> Any:
+            nonlocal heard
+            heard += 1
+            return super().hear(*arguments)
+
+    counts = [
+        {"prompt_tokens": 9, "completion_tokens": 2 * each, "total_tokens": 9 + 2 * each} for each in range(1, 201)
+    ]
+    body = b"".join(b"data: " + json.dumps(chat_chunk(" w", usage=each)).encode() + b"\n\n" for each in counts)
+    stream = read(body, Counting(), complete=True)
+    assert stream.counts == [2] * 200
+    assert stream.output_tokens == 400
     assert heard == 2
 
 

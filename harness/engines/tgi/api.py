@@ -16,7 +16,9 @@ class TgiApi:
     """TGI's own routes. Every event of a stream carries one token; the last one also the answer's details."""
 
     name = "tgi"
+    counts_events = True
     open_keys = frozenset((b"index", b"id", b"text", b"logprob"))
+    count_keys: tuple[bytes, ...] = ()
 
     def __init__(self) -> None:
         self._memory = Memory()
@@ -36,9 +38,10 @@ class TgiApi:
     def reading(self, http_status: int, *, stream: bool) -> Reading:
         if not 200 <= http_status < 300:
             return WholeReading(lambda body, slices, complete: Answer(error_kind=error_kind(http_status, body)))
-        return StreamReading(self, self._memory) if stream else WholeReading(_whole)
+        return StreamReading(self, self._memory) if stream else WholeReading(self.whole)
 
     def settle(self, stream: Stream, *, complete: bool) -> Stream:
+        stream.count_told = "per_event" if stream.ends else None
         return stream
 
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
@@ -61,22 +64,21 @@ class TgiApi:
         shown = bool(token.get("text")) and not token.get("special")
         return Heard(Kind.CONTENT if shown else Kind.TOKEN, plain=shown and not final)
 
-
-def _whole(body: bytes, slices: int, complete: bool) -> Answer:
-    """A /generate answer: all its tokens arrive at once, with the last slice."""
-    if not complete:
-        return Answer(error_kind="stream_broken")
-    payload = json_object(body)
-    if payload is None:
-        return Answer(error_kind="protocol" if body.strip() else "empty")
-    if "error" in payload:
-        return Answer(error_kind=event_error_kind(payload))
-    if not isinstance(payload.get("generated_text"), str):
-        return Answer(error_kind="protocol")
-    details = as_mapping(payload.get("details"))
-    return at_once(
-        slices,
-        tokens=as_count(details.get("generated_tokens")),
-        shown=bool(payload["generated_text"]),
-        finish_reason=as_text(details.get("finish_reason")),
-    )
+    def whole(self, body: bytes, slices: int, complete: bool) -> Answer:
+        """A /generate answer: all its tokens arrive at once, with the last slice."""
+        if not complete:
+            return Answer(error_kind="stream_broken")
+        payload = json_object(body)
+        if payload is None:
+            return Answer(error_kind="protocol" if body.strip() else "empty")
+        if "error" in payload:
+            return Answer(error_kind=event_error_kind(payload))
+        if not isinstance(payload.get("generated_text"), str):
+            return Answer(error_kind="protocol")
+        details = as_mapping(payload.get("details"))
+        return at_once(
+            slices,
+            tokens=as_count(details.get("generated_tokens")),
+            shown=bool(payload["generated_text"]),
+            finish_reason=as_text(details.get("finish_reason")),
+        )

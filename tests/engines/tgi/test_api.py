@@ -55,7 +55,7 @@ def test_a_seed_samples() -> None:
 def test_a_stream_is_counted_by_events_and_by_the_server() -> None:
     """One token an event; the end-of-sequence token counts; the totals are the server's own."""
     answer = stream(TOKEN, MORE, LAST)
-    assert answer == Answer([0, 1, 2], [1, 1, 1], 0, 12, 3, "eos_token", None, 0)
+    assert answer == Answer([0, 1, 2], [1, 1, 1], 0, 12, 3, "eos_token", None, 0, "per_event")
 
 
 def test_glued_and_torn_events_are_placed_by_their_last_byte() -> None:
@@ -112,7 +112,7 @@ ERROR = b'data:{"error":"%s","error_type":"%s"}\n\n'
         ([b"data: [1]\n\n"], True, "protocol"),
         ([b"<html>It works!</html>"], True, "protocol"),
         ([b'data: {"hello": 1}\n\n'], True, "protocol"),
-        ([b'{"generated_text":"a"}'], True, "protocol"),
+        ([b'{"hello": 1}'], True, "protocol"),
     ],
 )
 def test_each_way_to_fail_has_its_kind(slices: list[bytes], complete: bool, kind: str) -> None:
@@ -172,7 +172,7 @@ WHOLE = b'{"generated_text":" a b","details":{"finish_reason":"length","generate
 @pytest.mark.parametrize(
     ("body", "complete", "expected"),
     [
-        (WHOLE, True, Answer([1], [2], 0, None, 2, "length", None, 0)),
+        (WHOLE, True, Answer([1], [2], 0, None, 2, "length", None, 0, "per_event")),
         (WHOLE, False, Answer(error_kind="stream_broken")),
         (b"", True, Answer(error_kind="empty")),
         (b"oops", True, Answer(error_kind="protocol")),
@@ -185,3 +185,12 @@ def test_an_answer_at_once_is_one_event(body: bytes, complete: bool, expected: A
     """Without streaming all tokens arrive together, with the last slice."""
     half = len(body) // 2
     assert API.decode(200, [body[:half], body[half:]], stream=False, complete=complete) == expected
+
+
+def test_one_document_instead_of_a_stream_is_an_answer_that_did_not_stream() -> None:
+    """Its counts and its end are those of a whole answer; an error in it is that error."""
+    answer = API.decode(200, [b"\n", WHOLE[:20], WHOLE[20:]], stream=True, complete=True)
+    assert answer == Answer([2], [2], 0, None, 2, "length", None, 0, "per_event", streamed=False)
+    refused = API.decode(200, [b'{"error":"Model is overloaded"}'], stream=True, complete=True)
+    assert refused.error_kind == "overloaded"
+    assert API.decode(200, [WHOLE[:20]], stream=True, complete=False).error_kind == "stream_broken"
