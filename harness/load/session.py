@@ -98,6 +98,8 @@ class Session:
         self._key = os.environ.get("HARNESS_API_KEY")
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
+        if self._api.counts_events and plan.stream:
+            self._journal.note("counting", {"count_told": "per_event"})
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
         self._run_id = plan.run_id or RunFolder(Path(plan.folder)).run_id
         taken = len(os.listdir("/proc/self/fd")) + _SPARE_DESCRIPTORS

@@ -2,8 +2,9 @@
 
 A log is a magic line, then entries: kind (1 byte), length of the payload (4), CRC-32 of kind and payload (4), payload.
 Kinds: BEGIN when a request is sent, TOKENS while its answer comes, END with all of it when its outcome is known, NOTE
-for what the process says about itself. A reader stops at the first entry that is cut or damaged; requests that began
-and have no END were in flight, with the tokens that were noted until then.
+for what the process says about itself; `counting` among them, whether each event's tokens are known. A reader stops at
+the first entry that is cut or damaged; requests that began and have no END were in flight, with the tokens that were
+noted until then.
 The writer runs in the load process: no numpy, no pyarrow, no JSON per request.
 """
 
@@ -110,7 +111,9 @@ def pack_record(record: RequestRecord) -> bytes:
         record.glued_events,
         len(record.token_at),
     )
-    texts = (record.request_id, record.finish_reason, record.error_kind, record.session_id)
+    share = None if record.first_share is None else repr(record.first_share)
+    texts = (record.request_id, record.finish_reason, record.error_kind, record.session_id,
+             record.count_told, record.notes, share)  # fmt: skip
     return b"".join(
         (
             fixed,
@@ -130,7 +133,9 @@ def unpack_record(payload: bytes) -> RequestRecord:
     last = middle + 4 * events
     at.frombytes(payload[_END.size : middle])
     count.frombytes(payload[middle:last])
-    request_id, finish_reason, error_kind, session_id = payload[last:].decode().split("\0")
+    texts: list[Any] = [text or None for text in payload[last:].decode().split("\0")]
+    request_id, finish_reason, error_kind, session_id = texts[:4]
+    count_told, notes, share = texts[4:7] or (None, None, None)  # of earlier versions: not noted
     names = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
     return RequestRecord(
         request_id=request_id,
@@ -142,11 +147,14 @@ def unpack_record(payload: bytes) -> RequestRecord:
         token_at=at,  # type: ignore[arg-type]  # arrays: a tenth of the memory of lists, and read the same
         token_count=count,  # type: ignore[arg-type]
         finished_at=_known(finished_at),
-        finish_reason=finish_reason or None,
-        error_kind=error_kind or None,
-        session_id=session_id or None,
+        finish_reason=finish_reason,
+        error_kind=error_kind,
+        session_id=session_id,
         glued_events=glued,
         queue_time=_known(queue_time),
+        count_told=count_told,
+        first_share=None if share is None else float(share),
+        notes=notes,
         **{name: None if value == -1 else value for name, value in zip(names, counts, strict=True)},
     )
 
@@ -170,9 +178,11 @@ def read_journal(folder: Path) -> Journal:
     notes: list[Mapping[str, Any]] = []
     begun: dict[str, RequestRecord] = {}
     for path in sorted(folder.glob("journal-*.log")):
+        count_told = None
         for kind, payload in read_entries(path):
             if kind == BEGIN:
                 record = _in_flight(payload)
+                record.count_told = count_told
                 begun[record.request_id] = record
             elif kind == TOKENS:
                 _take_tokens(begun, payload)
@@ -180,6 +190,7 @@ def read_journal(folder: Path) -> Journal:
                 ended.append(unpack_record(payload))
             elif kind == NOTE:
                 notes.append(json.loads(payload))
+                count_told = notes[-1].get("count_told", count_told)
     for record in ended:
         begun.pop(record.request_id, None)
     return Journal(Records.from_list([*ended, *begun.values()]).sorted(), tuple(notes))

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+# What may be noted of an answer. A word may be followed by a colon and more about it.
+NOT_STREAMED = "not_streamed"  # one whole document where a stream was asked for; behind the colon its content type
+CUT_AFTER_END = "cut_after_end"  # whole by its own last message, behind which the connection ended out of order
+INVISIBLE = "invisible"  # tokens were generated, and none of them is text: special tokens, hidden reasoning
+
+CountTold = Literal["per_event", "per_answer"]
 Status = Literal["completed", "failed", "dropped", "in_flight"]
 STATUSES: tuple[Status, ...] = ("completed", "failed", "dropped", "in_flight")
 
@@ -18,10 +24,14 @@ class RequestRecord:
     byte of the answer, headers included.
     token_at, token_count: one entry per event that carries tokens, equal lengths, in order of arrival. An
     end-of-sequence token counts in token_count, but an event whose text is empty never is the first token.
+    count_told: `per_event`: token_count is what each event holds, as the server or its protocol tells. `per_answer`:
+    only output_tokens is known, and token_count is the least that an event can hold. Null: no count is known.
+    first_share: of a `per_answer`, what share of the answer's text its first event held, by bytes.
     input_tokens, output_tokens: the server's own counts, null if it tells none.
     asked_*: tokens that the workload meant. glued_events: events that arrived together with an earlier one.
     queue_time: seconds that the request waited inside the server, where the server tells.
     error_kind: a key of the summary's `errors`; null unless the request failed or was dropped.
+    notes: words such as NOT_STREAMED, parted by commas.
     """
 
     request_id: str
@@ -44,6 +54,9 @@ class RequestRecord:
     asked_output_tokens: int | None = None
     glued_events: int = 0
     queue_time: float | None = None
+    count_told: CountTold | None = None
+    first_share: float | None = None
+    notes: str | None = None
 
 
 def from_first_text(

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 COMPLETED, FAILED, DROPPED, IN_FLIGHT = range(4)
 MISSING = -1  # an integer that is null
 
-_MOMENTS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "queue_time")
+_FLOATS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "queue_time", "first_share")
 _COUNTS = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
-_TEXTS = ("finish_reason", "error_kind", "session_id")
+_TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,6 +56,9 @@ class Records:
     asked_output_tokens: Ints
     glued_events: Ints
     queue_time: Floats
+    count_told: NDArray[np.object_]
+    first_share: Floats
+    notes: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -68,6 +71,13 @@ class Records:
     def having(self, status: int) -> NDArray[np.bool_]:
         """Which requests have this status, one of COMPLETED, FAILED, DROPPED, IN_FLIGHT."""
         return self.status == status
+
+    def noted(self, word: str) -> NDArray[np.bool_]:
+        """Which requests have this word among their notes."""
+        found = np.zeros(len(self), dtype=bool)
+        for row in np.flatnonzero(self.notes != None):  # noqa: E711  elementwise
+            found[row] = word in (note.partition(":")[0] for note in self.notes[row].split(","))
+        return found
 
     def select(self, chosen: NDArray[Any]) -> Records:
         """The requests of a mask or of indices, in that order."""
@@ -96,7 +106,7 @@ class Records:
             "token_count": _flat([each.token_count for each in records], np.int32),
             "offsets": _offsets(np.array([len(each.token_at) for each in records], dtype=np.int64)),
         }
-        for name in _MOMENTS:
+        for name in _FLOATS:
             columns[name] = np.array([_or_nan(getattr(each, name)) for each in records], dtype=np.float64)
         for name in _COUNTS:
             columns[name] = np.array([_or_missing(getattr(each, name)) for each in records], dtype=np.int64)
@@ -117,7 +127,7 @@ class Records:
                 token_at=self.token_at[events].tolist(),
                 token_count=self.token_count[events].tolist(),
                 glued_events=int(self.glued_events[row]),
-                **{name: _none_if_nan(getattr(self, name)[row]) for name in _MOMENTS},  # type: ignore[arg-type]
+                **{name: _none_if_nan(getattr(self, name)[row]) for name in _FLOATS},  # type: ignore[arg-type]
                 **{name: _none_if_missing(getattr(self, name)[row]) for name in _COUNTS},  # type: ignore[arg-type]
                 **{name: getattr(self, name)[row] for name in _TEXTS},
             )
@@ -148,6 +158,9 @@ class Records:
             "asked_output_tokens": _counts(self.asked_output_tokens),
             "glued_events": pa.array(self.glued_events, pa.int64()),
             "queue_time": _moments(self.queue_time),
+            "count_told": pa.array(self.count_told, pa.string()),
+            "first_share": _moments(self.first_share),
+            "notes": pa.array(self.notes, pa.string()),
         }
         return pa.table(columns)
 
@@ -165,7 +178,7 @@ class Records:
             return column(name).fill_null(null).to_numpy(zero_copy_only=False).astype(kind)
 
         at, counts = column("token_at"), column("token_count")
-        columns: dict[str, Any] = {name: numbers(name, np.nan, np.float64) for name in _MOMENTS}
+        columns: dict[str, Any] = {name: numbers(name, np.nan, np.float64) for name in _FLOATS}
         columns |= {name: numbers(name, MISSING, np.int64) for name in _COUNTS}
         columns |= {name: _objects(column(name).to_pylist()) for name in (*_TEXTS, "request_id")}
         return cls(

@@ -50,6 +50,9 @@ def records(draw: st.DrawFn, request_id: str = "r") -> RequestRecord:
         asked_output_tokens=draw(counts),
         glued_events=draw(st.integers(0, 1000)),
         queue_time=draw(moments),
+        count_told=draw(st.sampled_from([None, "per_event", "per_answer"])),
+        first_share=draw(st.one_of(st.none(), st.floats(0, 1))),
+        notes=draw(texts),
     )
 
 
@@ -98,6 +101,14 @@ def test_a_packed_record_comes_back_unchanged(record: RequestRecord) -> None:
     assert as_lists(unpack_record(pack_record(record))) == record
 
 
+@given(records())
+def test_a_record_of_a_journal_without_the_newer_texts_is_read(record: RequestRecord) -> None:
+    """A run that an earlier version left behind can still be reported."""
+    older = pack_record(record).rsplit(b"\0", 3)[0]
+    plain = replace(record, count_told=None, first_share=None, notes=None)
+    assert as_lists(unpack_record(older)) == plain
+
+
 @given(st.lists(records(), max_size=8))
 def test_columns_hold_what_the_records_held(some: list[RequestRecord]) -> None:
     """A list of records survives the way into columns, through an Arrow table, and back."""
@@ -105,6 +116,24 @@ def test_columns_hold_what_the_records_held(some: list[RequestRecord]) -> None:
     assert columns.to_list() == some
     assert Records.from_table(columns.to_table()).to_list() == some
     assert len(concatenate([columns, columns])) == 2 * len(some)
+
+
+def test_tokens_in_flight_are_counted_as_the_process_said_that_they_come(tmp_path: Path) -> None:
+    """Where every event is one token, so are those of answers that no outcome is known of; else nobody can say."""
+    for process, told in ((0, "per_event"), (1, None)):
+        writer = JournalWriter(tmp_path / f"journal-{process}.log")
+        if told:
+            writer.note("counting", {"count_told": told})
+        for name in ("begun", "cut"):
+            writer.begin(f"{name}-{process}", 0, 1.0, 1.0)
+        writer.tokens(f"cut-{process}", array("d", [1.5]).tobytes(), array("i", [1]).tobytes())
+        writer.end(replace(answered(process), count_told="per_answer"))
+        writer.close()
+    found = {record.request_id: record.count_told for record in read_journal(tmp_path).records}
+    assert found == {
+        "begun-0": "per_event", "cut-0": "per_event", "request-0": "per_answer",
+        "begun-1": None, "cut-1": None, "request-1": "per_answer",
+    }  # fmt: skip
 
 
 def test_a_request_without_an_end_is_in_flight(tmp_path: Path) -> None:
