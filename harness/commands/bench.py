@@ -27,7 +27,7 @@ from harness.commands.target import Target
 from harness.engines import ENGINES, engine_named
 from harness.engines.base import NOTHING_TOLD, Gauges
 from harness.engines.failure import Failure
-from harness.engines.identify import default_api
+from harness.engines.identify import default_api, extras_of
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
@@ -179,6 +179,7 @@ def _measure(
         clock_monotonic=float(manifest.clock["monotonic"]),
         processes=options.processes,
         web_ui=options.web_ui,
+        extras=extras_of(served.info).as_dict(),
     )
     with _pointing_to(folder):
         return folder, *_load(plan, served, _Book(folder, manifest), crew, progress)
@@ -571,6 +572,7 @@ def _manifest(
         levels=levels,
         api=options.api or default_api(served.info),
         stream=options.stream,
+        exact_lengths=extras_of(served.info).sets_length,
         runtime=facts.runtime,
         url=served.endpoint.url,
         image=facts.image,

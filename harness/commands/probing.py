@@ -226,6 +226,7 @@ class _Loading:
             ripe=load.ripe,
             patience=self._patience(load),
             stream=self.streams,
+            extras=self.service.engine.extras,
         )
         result = judge(load, burst)
         if result.verdict != "died" and not self.service.state().running:
@@ -234,7 +235,7 @@ class _Loading:
             result = replace(result, verdict="died")
         elif result.verdict == "held" and load.aim is not None and load.stay is not None:
             result = self._looked_after(result)
-        result = self._held_without_preemption(result, before)
+        result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
         return result, _read_together(load, burst)
 
@@ -243,6 +244,17 @@ class _Loading:
         if self.service.engine.on_full_cache not in ("preempts", "retracts"):
             return None
         return self.service.engine.read_gauges(metrics_page(self.service.endpoint) or "").preempted
+
+    def _whole_answers(self, result: LoadResult, burst: Burst) -> LoadResult:
+        """Where an engine gives answers of the length that was asked, a shorter one was cut off by a limit."""
+        if result.verdict != "held" or not self.service.engine.extras.sets_length:
+            return result
+        told = [each for each in burst.answers if each.ok and not each.left and each.output_tokens is not None]
+        short = [each for each in told if (each.output_tokens or 0) < each.request.max_new_tokens]
+        if not short:
+            return result
+        words = f"{len(short)} answers ended before their {short[0].request.max_new_tokens:,} tokens"
+        return replace(result, verdict="failed", reason=words)
 
     def _held_without_preemption(self, result: LoadResult, before: float | None) -> LoadResult:
         """A load has held when the engine put nobody back meanwhile, whatever the client saw."""
@@ -259,7 +271,12 @@ class _Loading:
         """A load that was left early has held when the engine still serves afterwards."""
         one = Load("after", ((Shape(2, 2),),))
         burst = send_burst(
-            self.service.endpoint, self.api, self._requests(one), alive=self._alive, patience=self._patience(one)
+            self.service.endpoint,
+            self.api,
+            self._requests(one),
+            alive=self._alive,
+            patience=self._patience(one),
+            extras=self.service.engine.extras,
         )
         if burst.ending == "done":
             return result

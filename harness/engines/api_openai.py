@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.engines.base import Answer, Call, Reading, WholeReading, read_all
+from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.counting import count_events
 from harness.engines.failures import error_kind, event_error_kind
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
@@ -34,7 +34,9 @@ class _OpenAiApi:
     def __init__(self) -> None:
         self._memory = Memory()
 
-    def encode(self, request: Request, request_id: str, model_name: str, *, stream: bool) -> Call:
+    def encode(
+        self, request: Request, request_id: str, model_name: str, *, stream: bool, extras: Extras = NO_EXTRAS
+    ) -> Call:
         """Greedy (temperature 0) unless the request has a seed.
 
         top_p is left out: 1.0, its default elsewhere, is refused by TGI. max_tokens is what every engine knows.
@@ -46,6 +48,9 @@ class _OpenAiApi:
             document |= {"temperature": 1.0, "seed": request.seed}
         if stream:
             document |= {"stream": True, "stream_options": {"include_usage": True}}
+        for name, value in extras.body(request.max_new_tokens, stream=stream).items():
+            common = document.get(name)
+            document[name] = {**common, **value} if isinstance(common, dict) and isinstance(value, Mapping) else value
         return Call("POST", self.path, headers(request_id, stream=stream), encode_json(document))
 
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from harness.catalog.accepts import Accepts
 from harness.catalog.limits import Limits
@@ -160,6 +160,36 @@ def read_all(reading: Reading, slices: Sequence[bytes], *, complete: bool) -> An
     return reading.finish(complete=complete)
 
 
+@dataclass(frozen=True)
+class Extras:
+    """Fields of a request's body that only some engines know.
+
+    exact: make an answer as long as was asked, whatever the model would do. least: the field that takes the least
+    number of tokens, for the same end; None without one. counts: make a stream tell in each event how many tokens there
+    are so far; a mapping in it is merged with the common one of that name.
+    """
+
+    exact: Mapping[str, Any] = field(default_factory=dict)
+    least: str | None = None
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sets_length(self) -> bool:
+        """Whether an answer is exactly as long as was asked."""
+        return bool(self.exact or self.least)
+
+    def body(self, tokens: int, *, stream: bool) -> dict[str, Any]:
+        """The fields for an answer of so many tokens."""
+        least = {} if self.least is None else {self.least: tokens}
+        return {**self.exact, **least, **(self.counts if stream else {})}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"exact": dict(self.exact), "least": self.least, "counts": dict(self.counts)}
+
+
+NO_EXTRAS = Extras()
+
+
 class Api(Protocol):
     """One HTTP API for generating text: how to ask, and how to read the answer."""
 
@@ -167,8 +197,10 @@ class Api(Protocol):
     counts_events: bool
     """Whether each event of a stream is one token by the API's own rule, so that counts are known before the end."""
 
-    def encode(self, request: Request, request_id: str, model_name: str, *, stream: bool) -> Call:
-        """The call that asks this; carries the header `x-request-id`."""
+    def encode(
+        self, request: Request, request_id: str, model_name: str, *, stream: bool, extras: Extras = NO_EXTRAS
+    ) -> Call:
+        """The call that asks this; carries the header `x-request-id`. extras: what the engine that answers knows."""
         ...
 
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
@@ -421,6 +453,7 @@ class Engine(Protocol):
     program: tuple[str, ...]  # how a process of this host is started where neither entry nor option names a program
     default_api: str  # of APIS; bare_api: the one that takes a prompt as it stands, without a chat template
     bare_api: str
+    extras: Extras  # fields of a body that it knows beside the common ones
     health_path: str
     queue_metric: str  # gauge of its /metrics page: requests that wait
     default_drain: int  # seconds that it gives open requests after SIGTERM

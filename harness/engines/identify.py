@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from harness.catalog.limits import Limits
 from harness.engines import ENGINES
-from harness.engines.base import Endpoint, EngineInfo, Secret
+from harness.engines.base import NO_EXTRAS, Endpoint, EngineInfo, Extras, Secret
 from harness.engines.client import Client, NoAnswer
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.errors import ServiceError, UsageError
@@ -28,6 +28,11 @@ def endpoint_at(url: str, model_name: str | None = None) -> Endpoint:
 def default_api(info: EngineInfo) -> str:
     """The name of the HTTP API that the service speaks best."""
     return next((engine.default_api for engine in ENGINES if engine.name == info.engine), "openai-chat")
+
+
+def extras_of(info: EngineInfo) -> Extras:
+    """Fields of a request's body that the service knows beside the common ones."""
+    return next((engine.extras for engine in ENGINES if engine.name == info.engine), NO_EXTRAS)
 
 
 def identify(endpoint: Endpoint) -> tuple[EngineInfo, Endpoint]:

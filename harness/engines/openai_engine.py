@@ -9,11 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.engines.base import Extras
 from harness.engines.client import Client, NoAnswer, Reply
 from harness.engines.payload import as_count, as_mapping, as_text, json_object
 
 EMULATOR_HEADER = "x-harness-emulator"
 """On every answer of the emulator, whichever engine it plays."""
+
+
+EXACT_AND_COUNTED = Extras(
+    exact={"ignore_eos": True}, least="min_tokens", counts={"stream_options": {"continuous_usage_stats": True}}
+)
+"""What vLLM and SGLang know beside OpenAI's fields."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from harness.catalog.models import Model
 from harness.catalog.version import EVER, Version, parse_version
 from harness.engines import arguments
 from harness.engines.base import (
+    NO_EXTRAS,
     NVIDIA,
     Container,
     EngineFacts,
@@ -52,6 +53,7 @@ class PlainEngine:
     accepts: Accepts
     default_api = "openai-chat"
     bare_api = "openai-completions"
+    extras = NO_EXTRAS
     health_path = "/health"
     queue_metric = ""
     default_drain = 30

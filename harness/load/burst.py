@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from harness.engines.base import Api, Call, Endpoint
+from harness.engines.base import NO_EXTRAS, Api, Call, Endpoint, Extras
 from harness.engines.route import proxy, trusted
 from harness.workload.request import Request
 
@@ -88,14 +88,15 @@ def send_burst(
     ripe: int = 1,
     patience: Patience = Patience(),
     stream: bool = True,
+    extras: Extras = NO_EXTRAS,
 ) -> Burst:
     """Send all waves and wait for their answers; an exception of the caller's thread (Ctrl-C) cuts them off.
 
     alive: asked all the time whether the service still runs. stay: leave when every request that was not refused has so
     many tokens; None waits for whole answers. waiting: so many requests need not have begun for that. ripe: tokens that
-    each answer of a wave must have, or be over, before the next wave follows.
+    each answer of a wave must have, or be over, before the next wave follows. extras: what the engine knows.
     """
-    return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream).run())
+    return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream, extras).run())
 
 
 class _Sender:
@@ -110,7 +111,9 @@ class _Sender:
         ripe: int,
         patience: Patience,
         stream: bool,
+        extras: Extras,
     ) -> None:
+        self.extras = extras
         self.endpoint, self.api, self.alive, self.stay = endpoint, api, alive, stay
         self.waiting, self.ripe, self.patience, self.stream = waiting, ripe, patience, stream
         self.waves = [[Answered(request, number) for request in wave] for number, wave in enumerate(waves)]
@@ -179,7 +182,7 @@ class _Sender:
 
     async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:
         model_name = self.endpoint.model_name or ""
-        call = self.api.encode(each.request, str(uuid.uuid4()), model_name, stream=self.stream)
+        call = self.api.encode(each.request, str(uuid.uuid4()), model_name, stream=self.stream, extras=self.extras)
         slices: list[bytes] = []
         each.sent_at = self._now()
         try:

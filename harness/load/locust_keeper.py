@@ -23,7 +23,7 @@ import psutil
 
 from harness import __version__
 from harness.engines.base import Endpoint, EngineInfo
-from harness.engines.identify import default_api, endpoint_at, identify
+from harness.engines.identify import default_api, endpoint_at, extras_of, identify
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
@@ -158,6 +158,7 @@ class Keeper:
             api=asking.api or default_api(info),
             model_name=endpoint.model_name or "",
             stream=asking.stream,
+            extras=extras_of(info).as_dict(),
             timeout=asking.timeout,
             levels=(),
             workload=mix.as_dict(),
@@ -338,6 +339,7 @@ def _manifest(
         levels=(level,),
         api=asking.api or default_api(info),
         stream=asking.stream,
+        exact_lengths=extras_of(info).sets_length,
         runtime="url",
         url=url,
         limits=info.limits.known(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class LoadPlan:
     `workload.from_dict` makes Requests of, for a trace with their moments. timeout: seconds for one request.
     think_time: seconds between an answer and the same user's next request. folder: the run's folder, where each process
     keeps its journal. clock_monotonic: the moment that 0 stands for in the records. run_id: part of the requests'
-    ids; None: the folder's name.
+    ids; None: the folder's name. extras: fields of engines.base.Extras.
     """
 
     url: str
@@ -36,6 +37,7 @@ class LoadPlan:
     think_time: float = 0.0
     web_ui: bool = False
     run_id: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

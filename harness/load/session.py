@@ -15,6 +15,7 @@ import gevent
 from gevent.hub import get_hub
 
 from harness.engines import APIS
+from harness.engines.base import Extras
 from harness.engines.route import proxy
 from harness.load.connection import Address
 from harness.load.plan import LoadPlan
@@ -101,6 +102,7 @@ class Session:
         if self._api.counts_events and plan.stream:
             self._journal.note("counting", {"count_told": "per_event"})
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
+        self._extras = Extras(**plan.extras)
         self._run_id = plan.run_id or RunFolder(Path(plan.folder)).run_id
         taken = len(os.listdir("/proc/self/fd")) + _SPARE_DESCRIPTORS
         self._most_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - taken)
@@ -120,7 +122,7 @@ class Session:
         """
         request = self.workload.request(self.level * LEVEL_NUMBERS + index)
         name = request_id(self._run_id, self.plan.seed, self.level, index)
-        call = self._api.encode(request, name, self.plan.model_name, stream=self.plan.stream)
+        call = self._api.encode(request, name, self.plan.model_name, stream=self.plan.stream, extras=self._extras)
         address = self.transport.address
         fields = {
             "host": address.host_header,

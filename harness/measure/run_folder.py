@@ -138,10 +138,10 @@ class Manifest:
     model: the catalogue's name or the served model's id. engine: `tgi 3.3.7`. flags: the engine's variables as set or
     told. seeds: one for what is asked, one for when. dataset: name, path and sha256 of a trace or prompt file.
     workload: its name and the lengths asked for, enough to tell whether two runs asked the same. lengths: how the
-    prompts and answers that this seed asks first are spread. slo: bound -> seconds.
-    slo_asked: the bounds came from --slo, not from the catalogue. think_time: seconds between an answer and the same
-    user's next request. start, end: UTC, ISO 8601; end is None while it runs
-    and after a crash. interrupted: it was stopped before its plan was done.
+    prompts and answers that this seed asks first are spread. slo: bound -> seconds. exact_lengths: the engine was asked
+    for answers of exactly the length that was drawn. slo_asked: the bounds came from --slo, not from the catalogue.
+    think_time: seconds between an answer and the same user's next request. start, end: UTC, ISO 8601; end is None while
+    it runs and after a crash. interrupted: it was stopped before its plan was done.
     """
 
     run_id: str
@@ -156,6 +156,7 @@ class Manifest:
     levels: tuple[Level, ...]
     api: str
     stream: bool = True
+    exact_lengths: bool = False
     runtime: str | None = None
     url: str | None = None
     revision: str | None = None

@@ -14,6 +14,7 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
 from harness.engines.base import (
+    NO_EXTRAS,
     Container,
     EngineFacts,
     EngineInfo,
@@ -43,6 +44,7 @@ class Tgi:
     app = "text-generation-inference"
     program: tuple[str, ...] = ("text-generation-launcher",)
     default_api = bare_api = "tgi"
+    extras = NO_EXTRAS
     health_path = "/health"
     queue_metric = "tgi_queue_size"
     default_drain = 90

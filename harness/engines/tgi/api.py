@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.engines.base import Answer, Call, Reading, WholeReading, read_all
+from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.failures import error_kind, event_error_kind
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
 from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
@@ -23,7 +23,9 @@ class TgiApi:
     def __init__(self) -> None:
         self._memory = Memory()
 
-    def encode(self, request: Request, request_id: str, model_name: str, *, stream: bool) -> Call:
+    def encode(
+        self, request: Request, request_id: str, model_name: str, *, stream: bool, extras: Extras = NO_EXTRAS
+    ) -> Call:
         """Greedy unless the request has a seed. model_name is not sent: one TGI serves one model."""
         parameters: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "details": True}
         if request.seed is not None:

@@ -27,7 +27,7 @@ from harness.engines.base import (
 from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
-from harness.engines.openai_engine import generate_once
+from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
 from harness.engines.vllm import facts, failures, images, info, options
 from harness.engines.vllm.coming_from import GUIDES
 from harness.engines.vllm.log import VllmLog
@@ -42,6 +42,7 @@ class Vllm:
     program: tuple[str, ...] = images.PROGRAM
     default_api = "openai-chat"
     bare_api = "openai-completions"
+    extras = EXACT_AND_COUNTED
     health_path = "/health"
     queue_metric = "vllm:num_requests_waiting"
     default_drain = options.DRAIN
