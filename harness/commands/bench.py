@@ -25,7 +25,7 @@ from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
 from harness.engines import ENGINES, engine_named
-from harness.engines.base import NOTHING_TOLD, Gauges
+from harness.engines.base import Gauges
 from harness.engines.failure import Failure
 from harness.engines.identify import default_api, extras_of
 from harness.engines.vocabulary import vocabulary_of
@@ -237,7 +237,7 @@ def _load(
         state = served.service.state()
         return None if state.running else f"exit code {state.exit_code}"
 
-    scraper = Scraper(served.endpoint, plan.clock_monotonic, _gauges_of(served.info.engine))
+    scraper = _scraper(served, plan.clock_monotonic)
     try:
         with scraper:
             outcome = runner.run(
@@ -273,9 +273,12 @@ def _last_words(service: Service, progress: Callable[[str], None]) -> Failure | 
     return failure
 
 
-def _gauges_of(engine: str) -> Callable[[str], Gauges]:
-    """How a page of its metrics is read; of an unknown engine nothing is."""
-    return next((each.read_gauges for each in ENGINES if each.name == engine), lambda page: NOTHING_TOLD)
+def _scraper(served: Served, clock_monotonic: float) -> Scraper:
+    """Reads the metrics as the engine that answers writes them; of an unknown one the page alone is kept."""
+    for engine in ENGINES:
+        if engine.name == served.info.engine:
+            return Scraper(served.endpoint, clock_monotonic, engine.read_gauges, others=engine.gauge_pages)
+    return Scraper(served.endpoint, clock_monotonic)
 
 
 def _busy(latest: Gauges) -> str:

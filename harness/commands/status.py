@@ -15,7 +15,7 @@ from harness.commands.up import Running, running_companion, running_of
 from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
 from harness.stack import found
-from harness.stack.readiness import look_at, metrics_page
+from harness.stack.readiness import gauges_now, look_at
 from harness.stack.service import OwnService, State
 from harness.units import format_count, format_percent
 
@@ -72,7 +72,7 @@ def _with_load(running: Running, service: OwnService) -> Running:
     """With the limits that only the start-up log told, and with what it is doing now."""
     known = service.record.limits if service.record else {}
     limits = {name: value or known.get(name) for name, value in vars(running.limits).items()}
-    load = engine_named(service.facts().engine).read_gauges(metrics_page(service.endpoint) or "")
+    load = gauges_now(service.endpoint, engine_named(service.facts().engine))
     budget = limits.get("max_batch_total_tokens")
     used = load.kv_used
     if used is None and budget and load.kv_tokens is not None:

@@ -458,6 +458,7 @@ class Engine(Protocol):
     queue_metric: str  # gauge of its /metrics page: requests that wait
     default_drain: int  # seconds that it gives open requests after SIGTERM
     on_full_cache: OnFullCache
+    gauge_pages: tuple[str, ...]  # paths that tell of its work beside /metrics
     accepts: Accepts
 
     def version(self, text: str) -> Version:
@@ -543,8 +544,8 @@ class Engine(Protocol):
         """What it allows now: by its pages, its log, and what it was started with."""
         ...
 
-    def read_gauges(self, page: str) -> Gauges:
-        """From a page of its /metrics."""
+    def read_gauges(self, page: str, others: Sequence[str] = ()) -> Gauges:
+        """From a page of its /metrics, and those of gauge_pages in their order; one that did not answer is empty."""
         ...
 
     def guides(self) -> Mapping[str, Guide]:

@@ -1,13 +1,15 @@
 """The engine's own metrics over time, read beside the load: /metrics once a second -> server.parquet.
 
-Beside the page's own samples stand the figures that all engines share (Gauges), each as `harness:<name>`.
+Beside the page's own samples stand the figures that all engines share (Gauges), each as `harness:<name>`; an engine may
+tell some of these on further pages, of which nothing else is kept.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +32,7 @@ SCHEMA = pa.schema(
 
 
 _TIMEOUT = 5.0  # seconds for one page
+_PATIENCE = 3  # times in a row that a further page may fail to come
 
 
 @dataclass
@@ -74,20 +77,21 @@ class Samples:
 class Scraper:
     """Reads /metrics every `interval` seconds in a thread until it is left; a page that cannot be read is skipped.
 
-    read_gauges: of the engine that answers there. missed: pages that were skipped. Use as a context manager around the
-    load.
+    read_gauges: of the engine that answers there, from that page and those of `others`, paths. missed: pages of
+    /metrics that were skipped. Use as a context manager around the load.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         clock_monotonic: float,
-        read_gauges: Callable[[str], Gauges] = lambda page: NOTHING_TOLD,
+        read_gauges: Callable[[str, Sequence[str]], Gauges] = lambda page, others: NOTHING_TOLD,
         interval: float = 1.0,
+        others: Sequence[str] = (),
     ) -> None:
         self.samples, self.missed = Samples(), 0
         self._endpoint, self._start, self._interval = endpoint, clock_monotonic, interval
-        self._read_gauges = read_gauges
+        self._read_gauges, self._others, self._silent = read_gauges, others, Counter[str]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
@@ -107,6 +111,21 @@ class Scraper:
                     page = client.get("/metrics")
                     if not page.ok:
                         raise ValueError(f"/metrics answers {page.status}")
-                    self.samples.add(at, page.text, self._read_gauges(page.text))
+                    others = [self._other(client, path) for path in self._others]
+                    self.samples.add(at, page.text, self._read_gauges(page.text, others))
                 except (NoAnswer, ValueError):
                     self.missed += 1
+
+    def _other(self, client: Client, path: str) -> str:
+        """A further page; empty without. One that the engine refuses, or that keeps it waiting, is not asked for again
+        and again beside a load.
+        """
+        if self._silent[path] >= _PATIENCE:
+            return ""
+        try:
+            page = client.get(path)
+        except NoAnswer:
+            self._silent[path] += 1
+            return ""
+        self._silent[path] = 0 if page.ok else _PATIENCE
+        return page.text if page.ok else ""

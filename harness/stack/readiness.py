@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.catalog.limits import Limits
 from harness.engines import engine_named
-from harness.engines.base import Endpoint, EngineInfo, Invocation, StartLog
+from harness.engines.base import Endpoint, Engine, EngineInfo, Gauges, Invocation, StartLog
 from harness.engines.client import LOOK_TIMEOUT, Client, NoAnswer
 from harness.engines.failure import Failure
 from harness.engines.identify import asked_name, look
@@ -263,9 +263,10 @@ def answers(endpoint: Endpoint, path: str, timeout: float = LOOK_TIMEOUT) -> boo
     return _page(endpoint, path, timeout) is not None
 
 
-def metrics_page(endpoint: Endpoint, timeout: float = LOOK_TIMEOUT) -> str | None:
-    """The text of /metrics; None when it does not answer."""
-    return _page(endpoint, "/metrics", timeout)
+def gauges_now(endpoint: Endpoint, engine: Engine, timeout: float = LOOK_TIMEOUT) -> Gauges:
+    """What the engine is doing, from its pages; nothing of those that do not answer."""
+    page, *others = (_page(endpoint, path, timeout) or "" for path in ("/metrics", *engine.gauge_pages))
+    return engine.read_gauges(page, others)
 
 
 def _page(endpoint: Endpoint, path: str, timeout: float) -> str | None:

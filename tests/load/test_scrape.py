@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 
@@ -47,16 +49,19 @@ def test_no_sample_still_gives_a_table(tmp_path: Path) -> None:
     assert table.schema.names == SCHEMA.names
 
 
-def _running(page: str) -> Gauges:
-    return Gauges(running=3.0)
+def _running(page: str, others: Sequence[str]) -> Gauges:
+    return Gauges(running=3.0, kv_tokens=float(len(others[0])) if others else None)
 
 
 class _Page(BaseHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
-        known = self.path == "/metrics"
-        self.send_response(200 if known else 404)
+        self.asked.append(self.path)
+        text = {"/metrics": PAGE, "/slots": "[1]"}.get(self.path)
+        self.send_response(404 if text is None else 200)
         self.end_headers()
-        self.wfile.write(PAGE.encode() if known else b"")
+        self.wfile.write((text or "").encode())
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -82,6 +87,34 @@ def test_scraper_reads_until_it_is_left() -> None:
     assert good.samples.latest.running == 3.0
     assert good.samples.at == sorted(good.samples.at)
     assert bad.samples.at == []
+
+
+def test_further_pages_are_read_beside_the_metrics() -> None:
+    """What an engine tells elsewhere reaches its gauges; a page that it refuses is empty, and not asked for again."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    told: list[list[str]] = []
+
+    def read(page: str, others: Sequence[str]) -> Gauges:
+        told.append(list(others))
+        return _running(page, others)
+
+    _Page.asked.clear()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        others = ("/slots", "/none")
+        with Scraper(Endpoint(url), time.monotonic(), read, interval=0.01, others=others) as scraper:
+            until(lambda: len(told) >= 3)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert told[:3] == [["[1]", ""]] * 3
+    assert scraper.samples.latest.kv_tokens == 3.0
+    assert scraper.missed == 0
+    assert (_Page.asked.count("/none"), _Page.asked.count("/slots") >= 3) == (1, True)
+    assert "harness:kv_tokens" in scraper.samples.metric
 
 
 def test_it_can_be_written_while_pages_still_come(tmp_path: Path) -> None:

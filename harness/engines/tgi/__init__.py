@@ -49,6 +49,7 @@ class Tgi:
     queue_metric = "tgi_queue_size"
     default_drain = 90
     on_full_cache: OnFullCache = "waits"
+    gauge_pages: tuple[str, ...] = ()
     accepts = options.ACCEPTS
 
     def version(self, text: str) -> Version:
@@ -172,5 +173,5 @@ class Tgi:
         assert isinstance(log, TgiLog)
         return facts.failed_start(failure, log)
 
-    def read_gauges(self, page: str) -> Gauges:
+    def read_gauges(self, page: str, others: Sequence[str] = ()) -> Gauges:
         return info.read_gauges(page)
