@@ -448,8 +448,9 @@ def bench(
         Optional[str], typer.Option(help="What is asked: a file of locustfiles/, by name. Default: chat.")
     ] = None,
     api: Annotated[
-        Literal["tgi", "openai-chat", "openai-completions"], typer.Option(help="Which of the service's APIs.")
-    ] = "tgi",
+        Optional[Literal["tgi", "openai-chat", "openai-completions"]],
+        typer.Option(help="Which of the service's APIs. Default: the one that it speaks best."),
+    ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
     slo: Annotated[Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".')] = None,
     require_valid: Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")] = False,
