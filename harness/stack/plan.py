@@ -250,11 +250,17 @@ def _mounts(model: Model) -> tuple[tuple[Mount, ...], str | None]:
 
 
 def _whole_folder(path: str) -> tuple[str, str]:
-    """What to mount for a model's directory, and where it is in there: a snapshot in the Hub's cache is made of links
-    to files beside it.
+    """What to mount for a local model, and where it is in there: a snapshot in the Hub's cache is made of links to
+    files beside it, and a model's one file may be the first of several parts.
     """
-    match = re.fullmatch(r"(.*/models--[^/]+)(/snapshots/[^/]+)", path)
-    return (match[1], match[2]) if match else (path, "")
+    match = re.fullmatch(r"(.*/models--[^/]+)(/snapshots/.+)", path)
+    if match:
+        return match[1], match[2]
+    folder, name = os.path.split(path)
+    return (folder, f"/{name}") if name.endswith(_ONE_FILE) else (path, "")
+
+
+_ONE_FILE = ".gguf"
 
 
 def service_name(model: Model, replica: int = 0) -> str:
