@@ -292,7 +292,8 @@ class Hardware:
 
     accelerator: `nvidia` is reserved by device id; `devices` are handed in as files; `none` needs nothing. visible: the
     variable that leaves some of the devices to a container. read_only: whether all but the cache and the places of
-    compose/service.yaml may be kept read-only. resource: what Kubernetes' device plugin calls such a GPU.
+    compose/service.yaml may be kept read-only. resource: what Kubernetes' device plugin calls such a GPU; None where
+    several do, by different names.
     """
 
     suffix: str = ""
@@ -306,7 +307,7 @@ class Hardware:
     host_ipc: bool = False
     visible: str | None = None
     read_only: bool = False
-    resource: str = "nvidia.com/gpu"
+    resource: str | None = "nvidia.com/gpu"
 
 
 NVIDIA = Hardware(accelerator="nvidia")

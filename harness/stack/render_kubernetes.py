@@ -73,7 +73,9 @@ class _Model:
 
 
 def to_kubernetes(plan: StackPlan) -> str:
-    """YAML documents for `kubectl apply`. Raises UsageError where two models would be one object."""
+    """YAML documents for `kubectl apply`. Raises UsageError where two models would be one object, and for GPUs that a
+    cluster has no one name for.
+    """
     models = _models(plan)
     template = yaml.safe_load(compose_file("service.yaml"))
     documents = [
@@ -200,8 +202,17 @@ def _seccomp(plan: ServicePlan) -> str:
 
 
 def _gpu_resource(plan: ServicePlan) -> str | None:
-    on_gpu = not plan.emulated and plan.hardware.accelerator != "none"
-    return plan.hardware.resource if on_gpu else None
+    """What the pod asks for; None for one that needs no GPU."""
+    if plan.emulated or plan.hardware.accelerator == "none":
+        return None
+    if plan.hardware.resource is None:
+        raise UsageError(
+            f"which maker's GPU the image variant {plan.hardware.suffix.lstrip('-')} is to get cannot be said to a"
+            " cluster",
+            where=plan.model,
+            advice="Take the variant of the GPU's maker.",
+        )
+    return plan.hardware.resource
 
 
 def _container(model: _Model, template: Mapping[str, Any]) -> dict[str, Any]:
