@@ -545,6 +545,10 @@ class Engine(Protocol):
         """What it allows now: by its pages, its log, and what it was started with."""
         ...
 
+    def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
+        """What whoever measures it must know of how it runs, a line each; empty where all is as asked for."""
+        ...
+
     def read_gauges(self, page: str, others: Sequence[str] = ()) -> Gauges:
         """From a page of its /metrics, and those of gauge_pages in their order; one that did not answer is empty."""
         ...

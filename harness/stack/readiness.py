@@ -179,6 +179,8 @@ class _Wait:
         self.read_to_the_budget(information)
         self.enter("ready")
         limits = self.engine.limits_in_force(information, self.log, self.started_with)
+        for caution in self.engine.cautions(limits, self.log, self.started_with):
+            self.say(f"{self.service.name}: {caution}")
         return Ready(information, limits, self.log, self.elapsed(), self.phases)
 
     def ask_once(self, information: EngineInfo) -> str | None:

@@ -153,6 +153,9 @@ class Tgi:
     def guides(self) -> Mapping[str, Guide]:
         return {}
 
+    def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
+        return ()
+
     def limit_names(self, version: Version) -> Mapping[str, str]:
         return {**options.LIMIT_NAMES, "max_input_tokens": options.input_limit_name(version)}
 
