@@ -12,12 +12,13 @@ from pathlib import Path
 from harness.catalog import models
 from harness.engines.api_openai import OpenAiChatApi, OpenAiCompletionsApi
 from harness.engines.base import Api, Engine
+from harness.engines.llamacpp import LlamaCpp
 from harness.engines.tgi import Tgi
 from harness.engines.tgi.api import TgiApi
 from harness.engines.vllm import Vllm
 from harness.errors import UsageError
 
-ENGINES: list[Engine] = [Tgi(), Vllm()]
+ENGINES: list[Engine] = [Tgi(), Vllm(), LlamaCpp()]
 """Every engine, in the order in which a service is held against them."""
 
 _EACH: tuple[Api, ...] = (TgiApi(), OpenAiChatApi(), OpenAiCompletionsApi())
