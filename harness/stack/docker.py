@@ -33,6 +33,7 @@ from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.stack import state as memory
 from harness.stack.companion import Companion, stack_files
 from harness.stack.document import LABEL, to_yaml
+from harness.stack.ending import whole_grace
 from harness.stack.launch import address_for_us
 from harness.stack.lines import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
@@ -586,7 +587,7 @@ class ComposeService:
             self._bring_up.cancel()
         self._stack_text = self.facts().stack
         try:
-            self.stack.remove(self._record.service, whole_grace(grace, self._record))
+            self.stack.remove(self._record.service, grace_of(grace, self._record))
         except KeyboardInterrupt:  # once more: then nobody waits any longer
             self.stack.remove(self._record.service, 1)
             raise
@@ -612,15 +613,12 @@ class ComposeService:
         return memory.attached_name(self.name, self.stack.project.rpartition("-")[2])
 
 
-_DRAIN = 100.0  # seconds, of a service that has served; a shorter grace is for one that has not
-
-
-def whole_grace(grace: float, record: memory.Remembered) -> float:
-    """Seconds to wait for an engine that is to end: not less than its entry gives open requests."""
+def grace_of(grace: float, record: memory.Remembered) -> float:
+    """Seconds to wait for a container that is to end: not less than its entry gives open requests."""
     known = any(engine.name == record.engine for engine in ENGINES)  # no companion
     started_with = Invocation(record.args, record.environment)
     told = engine_named(record.engine).drain_seconds(started_with) if known else None
-    return max(grace, told + 10.0) if told is not None and grace >= _DRAIN else grace
+    return whole_grace(grace, record.engine, told)
 
 
 def compose_services(

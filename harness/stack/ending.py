@@ -9,10 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from harness.engines import ENGINES
 from harness.stack.service import Service
 
+SERVED = 100.0  # seconds; stands for what a service needs that has served
 
-def stop_in_order(service: Service, grace: float = 100.0) -> None:
+
+def whole_grace(grace: float, engine: str, told: int | None) -> float:
+    """Seconds to wait for a service that is to end. SERVED becomes ten more than its engine gives open requests, or
+    than `told`, what its entry gives them, where that is longer; any other grace stays, and that of a companion.
+    """
+    drains = [each.default_drain for each in ENGINES if each.name == engine]
+    return max(*drains, told or 0) + 10.0 if drains and grace == SERVED else grace
+
+
+def stop_in_order(service: Service, grace: float = SERVED) -> None:
     """Stop it. What tells the harness to end meanwhile is raised as KeyboardInterrupt once the service is gone.
 
     A second telling cuts the grace off, counted from the one that may be why the service is stopped at all.

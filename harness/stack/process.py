@@ -29,6 +29,7 @@ from harness.engines.base import Endpoint
 from harness.errors import MissingError
 from harness.stack import family
 from harness.stack import state as memory
+from harness.stack.ending import whole_grace
 from harness.stack.family import MARKER
 from harness.stack.guardian import Guard
 from harness.stack.lines import plain_line
@@ -187,6 +188,7 @@ class ProcessService:
         release_port(self._launch.port)
         if self._record is None:
             return
+        grace = whole_grace(grace, self._launch.engine, None)
         launcher = _process(self._record)
         everyone = family.family_of(launcher)
         try:

@@ -27,9 +27,9 @@ from harness.stack.docker import (
     Stack,
     docker_command,
     engine,
+    grace_of,
     lost,
     record_of,
-    whole_grace,
 )
 from harness.stack.document import escaped
 from harness.stack.lines import plain_line
@@ -335,7 +335,7 @@ class SwarmService(ComposeService):
         if not self._started:
             return
         self._stack_text = self.facts().stack
-        self.stack.remove(self._record.service, whole_grace(grace, self._record))
+        self.stack.remove(self._record.service, grace_of(grace, self._record))
         self._lines = None
         memory.forget(self._record_name())
         release_port(self._port())

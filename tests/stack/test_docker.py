@@ -71,9 +71,9 @@ def test_engine_gets_the_time_that_its_entry_gives() -> None:
     """A longer drain than TGI's own is waited for, but not of an engine that has served nobody yet."""
     plain = Remembered("m", "compose", "http://127.0.0.1:1")
     longer = replace(plain, environment={"GRACEFUL_TERMINATION_TIMEOUT": "300"})
-    assert docker.whole_grace(100, longer) == 310
-    assert docker.whole_grace(15, longer) == 15
-    assert docker.whole_grace(100, plain) == 100
+    assert docker.grace_of(100, longer) == 310
+    assert docker.grace_of(15, longer) == 15
+    assert docker.grace_of(100, plain) == 100
 
 
 def test_age_of_an_image() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.catalog.models import Model
-from harness.stack.ending import stop_in_order
+from harness.stack.ending import stop_in_order, whole_grace
 from harness.stack.family import marked
 from harness.stack.launch import local_launch
 from harness.stack.process import ProcessService
@@ -99,3 +99,21 @@ def test_without_an_interrupt_nothing_is_raised(stubborn: ProcessService) -> Non
     stop_in_order(stubborn, 0.2)
     assert gone(stubborn)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("engine", "told", "grace", "waited"),
+    [
+        ("tgi", None, 100, 100),
+        ("tgi", 30, 100, 100),
+        ("tgi", 300, 100, 310),
+        ("llamacpp", None, 100, 10),
+        ("llamacpp", 0, 15, 15),
+        ("litellm", None, 100, 100),
+    ],
+)
+def test_engine_is_given_the_time_that_it_gives_its_requests(
+    engine: str, told: int | None, grace: float, waited: float
+) -> None:
+    """Whoever has served gets ten seconds more than it drains; a shorter grace and a companion's stay."""
+    assert whole_grace(grace, engine, told) == waited
