@@ -26,7 +26,7 @@ from harness.probe import prompts
 from harness.probe.search import Search
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
 from harness.stack.ending import stop_in_order
-from harness.stack.readiness import StartFailed, answers, metrics_page
+from harness.stack.readiness import StartFailed, answers, gauges_now
 from harness.stack.service import OwnService, ServiceFacts, State
 from harness.stats.quantile import quantile
 from harness.terminal import Progress
@@ -243,7 +243,7 @@ class _Loading:
         """Chats that the engine has put back since its start; None where it never does, or does not count."""
         if self.service.engine.on_full_cache not in ("preempts", "retracts"):
             return None
-        return self.service.engine.read_gauges(metrics_page(self.service.endpoint) or "").preempted
+        return gauges_now(self.service.endpoint, self.service.engine).preempted
 
     def _whole_answers(self, result: LoadResult, burst: Burst) -> LoadResult:
         """Where an engine gives answers of the length that was asked, a shorter one was cut off by a limit."""

@@ -55,6 +55,7 @@ class PlainEngine:
     bare_api = "openai-completions"
     extras = NO_EXTRAS
     health_path = "/health"
+    gauge_pages: tuple[str, ...] = ()
     queue_metric = ""
     default_drain = 30
     on_full_cache: OnFullCache = "waits"
@@ -138,7 +139,10 @@ class PlainEngine:
     def limits_in_force(self, info: EngineInfo, log: StartLog, started_with: Invocation) -> Limits:
         return Limits(**{**log.limits.known(), **info.limits.known()})  # type: ignore[arg-type]
 
-    def read_gauges(self, page: str) -> Gauges:
+    def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
+        return ()
+
+    def read_gauges(self, page: str, others: Sequence[str] = ()) -> Gauges:
         return Gauges()
 
     def guides(self) -> Mapping[str, Guide]:

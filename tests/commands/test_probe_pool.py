@@ -26,6 +26,17 @@ def run(fake: FakeLauncher, folder: Path, **options: Any) -> dict[str, Any]:
     return document
 
 
+def test_slots_of_llamacpp_have_shares_that_are_filled_to_their_end(tmp_path: Path) -> None:
+    """One start tells the pool; the second cuts it into as many shares of full length as it holds."""
+    fake = fake_pool(tmp_path / "engine", style="llamacpp", context=4096, memory=60_000, weights=20_000, step=512)
+    found = run(fake, tmp_path / "out")
+    assert found["verified_under_load"], found["advice"]
+    assert found["starts"] <= 3
+    total, chats = found["limits"]["max_total_tokens"], found["limits"]["max_batch_size"]
+    assert total == pytest.approx(4096, rel=0.01)
+    assert chats * total <= 60_000 - 20_000
+
+
 # Of 60,000 tokens of memory: less the weights and half a token for each that a step may read.
 TRUTH = {"vllm": (0.92 * 60_000 - 12_000 - 0.5 * 2048) // 16 * 16, "sglang": (0.92 * 60_000 - 12_000 - 1024) // 16 * 16}
 

@@ -15,6 +15,7 @@ from harness.engines.base import (
     Container,
     EngineFacts,
     EngineInfo,
+    Extras,
     FailedStart,
     Gauges,
     Invocation,
@@ -25,7 +26,9 @@ from harness.engines.base import (
 from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.llamacpp import facts, failures, flags, images, info, options
+from harness.engines.llamacpp.coming_from import GUIDES
 from harness.engines.llamacpp.log import LlamaCppLog
+from harness.engines.migration import Guide
 from harness.engines.openai_engine import generate_once
 
 
@@ -42,6 +45,7 @@ class LlamaCpp:
     queue_metric = "llamacpp:requests_deferred"
     default_drain = 0  # it stops generating at once, and then waits for its clients to leave
     on_full_cache: OnFullCache = "ends answers"  # where slots draw on one cache; a share of its own just ends its own
+    extras = Extras(exact={"ignore_eos": True}, counts={"timings_per_token": True})
     gauge_pages = info.GAUGE_PAGES
     accepts = options.ACCEPTS
 
@@ -109,6 +113,9 @@ class LlamaCpp:
     def limits_in_force(self, info: EngineInfo, log: StartLog, started_with: Invocation) -> Limits:
         assert isinstance(log, LlamaCppLog)
         return facts.limits_in_force(info, log, started_with)
+
+    def guides(self) -> Mapping[str, Guide]:
+        return GUIDES
 
     def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
         assert isinstance(log, LlamaCppLog)

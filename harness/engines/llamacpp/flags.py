@@ -39,7 +39,7 @@ FLAGS = Flags(
         "--reuse-port": Flag(),
         "--api-prefix": Flag(),
         "--metrics": Flag(),
-        "--no-ui": Flag(since=build(9538), instead="It is called --no-webui."),
+        "--no-ui": Flag(since=build(9538)),
         "--no-webui": Flag(),
         "--hf-token": Flag(("-hft",)),
         "--api-key": Flag(),
@@ -50,9 +50,7 @@ FLAGS = Flags(
         "--parallel": Flag(("-np",)),
         "--kv-unified": Flag(("-kvu",)),
         "--no-kv-unified": Flag(("-no-kvu",)),
-        "--kv-unified-per-slot": Flag(
-            since=build(11063), instead="Bound all requests together instead: limits/max_batch_total_tokens."
-        ),
+        "--kv-unified-per-slot": Flag(since=build(11063)),
         "--batch-size": Flag(("-b",)),
         "--ubatch-size": Flag(("-ub",)),
         "--cache-type-k": Flag(("-ctk",)),
@@ -79,7 +77,11 @@ FLAGS = Flags(
         "--lora": Flag(),
     },
     like_argparse=False,
-    underscores=True,
+    flexible=True,
+    instead={
+        "--no-ui": "It is called --no-webui.",
+        "--kv-unified-per-slot": "Bound all requests together instead: limits/max_batch_total_tokens.",
+    },
 )
 
 VARIABLES: Mapping[str, str] = {

@@ -140,7 +140,7 @@ _TOKEN = "Set HF_TOKEN in harness's own environment instead."
 
 def _no_page(version: Version) -> str:
     """Leaves out the page for people, which a service does not need."""
-    return "--no-ui" if FLAGS.known["--no-ui"].known_in(version) else "--no-webui"
+    return "--no-ui" if FLAGS.known_in("--no-ui", version) else "--no-webui"
 
 
 def _require_no_type(model: Model) -> None:

@@ -44,6 +44,7 @@ class Vllm:
     bare_api = "openai-completions"
     extras = EXACT_AND_COUNTED
     health_path = "/health"
+    gauge_pages: tuple[str, ...] = ()
     queue_metric = "vllm:num_requests_waiting"
     default_drain = options.DRAIN
     on_full_cache: OnFullCache = "preempts"
@@ -123,7 +124,10 @@ class Vllm:
         assert isinstance(log, VllmLog)
         return facts.limits_in_force(info, log, started_with)
 
-    def read_gauges(self, page: str) -> Gauges:
+    def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
+        return ()
+
+    def read_gauges(self, page: str, others: Sequence[str] = ()) -> Gauges:
         return info.read_gauges(page)
 
     def guides(self) -> Mapping[str, Guide]:

@@ -66,7 +66,7 @@ def test_one_cache_when_the_entry_asks_for_it() -> None:
     assert "--ctx-size 3072 --parallel 3 --kv-unified-per-slot 1000 --fit off" in command(model)
     by_variable = replace(CHAT, limits=limits, env={"LLAMA_ARG_KV_UNIFIED": "1"})
     assert "--kv-unified-per-slot 1000" in command(by_variable)
-    with pytest.raises(UsageError, match="came with 11063"):
+    with pytest.raises(UsageError, match="11063 has it"):
         command(model, version="b10566")
 
 

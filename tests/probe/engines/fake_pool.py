@@ -59,14 +59,15 @@ FLAGS = {
         "fraction": "--mem-fraction-static",
         "pool": "--max-total-tokens",
     },
-    "llamacpp": {"pool": "-c", "rows": "-np", "step": "-b"},
+    "llamacpp": {"pool": "--ctx-size", "rows": "--parallel", "step": "--batch-size"},
 }
+SHORT = {"-c": "--ctx-size", "-np": "--parallel", "-b": "--batch-size", "-kvu": "--kv-unified", "-m": "--model"}
 
 
 class Engine:
     def __init__(self, spec: dict[str, Any], words: list[str], starts: int) -> None:
         self.spec = {**DEFAULTS, **spec}
-        self.style, self.words = self.spec["style"], words
+        self.style, self.words = self.spec["style"], [SHORT.get(word, word) for word in words]
         self.told = {name: self.after(flag) for name, flag in FLAGS[self.style].items()}
         noise = random.Random(starts).uniform(-1, 1) * self.spec["jitter"]
         self.memory = self.spec["memory"] * (1 + noise)
@@ -168,7 +169,7 @@ class Engine:
         self.rows = int(self.told["rows"] or 4)
         asked = int(self.told["pool"] or 0) or self.spec["context"] * (1 if unified else self.rows)
         room = int(self.free - self.spec["weights"] - self.spec["step_cost"] * self.step_tokens)
-        if asked > room and (self.told["pool"] or "--fit" in self.words):
+        if asked > room and (self.told["pool"] or self.after("--fit") == "off"):
             self.die(
                 "0.00.200.000 E ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9000.00 MiB on device 0:"
                 " cudaMalloc failed: out of memory",
