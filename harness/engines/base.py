@@ -393,8 +393,8 @@ class EngineFacts:
     says neither; `pool` tells the size of a pool of blocks in which running requests grow. budget: tokens of the KV
     cache as the engine tells them (on padded models just the option; of a pool what requests can really get at once).
     blocks: the KV cache's blocks, one of which no request gets. prefill_tokens: the budget of one prefill in effect.
-    rows: requests that generate at once at most. split: the pool is cut into `rows` equal shares of max_total_tokens
-    each.
+    context: that the model was made for. rows: requests that generate at once at most. split: the pool is cut into
+    `rows` equal shares of max_total_tokens each.
     """
 
     kind: Kind
@@ -406,6 +406,7 @@ class EngineFacts:
     max_input_tokens: int | None = None
     max_total_tokens: int | None = None
     max_concurrent_requests: int | None = None
+    context: int | None = None
     rows: int | None = None
     split: bool = False
     prefix_caching: bool = False

@@ -18,14 +18,17 @@ from harness.probe import loads
 from harness.probe.card import Card, blocks_of
 from harness.probe.evidence import Evidence, gather, same_limits
 from harness.probe.recommend import CONTEXT, MARGIN, Flag, Recommendation
-from harness.probe.search import BAD, MEASURING, MIDDLE_HISTORY, Search, within
+from harness.probe.search import BAD, EMULATED_FILL, MEASURING, MIDDLE_HISTORY, Search, within
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Prior, ProbeGoal, Setting, Shape
 
 LEAST_PREFILL = 256  # tokens of one step, below which a start that lacks memory is not tried again
 LEAST_CONTEXT = 512
+LEARN_ROWS = 32  # slots
+FILLED = 0.95  # of what the flags admit, from which on the pool counts as filled
 LEARN_WITHIN = 0.95  # of the longest context that the engine named, for a start that is only to tell its pool
 STEP_DOWN = 0.1  # of the chats, or of a chat's length, after a proof that did not hold
 GROWN = 64  # answer tokens of a chat whose prompt nearly fills its share, written to the end
+FILL_WITHIN = 300.0  # seconds that filling the pool may take, by how long one chat takes alone
 WRITTEN_WITHIN = 60.0  # seconds that whole answers of full length may take in a proof
 WORDS = {
     "preempts": "puts running chats back and reads them in again (preemption)",
@@ -66,7 +69,7 @@ class PoolSearch(Search):
         evidence = self.evidence
         last = evidence.last
         if last is None:
-            return Setting(purpose="learn")
+            return self._first()
         if evidence.starts >= self.wish.max_starts:
             return None
         if not last.came_up:
@@ -82,6 +85,13 @@ class PoolSearch(Search):
         return started
 
     # starts
+
+    def _first(self) -> Setting:
+        """Its own limits; where the pool is cut into shares, many of them, so that memory and not their number bounds
+        the pool: an engine that chooses its size by itself then takes what is there.
+        """
+        shares = self.on_full == "ends answers" and "max_batch_size" in self.names
+        return Setting(max_batch_size=LEARN_ROWS if shares else None, purpose="learn")
 
     def _retry(self, last: Outcome, failure: Failure) -> Setting | None:
         """The setting that may come up after this failure; None where there is none."""
@@ -147,9 +157,10 @@ class PoolSearch(Search):
 
     def _longest_total(self, evidence: Evidence, started: EngineFacts) -> tuple[int, str]:
         """Most tokens that one chat can have in all, and what bounds it."""
-        context, up = self.knowledge.context, evidence.last_up
-        told = started.max_total_tokens if up is not None and up.setting.max_total_tokens is None else None
-        most = min((each for each in (context, told) if each is not None and not started.split), default=None)
+        context, up = self.knowledge.context or started.context, evidence.last_up
+        own = up is not None and up.setting.max_total_tokens is None and not started.split
+        told = started.max_total_tokens if own else None
+        most = min((each for each in (context, told) if each is not None), default=None)
         pool = self._pool(evidence, started)
         return (most, CONTEXT) if most is not None and most <= pool else (pool, "KV memory")
 
@@ -234,10 +245,13 @@ class PoolSearch(Search):
         prompt = max(1, min(total - new, setting.max_input_tokens or total))
         short = min(loads.SHORT + 7, max(1, total - loads.BRIEF))
         many = tuple(Shape(max(1, short - index % 7), min(loads.BRIEF, total - short)) for index in range(chats))
+        alone = next((each.seconds for each in results if each.load.name == "longest chat"), 0.0)
+        seconds = EMULATED_FILL if started.emulated else FILL_WITHIN
+        filling = chats if alone * chats <= seconds else max(1, int(seconds / alone))
         plan = [
             Load(f"rows {chats}", (many,)),
             Load("longest chat", ((Shape(prompt, total - prompt),),)),
-            Load(f"fill {chats * total} by {prompt}", ((Shape(prompt, total - prompt),) * chats,)),
+            Load(f"fill {filling * total} by {prompt}", ((Shape(prompt, total - prompt),) * filling,)),
         ]
         pace = next((each.itl_p95 for each in results if each.load.name.startswith("rows")), None)
         grown = total - short
@@ -274,6 +288,15 @@ class PoolSearch(Search):
                 f"If no chat has more than {short.history_tokens:,} tokens of history, {short.chats_fit:,} of them fit"
                 f" at once: `--goal chats` finds such limits. From {short.chats_fit + 1:,} on the engine"
                 f" {WORDS[self.on_full]}."
+            )
+        proof = self.proved
+        fills = [each.load.tokens for each in proof.loads if each.load.name.startswith("fill")] if proof else []
+        filled = max(fills, default=0)
+        whole = (found.setting.max_batch_size or 1) * (found.setting.max_total_tokens or 1)
+        if proof is not None and filled < FILLED * whole:
+            lines.append(
+                f"The pool was filled to {filled / whole:.0%} only: more would have taken too long. What is said of a full"
+                " one follows from its size."
             )
         if self.proved is None:
             why = (

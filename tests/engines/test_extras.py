@@ -21,7 +21,7 @@ def body(api: str, extras: Extras, *, stream: bool = True) -> dict[str, object]:
 
 @pytest.mark.parametrize("api", [name for name in APIS if name != "tgi"])
 def test_exact_lengths_and_counts_are_asked_for(api: str) -> None:
-    """The least number of tokens is the most; usage is asked for at the end and on the way; a whole answer needs none."""
+    """As many tokens at least as at most; usage at the end and on the way; a whole answer needs none."""
     extras = Extras({"ignore_eos": True}, "min_tokens", {"stream_options": {"continuous_usage_stats": True}})
     asked = body(api, extras)
     assert (asked["ignore_eos"], asked["min_tokens"], asked["max_tokens"]) == (True, 7, 7)

@@ -10,8 +10,9 @@ from harness.catalog.models import Model
 from harness.engines.base import EngineFacts, EngineInfo, FailedStart, FailureCause, Invocation, Stage
 from harness.engines.failure import Failure
 from harness.engines.llamacpp.flags import FLAGS, VARIABLES, asks_for_one_cache, number
+from harness.engines.llamacpp.info import context_of
 from harness.engines.llamacpp.log import LlamaCppLog
-from harness.engines.llamacpp.slots import DEFAULT_SLOTS, Slots, in_force
+from harness.engines.llamacpp.slots import DEFAULT_SLOTS, GRANULE, Slots, in_force
 
 DEFAULT_BATCH = 2048  # --batch-size, common/common.h
 _CAUSES: Mapping[str, FailureCause] = {
@@ -112,9 +113,11 @@ def facts_of(info: EngineInfo, log: LlamaCppLog, limits: Limits, given: Limits, 
         kind="pool",
         chunking=True,
         budget=budget,
+        block_size=GRANULE if split else 1,  # a share is a multiple of it
         prefill_tokens=given.max_batch_prefill_tokens or limits.max_batch_prefill_tokens or DEFAULT_BATCH,
         max_input_tokens=limits.max_input_tokens,
         max_total_tokens=longest,
+        context=context_of(info),
         rows=rows,
         split=split,
         prefix_caching=keeps_prompts,

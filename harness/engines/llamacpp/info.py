@@ -27,7 +27,8 @@ def recognise(client: Client) -> EngineInfo | None:
     page = as_mapping(reply.document)
     if as_text(page.get("build_info")) is None or not ("total_slots" in page or page.get("role") == "router"):
         return None
-    names = tuple(each.name for each in served_models(client))
+    served = served_models(client)
+    names = tuple(each.name for each in served)
     alias = as_text(page.get("model_alias"))
     return EngineInfo(
         engine="llamacpp",
@@ -35,9 +36,14 @@ def recognise(client: Client) -> EngineInfo | None:
         model_id=alias if "total_slots" in page else None,
         emulated=EMULATOR_HEADER in reply.headers,
         limits=_limits(page),
-        raw=page,
+        raw={**page, "meta": served[0].raw.get("meta") if served else None},
         model_names=names or ((alias,) if alias and "total_slots" in page else ()),
     )
+
+
+def context_of(info: EngineInfo) -> int | None:
+    """Tokens that the model was trained for; None where it does not tell."""
+    return as_count(as_mapping(info.raw.get("meta")).get("n_ctx_train"))
 
 
 def version_in(build_info: str) -> str | None:
