@@ -41,6 +41,7 @@ def ticking(
         http_status=200,
         asked_input_tokens=100,
         asked_output_tokens=tokens,
+        count_told="per_event",
     )
     return replace(record, **changes)
 

@@ -118,6 +118,11 @@ class Reading(Protocol):
     """One answer while it is read."""
 
     @property
+    def over(self) -> bool:
+        """The answer's own last message was read: what may follow on the connection adds nothing to it."""
+        ...
+
+    @property
     def events(self) -> int:
         """Token events so far; 0 where nothing can be said before the end."""
         ...
@@ -139,6 +144,7 @@ class WholeReading:
     """An answer of which nothing can be said before its end."""
 
     events = 0
+    over = False
 
     def since(self, number: int) -> News:
         return NO_NEWS

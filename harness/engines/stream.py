@@ -184,6 +184,10 @@ class StreamReading:
         kinds = self.stream.kinds
         return len(kinds) - (bool(kinds) and kinds[0] is Kind.OPENING)
 
+    @property
+    def over(self) -> bool:
+        return self.stream.final or (self.stream.done and self.stream.finish_reason is not None)
+
     def since(self, number: int) -> News:
         """The events from this number on, as far as they can be told before the end."""
         stream, first = self.stream, number

@@ -104,7 +104,7 @@ def level_name(level: Level) -> str:
 def live_line(live: Live) -> str:
     """`16 users · 12 s of 60 s, 48 s left · 96 done (8.0/s), 16 open, 3 queued · ttft p50 81 ms p95 120 ms p99 150 ms ·
     itl p50 30 ms p95 41 ms p99 60 ms · 530 tokens/s`; queued and running as the engine tells, else how many wait for
-    their first token.
+    their first token. `530 events/s` where an event may hold several tokens: their count comes at the end of an answer.
     """
     at = max(0.0, max((each["at"] for each in live.told.values()), default=0.0) - (live.level.started_at or 0.0))
     parts = [level_name(live.level), format_duration(at) + _of(live.level, at)]
@@ -119,8 +119,9 @@ def live_line(live: Live) -> str:
     for name in ("ttft", "itl"):
         if values := live.pooled(name):
             parts.append(" ".join([name, *(f"p{level} {_at(values, level / 100)}" for level in (50, 95, 99))]))
-    if rate := live.total("tokens_per_second"):
-        parts.append(f"{format_count(round(rate))} tokens/s")
+    for name in ("tokens", "events"):
+        if rate := live.total(f"{name}_per_second"):
+            parts.append(f"{format_count(round(rate))} {name}/s")
     return " · ".join(parts)
 
 

@@ -6,6 +6,7 @@ their tokens are noted in the journal; finished ones become a record there at on
 
 from __future__ import annotations
 
+import re
 import time
 from array import array
 from bisect import bisect_right
@@ -20,7 +21,7 @@ from harness.engines.base import Answer, Api, Reading
 from harness.load.framing import ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
-from harness.measure.record import RequestRecord, from_first_text
+from harness.measure.record import CUT_AFTER_END, INVISIBLE, NOT_STREAMED, RequestRecord, from_first_text
 
 _TICK = 0.02  # seconds between two looks at deadlines and the clock
 _SWEEP_EVERY = 0.7  # with a flush every quarter of a second, a kill costs less than a second of any answer
@@ -36,6 +37,8 @@ _HOPELESS, _CATCH_UP_THEN = 0.75, 0.02
 _SMALL_SHARE = 0.05  # of a wait: an error that no quantile of waits shows
 _SENDING_MOST = 0.02  # of TTFT
 _OUR_END = ("timeout", "in_flight", "dropped", "refused")  # nothing was heard of the server then
+_LINGER = 2.0  # seconds that a connection may stay open behind the last message of its answer
+_NO_TYPE = re.compile(rb"[^\w/+.-]")
 
 
 @dataclass(slots=True)
@@ -110,6 +113,7 @@ class Recorder:
                 if not exchange.finished:
                     self._decode(exchange)
                     self._note(exchange.asked)
+                    self._end_if_over(exchange)
             elif more_ahead:
                 more_ahead = self.ahead()
             else:
@@ -167,6 +171,12 @@ class Recorder:
             self.heard_at = max(self.heard_at, asked.moments[-1])
         exchange.slices, exchange.moments = [], []
 
+    def _end_if_over(self, exchange: Exchange) -> None:
+        """A server that never ends the stream behind its last message would hold its user until the timeout."""
+        reading, moments = exchange.asked.reading, exchange.asked.moments
+        if reading is not None and reading.over and moments and time.monotonic() - moments[-1] > _LINGER:
+            self._transport.cancel(exchange, "stream_broken")
+
     def _note(self, asked: Asked) -> None:
         """Into the journal what an answer in flight got since the last time."""
         if asked.reading is None:
@@ -186,32 +196,35 @@ class Recorder:
         self._decode(exchange)
         asked: Asked = exchange.asked
         record, head = asked.record, exchange.head
-        self._take_moments(record, exchange)
+        error = exchange.error
+        if error is not None and asked.reading is not None and asked.reading.over:
+            error = None  # the answer was whole before its connection ended out of order
+        self._take_moments(record, exchange, error)
         if head is None:
             record.status, record.error_kind = "failed", exchange.error or "stream_broken"
         else:
             record.http_status = head.status
             reading = asked.reading or self._api.reading(head.status, stream=asked.stream)
-            whole = exchange.error is None
-            answer = reading.finish(complete=whole)
+            answer = reading.finish(complete=exchange.error is None)
             moments = [asked.moments[index] for index in answer.slice_of_event]
             self._count(answer, moments, exchange)
             _take(record, answer, [moment - self._start for moment in moments])
             _take_headers(record, head.fields)
-        if exchange.error not in _OUR_END and record.finished_at is not None:
+            record.notes = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
+        if error not in _OUR_END and record.finished_at is not None:
             self.heard_at = max(self.heard_at, record.finished_at + self._start)
-        if exchange.error is not None:
-            _take_error(record, exchange.error)
+        if error is not None:
+            _take_error(record, error)
         self._journal.end(record)
         self._told(record)
 
-    def _take_moments(self, record: RequestRecord, exchange: Exchange) -> None:
+    def _take_moments(self, record: RequestRecord, exchange: Exchange, error: str | None) -> None:
         sent_at = exchange.attempted_at
         record.sent_at = None if sent_at is None else sent_at - self._start
         if exchange.first_byte is not None and exchange.last_byte is not None:
             first, last = self._transport.clock.seconds([exchange.first_byte, exchange.last_byte]).tolist()
             record.first_byte_at, record.finished_at = first - self._start, last - self._start
-        if record.finished_at is None or exchange.error == "timeout":
+        if record.finished_at is None or error == "timeout":
             record.finished_at = time.monotonic() - self._start
 
     def _count(self, answer: Answer, moments: list[float], exchange: Exchange) -> None:
@@ -261,8 +274,22 @@ def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
     record.token_at, record.token_count = from_first_text(moments, answer.token_count, answer.first_content)
     record.input_tokens, record.output_tokens = answer.input_tokens, answer.output_tokens
     record.finish_reason, record.glued_events = answer.finish_reason, answer.glued_events
+    record.count_told, record.first_share = answer.count_told, answer.first_share
     record.error_kind = answer.error_kind
     record.status = "completed" if answer.error_kind is None else "failed"
+
+
+def _notes(record: RequestRecord, answer: Answer, fields: Mapping[bytes, bytes], *, cut: bool) -> str | None:
+    """What was odd about an answer that is no failure."""
+    words = []
+    if not answer.streamed:
+        kind = _NO_TYPE.sub(b"", fields.get(b"content-type", b"").partition(b";")[0])[:60].decode()
+        words.append(f"{NOT_STREAMED}:{kind}" if kind else NOT_STREAMED)
+    if cut:
+        words.append(CUT_AFTER_END)
+    if record.status == "completed" and answer.first_content is None:
+        words.append(INVISIBLE)
+    return ",".join(words) or None
 
 
 def _take_error(record: RequestRecord, error: str) -> None:

@@ -77,7 +77,7 @@ class Session:
 
     level: the number of the load that is being held. open: what is being answered, by request id. recent: the latest
     records. counts: of records by status, and of what was `sent`. refused_in_a_row: requests that found nobody, since
-    the last one that did.
+    the last one that did. counts_events: each event that is read is one token.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class Session:
         self._key = os.environ.get("HARNESS_API_KEY")
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
-        if self._api.counts_events and plan.stream:
+        self.counts_events = self._api.counts_events and plan.stream
+        if self.counts_events:
             self._journal.note("counting", {"count_told": "per_event"})
         self.recorder = Recorder(self._api, self.transport, self._journal, plan.clock_monotonic, self._finished)
         self._extras = Extras(**plan.extras)

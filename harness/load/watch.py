@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.load.session import Session
 from harness.measure.client import ClientSample
-from harness.measure.record import RequestRecord
+from harness.measure.record import NOT_STREAMED, RequestRecord
 
 _LAG_EVERY = 0.01
 _RECENT = 10.0  # seconds that live figures look back
@@ -55,7 +55,8 @@ class Watch:
         rate = (recorder.heard - self._heard) / passed
         self._cpu, self._at, self._lag = cpu, now, 0.0
         self._counted, self._heard = counted, recorder.heard
-        return dataclasses.asdict(sample), {**self._live(now), "tokens_per_second": rate}
+        what = "tokens" if session.counts_events else "events"
+        return dataclasses.asdict(sample), {**self._live(now), f"{what}_per_second": rate}
 
     def _live(self, now: float) -> dict[str, Any]:
         session = self._session
@@ -73,10 +74,18 @@ class Watch:
         }
 
     def _fresh(self) -> list[RequestRecord]:
-        """The latest completed records, newest first."""
+        """The latest completed records of streamed answers, newest first."""
+        if not self._session.plan.stream:
+            return []
         since = self._session.now() - _RECENT
         latest = islice(reversed(self._session.recent), _RECORDS_MOST)
-        return [each for each in latest if each.status == "completed" and (each.finished_at or 0.0) >= since]
+        return [
+            each
+            for each in latest
+            if each.status == "completed"
+            and (each.finished_at or 0.0) >= since
+            and NOT_STREAMED not in (each.notes or "")
+        ]
 
     def _silence(self, now: float) -> float:
         """Seconds since any open request got a token; 0 while none is open, and where answers come whole: of those
@@ -95,8 +104,10 @@ class Watch:
 
 
 def _gap_quantiles(records: list[RequestRecord]) -> list[float]:
-    """Evenly spaced quantiles of all gaps between token events, so that processes can be pooled."""
-    gaps = [np.diff(each.token_at) for each in records if len(each.token_at) > 1]
+    """Evenly spaced quantiles of all gaps between token events, so that processes can be pooled. An answer that came in
+    one read has none.
+    """
+    gaps = [np.diff(each.token_at) for each in records if each.token_at and each.token_at[-1] > each.token_at[0]]
     if not gaps:
         return []
     return [round(float(gap), 6) for gap in np.quantile(np.concatenate(gaps), np.linspace(0, 1, _POINTS))]

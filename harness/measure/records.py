@@ -74,10 +74,13 @@ class Records:
 
     def noted(self, word: str) -> NDArray[np.bool_]:
         """Which requests have this word among their notes."""
-        found = np.zeros(len(self), dtype=bool)
-        for row in np.flatnonzero(self.notes != None):  # noqa: E711  elementwise
-            found[row] = word in (note.partition(":")[0] for note in self.notes[row].split(","))
-        return found
+        holds = {
+            notes: notes is not None and word in (note.partition(":")[0] for note in notes.split(","))
+            for notes in set(self.notes.tolist())
+        }
+        if not any(holds.values()):
+            return np.zeros(len(self), dtype=bool)
+        return np.fromiter(map(holds.__getitem__, self.notes.tolist()), bool, len(self))
 
     def select(self, chosen: NDArray[Any]) -> Records:
         """The requests of a mask or of indices, in that order."""

@@ -130,6 +130,11 @@ class Level:
     ended_at: float | None = None
     ended_by: str | None = None
 
+    @property
+    def in_order(self) -> bool:
+        """It ran to an end of its own, and its last answers were awaited."""
+        return self.ended_at is not None and self.ended_by not in ("interrupted", "service_gone")
+
 
 @dataclass(frozen=True)
 class Manifest:

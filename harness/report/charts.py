@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 
 from harness.report.content import load
+from harness.stats.figure import or_none
 from harness.stats.section import Section
 from harness.stats.summary import Summary
 
@@ -40,7 +41,7 @@ def charts(summary: Summary) -> list[Chart]:
         found.append(_capacity(summary, levels))
     found.append(_over_time(levels))
     found.append(_distributions(levels))
-    return found
+    return [chart for chart in found if chart.specs]
 
 
 def _capacity(summary: Summary, levels: Sequence[Section]) -> Chart:
@@ -53,7 +54,9 @@ def _capacity(summary: Summary, levels: Sequence[Section]) -> Chart:
         known = [each for each in levels if each.figures[metric].n]  # answers of one token have no gap
         if known:
             specs.append(_curve_by_load(known, metric, statistic, unit, limit))
-    specs.append(_throughput_by_load(levels, unit))
+    told = [each for each in levels if math.isfinite(each.throughput.output_tokens)]
+    if told:
+        specs.append(_throughput_by_load(told, unit))
     text = (
         "One point per level, hollow where its figures do not stand. Bars are 95 % intervals, the dashed line is the "
         "SLO's bound."
@@ -121,17 +124,21 @@ def _over_time(levels: Sequence[Section]) -> Chart:
             "ttft_p95": _ms(point.ttft_p95),
             "itl_p50": _ms(point.itl_p50),
             "itl_p99": _ms(point.itl_p99),
-            "tokens": point.output_tokens_per_second,
+            "tokens": or_none(point.output_tokens_per_second),
             "in_flight": point.in_flight,
         }
         for section, point in points
     ]
     domain = [min(row["at"] for row in rows), max(row["at"] for row in rows)]
-    specs = (
-        _lines(levels, rows, domain, {"ttft_p50": "p50", "ttft_p95": "p95"}, "TTFT (ms)", _scale),
-        _lines(levels, rows, domain, {"itl_p50": "p50", "itl_p99": "p99"}, "ITL (ms)", _scale),
-        _lines(levels, rows, domain, {"tokens": "output tokens/s"}, "Output tokens/s"),
-        _lines(levels, rows, domain, {"in_flight": "requests in flight"}, "Requests in flight", last=True),
+    strips: tuple[tuple[dict[str, str], str, Any], ...] = (
+        ({"ttft_p50": "p50", "ttft_p95": "p95"}, "TTFT (ms)", _scale),
+        ({"itl_p50": "p50", "itl_p99": "p99"}, "ITL (ms)", _scale),
+        ({"tokens": "output tokens/s"}, "Output tokens/s", None),
+        ({"in_flight": "requests in flight"}, "Requests in flight", None),
+    )
+    shown = [each for each in strips if any(row[key] is not None for key in each[0] for row in rows)]
+    specs = tuple(
+        _lines(levels, rows, domain, series, label, scale, last=label == shown[-1][1]) for series, label, scale in shown
     )
     text = (
         "TTFT by the moment a request was due, ITL and tokens by the moment of the token. Shaded parts (warm-up, "

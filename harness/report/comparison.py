@@ -17,6 +17,7 @@ def comparison_to_text(comparison: Comparison) -> str:
     """For the terminal."""
     lines = [*aligned(_table(comparison)), ""] if comparison.changes else []
     lines += [f"Not comparable: {problem}." for problem in comparison.problems]
+    lines += [f"Left out: {each}." for each in comparison.left_out]
     lines += [f"Differs: {difference}" for difference in comparison.differences]
     lines += [
         f"Verdict: {comparison.verdict}{' (emulated)' if comparison.emulated else ''}. {gate_sentence(comparison)}"
@@ -36,6 +37,8 @@ def comparison_to_markdown(comparison: Comparison) -> str:
             "the same thing differ. Smallest: the smallest change that this data could have shown, corrected for the "
             "number of figures."
         )
+    if comparison.left_out:
+        parts.append("Left out, as neither side has them:\n\n" + "\n".join(f"- {each}" for each in comparison.left_out))
     parts.append("\n".join(["- BASE: " + ", ".join(comparison.base), "- NEW: " + ", ".join(comparison.new)]))
     if comparison.differences:
         parts.append("What else differs:\n\n" + "\n".join(f"- {each}" for each in comparison.differences))
@@ -45,10 +48,10 @@ def comparison_to_markdown(comparison: Comparison) -> str:
 def comparison_to_junit(comparison: Comparison) -> str:
     """One test case per figure and level, and one for whether the runs can be compared at all."""
     failures = sum(not change.passes for change in comparison.changes) + bool(comparison.problems)
-    tests = str(len(comparison.changes) + 1)
+    tests, skipped = str(len(comparison.changes) + 1 + len(comparison.left_out)), str(len(comparison.left_out))
     attributes = {"name": "harness compare", "tests": tests, "failures": str(failures), "errors": "0"}
     suites = ElementTree.Element("testsuites", attributes)
-    suite = ElementTree.SubElement(suites, "testsuite", {**attributes, "skipped": "0"})
+    suite = ElementTree.SubElement(suites, "testsuite", {**attributes, "skipped": skipped})
     case = ElementTree.SubElement(suite, "testcase", {"classname": "comparable", "name": "the runs can be compared"})
     if comparison.problems:
         text = "; ".join(comparison.problems)
@@ -60,6 +63,10 @@ def comparison_to_junit(comparison: Comparison) -> str:
             failure.text = sentence(change)
         else:
             ElementTree.SubElement(case, "system-out").text = sentence(change)
+    for each in comparison.left_out:
+        figure, _, load = each.partition(": ")[0].partition(" at ")
+        case = ElementTree.SubElement(suite, "testcase", {"classname": load, "name": figure})
+        ElementTree.SubElement(case, "skipped", {"message": each})
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 

@@ -5,6 +5,7 @@ Nothing is computed here; figures are only chosen, named and given their units.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,9 @@ def answer(summary: Summary) -> str:
     if not slo.bounds:
         return "No SLO was set, so no capacity is given. Set one with --slo or in models.yaml."
     if capacity.unit is None:
-        holds = summary.total.attainment.holds
+        holds, unjudged = summary.total.attainment.holds, _unjudged(summary.total)
+        if holds is None and unjudged:
+            return f"The SLO ({slo}) cannot be judged: {unjudged}."
         words = {True: "The SLO held", False: "The SLO did not hold", None: "Nothing can be said of the SLO"}
         return f"{words[holds]}: {slo}."
     above = capacity.above
@@ -92,14 +95,31 @@ def answer(summary: Summary) -> str:
 
 def why_not(section: Section) -> str:
     """Which bounds broke, or why the level does not stand."""
-    broken = [each for each in section.attainment.bounds if not each.holds]
+    broken = [each for each in section.attainment.bounds if each.holds is False]
     measured = [f"{each.bound.name} was {format_duration(each.found)}" for each in broken if each.found < float("inf")]
     lost = [each.bound.name for each in broken if each.found == float("inf")]
     if lost:
         measured.append(f"too many requests failed for {' and '.join(lost)} to hold")
     if measured:
         return ", ".join(measured)
-    return "; ".join(reason.found for reason in section.reasons)
+    return "; ".join(reason.found for reason in section.reasons) or _unjudged(section)
+
+
+def _unjudged(section: Section) -> str:
+    """Which bounds cannot be judged, and why; empty where all can."""
+    causes: dict[str, list[str]] = {}
+    for each in section.attainment.bounds:
+        if each.cause is not None:
+            causes.setdefault(each.cause.text, []).append(each.bound.name)
+    return "; ".join(f"{text} ({', '.join(names)})" for text, names in causes.items())
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What whoever reads only the terminal must know of how answers came and were counted."""
+    return [f"{each.found}. {each.advice}" for each in summary.total.warnings if each.rule in _SAID]
+
+
+_SAID = ("not_told", "invisible", "cut_after_end", "uncounted", "unjudged")
 
 
 def load(section: Section) -> str:
@@ -127,17 +147,39 @@ def _level_row(section: Section) -> tuple[str, ...]:
         load(section),
         format_count(section.requests.sent + section.requests.dropped),
         format_count(section.requests.failed + section.requests.dropped),
-        format_duration(figures["ttft"].value("p50")),
+        value(figures["ttft"], "p50"),
         with_interval(figures["ttft"], "p95"),
-        format_duration(figures["itl"].value("p50")),
+        value(figures["itl"], "p50"),
         with_interval(figures["itl"], "p95"),
         with_interval(figures["e2e"], "p95"),
-        format_number(section.throughput.output_tokens),
+        rate(section, section.throughput.output_tokens),
         format_number(section.throughput.requests),
-        format_percent(section.attainment.fraction) if section.attainment.bounds else NOTHING,
-        {True: "holds", False: "broken", None: NOTHING}[section.attainment.holds],
+        _within_slo(section),
+        _slo_word(section),
         "valid" if section.valid else "invalid: " + ", ".join(dict.fromkeys(each.rule for each in section.reasons)),
     )
+
+
+def rate(section: Section, tokens: float) -> str:
+    """Tokens per second; `not told` where the server told no counts."""
+    return "not told" if math.isnan(tokens) and section.seconds else format_number(tokens)
+
+
+def _within_slo(section: Section) -> str:
+    if not section.attainment.bounds:
+        return NOTHING
+    return format_percent(section.attainment.fraction) if section.attainment.judged else "cannot be judged"
+
+
+def _slo_word(section: Section) -> str:
+    if section.attainment.holds is None:
+        return "cannot be judged" if _unjudged(section) else NOTHING
+    return "holds" if section.attainment.holds else "broken"
+
+
+def value(figure: Figure, statistic: str) -> str:
+    """A duration; where there is none, why, in a word."""
+    return figure.absent.word if figure.absent is not None else format_duration(figure.value(statistic))
 
 
 def metric_table(section: Section) -> Table:
@@ -146,24 +188,21 @@ def metric_table(section: Section) -> Table:
     rows = []
     for figure in section.figures.values():
         quantiles = [
-            with_interval(figure, name) if name in figure.ci95 else format_duration(figure.quantiles[name])
-            for name in figure.quantiles
+            with_interval(figure, name) if name in figure.ci95 else value(figure, name) for name in figure.quantiles
         ]
         counts = (format_count(figure.n), format_count(figure.left_out))
-        rows.append(
-            (figure.metric.label, *counts, format_duration(figure.mean), *quantiles, format_duration(figure.max))
-        )
+        rows.append((figure.metric.label, *counts, value(figure, "mean"), *quantiles, value(figure, "max")))
     return Table(columns, tuple(rows), frozenset(range(1, 9)))
 
 
 def with_interval(figure: Figure, statistic: str) -> str:
     """`812 ms (790–840)`: the quantile and its 95 % interval, `≥` where the data gives it no upper end."""
-    value, (low, high) = figure.value(statistic), figure.ci95[statistic]
     if figure.n == 0:
-        return NOTHING
+        return NOTHING if figure.absent is None else figure.absent.word
+    found, (low, high) = figure.value(statistic), figure.ci95[statistic]
     if high >= figure.max > low and statistic != "p50":
-        return f"{format_duration(value)} ({_short(low, value)} or more)"
-    return f"{format_duration(value)} ({_short(low, value)}–{_short(high, value)})"
+        return f"{format_duration(found)} ({_short(low, found)} or more)"
+    return f"{format_duration(found)} ({_short(low, found)}–{_short(high, found)})"
 
 
 def request_table(summary: Summary) -> Table:
@@ -198,8 +237,9 @@ def method(summary: Summary) -> list[str]:
     return [
         "TTFT and end-to-end latency count from the moment a request was due, service TTFT from when it was sent. In a "
         "closed loop the two are the same.",
-        "ITL is every single gap between token events, pooled over requests; an event with several tokens is one gap. "
-        "TPOT is (last token − first token) / (output tokens − 1), per request.",
+        f"ITL is every single gap between token events, pooled over requests; {_tokens_per_event(total)} "
+        "TPOT is (last token − first token) / (tokens after the first event), per request.",
+        *_counting(total),
         "Quantiles are interpolated linearly between order statistics (type 7 of Hyndman and Fan). Intervals in "
         "brackets hold the true quantile with 95 % confidence; they are taken between blocks of consecutive requests, "
         "as requests close in time are not independent.",
@@ -209,6 +249,26 @@ def method(summary: Summary) -> list[str]:
         "A request meets a bound on ITL when that quantile of its own gaps does.",
         _glued(total),
         _client(summary),
+    ]
+
+
+def _tokens_per_event(section: Section) -> str:
+    held = section.tokens_per_event
+    if math.isnan(held) and section.events:
+        return "how many tokens an event holds is not told."
+    if math.isnan(held) or held == 1.0:
+        return "an event with several tokens is one gap."
+    return f"an event held {format_number(held)} tokens on average and is one gap."
+
+
+def _counting(section: Section) -> list[str]:
+    """Where the server told the tokens of an answer but not of its events."""
+    if not section.divided:
+        return []
+    answers = f"{format_count(section.divided)} of {format_count(section.figures['e2e'].n)} answers"
+    return [
+        f"Of {answers} the server told the tokens of the whole, not of each event: the first event is given its share "
+        "of the text, the others the rest in equal parts."
     ]
 
 

@@ -30,6 +30,7 @@ def to_text(summary: Summary) -> str:
     lines.append(f"Verdict: {content.verdict(summary)}")
     for found, limit, advice, _ in content.reason_table(summary.total.reasons, summary).rows:
         lines.append(f"  {found} (limit: {limit}). {advice}")
+    lines += [f"Note: {remark}" for remark in content.remarks(summary)]
     return "\n".join(lines)
 
 

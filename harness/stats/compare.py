@@ -17,18 +17,22 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.measure.run import Run
+from harness.stats.absence import NOT_TOLD, main_cause
 from harness.stats.comparable import differences, not_the_same_question, unfit
+from harness.stats.metrics import BY_NAME
 from harness.stats.ratio import THROUGHPUT, Part, levels_of, quantile_ratio, throughput_ratio
 from harness.stats.resample import interval
 from harness.stats.slo import QUANTILES
 from harness.stats.summary import summarise
+from harness.stats.tokens import counted, tokens_per_event
 
 Verdict = Literal["same", "faster", "slower", "inconclusive"]
 
 DEFAULT_LIMIT = 0.10
 DEFAULT_FIGURES = ("ttft_p50", "ttft_p95", "itl_p50", "itl_p95", "tpot_p50", "e2e_p50", "e2e_p95", THROUGHPUT)
-NEED_A_STREAM = ("ttft", "service_ttft", "itl", "tpot")
+NEED_A_STREAM = ("ttft", "service_ttft", "itl", "itl_per_token", "tpot")
 LEAST_CHANGE = 0.001  # share: below, clocks and rounding decide
+SAME_TOKENS = 1.05  # ratio of tokens per event up to which gaps between events are compared as they are
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class Change:
 class Comparison:
     """problems: why the two cannot be compared, or a figure is missing; any of them fails the gate.
 
-    differences: what else is not the same, for the reader: model, engine, settings.
+    differences: what else is not the same, for the reader: model, engine, settings. left_out: figures that neither side
+    can have, and why, which say nothing for or against NEW.
     """
 
     base: tuple[str, ...]
@@ -101,6 +106,7 @@ class Comparison:
     changes: tuple[Change, ...]
     problems: tuple[str, ...]
     differences: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -128,6 +134,7 @@ class Comparison:
             "new": list(self.new),
             "problems": list(self.problems),
             "differences": list(self.differences),
+            "left_out": list(self.left_out),
             "metrics": {name: worst[name].as_dict() for name in names},
             "levels": [
                 {
@@ -146,7 +153,7 @@ def compare(base: Sequence[Run], new: Sequence[Run], gate: Gate | None = None) -
     runs = [*base, *new]
     asked = not_the_same_question(runs)
     problems = [*unfit([summarise(run.records, run.manifest, run.facts) for run in runs]), *asked]
-    changes, missing = ([], []) if asked else _changes(base, new, gate)
+    changes, missing, left_out = ([], [], []) if asked else _changes(base, new, gate)
     return Comparison(
         base=tuple(str(run.folder.path) for run in base),
         new=tuple(str(run.folder.path) for run in new),
@@ -154,27 +161,62 @@ def compare(base: Sequence[Run], new: Sequence[Run], gate: Gate | None = None) -
         changes=tuple(changes),
         problems=(*problems, *missing),
         differences=tuple(differences(base[0], new[0])),
+        left_out=tuple(left_out),
     )
 
 
-def _changes(base: Sequence[Run], new: Sequence[Run], gate: Gate) -> tuple[list[Change], list[str]]:
-    """Every figure of every level, and what is missing."""
+def _changes(base: Sequence[Run], new: Sequence[Run], gate: Gate) -> tuple[list[Change], list[str], list[str]]:
+    """Every figure of every level, what is missing, and what neither side can have."""
     sides = [[levels_of(run) for run in side] for side in (base, new)]
     wanted = sorted({number for side in sides for levels in side for number in levels})
     figures = _figures(gate, [*base, *new])
-    changes, missing = [], [] if wanted else ["no level was measured"]
+    changes: list[Change] = []
+    missing, left_out = [] if wanted else ["no level was measured"], list[str]()
     for number in wanted:
         if not all(number in levels for side in sides for levels in side):
             missing.append(f"level {number} was not measured in every run")
             continue
         parts = [[levels[number] for levels in side] for side in sides]
-        for figure in figures:
+        chosen = [_per_token(figure, gate, parts) for figure in figures]
+        for figure in chosen:
+            nobody = None if _named(figure, gate) else _why_nobody(figure, parts)
+            if nobody is not None:
+                left_out.append(f"{figure} at {parts[0][0].load}: {nobody}")
+                continue
             found = _change(figure, number, parts[0], parts[1], gate, len(figures) * len(wanted))
             if isinstance(found, str):
                 missing.append(found)
             else:
                 changes.append(found)
-    return changes, missing
+    return changes, missing, left_out
+
+
+def _named(figure: str, gate: Gate) -> bool:
+    """Whether the gate names the figure, or its metric: then it must be there."""
+    return figure in gate.limits or figure.rpartition("_")[0] in gate.limits
+
+
+def _per_token(figure: str, gate: Gate, parts: list[list[Part]]) -> str:
+    """The gaps of events that hold another number of tokens are another thing: then those per token are compared."""
+    if not figure.startswith("itl_p") or _named(figure, gate):
+        return figure
+    held = [tokens_per_event(part.completed) for side in parts for part in side]
+    alike = max(held) <= SAME_TOKENS * min(held) or any(math.isnan(each) for each in held)
+    return figure if alike else figure.replace("itl_", "itl_per_token_")
+
+
+def _why_nobody(figure: str, parts: list[list[Part]]) -> str | None:
+    """Why no run of either side has this figure; None where one has it, or where nobody knows why."""
+    every = [part for side in parts for part in side]
+    if figure == THROUGHPUT:
+        untold = all(len(part.completed) and not counted(part.completed).any() for part in every)
+        return NOT_TOLD.text if untold else None
+    metric = figure.rpartition("_")[0]
+    if any(len(BY_NAME[metric].of(part.completed).samples) for part in every):
+        return None
+    causes = [main_cause(part.completed, metric) for part in every]
+    texts = [cause[0].text for cause in causes if cause is not None]
+    return texts[0] if len(texts) == len(every) else None
 
 
 def _figures(gate: Gate, runs: Sequence[Run]) -> list[str]:

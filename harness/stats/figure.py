@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.measure.records import Floats
+from harness.stats.absence import Cause
 from harness.stats.interval import quantile_interval
 from harness.stats.metrics import Metric, Values
 from harness.stats.quantile import quantiles_of_sorted
@@ -22,7 +23,8 @@ WITH_INTERVAL = ("p50", "p95", "p99")
 class Figure:
     """Seconds; NaN where there are no samples. n: samples. left_out: completed requests without a defined value.
 
-    quantiles: `p50` ... `p99`. ci95: 95 % interval of those in WITH_INTERVAL. requests: that gave a sample.
+    quantiles: `p50` ... `p99`. ci95: 95 % interval of those in WITH_INTERVAL. requests: that gave a sample. absent: why
+    there is no sample at all, where that is known.
     """
 
     metric: Metric
@@ -33,6 +35,7 @@ class Figure:
     max: float
     quantiles: Mapping[str, float]
     ci95: Mapping[str, tuple[float, float]]
+    absent: Cause | None = None
 
     def value(self, statistic: str) -> float:
         """`mean`, `max` or a quantile."""
@@ -47,11 +50,12 @@ class Figure:
             "max": or_none(self.max),
             "ci95": {name: [or_none(end) for end in ends] for name, ends in self.ci95.items()},
             "left_out": self.left_out,
+            **({} if self.absent is None else {"absent": self.absent.text}),
         }
 
 
-def figure(metric: Metric, values: Values, ordered: Floats) -> Figure:
-    """ordered: the samples, ascending."""
+def figure(metric: Metric, values: Values, ordered: Floats, absent: Cause | None = None) -> Figure:
+    """ordered: the samples, ascending. absent: why there would be none."""
     some = len(ordered) > 0
     found = quantiles_of_sorted(ordered, list(LEVELS.values()))
     return Figure(
@@ -63,6 +67,7 @@ def figure(metric: Metric, values: Values, ordered: Floats) -> Figure:
         max=float(ordered[-1]) if some else math.nan,
         quantiles={name: float(value) for name, value in zip(LEVELS, found, strict=True)},
         ci95={name: quantile_interval(values, ordered, LEVELS[name]) for name in WITH_INTERVAL},
+        absent=None if some else absent,
     )
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measure.records import MISSING, Floats, Ints, Records
+from harness.measure.records import Floats, Ints, Records
+from harness.stats.absence import in_one_piece, lacks, whole
+from harness.stats.tokens import event_tokens
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Values:
 class Metric:
     """One figure. name: its key in every file. label: for people. formula: how it is computed, in words.
 
-    of: from completed requests to values. pooled: a request may give several samples.
+    of: from completed requests to values. pooled: a request may give several samples. optional: shown only where it is
+    told, or says more than another figure does.
     """
 
     name: str
@@ -41,36 +44,52 @@ class Metric:
     unit: str = "s"
     lower_is_better: bool = True
     pooled: bool = False
+    optional: bool = False
 
 
 def ttft(records: Records) -> Values:
-    """t_1 - scheduled_at; undefined without a token."""
+    """t_1 - scheduled_at; undefined without a token, and for an answer that was not streamed."""
     return _per_request(first_token(records) - records.scheduled_at)
 
 
 def service_ttft(records: Records) -> Values:
-    """t_1 - sent_at; undefined without a token."""
+    """t_1 - sent_at; undefined likewise."""
     return _per_request(first_token(records) - records.sent_at)
 
 
 def itl(records: Records) -> Values:
-    """Every single gap t_(i+1) - t_i, pooled over requests; an event with several tokens is one gap."""
-    owner = np.repeat(np.arange(len(records)), records.event_counts)
-    within = owner[1:] == owner[:-1]
-    samples = np.diff(records.token_at)[within]
-    return Values(samples, owner[1:][within], int(np.count_nonzero(records.event_counts < 2)))
+    """Every single gap t_(i+1) - t_i, pooled over requests; an event with several tokens is one gap.
+
+    Undefined for an answer that came in one piece: that its events have no gap is the work of a buffer.
+    """
+    later, owner = _gaps(records)
+    return Values(records.token_at[later] - records.token_at[later - 1], owner, _without(records, owner))
+
+
+def itl_per_token(records: Records) -> Values:
+    """Every gap over the tokens of the event that ends it; undefined where those are not told."""
+    later, owner = _gaps(records)
+    tokens = event_tokens(records)[later]
+    known = tokens > 0
+    later, owner = later[known], owner[known]
+    return Values(
+        (records.token_at[later] - records.token_at[later - 1]) / tokens[known], owner, _without(records, owner)
+    )
 
 
 def tpot(records: Records) -> Values:
-    """(t_n - t_1) / (N - 1).
+    """(t_n - t_1) / (tokens after the first event); N - 1 of them where each event is one token.
 
-    Undefined for N < 2, where the server's own count differs from the tokens that arrived, and where all tokens came
-    in one event: then t_1 is not the moment of the first of them.
+    Undefined where none came after it, where their number is not told or differs from what came, and where the answer
+    came in one piece.
     """
-    tokens = records.output_tokens
-    defined = (tokens >= 2) & (records.event_counts >= 2) & (tokens == arrived_tokens(records))
+    tokens, some = np.nan_to_num(event_tokens(records)), records.event_counts > 0
+    running = np.concatenate([np.zeros(1), np.cumsum(tokens)])
+    after = running[records.offsets[1:]] - running[records.offsets[:-1]]
+    after[some] -= tokens[records.offsets[:-1][some]]
+    defined = (after > 1e-9) & ~lacks(records, "tpot")
     spans = _last_token(records) - first_token(records)
-    return _per_request(np.where(defined, spans / np.where(defined, tokens - 1, 1), np.nan))
+    return _per_request(np.where(defined, spans / np.where(defined, after, 1.0), np.nan))
 
 
 def e2e(records: Records) -> Values:
@@ -92,29 +111,27 @@ METRICS: tuple[Metric, ...] = (
     Metric("ttft", "TTFT", "first token - moment due", ttft),
     Metric("service_ttft", "Service TTFT", "first token - moment sent", service_ttft),
     Metric("itl", "ITL", "each gap between token events, pooled over requests", itl, pooled=True),
-    Metric("tpot", "TPOT", "(last token - first token) / (output tokens - 1), per request", tpot),
+    Metric(
+        "itl_per_token", "ITL per token", "each gap / tokens of the event behind it, pooled", itl_per_token,
+        pooled=True, optional=True,
+    ),
+    Metric("tpot", "TPOT", "(last token - first token) / (tokens after the first event), per request", tpot),
     Metric("e2e", "End-to-end", "end of answer - moment due", e2e),
     Metric("schedule_lag", "Schedule lag", "moment sent - moment due", schedule_lag),
-    Metric("queue", "Queue", "wait inside the server, as it tells", queue),
-)
+    Metric("queue", "Queue", "wait inside the server, as it tells", queue, optional=True),
+)  # fmt: skip
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 
 
-def arrived_tokens(records: Records) -> Ints:
-    """Sum of token_count of each request."""
-    running = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(records.token_count, dtype=np.int64)])
-    return running[records.offsets[1:]] - running[records.offsets[:-1]]
-
-
-def generated_tokens(records: Records) -> Ints:
-    """The server's own count of each answer, or what arrived where it tells none."""
-    return np.where(records.output_tokens == MISSING, arrived_tokens(records), records.output_tokens)
-
-
 def first_token(records: Records) -> Floats:
-    """The moment of each request's first token, NaN without."""
-    return _event(records, records.offsets[:-1])
+    """The moment of each request's first token; NaN without, and of an answer that was not streamed."""
+    return np.where(whole(records), np.nan, _event(records, records.offsets[:-1]))
+
+
+def first_sign(records: Records) -> Floats:
+    """The moment at which an answer began to come: its first token, or all of it where it was not streamed."""
+    return np.where(whole(records), records.finished_at, first_token(records))
 
 
 def _last_token(records: Records) -> Floats:
@@ -126,6 +143,24 @@ def _event(records: Records, index: NDArray[Any]) -> Floats:
     some = records.event_counts > 0
     moments[some] = records.token_at[index[some]]
     return moments
+
+
+def gap_ends(records: Records) -> Ints:
+    """The event that ends each gap of `itl`, in the same order."""
+    return _gaps(records)[0]
+
+
+def _gaps(records: Records) -> tuple[Ints, Ints]:
+    """Of each gap between two events of an answer the later event, and the request."""
+    owner = np.repeat(np.arange(len(records)), records.event_counts)
+    streamed = ~(in_one_piece(records) | whole(records))
+    later = np.flatnonzero((owner[1:] == owner[:-1]) & streamed[owner[1:]]) + 1
+    return later, owner[later]
+
+
+def _without(records: Records, owner: Ints) -> int:
+    """Requests that own no sample."""
+    return len(records) - len(np.unique(owner))
 
 
 def _per_request(values: Floats) -> Values:

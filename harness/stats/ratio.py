@@ -9,11 +9,13 @@ import numpy as np
 
 from harness.measure.records import COMPLETED, Floats, Records
 from harness.measure.run import Run
+from harness.stats.absence import as_asked
 from harness.stats.interval import Z95, student
 from harness.stats.metrics import BY_NAME, Values
 from harness.stats.quantile import quantile, quantiles_of_sorted
 from harness.stats.resample import block_counts, grid, quantiles_on_grid, resampled_counts
 from harness.stats.slo import QUANTILES
+from harness.stats.tokens import stamped
 from harness.stats.window import Window, steady_window
 
 DRAWS = 2000
@@ -34,8 +36,9 @@ class Part:
 
 def levels_of(run: Run) -> dict[int, Part]:
     parts = {}
+    whole = as_asked(run.records, run.manifest)
     for level in run.manifest.levels:
-        records = run.records.select(run.records.level == level.level).sorted()
+        records = whole.select(whole.level == level.level).sorted()
         if len(records):
             window = steady_window(level, records)
             inside = window.holds(records.scheduled_at) & records.having(COMPLETED)
@@ -86,7 +89,7 @@ def quantile_ratio(figure: str, base: list[Part], new: list[Part]) -> Ratio | st
 def throughput_ratio(base: list[Part], new: list[Part]) -> Ratio | str:
     """Generated tokens per second of the window; its spread from slices of the window, drawn anew."""
     sides = [[_slices(part) for part in side] for side in (base, new)]
-    if any(rates.sum() <= 0 for side in sides for rates in side):
+    if any(not rates.sum() > 0 for side in sides for rates in side):
         return f"{THROUGHPUT} is missing"
     random = np.random.default_rng(SEED)
     exact = [float(np.mean([rates.mean() for rates in side])) for side in sides]
@@ -104,7 +107,8 @@ def throughput_ratio(base: list[Part], new: list[Part]) -> Ratio | str:
 def _slices(part: Part) -> Floats:
     """Tokens per second in each slice of the window."""
     edges = np.linspace(part.window.start, part.window.end, SLICES + 1)
-    counts = np.histogram(part.records.token_at, edges, weights=part.records.token_count)[0]
+    moments, tokens = stamped(part.records)
+    counts = np.histogram(moments, edges, weights=tokens)[0]
     return counts / max(part.window.length / SLICES, 1e-9)
 
 

@@ -31,7 +31,7 @@ class Counts:
 @dataclass(frozen=True)
 class Throughput:
     """Per second of the window: requests completed, prompt tokens of requests whose first token came, and tokens
-    generated in it, of all requests, whatever became of them.
+    generated in it, of all requests, whatever became of them. NaN: the server told no counts.
     """
 
     requests: float
@@ -73,7 +73,8 @@ class Section:
 
     duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
     those due in any level's window. seconds: total length of the windows. due: requests due in the window.
-    glued_events, events: token events of the requests in the window.
+    glued_events, events: token events of the requests in the window. tokens_per_event: of the completed ones; NaN where
+    the server tells no counts. divided: completed requests whose count is known for the answer alone.
     """
 
     level: int | None
@@ -95,6 +96,8 @@ class Section:
     attainment: Attainment
     glued_events: int
     events: int
+    tokens_per_event: float
+    divided: int
     client: ClientFigures
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
@@ -105,8 +108,8 @@ class Section:
 
     @property
     def goodput(self) -> float:
-        """Requests per second that met all bounds; NaN for an empty window."""
-        return self.attainment.met / self.seconds if self.seconds else math.nan
+        """Requests per second that met all bounds; NaN for an empty window, and where they cannot be judged."""
+        return self.attainment.met / self.seconds if self.seconds and self.attainment.judged else math.nan
 
     @property
     def load(self) -> float | None:
@@ -132,8 +135,10 @@ class Section:
             "slo": {
                 "holds": self.attainment.holds,
                 "bounds": [each.as_dict() for each in self.attainment.bounds],
+                "unjudged": self.attainment.unjudged,
             },
             "glued_events": {"count": self.glued_events, "of": self.events},
+            "tokens_per_event": or_none(self.tokens_per_event),
             "client": self.client.as_dict(),
             "validity": {
                 "verdict": "valid" if self.valid else "invalid",

@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from harness.measure.records import FAILED, Floats, Ints, Records
-from harness.stats.metrics import Values, first_token, itl, ttft
+from harness.stats.metrics import Values, first_token, gap_ends, itl, ttft
 from harness.stats.quantile import quantiles_of_sorted
+from harness.stats.tokens import stamped
 
 MOST_BINS = 120
 MOST_GAPS = 1_000_000  # per timeline: beyond, every k-th gap is drawn; the figures of the report use all
@@ -22,7 +23,8 @@ CURVE_LEVELS = np.unique(np.concatenate([np.linspace(0, 1, 101), 1 - np.logspace
 class TimePoint:
     """What happened in one bin of time; seconds, NaN where nothing fell into it. at: the bin's middle, run-relative.
 
-    TTFT by the moment due, ITL and tokens by the moment of the token. in_flight: requests being served at its end.
+    TTFT by the moment due, ITL and tokens by the moment of the token; tokens also NaN where the server tells no counts.
+    in_flight: requests being served at its end.
     """
 
     at: float
@@ -61,7 +63,8 @@ def timeline(records: Records, level: int) -> tuple[TimePoint, ...]:
     first, gaps = ttft(records), itl(records)
     ttft_quantiles = _by_bin(records.scheduled_at[first.request], first.samples, edges, (0.5, 0.95))
     itl_quantiles = _by_bin(*_thinned(records, gaps), edges, (0.5, 0.99))
-    tokens = np.histogram(records.token_at, edges, weights=records.token_count)[0] / width
+    when, generated = stamped(records)
+    tokens = np.histogram(when, edges, weights=generated)[0] / width
     waiting = in_flight(records, edges[1:])
     failed = np.histogram(_end_moments(records)[records.having(FAILED)], edges)[0]
     return tuple(
@@ -110,8 +113,7 @@ def _last_moment(records: Records) -> float:
 
 def _thinned(records: Records, gaps: Values) -> tuple[Floats, Floats]:
     """Moment (of the later token) and length of gaps, at most MOST_GAPS of them."""
-    owner = np.repeat(np.arange(len(records)), records.event_counts)
-    later = records.token_at[1:][owner[1:] == owner[:-1]]
+    later = records.token_at[gap_ends(records)]
     every = max(1, -(-len(later) // MOST_GAPS))
     return later[::every], gaps.samples[::every]
 

@@ -11,30 +11,40 @@ from numpy.typing import NDArray
 
 from harness.catalog.slo import Bound, Slo
 from harness.measure.records import COMPLETED, DROPPED, FAILED, Floats, Records
+from harness.stats.absence import NO_GAP, RUSH_GAP, TOGETHER, Cause, lacks, main_cause
 from harness.stats.metrics import BY_NAME, Values
 from harness.stats.quantile import quantile
+from harness.stats.tokens import Mask
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+UNJUDGED_MOST = 0.05  # share of the requests that may lack a figure
 
 
 @dataclass(frozen=True)
 class BoundResult:
-    """One bound against what was measured. found: seconds; infinite where failures alone exceed what it allows."""
+    """One bound against what was measured. found: seconds; infinite where failures alone exceed what it allows.
+
+    holds: None where it cannot be judged, for the `cause`.
+    """
 
     bound: Bound
     found: float
-    holds: bool
+    holds: bool | None
+    cause: Cause | None = None
 
     def as_dict(self) -> dict[str, Any]:
         found = self.found if math.isfinite(self.found) else None
-        return {"name": self.bound.name, "limit": self.bound.limit, "found": found, "holds": self.holds}
+        told = {"name": self.bound.name, "limit": self.bound.limit, "found": found, "holds": self.holds}
+        return told if self.cause is None else {**told, "cause": self.cause.text}
 
 
 @dataclass(frozen=True)
 class Attainment:
-    """How an SLO fared. met: requests that meet all bounds; due: completed, failed and dropped ones.
+    """How an SLO fared. met: requests that meet all bounds; due: completed, failed and dropped ones; unjudged: those of
+    them that lack a figure which a bound asks for, and break no other bound.
 
-    holds: every bound holds on its statistic; None where nothing was due or no bound was set.
+    holds: every bound holds on its statistic; None where nothing was due, no bound was set, or one of them cannot be
+    judged and none is broken.
     """
 
     slo: Slo
@@ -42,10 +52,18 @@ class Attainment:
     due: int
     bounds: tuple[BoundResult, ...]
     holds: bool | None
+    unjudged: int = 0
 
     @property
     def fraction(self) -> float:
-        return self.met / self.due if self.due else float("nan")
+        """Of those that can be judged; NaN where too many cannot."""
+        judged = self.due - self.unjudged
+        return self.met / judged if judged and self.judged else float("nan")
+
+    @property
+    def judged(self) -> bool:
+        """So few requests cannot be judged that the others speak for them."""
+        return self.unjudged <= UNJUDGED_MOST * self.due
 
 
 def attain(records: Records, slo: Slo) -> Attainment:
@@ -53,21 +71,33 @@ def attain(records: Records, slo: Slo) -> Attainment:
     decided = records.having(COMPLETED) | records.having(FAILED) | records.having(DROPPED)
     due = int(np.count_nonzero(decided))
     bounds = tuple(bound_result(records, bound) for bound in slo.bounds)
-    holds = all(each.holds for each in bounds) if bounds and due else None
-    return Attainment(slo, int(np.count_nonzero(meets(records, slo))), due, bounds, holds)
+    broken, unsure = any(each.holds is False for each in bounds), any(each.holds is None for each in bounds)
+    holds = None if not bounds or not due or (unsure and not broken) else not broken
+    unjudged = int(np.count_nonzero(_unjudged(records, slo)))
+    return Attainment(slo, int(np.count_nonzero(meets(records, slo))), due, bounds, holds, unjudged)
 
 
 def meets(records: Records, slo: Slo) -> NDArray[np.bool_]:
     """Which requests meet all bounds at once; failed, dropped and unfinished ones never do.
 
     A bound on a metric with one value per request bounds that value, whatever its statistic. A bound on ITL bounds that
-    statistic of the request's own gaps. A completed request without a value breaks no bound on gaps, as it has none; it
-    does break one on the first token.
+    statistic of the request's own gaps. A completed request of one token breaks no bound on gaps, as it has none; one
+    whose figure cannot be had neither meets nor breaks the bound.
     """
     met = records.having(COMPLETED).copy()
     for bound in slo.bounds:
-        met &= _meets(records, bound)
+        met &= _meets(records, bound) & ~lacks(records, bound.metric)
     return met
+
+
+def _unjudged(records: Records, slo: Slo) -> Mask:
+    """Completed requests that lack a figure which a bound asks for, and break no other bound."""
+    left, lacking = records.having(COMPLETED).copy(), np.zeros(len(records), dtype=bool)
+    for bound in slo.bounds:
+        missing = lacks(records, bound.metric)
+        left &= missing | _meets(records, bound)
+        lacking |= missing
+    return left & lacking
 
 
 def bound_result(records: Records, bound: Bound) -> BoundResult:
@@ -76,7 +106,20 @@ def bound_result(records: Records, bound: Bound) -> BoundResult:
     values = BY_NAME[bound.metric].of(completed)
     lost = int(np.count_nonzero(records.having(FAILED) | records.having(DROPPED)))
     found = _statistic_with_losses(values, bound, len(completed), lost)
+    cause = None if found == np.inf else _cause(completed, values, bound, found)
+    if cause is not None:
+        return BoundResult(bound, float("nan"), None, cause)
     return BoundResult(bound, found, bool(found <= bound.limit))
+
+
+def _cause(completed: Records, values: Values, bound: Bound, found: float) -> Cause | None:
+    """Why a bound cannot be judged by these values."""
+    main = main_cause(completed, bound.metric)
+    if main is not None and main[1] > UNJUDGED_MOST:
+        return main[0]
+    if len(values.samples) == 0:
+        return NO_GAP if len(completed) and bound.metric in ("itl", "tpot") else None
+    return TOGETHER if bound.metric == "itl" and bound.statistic in QUANTILES and found < RUSH_GAP else None
 
 
 def _statistic_with_losses(values: Values, bound: Bound, completed: int, lost: int) -> float:

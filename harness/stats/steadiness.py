@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.measure.records import Floats, Records
 from harness.stats.interval import block_of_request, effective_size
-from harness.stats.metrics import ttft
+from harness.stats.metrics import first_sign
 from harness.stats.quantile import quantile
 from harness.stats.series import in_flight, waiting_for_first
 from harness.stats.window import Window
@@ -72,12 +72,13 @@ def queue_growth(records: Records, window: Window) -> float:
 
 
 def wait_growth(inside: Records, window: Window) -> float:
-    """Median TTFT of the window's last quarter over that of its first; infinite if the last got no answers."""
-    values = ttft(inside)
-    due = inside.scheduled_at[values.request]
-    quarter = window.length / 4
-    first = values.samples[due < window.start + quarter]
-    last = values.samples[due >= window.end - quarter]
+    """Median TTFT of the window's last quarter over that of its first; infinite if the last got no answers. Of answers
+    that came whole their end counts.
+    """
+    waits = first_sign(inside) - inside.scheduled_at
+    known, quarter = ~np.isnan(waits), window.length / 4
+    first = waits[known & (inside.scheduled_at < window.start + quarter)]
+    last = waits[known & (inside.scheduled_at >= window.end - quarter)]
     if len(last) == 0 or len(first) == 0:
         return math.inf
     return quantile(last, 0.5) / max(quantile(first, 0.5), 1e-9)

@@ -14,8 +14,9 @@ import numpy as np
 from harness.catalog.slo import Slo, slo_from_mapping
 from harness.measure.client import ClientFacts, Floor
 from harness.measure.offered import changes, expected_arrivals
-from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, Records, concatenate
+from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Records, concatenate
 from harness.measure.run_folder import Level, Manifest
+from harness.stats.absence import as_asked, main_cause, whole
 from harness.stats.capacity import Capacity, find_capacity
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
@@ -23,6 +24,7 @@ from harness.stats.metrics import METRICS
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
 from harness.stats.slo import attain
+from harness.stats.tokens import event_tokens, stamped, tokens_per_event
 from harness.stats.validity import reasons, run_reasons, warnings
 from harness.stats.window import Window, steady_window
 
@@ -83,7 +85,7 @@ def workload_name(manifest: Manifest) -> str:
 def summarise(records: Records, manifest: Manifest, facts: ClientFacts | None = None) -> Summary:
     """What a run amounts to. The order of the records does not matter; levels without a record are left out."""
     known = facts or ClientFacts()
-    ordered = records.sorted()
+    ordered = as_asked(records, manifest).sorted()
     parts = [
         _part(level, ordered)
         for level in manifest.levels
@@ -158,7 +160,8 @@ def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Se
 
 
 def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Section:
-    figures, curves = _figures(part.inside.select(part.inside.having(COMPLETED)))
+    completed = part.inside.select(part.inside.having(COMPLETED))
+    figures, curves = _figures(completed)
     return Section(
         level=part.levels[0].level if len(part.levels) == 1 else None,
         offered_rate=_same([_offered(level, part) for level in part.levels]),
@@ -167,7 +170,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> S
         window=part.window,
         window_rule=part.windows[0].rule if len(part.windows) == 1 else "the levels' windows together",
         seconds=part.seconds,
-        complete=manifest.complete or all(_finished(level) for level in part.levels),
+        complete=manifest.complete or all(level.in_order for level in part.levels),
         ended_by=part.levels[0].ended_by if len(part.levels) == 1 else None,
         requests=_count(part.records),
         due=len(part.inside),
@@ -179,6 +182,8 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> S
         attainment=attain(part.inside, slo),
         glued_events=int(part.inside.glued_events.sum()),
         events=int(part.inside.event_counts.sum()),
+        tokens_per_event=tokens_per_event(completed.select(~whole(completed))),
+        divided=int(np.count_nonzero((completed.count_told == "per_answer") & (completed.event_counts > 1))),
         client=_client(part, manifest, facts),
     )
 
@@ -186,13 +191,22 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> S
 def _figures(completed: Records) -> tuple[dict[str, Figure], dict[str, Curve]]:
     figures, curves = {}, {}
     for metric in METRICS:
+        if metric.name == "itl_per_token" and not _unlike_gaps(completed):
+            continue
         values = metric.of(completed)
-        if metric.name == "queue" and len(values.samples) == 0:
+        if metric.optional and len(values.samples) == 0:
             continue  # most servers do not tell
         ordered = np.sort(values.samples)
-        figures[metric.name] = figure(metric, values, ordered)
+        main = None if len(ordered) else main_cause(completed, metric.name)
+        figures[metric.name] = figure(metric, values, ordered, main[0] if main else None)
         curves[metric.name] = curve(ordered)
     return figures, curves
+
+
+def _unlike_gaps(completed: Records) -> bool:
+    """Whether a gap between events is known to be another thing than a gap between tokens."""
+    tokens = event_tokens(completed)
+    return bool(np.any(tokens[~np.isnan(tokens)] != 1.0))
 
 
 def _count(records: Records) -> Counts:
@@ -213,10 +227,13 @@ def _throughput(part: _Part) -> Throughput:
     done = records.having(COMPLETED) & part.stamped(records.finished_at)
     answered = np.flatnonzero(records.event_counts > 0)
     began = answered[part.stamped(records.token_at[records.offsets[:-1][answered]])]
+    prompts = records.input_tokens[began]
+    told = not len(prompts) or bool((prompts != MISSING).any())
+    moments, tokens = stamped(records)
     return Throughput(
         requests=float(np.count_nonzero(done)) / part.seconds,
-        input_tokens=float(np.maximum(records.input_tokens[began], 0).sum()) / part.seconds,
-        output_tokens=float(records.token_count[part.stamped(records.token_at)].sum()) / part.seconds,
+        input_tokens=float(np.maximum(prompts, 0).sum()) / part.seconds if told else math.nan,
+        output_tokens=float(tokens[part.stamped(moments)].sum()) / part.seconds,
     )
 
 
@@ -245,10 +262,6 @@ def _offered(level: Level, part: _Part) -> float | None:
     if level.users is not None or level.rate is not None:
         return level.rate
     return len(part.inside) / part.seconds if part.seconds and len(part.levels) == 1 else None
-
-
-def _finished(level: Level) -> bool:
-    return level.ended_at is not None and level.ended_by != "interrupted"
 
 
 def _same(values: Sequence[Any]) -> Any:

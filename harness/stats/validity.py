@@ -16,8 +16,10 @@ from harness.measure.client import ClientSample
 from harness.measure.offered import changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Floats, Records
 from harness.measure.run_folder import Manifest
+from harness.stats.absence import Cause, whole
+from harness.stats.answers import cut_after_end, invisible, mostly, not_streamed, not_told, one_piece, uncounted
 from harness.stats.evidence import Evidence, Reason
-from harness.stats.metrics import arrived_tokens, ttft
+from harness.stats.metrics import ttft
 from harness.stats.quantile import quantile
 from harness.stats.section import Section
 from harness.stats.slo import QUANTILES
@@ -39,7 +41,6 @@ LENGTH_OFF, LENGTH_TOKENS = 0.10, 32.0
 STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; where first tokens take long, more
 STALL_WAITS = 3.0  # so many times the median TTFT: with a few users their waits alone are silences
 GLUED_MOST = 0.10
-UNCOUNTED_MOST = 0.05
 REQUESTS_LEAST = 10  # behind a metric of gaps: those of one request are alike
 
 
@@ -47,14 +48,18 @@ Rule = Callable[[Evidence], Iterator[Reason]]
 
 
 def incomplete(evidence: Evidence) -> Iterator[Reason]:
-    """The run was killed or interrupted: what is missing may differ from what is there."""
-    manifest = evidence.manifest
-    if manifest.complete:
-        return
+    """The level was cut off: what is missing may differ from what is there. One that had ended in order before is not
+    touched by what became of the run.
+    """
+    if not evidence.manifest.complete and not evidence.level.in_order and evidence.level.ended_by != "service_gone":
+        yield _incomplete(evidence.manifest)
+
+
+def _incomplete(manifest: Manifest) -> Reason:
     found = "the run was interrupted" if manifest.interrupted else "the run has no end: it was killed or still runs"
     if any(level.ended_by == "service_gone" for level in manifest.levels):
         found = "the service went away before the plan was done"
-    yield Reason("incomplete", found, "a run that was carried out to its end", "Run it again.")
+    return Reason("incomplete", found, "a run that was carried out to its end", "Run it again.")
 
 
 def nothing_measured(evidence: Evidence) -> Iterator[Reason]:
@@ -159,7 +164,7 @@ def oversaturated(evidence: Evidence) -> Iterator[Reason]:
 
 def stalled(evidence: Evidence) -> Iterator[Reason]:
     """Requests wait and nobody gets a token."""
-    if not evidence.manifest.stream:
+    if not evidence.manifest.stream or mostly(whole(evidence.records)):
         return  # an answer that comes whole is silent until its end
     wait = evidence.figures["ttft"].quantiles["p50"]
     limit = STALL_MOST if math.isnan(wait) else max(STALL_MOST, STALL_WAITS * wait)
@@ -211,10 +216,11 @@ def too_few(evidence: Evidence) -> Iterator[Reason]:
 
 def _thin_bounds(evidence: Evidence) -> Iterator[Reason]:
     for bound in evidence.attainment.slo.bounds:
-        if bound.statistic not in QUANTILES or evidence.figures["e2e"].n == 0:
+        unjudged = any(each.bound == bound and each.holds is None for each in evidence.attainment.bounds)
+        if bound.statistic not in QUANTILES or evidence.figures["e2e"].n == 0 or unjudged:
             continue
         needed, figure = enough_for(QUANTILES[bound.statistic]), evidence.figures[bound.metric]
-        if figure.n < needed:
+        if 0 < figure.n < needed:
             longer = math.ceil(needed / max(figure.n, 1))
             yield Reason(
                 "too_few",
@@ -225,6 +231,24 @@ def _thin_bounds(evidence: Evidence) -> Iterator[Reason]:
         elif figure.requests < REQUESTS_LEAST:
             found = f"{bound.name} rests on {format_count(figure.requests)} requests"
             yield Reason("too_few", found, format_count(REQUESTS_LEAST), "Lengthen --duration.")
+
+
+def unjudged(evidence: Evidence) -> Iterator[Reason]:
+    """A bound on a figure that cannot be had is neither held nor broken."""
+    if evidence.manifest.slo_asked:
+        yield from _unjudged_bounds(evidence)
+
+
+def _unjudged_bounds(evidence: Evidence) -> Iterator[Reason]:
+    if evidence.figures["e2e"].n == 0:
+        return
+    causes: dict[str, tuple[Cause, list[str]]] = {}
+    for each in evidence.attainment.bounds:
+        if each.cause is not None:
+            causes.setdefault(each.cause.text, (each.cause, []))[1].append(each.bound.name)
+    for cause, names in causes.values():
+        found = f"{' and '.join(names)} cannot be judged: {cause.text}"
+        yield Reason("unjudged", found, "figures that can be had", cause.advice)
 
 
 def warmup_over(evidence: Evidence) -> Iterator[Reason]:
@@ -284,6 +308,9 @@ RULES: tuple[Rule, ...] = (
     errors,
     unfinished,
     too_few,
+    unjudged,
+    not_streamed,
+    one_piece,
     warmup_over,
     lengths,
 )
@@ -293,6 +320,12 @@ def too_few_for_the_entry(evidence: Evidence) -> Iterator[Reason]:
     """Bounds that come with the catalogue's entry are only reported, and so are the requests they lack."""
     if not evidence.manifest.slo_asked:
         yield from _thin_bounds(evidence)
+
+
+def unjudged_for_the_entry(evidence: Evidence) -> Iterator[Reason]:
+    """So are those of its bounds that cannot be judged."""
+    if not evidence.manifest.slo_asked:
+        yield from _unjudged_bounds(evidence)
 
 
 def thin_tail(evidence: Evidence) -> Iterator[Reason]:
@@ -349,15 +382,6 @@ def glued(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("glued_events", found, format_percent(GLUED_MOST), advice, "server")
 
 
-def uncounted(evidence: Evidence) -> Iterator[Reason]:
-    """Where the server's count differs from what arrived, TPOT is undefined."""
-    done = evidence.inside.select(evidence.inside.having(COMPLETED))
-    differs = (done.output_tokens != MISSING) & (done.output_tokens != arrived_tokens(done))
-    if len(done) and differs.mean() > UNCOUNTED_MOST:
-        found = f"{format_percent(float(differs.mean()))} of the answers hold other than the server's count of tokens"
-        yield Reason("uncounted", found, format_percent(UNCOUNTED_MOST), "TPOT covers only the rest.", "server")
-
-
 WARNINGS: tuple[Rule, ...] = (
     too_few_for_the_entry,
     thin_tail,
@@ -366,6 +390,10 @@ WARNINGS: tuple[Rule, ...] = (
     near_floor,
     glued,
     uncounted,
+    not_told,
+    unjudged_for_the_entry,
+    invisible,
+    cut_after_end,
 )
 
 
@@ -401,10 +429,12 @@ def run_reasons(manifest: Manifest, sections: Sequence[Section]) -> tuple[Reason
         for reason in section.reasons
         if spoils(reason, section.load or 0.0)
     ]
-    whole = [reason for reason in sections[0].reasons if reason.rule in _OF_THE_RUN]
-    if not manifest.complete and len(sections) < len(manifest.levels):
-        whole[:1] = [replace(each, found=f"{each.found}; {_begun(manifest, sections)}") for each in whole[:1]]
-    return (*whole, *kept)
+    of_the_run = [reason for reason in sections[0].reasons if reason.rule == "lost_process"]
+    if not manifest.complete:
+        cut = _incomplete(manifest)
+        some = len(sections) < len(manifest.levels)
+        of_the_run.insert(0, replace(cut, found=f"{cut.found}; {_begun(manifest, sections)}") if some else cut)
+    return (*of_the_run, *kept)
 
 
 def _begun(manifest: Manifest, sections: Sequence[Section]) -> str:

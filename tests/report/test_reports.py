@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -18,6 +19,7 @@ from harness.measure.run_folder import Level
 from harness.report.formats import FORMATS, find_format
 from harness.report.to_html import to_html
 from harness.report.to_markdown import to_markdown
+from harness.report.to_text import to_text
 from harness.stats.summary import Summary, summarise
 from tests.goldens import check_golden
 from tests.runs import closed_level, closed_loop, failed, manifest, open_level, ticking
@@ -68,6 +70,42 @@ def nothing_completed() -> Summary:
     return summarise(Records.from_list([failed(n, n / 10, "refused") for n in range(600)]), manifest([level], slo=SLO))
 
 
+def not_told() -> Summary:
+    """A server that tells no counts, with bounds of the entry on what nobody can know."""
+    level = open_level(0, 10.0, 0.0, 60.0, arrival="constant")
+    silent = {"output_tokens": None, "input_tokens": None, "count_told": None}
+    records = [ticking(n, n / 10, **silent) for n in range(600)]
+    return summarise(Records.from_list(records), manifest([level], slo={"tpot_p50": 0.06}))
+
+
+def one_piece() -> Summary:
+    """Two levels behind something that holds the streams back, and one behind which it gave up streaming."""
+    levels = [open_level(number, 10.0 * (number + 1), 70.0 * number, 60.0) for number in range(3)]
+    records = [
+        ticking(n, level.started_at + n / level.rate, level=level.level)
+        for level in levels
+        if level.rate and level.started_at is not None
+        for n in range(int(60 * level.rate))
+    ]
+    for record in records:
+        record.token_at = record.token_at[-1:] * 11
+        if record.level == 2:
+            record.token_at, record.token_count = record.token_at[:1], [11]
+            record.notes = "not_streamed:application/json"
+    return summarise(Records.from_list(records), manifest(levels, slo=SLO, slo_asked=True))
+
+
+def several_tokens() -> Summary:
+    """Five tokens an event, told at the end, and some answers of which nobody saw anything."""
+    level = open_level(0, 10.0, 0.0, 60.0, arrival="constant")
+    records = [
+        ticking(n, n / 10, output_tokens=55, asked_output_tokens=55, count_told="per_answer") for n in range(600)
+    ]
+    for record in records[::100]:
+        record.token_at, record.token_count, record.notes = [], [], "invisible"
+    return summarise(Records.from_list(records), manifest([level]))
+
+
 RUNS = {
     "sweep": sweep,
     "single": single,
@@ -75,6 +113,9 @@ RUNS = {
     "nothing": nothing,
     "nothing_completed": nothing_completed,
     "unlike_levels": unlike_levels,
+    "not_told": not_told,
+    "one_piece": one_piece,
+    "several_tokens": several_tokens,
 }
 
 
@@ -137,6 +178,48 @@ def test_the_page_has_its_charts_with_their_data() -> None:
         assert f'id="{name}"' in page
         assert sum(len(rows) for rows in spec["datasets"].values()) if "datasets" in spec else True
         assert len(json.dumps(spec)) < 200_000  # aggregated, whatever the size of the run
+
+
+@pytest.mark.parametrize(
+    ("run", "lines"),
+    [
+        (
+            not_told,
+            [
+                "not told",
+                "The SLO (tpot_p50 <= 60.0 ms) cannot be judged: the server tells no counts (tpot_p50).",
+                "Note: the server tells no counts for 100 % of the answers",
+                "Note: tpot_p50 cannot be judged: the server tells no counts. Have it tell `usage`",
+            ],
+        ),
+        (
+            one_piece,
+            [
+                "in one piece",
+                "not streamed",
+                "itl_p95 cannot be judged: the answers came in one piece",
+                "the server did not stream 1,620 of 1,620 answers (content-type application/json)",
+                "--no-stream",
+            ],
+        ),
+        (several_tokens, ["Note: 5 of 540 answers completed without any visible token"]),
+    ],
+)
+def test_the_terminal_says_what_cannot_be_had_and_why(run: Callable[[], Summary], lines: list[str]) -> None:
+    """Not only the report: a word in the table, and the cause with what to do."""
+    text = to_text(run())
+    assert [line for line in lines if line not in text] == []
+    assert "0.00 tokens" not in text
+
+
+def test_a_chart_that_would_be_empty_is_not_drawn() -> None:
+    """Without counts there is no curve of tokens, without a stream none of first tokens."""
+    page = to_html(not_told())
+    assert '"title": "Output tokens/s"' not in page
+    assert '"title": "ITL (ms)"' in page
+    whole = to_html(single(stream=False))
+    assert "distribution-0" not in whole
+    assert '"title": "TTFT (ms)"' not in whole
 
 
 def test_the_title_says_that_a_run_was_emulated() -> None:

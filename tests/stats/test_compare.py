@@ -209,6 +209,53 @@ def test_without_a_stream_only_whole_answers_are_compared() -> None:
     assert found.passes
 
 
+def bundled(base: Run, tokens: int, faster: float = 1.0) -> Run:
+    """The same run with so many tokens an event, told at the end; its answers take as long, divided by `faster`."""
+
+    def changed(record: RequestRecord) -> RequestRecord:
+        record = _stretched(record, 1 / faster)
+        kept = record.token_at[::tokens]
+        return replace(record, token_at=kept, token_count=[1] * len(kept), count_told="per_answer")
+
+    return replace(base, records=Records.from_list([changed(each) for each in base.records.to_list()]))
+
+
+def test_a_server_that_is_faster_in_larger_steps_is_faster() -> None:
+    """Five tokens an event and half the time: gaps are compared per token, and nothing is called slower."""
+    level = replace(LEVEL, users=4)
+    plain = run(1, level=level)
+    found = compare([plain], [bundled(run(2, level=level), 5, faster=2.0)])
+    assert {change.figure for change in found.changes} >= {"itl_per_token_p50", "tpot_p50"}
+    assert "itl_p50" not in {change.figure for change in found.changes}
+    assert verdicts(found, "itl_per_token", "tpot", "ttft") == {"faster"}
+    assert found.passes
+
+
+def test_a_gate_that_names_gaps_compares_gaps() -> None:
+    """Whoever bounds them means what a reader sees."""
+    found = compare([run()], [bundled(run(2), 5)], Gate({"itl": 0.1}))
+    assert verdicts(found, "itl") == {"slower"}
+    assert not found.passes
+
+
+def untold(base: Run) -> Run:
+    records = [replace(each, output_tokens=None, count_told=None) for each in base.records.to_list()]
+    return replace(base, records=Records.from_list(records))
+
+
+def test_what_neither_side_tells_is_left_out_and_said() -> None:
+    """It speaks neither for nor against; where one side tells it, or the gate names it, it is missing."""
+    found = compare([untold(run())], [untold(run(2))])
+    assert found.left_out == (
+        "tpot_p50 at 8 users: the server tells no counts",
+        "output_tokens_per_second at 8 users: the server tells no counts",
+    )
+    assert found.passes
+    assert not {"tpot_p50", "output_tokens_per_second"} & {change.figure for change in found.changes}
+    assert not compare([run()], [untold(run(2))]).passes
+    assert not compare([untold(run())], [untold(run(2))], Gate({"tpot_p50": 0.1})).passes
+
+
 def test_the_same_input_gives_the_same_output() -> None:
     """Resampling is seeded."""
     assert compare([run()], [run(2)]) == compare([run()], [run(2)])

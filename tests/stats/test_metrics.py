@@ -52,7 +52,7 @@ def test_a_request_without_a_value_is_left_out_and_counted() -> None:
     "changes",
     [
         {"output_tokens": 12},  # the server counted other than what arrived
-        {"output_tokens": None},  # the server tells none
+        {"output_tokens": None, "count_told": None},  # the server tells none
         {"token_at": [0.2], "token_count": [11]},  # all in one event: when the first came is not known
     ],
 )
@@ -67,6 +67,28 @@ def test_an_event_with_several_tokens_is_one_gap_but_counts_all_for_tpot() -> No
     record = ticking(0, 0.0, token_at=[1.0, 1.4], token_count=[1, 4], output_tokens=5)
     assert of("itl", record).samples == pytest.approx([0.4])
     assert of("tpot", record).samples == pytest.approx([0.1])
+
+
+def test_tpot_divides_by_the_tokens_after_the_first_event() -> None:
+    """Those of the first event came with it: three tokens an event, and the last token 0.6 s after six more."""
+    bursts = ticking(0, 0.0, token_at=[1.0, 1.3, 1.6], token_count=[3, 3, 3], output_tokens=9)
+    assert of("tpot", bursts).samples == pytest.approx([0.1])
+
+
+def test_a_count_that_was_told_at_the_end_makes_tpot_and_gaps_per_token() -> None:
+    """Four tokens an event, told of the whole answer only: 28 of 32 came after the first event, in 0.56 s."""
+    at = [0.1 + 0.08 * each for each in range(8)]
+    record = ticking(0, 0.0, token_at=at, token_count=[1] * 8, output_tokens=32, count_told="per_answer")
+    assert of("tpot", record).samples == pytest.approx([0.02])
+    assert of("itl", record).samples == pytest.approx([0.08] * 7)
+    assert of("itl_per_token", record).samples == pytest.approx([0.02] * 7)
+
+
+def test_gaps_per_token_need_a_count() -> None:
+    """Without one a gap is known, and what it is shared by is not."""
+    record = ticking(0, 0.0, output_tokens=None, count_told=None)
+    assert len(of("itl", record).samples) == 10
+    assert (len(of("itl_per_token", record).samples), of("itl_per_token", record).left_out) == (0, 1)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -174,3 +174,51 @@ def test_a_server_that_tells_its_queue_has_it_among_the_metrics() -> None:
     level = open_level(0, 5.0, 0.0, 60.0)
     told = summary([ticking(n, n * 0.2, queue_time=0.03) for n in range(300)], [level]).as_dict()
     assert told["metrics"]["queue"]["p50"] == pytest.approx(0.03)
+
+
+def test_what_the_server_does_not_tell_is_null_and_not_zero() -> None:
+    """No counts: no tokens per second, no TPOT, no tokens of an event; everything else is there."""
+    level = open_level(0, 5.0, 0.0, 60.0)
+    silent = {"output_tokens": None, "input_tokens": None, "count_told": None}
+    document = summary([ticking(n, n * 0.2, **silent) for n in range(300)], [level]).as_dict()
+    throughput = document["throughput"]
+    assert throughput["requests_per_second"] > 4
+    assert (throughput["input_tokens_per_second"], throughput["output_tokens_per_second"]) == (None, None)
+    tpot = document["metrics"]["tpot"]
+    assert (tpot["n"], tpot["p50"], tpot["absent"]) == (0, None, "the server tells no counts")
+    assert document["metrics"]["itl"]["n"] > 2000
+    assert document["tokens_per_event"] is None
+    assert "itl_per_token" not in document["metrics"]
+    assert "not_told" in {reason["rule"] for reason in document["validity"]["warnings"]}
+
+
+def test_tokens_per_second_are_tokens_and_not_events() -> None:
+    """Two users, four tokens an event, told at the end: four per 80 ms and user, while answers last."""
+    level = closed_level(0, 2, 0.0, 60.0, warmup=0.0)
+    records = [
+        ticking(2 * n + user, 0.66 * n, first=0.1, gap=0.08, tokens=8, output_tokens=32, asked_output_tokens=32,
+                count_told="per_answer")
+        for n in range(90) for user in range(2)
+    ]  # fmt: skip
+    document = summary(records, [level]).as_dict()
+    assert document["throughput"]["output_tokens_per_second"] == pytest.approx(2 * 32 / 0.66, rel=0.02)
+    assert document["tokens_per_event"] == 4.0
+    assert document["metrics"]["tpot"]["p50"] == pytest.approx(0.02)
+    assert document["metrics"]["itl"]["p50"] == pytest.approx(0.08)
+    assert document["metrics"]["itl_per_token"]["p50"] == pytest.approx(0.02)
+
+
+def test_without_a_stream_there_is_no_first_token() -> None:
+    """`--no-stream`: whole answers have an end, a count and a rate."""
+    level = open_level(0, 5.0, 0.0, 60.0)
+    records = [
+        ticking(n, n * 0.2, token_at=[n * 0.2 + 0.4], token_count=[11], finished_at=n * 0.2 + 0.4) for n in range(300)
+    ]
+    found = summary(records, [level], stream=False)
+    document = found.as_dict()
+    for name in ("ttft", "service_ttft", "itl", "tpot"):
+        metric = document["metrics"][name]
+        assert (metric["n"], metric["p50"], metric["absent"]) == (0, None, "the answers were not streamed")
+    assert document["metrics"]["e2e"]["p50"] == pytest.approx(0.4)
+    assert document["throughput"]["output_tokens_per_second"] == pytest.approx(55, rel=0.05)
+    assert found.valid

@@ -89,6 +89,11 @@ INVALID = {
     "too_few": Case(
         records=steady(count=60), level=open_level(0, 1.0, 0.0, 60.0), manifest=with_slo(ttft_p95=1.0)
     ),
+    "unjudged": Case(
+        records=steady(token_at=[], token_count=[], notes="invisible"), manifest=with_slo(ttft_p50=1.0)
+    ),
+    "not_streamed": Case(records=[replace(each, notes="not_streamed:application/json") for each in steady()]),
+    "one_piece": Case(records=[replace(each, token_at=each.token_at[-1:] * 11) for each in steady()]),
     "warmup": Case(records=[ticking(n, n * 0.1, first=0.8 if n * 0.1 < 16 else 0.2) for n in range(600)]),
     "lengths": Case(records=steady(asked_output_tokens=20)),
 }  # fmt: skip
@@ -101,6 +106,9 @@ WARNED = {
     "near_floor": Case(facts=facts(floor=Floor(0.1, 0.0001, 64))),
     "glued_events": Case(records=steady(glued_events=3)),
     "uncounted": Case(records=steady(output_tokens=12, asked_output_tokens=12)),
+    "not_told": Case(records=steady(output_tokens=None, count_told=None)),
+    "invisible": Case(records=[*steady()[:-1], ticking(599, 59.9, token_at=[], token_count=[], notes="invisible")]),
+    "cut_after_end": Case(records=[*steady()[:-1], ticking(599, 59.9, notes="cut_after_end")]),
 }
 
 
@@ -147,7 +155,8 @@ def test_what_weakens_a_run_is_a_warning(rule: str) -> None:
 def test_every_rule_has_a_case() -> None:
     """A rule that is added is tested, or this fails."""
     assert len(INVALID) == len(RULES)
-    assert len(WARNED) == len(WARNINGS)  # beyond_calibration warns of two things, too_few has a test of its own
+    # beyond_calibration warns of two things; too_few and unjudged of an entry's bounds have tests of their own
+    assert len(WARNED) == len(WARNINGS) - 1
 
 
 @pytest.mark.parametrize("ended_by", ["oversaturated", "stalled"])
@@ -172,6 +181,59 @@ def test_too_few_requests_for_the_entrys_own_bounds_are_a_warning() -> None:
     summary = replace(thin, manifest=lambda plain: replace(plain, slo={"ttft_p95": 1.0})).summary()
     assert summary.valid
     assert {reason.rule for reason in summary.total.warnings} == {"too_few", "thin_tail"}
+
+
+def test_bounds_of_the_entry_that_cannot_be_judged_are_a_warning() -> None:
+    """Nobody asked for them: the run stands, and says that they say nothing."""
+    untold = Case(
+        records=steady(output_tokens=None, count_told=None),
+        manifest=lambda plain: replace(plain, slo={"tpot_p50": 1.0}),
+    )
+    summary = untold.summary()
+    assert summary.valid
+    assert {each.rule: each.found for each in summary.total.warnings}["unjudged"] == (
+        "tpot_p50 cannot be judged: the server tells no counts"
+    )
+
+
+def test_bounds_that_cannot_be_judged_do_not_ask_for_a_longer_run() -> None:
+    """No duration gives a figure that the server does not: one line for all bounds with the same cause."""
+    asked = with_slo(tpot_p99=1.0, tpot_p50=1.0, ttft_p50=1.0)
+    reasons = Case(records=steady(output_tokens=None, count_told=None), manifest=asked).summary().total.reasons
+    assert [(each.rule, each.found) for each in reasons] == [
+        ("unjudged", "tpot_p99 and tpot_p50 cannot be judged: the server tells no counts")
+    ]
+    assert "duration" not in reasons[0].advice
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"end": None}, "the run has no end: it was killed or still runs"),
+        ({"interrupted": True}, "the run was interrupted"),
+        ({"end": None, "ended_by": "service_gone"}, "the service went away before the plan was done"),
+    ],
+)
+def test_a_level_that_ended_in_order_stays_what_it_was(changes: dict, found: str) -> None:
+    """What becomes of a later level says nothing against it; the run as a whole is incomplete, and the level that was
+    cut off says why.
+    """
+    first, second = Case().level, open_level(1, 20.0, 100.0, 60.0, ended_at=None, sending_ended_at=None, ended_by=None)
+    ended_by = changes.pop("ended_by", None)
+    if ended_by or changes.get("interrupted"):
+        second = replace(second, ended_by=ended_by or "interrupted", sending_ended_at=130.0, ended_at=130.0)
+    records = [*steady(), *(_moved(each, 100.0, 1, 0) for each in steady(1200) if each.scheduled_at < 30)]
+    samples = tuple(replace(each, at=each.at + begin) for begin in (0, 100) for each in idle())
+    facts = ClientFacts(samples, floor=Floor(0.0005, 0.0001, 64))
+    summary = summarise(Records.from_list(records), manifest([first, second], **changes), facts)
+    assert [section.valid for section in summary.levels] == [True, False]
+    assert [section.complete for section in summary.levels] == [True, False]
+    assert (summary.complete, summary.valid) == (False, False)
+    assert summary.total.reasons[0].found == found
+    rule = ended_by or "incomplete"
+    assert rule in {each.rule for each in summary.levels[1].reasons}
+    if ended_by:
+        assert "incomplete" not in {each.rule for each in summary.levels[1].reasons}
 
 
 def test_a_stall_is_found_to_the_half_second() -> None:
