@@ -295,8 +295,8 @@ class PoolSearch(Search):
         whole = (found.setting.max_batch_size or 1) * (found.setting.max_total_tokens or 1)
         if proof is not None and filled < FILLED * whole:
             lines.append(
-                f"The pool was filled to {filled / whole:.0%} only: more would have taken too long. What is said of a full"
-                " one follows from its size."
+                f"The pool was filled to {filled / whole:.0%} only: more would have taken too long. What is said of a"
+                " full one follows from its size."
             )
         if self.proved is None:
             why = (

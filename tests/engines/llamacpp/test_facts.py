@@ -67,7 +67,7 @@ def facts(log: LlamaCppLog, told: EngineInfo, start: Invocation, model: Model = 
 def test_facts_of_split_slots() -> None:
     """Shares of their own, any of which can be filled to its last token."""
     told = facts(read(B11549), info(), with_args("-np", "6"))
-    assert (told.kind, told.budget, told.block_size, told.rows, told.split) == ("pool", 30720, 1, 6, True)
+    assert (told.kind, told.budget, told.block_size, told.rows, told.split) == ("pool", 30720, 256, 6, True)
     assert told.usable == 30720
     assert (told.max_input_tokens, told.max_total_tokens, told.prefill_tokens) == (5119, 5120, 2048)
     assert told.max_concurrent_requests is None  # it lets requests wait without limit
