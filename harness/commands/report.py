@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, write_atomically
+from harness.measure.server import read_server
 from harness.report.formats import FORMATS, Format, find_format
 from harness.stats.summary import Summary, summarise
 
@@ -31,7 +32,7 @@ def report(runs: Sequence[Path], formats: Sequence[str] | None = None, output: P
 
 def summary_of(run: Run) -> Summary:
     """What a run amounts to."""
-    return summarise(run.records, run.manifest, run.facts)
+    return summarise(run.records, run.manifest, run.facts, read_server(run.folder))
 
 
 def write_reports(summary: Summary, formats: Sequence[Format], folder: Path) -> list[Path]:

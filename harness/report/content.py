@@ -14,6 +14,7 @@ from harness.measure.client import Floor
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure
 from harness.stats.section import Section
+from harness.stats.server import NOTHING_TOLD
 from harness.stats.summary import Summary, workload_name
 from harness.units import format_count, format_duration, format_number, format_percent
 
@@ -218,6 +219,33 @@ def _request_row(section: Section) -> tuple[str, ...]:
     kinds = ", ".join(f"{kind}: {format_count(count)}" for kind, count in section.errors.items())
     numbers = (counts.sent + counts.dropped, counts.completed, counts.failed, counts.dropped, counts.in_flight_at_end)
     return (load(section), *(format_count(number) for number in numbers), kinds or "none")
+
+
+def engine_table(summary: Summary) -> Table | None:
+    """What the engine said of itself, per level; None where it told nothing."""
+    levels = [each for each in summary.levels if each.server != NOTHING_TOLD]
+    if not levels:
+        return None
+    columns = (
+        "Load",
+        "Running at most",
+        "Waiting at most",
+        "KV cache used at most",
+        "Chats put back",
+        "Prompt tokens from cache",
+    )
+    rows = tuple(_engine_row(each) for each in levels)
+    return Table(columns, rows, frozenset(range(1, 6)))
+
+
+def _engine_row(section: Section) -> tuple[str, ...]:
+    told = section.server
+    counts = (told.running, told.waiting)
+    shares = (told.kv_used, told.cache_share)
+    kv_used, cache = (NOTHING if share is None else format_percent(share) for share in shares)
+    running, waiting = (NOTHING if count is None else format_count(count) for count in counts)
+    back = NOTHING if told.preempted is None else format_count(told.preempted)
+    return (load(section), running, waiting, kv_used, back, cache)
 
 
 def reason_table(reasons: Sequence[Reason], summary: Summary) -> Table:

@@ -21,6 +21,8 @@ def to_markdown(summary: Summary) -> str:
     for section in summary.levels:
         parts += [f"## Metrics at {content.load(section)}", table(content.metric_table(section))]
     parts += ["## Requests", table(content.request_table(summary))]
+    if (engine := content.engine_table(summary)) is not None:
+        parts += ["## The engine meanwhile", table(engine)]
     parts += ["## Method", "\n".join(f"- {line}" for line in content.method(summary))]
     rows = tuple(content.facts(summary))
     parts += ["## Run", table(Table(("What", "Value"), rows))]

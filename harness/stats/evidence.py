@@ -10,6 +10,7 @@ from harness.measure.client import ClientFacts, ClientSample
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, Manifest
 from harness.stats.figure import Figure
+from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
 from harness.stats.window import Window
 
@@ -36,7 +37,7 @@ class Reason:
 class Evidence:
     """All that is known of one level. records: of the level. inside: those due in the window.
 
-    samples: what the load processes noted during the level.
+    samples: what the load processes noted during the level. server: what the engine said of itself.
     """
 
     manifest: Manifest
@@ -48,6 +49,7 @@ class Evidence:
     attainment: Attainment
     facts: ClientFacts
     samples: tuple[ClientSample, ...]
+    server: ServerFigures = NOTHING_TOLD
 
     @property
     def open_loop(self) -> bool:

@@ -11,6 +11,7 @@ from harness.measure.client import Floor
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
 from harness.stats.series import Curve, TimePoint
+from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
 
 
@@ -99,6 +100,7 @@ class Section:
     tokens_per_event: float
     divided: int
     client: ClientFigures
+    server: ServerFigures = NOTHING_TOLD
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
 
@@ -140,6 +142,7 @@ class Section:
             "glued_events": {"count": self.glued_events, "of": self.events},
             "tokens_per_event": or_none(self.tokens_per_event),
             "client": self.client.as_dict(),
+            "server": self.server.as_dict(),
             "validity": {
                 "verdict": "valid" if self.valid else "invalid",
                 "reasons": [reason.as_dict() for reason in self.reasons],

@@ -39,6 +39,9 @@ class ServerFigures:
         return {**asdict(self), "prefix_cache_share": self.cache_share}
 
 
+NOTHING_TOLD = ServerFigures()
+
+
 def server_figures(samples: ServerSamples, start: float, end: float) -> ServerFigures:
     """start, end: the level's first and last moment in seconds since the run's start, its warm-up included."""
 

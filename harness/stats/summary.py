@@ -16,6 +16,7 @@ from harness.measure.client import ClientFacts, Floor
 from harness.measure.offered import changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Records, concatenate
 from harness.measure.run_folder import Level, Manifest
+from harness.measure.server import ServerSamples
 from harness.stats.absence import as_asked, main_cause, whole
 from harness.stats.capacity import Capacity, find_capacity
 from harness.stats.evidence import Evidence, Reason
@@ -23,6 +24,7 @@ from harness.stats.figure import Figure, figure
 from harness.stats.metrics import METRICS
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
+from harness.stats.server import ServerFigures, server_figures
 from harness.stats.slo import attain
 from harness.stats.tokens import event_tokens, stamped, tokens_per_event
 from harness.stats.validity import reasons, run_reasons, warnings
@@ -82,8 +84,13 @@ def workload_name(manifest: Manifest) -> str:
     return str(manifest.workload.get("name", "unnamed"))
 
 
-def summarise(records: Records, manifest: Manifest, facts: ClientFacts | None = None) -> Summary:
-    """What a run amounts to. The order of the records does not matter; levels without a record are left out."""
+def summarise(
+    records: Records, manifest: Manifest, facts: ClientFacts | None = None, server: ServerSamples | None = None
+) -> Summary:
+    """What a run amounts to. The order of the records does not matter; levels without a record are left out. server:
+    what the engine said of itself meanwhile.
+    """
+    told = server or ServerSamples()
     known = facts or ClientFacts()
     ordered = as_asked(records, manifest).sorted()
     parts = [
@@ -92,9 +99,9 @@ def summarise(records: Records, manifest: Manifest, facts: ClientFacts | None = 
         if level.started_at is not None or np.any(ordered.level == level.level)
     ]
     slo = slo_from_mapping(dict(manifest.slo))
-    sections = tuple(_judged(part, manifest, slo, known) for part in parts)
+    sections = tuple(_judged(part, manifest, slo, known, told) for part in parts)
     alone = len(sections) == 1
-    total = sections[0] if alone else _measure(_together(parts), manifest, slo, known)
+    total = sections[0] if alone else _measure(_together(parts), manifest, slo, known, told)
     total = replace(
         total,
         level=None,
@@ -143,8 +150,8 @@ def _together(parts: Sequence[_Part]) -> _Part:
     )
 
 
-def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Section:
-    section = _measure(part, manifest, slo, facts)
+def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, server: ServerSamples) -> Section:
+    section = _measure(part, manifest, slo, facts, server)
     evidence = Evidence(
         manifest=manifest,
         level=part.levels[0],
@@ -155,11 +162,12 @@ def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Se
         attainment=section.attainment,
         facts=facts,
         samples=tuple(sample for sample in facts.samples if part.windows[0].start <= sample.at <= part.windows[0].end),
+        server=section.server,
     )
     return replace(section, reasons=reasons(evidence), warnings=warnings(evidence))
 
 
-def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> Section:
+def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, server: ServerSamples) -> Section:
     completed = part.inside.select(part.inside.having(COMPLETED))
     figures, curves = _figures(completed)
     return Section(
@@ -185,6 +193,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts) -> S
         tokens_per_event=tokens_per_event(completed.select(~whole(completed))),
         divided=int(np.count_nonzero((completed.count_told == "per_answer") & (completed.event_counts > 1))),
         client=_client(part, manifest, facts),
+        server=_server(part, server),
     )
 
 
@@ -235,6 +244,14 @@ def _throughput(part: _Part) -> Throughput:
         input_tokens=float(np.maximum(prompts, 0).sum()) / part.seconds if told else math.nan,
         output_tokens=float(tokens[part.stamped(moments)].sum()) / part.seconds,
     )
+
+
+def _server(part: _Part, samples: ServerSamples) -> ServerFigures:
+    """Over the level with its warm-up, until its last answer: what an engine does in it concerns all of it."""
+    if not part.windows:
+        return ServerFigures()
+    last = part.levels[-1].ended_at or part.windows[-1].end
+    return server_figures(samples, part.windows[0].began, max(last, part.windows[-1].end))
 
 
 def _client(part: _Part, manifest: Manifest, facts: ClientFacts) -> ClientFigures:

@@ -41,6 +41,7 @@ LENGTH_OFF, LENGTH_TOKENS = 0.10, 32.0
 STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; where first tokens take long, more
 STALL_WAITS = 3.0  # so many times the median TTFT: with a few users their waits alone are silences
 GLUED_MOST = 0.10
+FROM_CACHE_MOST = 0.02  # of the prompt tokens; what begins every prompt, such as a template, comes to less
 REQUESTS_LEAST = 10  # behind a metric of gaps: those of one request are alike
 
 
@@ -382,6 +383,26 @@ def glued(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("glued_events", found, format_percent(GLUED_MOST), advice, "server")
 
 
+def put_back(evidence: Evidence) -> Iterator[Reason]:
+    """An engine whose KV cache is full puts running chats back and reads them in again: gaps that no user asked for."""
+    count = evidence.server.preempted
+    if count:
+        found = f"the engine put running chats back {format_count(count)} times: its KV cache was full"
+        advice = (
+            "`harness probe` finds limits under which it does not; else read ITL and TPOT as those of a full engine."
+        )
+        yield Reason("put_back", found, "0 times", advice, "server")
+
+
+def from_cache(evidence: Evidence) -> Iterator[Reason]:
+    """First tokens of prompts that the prefix cache knew are early; with other prompts they will not be."""
+    share = evidence.server.cache_share
+    if share is not None and share > FROM_CACHE_MOST:
+        found = f"the prefix cache answered {format_percent(share)} of the prompt tokens"
+        advice = "TTFT and tokens per second hold for prompts that repeat as much as these do."
+        yield Reason("from_cache", found, format_percent(FROM_CACHE_MOST), advice, "server")
+
+
 WARNINGS: tuple[Rule, ...] = (
     too_few_for_the_entry,
     thin_tail,
@@ -394,6 +415,8 @@ WARNINGS: tuple[Rule, ...] = (
     unjudged_for_the_entry,
     invisible,
     cut_after_end,
+    put_back,
+    from_cache,
 )
 
 

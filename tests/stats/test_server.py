@@ -9,9 +9,13 @@ import pytest
 
 from harness.engines.base import Gauges
 from harness.load.scrape import Samples
-from harness.measure.run_folder import RunFolder
+from harness.measure.records import Records
+from harness.measure.run_folder import Level, RunFolder
 from harness.measure.server import ServerSamples, read_server
+from harness.report.content import engine_table
 from harness.stats.server import ServerFigures, server_figures
+from harness.stats.summary import summarise
+from tests.runs import manifest, ticking
 
 
 def series(**values: list[float]) -> ServerSamples:
@@ -63,3 +67,26 @@ def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path, content: bytes
     if content is not None:
         folder.server.write_bytes(content)
     assert read_server(folder) == ServerSamples()
+
+
+@pytest.mark.parametrize(
+    ("told", "rules"),
+    [
+        (ServerFigures(preempted=0, prompt_tokens_looked_up=1000, prompt_tokens_from_cache=10), set()),
+        (ServerFigures(preempted=3), {"put_back"}),
+        (ServerFigures(prompt_tokens_looked_up=1000, prompt_tokens_from_cache=300), {"from_cache"}),
+    ],
+)
+def test_what_an_engine_did_in_silence_is_said(told: ServerFigures, rules: set[str]) -> None:
+    """Chats that were put back, and prompts that a cache answered, stand among what is to be read with care."""
+    level = Level(0, users=1, duration=10.0, started_at=0.0, ended_at=10.0, ended_by="duration")
+    moments = np.array([0.0, 10.0])
+    names = {"preempted": told.preempted, "cache_queries": told.prompt_tokens_looked_up}
+    names["cache_hits"] = told.prompt_tokens_from_cache
+    known = {name: (moments, np.array([0.0, value])) for name, value in names.items() if value is not None}
+    records = Records.from_list([ticking(n, n / 10) for n in range(100)])
+    summary = summarise(records, manifest([level]), None, ServerSamples(known))
+    assert {reason.rule for reason in summary.total.warnings} & {"put_back", "from_cache"} == rules
+    table = engine_table(summary)
+    assert table is not None
+    assert summary.as_dict()["server"]["preempted"] == told.preempted
