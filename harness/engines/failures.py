@@ -30,10 +30,26 @@ _TEXTS = {
 }
 
 
+_TEXT_MOST = 4096  # characters of a message that are looked at
+# What 503 means, by words of its text. vLLM 0.32 turns requests away with "The engine is currently busy ..." and "...
+# has reached its prefill token backlog limit" (vllm/exceptions.py), SGLang 0.5 with "The request queue is full.", "The
+# request is aborted by a higher priority request." and "Request waiting timeout reached." (srt/managers/scheduler.py),
+# proxies in words of their own; llama.cpp answers "Loading model" until it is loaded (tools/server/server.cpp).
+_UNAVAILABLE = {
+    "not_ready": ("loading model", "model is loading", "still loading", "not ready", "starting up", "warming up"),
+    "overloaded": (
+        "queue is full", "queue full", "overload", "currently busy", "too busy", "backlog limit", "too many requests",
+        "higher priority request", "waiting timeout", "at capacity", "no available capacity",
+    ),
+}  # fmt: skip
+
+
 def error_kind(http_status: int, body: bytes) -> str:
     """The kind of an answer whose status is no success."""
     payload = json_object(body)
-    told = _told(payload) if payload is not None else None
+    told = None if payload is None else _told(payload) or _unavailable(http_status, payload)
+    if payload is None and http_status == 503:
+        told = _by_words(body[:_TEXT_MOST].decode("utf-8", "replace"))
     return told or _by_status(http_status) or "http"
 
 
@@ -45,7 +61,8 @@ def event_error_kind(payload: Mapping[str, Any]) -> str:
     error = payload.get("error")
     details = error if isinstance(error, dict) else payload
     for key in ("http_status_code", "code", "status"):
-        kind = _by_status(details.get(key))
+        status = details.get(key)
+        kind = _unavailable(status, payload) or _by_status(status)
         if kind is not None:
             return kind
     return "generation"
@@ -63,6 +80,21 @@ def _told(payload: Mapping[str, Any]) -> str | None:
             if isinstance(text, str) and text.startswith(beginning):
                 return kind
     return None
+
+
+def _unavailable(status: Any, payload: Mapping[str, Any]) -> str | None:
+    """What a 503 is about, by its words; None where they say neither."""
+    if status not in (503, "503"):
+        return None
+    error = payload.get("error")
+    details: Mapping[str, Any] = error if isinstance(error, dict) else payload
+    texts = (error, details.get("message"), details.get("detail"))
+    return next((kind for text in texts if isinstance(text, str) and (kind := _by_words(text[:_TEXT_MOST]))), None)
+
+
+def _by_words(text: str) -> str | None:
+    lowered = text.lower()
+    return next((kind for kind, words in _UNAVAILABLE.items() if any(word in lowered for word in words)), None)
 
 
 def _by_status(status: Any) -> str | None:

@@ -509,7 +509,8 @@ def _per_request_latencies(records: Records) -> Iterator[tuple[str, Floats, Floa
 
 
 _ERROR_ADVICE = {
-    "overloaded": "The server refused for load: lower it, or raise MAX_CONCURRENT_REQUESTS.",
+    "overloaded": "The server refused for load: lower it, or raise the engine's limit (TGI: MAX_CONCURRENT_REQUESTS).",
+    "not_ready": "The model is still being loaded: wait until the service is ready, then run it again.",
     "validation": "The server refused the requests: check --input-tokens and --output-tokens against its limits.",
     "timeout": "Answers took longer than --timeout: raise it, or lower the load.",
     "refused": "No connection: see whether the service runs, and its accept queue.",
