@@ -37,4 +37,4 @@ class Azure:
                 row = TraceRow(0.0, tokens(record, inputs), tokens(record, outputs))
                 yield clock.read(record) if clock else None, row
 
-        return Reading(clock, rows)
+        return Reading(clock, rows, alone=True)

@@ -46,4 +46,4 @@ class BurstGpt:
                 )
                 yield moment, row
 
-        return Reading(clock, rows)
+        return Reading(clock, rows, alone=session is None)

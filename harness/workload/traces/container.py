@@ -41,13 +41,14 @@ _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 class Container:
     """A file whose records can be read, from its beginning, as often as wanted.
 
-    name: how messages call it. beginning: its first bytes, unpacked.
+    name: how messages call it. beginning: its first bytes, unpacked. packed: it is compressed.
     """
 
     path: Path
     name: str
     kind: Kind
     beginning: bytes
+    packed: bool = False
 
     def records(self) -> Iterator[Record]:
         """Raises UsageError, with the line, where the file is damaged."""
@@ -86,8 +87,14 @@ def open_container(path: Path, name: str) -> Container:
     """Raises UsageError: no such file, a folder, nothing in it, nothing that holds records."""
     with unpacked(path, name) as file:
         beginning = file.read(_HEAD_BYTES)
+    with path.open("rb") as plain:
+        packed = plain.read(4).startswith((_GZIP, _ZSTD))
+    return Container(path, name, _kind(beginning, name), beginning, packed)
+
+
+def _kind(beginning: bytes, name: str) -> Kind:
     if beginning.startswith(_PARQUET):
-        return Container(path, name, "parquet", beginning)
+        return "parquet"
     for magic, found in _UNREADABLE.items():
         if beginning.startswith(magic):
             raise UsageError(found, where=name)
@@ -95,8 +102,8 @@ def open_container(path: Path, name: str) -> Container:
     if not text:
         raise UsageError("holds nothing", where=name)
     if text.startswith(b"{"):
-        return Container(path, name, "jsonl" if first_line_is_whole(text) else "json", beginning)
-    return Container(path, name, "json" if text.startswith(b"[") else "csv", beginning)
+        return "jsonl" if first_line_is_whole(text) else "json"
+    return "json" if text.startswith(b"[") else "csv"
 
 
 def read_head(container: Container) -> Head:

@@ -11,11 +11,14 @@ from harness.workload.traces.row import Record
 from harness.workload.traces.text_lines import text_lines
 
 
-def csv_records(file: BinaryIO, name: str) -> Iterator[Record]:
-    """Cells that a row leaves out are absent from its record. Raises UsageError."""
+def csv_records(file: BinaryIO, name: str, header: list[str] | None = None) -> Iterator[Record]:
+    """Cells that a row leaves out are absent from its record. header: where the file is read from the middle.
+
+    Raises UsageError.
+    """
     reader = csv.reader(text_lines(file, name), strict=True)
     try:
-        header = _header(next(reader, []), name)
+        header = _header(next(reader, []), name) if header is None else header
         for cells in reader:
             if len(cells) > len(header) and any(cells[len(header) :]):
                 found = f"{len(cells)} cells under a header of {len(header)} columns"

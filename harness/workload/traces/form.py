@@ -50,7 +50,8 @@ class Reading:
 
     rows: makes rows of records, and counts in the Tally what they are altered in. ordered: rows stand in the order of
     their moments, but for small disorder, and moments count from the first row. Else from the earliest. whole: a row is
-    all that is sent to the engine; False: it is a turn, without what was said before.
+    all that is sent to the engine; False: it is a turn, without what was said before. alone: what a row is does not
+    depend on the rows before it, so that reading may begin anywhere.
     """
 
     clock: Clock | None
@@ -58,6 +59,7 @@ class Reading:
     blocks: Blocks = NO_BLOCKS
     ordered: bool = True
     whole: bool = True
+    alone: bool = False
 
 
 class TraceForm(Protocol):

@@ -67,7 +67,7 @@ class Mooncake:
                 )
                 yield moment, row
 
-        return Reading(clock, rows, blocks)
+        return Reading(clock, rows, blocks, alone=session is None)
 
 
 def _whole_moments(head: Head) -> bool:

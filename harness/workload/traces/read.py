@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 from harness.errors import UsageError
 from harness.units import format_count, format_duration, format_number
 from harness.workload.traces import TRACE_FORMS
+from harness.workload.traces.clock import NANO
 from harness.workload.traces.container import Container, Head, open_container, read_head
 from harness.workload.traces.form import Opening, Reading, TraceForm
-from harness.workload.traces.row import TraceRow
+from harness.workload.traces.row import Record, TraceRow
+from harness.workload.traces.seek import find_place, records_from, skip_before
 from harness.workload.traces.tally import FATES, Tally
 from harness.workload.traces.window import DATASET_ROWS, Chosen, Window, choose, first_rows
 
@@ -45,8 +47,8 @@ class Trace:
     """What is sent of a file. timed: its rows have moments. sha256: over the rows as they stand in the file.
 
     clock, blocks: the unit of moments and the size of blocks, and what says so. notes: what whoever runs it should
-    know, rows that were dropped, altered or moved among it. counts: of rows by these three. rows_read: of the file,
-    where it goes on. whole: a row is all that is sent; else a turn, without what was said before.
+    know, rows that were dropped, altered or moved among it. counts: of rows by these three. whole: a row is all that is
+    sent; else it is a turn, without what was said before.
     """
 
     file: TraceFile
@@ -59,7 +61,6 @@ class Trace:
     block_tokens: int = 0
     notes: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
-    rows_read: int | None = None
     whole: bool = True
 
     def lines(self) -> list[str]:
@@ -100,20 +101,23 @@ def read_trace(file: TraceFile, window: Window | None = None) -> Trace:
     Raises UsageError: no such file, no known form, moments in a unit that nothing tells, a wrong value with its line
     and column, no row at all.
     """
-    container, form, reading = _open(file, timed=True)
+    container, head, form, reading = _open(file, timed=True)
     tally, window = Tally(), window or Window()
-    rows = reading.rows(container.records(), tally)
-    chosen = choose(rows, window, tally, file.name, ordered=reading.ordered)
-    cut = "its rows are not quite in order; read as far as row {:,}, and one further on that is due before is not seen"
-    return _trace(file, form, reading, chosen, tally, cut if tally.of("moved") else "", timed=True)
+    records, zero = _from_start(container, head, reading, window)
+    chosen = choose(reading.rows(records, tally), window, tally, file.name, ordered=reading.ordered, zero=zero)
+    if chosen.cut and tally.of("moved"):
+        tally.remark("its rows are not quite in order: one that stands far behind the last that is sent is not seen")
+    return _trace(file, form, reading, chosen, tally, timed=True)
 
 
 def read_dataset(file: TraceFile, most: int = DATASET_ROWS) -> Trace:
     """The first rows, in the file's order and without moments. Raises like read_trace."""
-    container, form, reading = _open(file, timed=False)
+    container, _, form, reading = _open(file, timed=False)
     tally = Tally()
     chosen = first_rows(reading.rows(container.records(), tally), most, tally, file.name)
-    return _trace(file, form, reading, chosen, tally, "only its first {:,} rows are asked", timed=False)
+    if chosen.cut:
+        tally.remark(f"only its first {len(chosen.rows):,} rows are asked")
+    return _trace(file, form, reading, chosen, tally, timed=False)
 
 
 def has_moments(file: TraceFile) -> bool:
@@ -126,11 +130,25 @@ def form_names() -> list[str]:
     return [form.name for form in TRACE_FORMS]
 
 
-def _open(file: TraceFile, *, timed: bool) -> tuple[Container, TraceForm, Reading]:
+def _from_start(
+    container: Container, head: Head, reading: Reading, window: Window
+) -> tuple[Iterator[Record], int | None]:
+    """The records to read, and the moment that the trace begins at where its first ones are passed over."""
+    clock, start = reading.clock, round(window.start * NANO)
+    if not start or clock is None or not (reading.ordered and reading.alone):
+        return container.records(), None
+    place = find_place(container, head, clock, start)
+    if place is not None:
+        return records_from(container, head, place), place.zero
+    zero = clock.read(head.records[0])
+    return skip_before(container.records(), clock, zero + start), zero
+
+
+def _open(file: TraceFile, *, timed: bool) -> tuple[Container, Head, TraceForm, Reading]:
     container = open_container(Path(file.path), file.name)
     head = read_head(container)
     form = _form(file, head)
-    return container, form, form.open(Opening(head, timed, file.time_unit, file.block_tokens))
+    return container, head, form, form.open(Opening(head, timed, file.time_unit, file.block_tokens))
 
 
 def _form(file: TraceFile, head: Head) -> TraceForm:
@@ -159,13 +177,7 @@ def _known() -> str:
     return f"Known: {'; '.join(form.about for form in TRACE_FORMS)}."
 
 
-def _trace(
-    file: TraceFile, form: TraceForm, reading: Reading, chosen: Chosen, tally: Tally, cut: str, *, timed: bool
-) -> Trace:
-    """cut: what to say where the file goes on, with a place for the number of rows that were read."""
-    notes = tally.notes()
-    if cut and chosen.cut_at is not None:
-        notes = (*notes, cut.format(chosen.cut_at))
+def _trace(file: TraceFile, form: TraceForm, reading: Reading, chosen: Chosen, tally: Tally, *, timed: bool) -> Trace:
     has_blocks = any(row.blocks for row in chosen.rows)
     return Trace(
         file,
@@ -176,9 +188,8 @@ def _trace(
         str(reading.clock) if reading.clock else None,
         str(reading.blocks) if has_blocks else None,
         reading.blocks.tokens if has_blocks else 0,
-        notes,
+        tally.notes(),
         {fate: tally.of(fate) for fate in FATES},
-        chosen.cut_at,
         reading.whole,
     )
 

@@ -65,7 +65,7 @@ class Table:
                 row = TraceRow(0.0, length, tokens(record, outputs), hashes, session_id, number)
                 yield clock.read(record) if clock else None, row
 
-        return Reading(clock, rows, blocks)
+        return Reading(clock, rows, blocks, alone=session is None)
 
 
 def _moment(head: Head) -> str | None:

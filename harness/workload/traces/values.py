@@ -18,7 +18,10 @@ _LARGEST_HASH = 2**64
 def tokens(record: Record, column: str) -> int:
     """A number of tokens, 0 included. Raises UsageError, for more than any model reads too."""
     value = record.fields.get(column)
-    count = value if type(value) is int else _whole(value)
+    if type(value) is str and value.isascii() and value.isdecimal() and len(value) <= 8:
+        count: int | None = int(value)  # nearly all of them
+    else:
+        count = value if type(value) is int else _whole(value)
     if count is None or count < 0:
         raise record.wrong(column, "a number of tokens", value)
     if count > MOST_TOKENS:
@@ -35,8 +38,6 @@ def optional_tokens(record: Record, column: str | None) -> int | None:
 
 def _whole(value: Any) -> int | None:
     if isinstance(value, str):
-        if value.isascii() and value.isdecimal() and len(value) <= 12:
-            return int(value)
         match = _WHOLE.fullmatch(value.strip())
         return int(match[1]) if match else None
     if isinstance(value, float):

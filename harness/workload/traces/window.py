@@ -43,20 +43,25 @@ class Window:
 class Chosen:
     """The rows that are sent, in the order of their moments, and sha256 over them as they stand in the file.
 
-    cut_at: how many rows of the file were read, where that was not all.
+    cut: the file goes on.
     """
 
     rows: tuple[TraceRow, ...]
     sha256: str
-    cut_at: int | None = None
+    cut: bool = False
 
 
-def choose(rows: Iterable[Timed], window: Window, tally: Tally, name: str, *, ordered: bool) -> Chosen:
-    """The rows of the window. Raises UsageError where there is none, and for moments that cannot belong together."""
+def choose(
+    rows: Iterable[Timed], window: Window, tally: Tally, name: str, *, ordered: bool, zero: int | None = None
+) -> Chosen:
+    """The rows of the window. zero: the moment that the trace begins at, where its first rows are passed over.
+
+    Raises UsageError where there is none, and for moments that cannot belong together.
+    """
     start = round(window.start * NANO)
     end = None if window.duration is None else start + round(window.duration * window.speed * NANO)
     reader = _Reader(rows, start, end, window.requests, tally, name)
-    kept = reader.in_order() if ordered else reader.all()
+    kept = reader.in_order(zero) if ordered else reader.all()
     if not kept:
         lasts = f": the trace lasts {format_duration(reader.span)}" if reader.read else ""
         advice = "Begin earlier." if window.start > reader.span else "Give a longer --duration."
@@ -71,7 +76,7 @@ def choose(rows: Iterable[Timed], window: Window, tally: Tally, name: str, *, or
     if window.loop:
         paced = tuple(_repeated(paced, window, name))
     _count_least(paced, tally)
-    return Chosen(paced, digest.hexdigest(), reader.read if reader.cut else None)
+    return Chosen(paced, digest.hexdigest(), reader.cut)
 
 
 def first_rows(rows: Iterable[Timed], most: int, tally: Tally, name: str) -> Chosen:
@@ -84,7 +89,7 @@ def first_rows(rows: Iterable[Timed], most: int, tally: Tally, name: str) -> Cho
     for number, row in enumerate(kept):
         _add(digest, number, row)
     _count_least(kept, tally)
-    return Chosen(tuple(kept), digest.hexdigest(), len(kept) if next(iterator, None) is not None else None)
+    return Chosen(tuple(kept), digest.hexdigest(), next(iterator, None) is not None)
 
 
 def _count_least(rows: Sequence[TraceRow], tally: Tally) -> None:
@@ -119,10 +124,9 @@ class _Reader:
                 kept.append((offset, row))
         return kept
 
-    def in_order(self) -> list[tuple[int, TraceRow]]:
+    def in_order(self, zero: int | None) -> list[tuple[int, TraceRow]]:
         """Moments count from the first row; stops when nothing that is wanted can follow but by great disorder."""
         kept: list[tuple[int, TraceRow]] = []
-        zero: int | None = None
         limit = self._end
         latest = step_back = beyond = 0
         for moment, row in self._rows:

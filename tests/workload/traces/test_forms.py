@@ -330,3 +330,11 @@ def test_a_mooncake_trace_as_a_table_of_the_hub(tmp_path: Path) -> None:
     """The same rows in Parquet are the same trace."""
     rows = [json.loads(line) for line in MOONCAKE.splitlines()]
     assert read_trace(write(tmp_path, parquet(rows))).rows == read_trace(write(tmp_path, MOONCAKE)).rows
+
+
+def test_half_a_surrogate_pair_is_replaced_and_counted(tmp_path: Path) -> None:
+    """JSON can spell it, but no request can carry it, nor a file of records."""
+    rows = '{"timestamp": 0, "text_input": "a\\ud800b", "session_id": "s\\udfff", "output_length": 1}\n'
+    trace = read_trace(write(tmp_path, rows))
+    assert trace.rows == (TraceRow(0.0, None, 1, session_id="s?", turn=1, text="a?b"),)
+    assert trace.counts["altered"] == 1
