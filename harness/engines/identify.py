@@ -13,6 +13,7 @@ from harness.engines import ENGINES
 from harness.engines.base import NO_EXTRAS, Endpoint, EngineInfo, Extras, Secret
 from harness.engines.client import Client, NoAnswer
 from harness.engines.openai_engine import is_emulated, served_models
+from harness.engines.other_servers import llama_cpp_python, transformers_serve
 from harness.errors import ServiceError, UsageError
 
 NO_KEY = (401, 403)
@@ -112,5 +113,5 @@ def _openai_like(client: Client) -> EngineInfo | None:
     return EngineInfo("openai-compatible", None, names[0], is_emulated(client), Limits(), model_names=names)
 
 
-OTHER_KINDS: tuple[Callable[[Client], EngineInfo | None], ...] = (_openai_like,)
+OTHER_KINDS: tuple[Callable[[Client], EngineInfo | None], ...] = (llama_cpp_python, transformers_serve, _openai_like)
 """Servers that are asked but never started here."""
