@@ -207,7 +207,7 @@ class _Probe:
 def _share_filled(proved: Outcome) -> float | None:
     """The largest part of a measured cache that the proof had in flight."""
     usable = proved.started.usable if proved.started and proved.started.kind == "flash" else None
-    filled = [result.load.tokens for result in proved.loads if result.load.name.startswith("fill")]
+    filled = [result.load.tokens for result in proved.loads if result.load.kind == "fill"]
     return round(min(1.0, max(filled) / usable), 3) if usable and filled else None
 
 

@@ -19,7 +19,7 @@ from harness.errors import ServiceError
 from harness.load.burst import Patience, send_burst
 from harness.measure.run_folder import run_name, write_atomically
 from harness.probe import loads, prompts
-from harness.probe.setting import CHUNK, Bracket, Load, LoadResult, Shape
+from harness.probe.setting import CHUNK, Bracket, Load, LoadKind, LoadResult, Shape
 from harness.terminal import Progress
 from harness.units import format_duration
 
@@ -113,10 +113,10 @@ class _Asking:
             "total", total, lambda tokens: Shape(most, tokens - most) if tokens > most else Shape(most, 1)
         )
 
-    def _edge(self, name: str, limit: int, shape_of: Any) -> Bracket:
+    def _edge(self, name: LoadKind, limit: int, shape_of: Any) -> Bracket:
         held, failed = [], []
         for tokens in (limit, limit + 1):
-            result = self._send(Load(f"{name} {tokens}", ((shape_of(tokens),),), stay=1))
+            result = self._send(Load(name, ((shape_of(tokens),),), history=tokens, leave_after_tokens=1))
             if result.verdict == "held":
                 held.append(tokens)
             elif result.verdict == "refused":
@@ -136,7 +136,7 @@ class _Asking:
     def _send(self, load: Load) -> LoadResult:
         self.progress(f"{load.name} ...")
         waves = requests_of(load, self.ruler, salt=load.name)
-        burst = send_burst(self.endpoint, self.api, waves, stay=load.stay, patience=Patience(120, 300))
+        burst = send_burst(self.endpoint, self.api, waves, stay=load.leave_after_tokens, patience=Patience(120, 300))
         result = judge(load, burst)
         if result.verdict == "stalled":
             raise ServiceError(

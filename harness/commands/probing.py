@@ -208,7 +208,7 @@ class _Loading:
                 result, as_meant = self._send_once(load)
                 if as_meant or result.verdict != "held":
                     break
-            if result.verdict != "refused" or result.refused <= load.excess:
+            if result.verdict != "refused" or result.refused <= load.expected_rejections:
                 break
             time.sleep(pause)
         return result
@@ -222,8 +222,8 @@ class _Loading:
             self.api,
             waves,
             alive=self._alive,
-            stay=load.stay,
-            ripe=load.ripe,
+            stay=load.leave_after_tokens,
+            ripe=load.min_tokens_before_next_wave,
             patience=self._patience(load),
             stream=self.streams,
             extras=self.service.engine.extras,
@@ -233,7 +233,11 @@ class _Loading:
             result = replace(result, verdict="died")
         if result.verdict in ("stalled", "failed") and self._is_dead(result):
             result = replace(result, verdict="died")
-        elif result.verdict == "held" and load.aim is not None and load.stay is not None:
+        elif (
+            result.verdict == "held"
+            and load.target_tokens_in_flight is not None
+            and load.leave_after_tokens is not None
+        ):
             result = self._looked_after(result)
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
@@ -375,9 +379,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         verdict=verdict,
         begun=len(begun),
         begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
-        carried=_running(begun)
-        if verdict in ("died", "stalled")
-        else carried(begun, to_end=load.name.startswith("write")),
+        carried=_running(begun) if verdict in ("died", "stalled") else carried(begun, to_end=load.kind == "write"),
         beside=beside(begun),
         completed=sum(each.ok and not each.left for each in answers),
         refused=len(refused),
@@ -401,7 +403,7 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
     if wrong:
         kinds = {each.error_kind for each in wrong}
         return ("refused" if kinds == {"validation"} else "failed"), wrong[0].error or str(wrong[0].error_kind)
-    if refused > load.excess:
+    if refused > load.expected_rejections:
         return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
     return "held", None
 
@@ -438,9 +440,9 @@ def beside(begun: Sequence[Answered]) -> int | None:
 
 def _read_together(load: Load, burst: Burst) -> bool:
     """Whether the first tokens of the last prompts, where they must be read in as one, came at once."""
-    last = [each for each in burst.answers[-load.together :] if each.token_at and each.sent_at is not None]
-    if load.together < 2 or len(last) < load.together:
-        return load.together < 2
+    last = [each for each in burst.answers[-load.same_prefill :] if each.token_at and each.sent_at is not None]
+    if load.same_prefill < 2 or len(last) < load.same_prefill:
+        return load.same_prefill < 2
     firsts = [each.token_at[0] for each in last]
     waited = min(firsts) - max(each.sent_at or 0.0 for each in last)
     return max(firsts) - min(firsts) <= max(0.003, _TOGETHER * waited)

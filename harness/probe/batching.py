@@ -37,9 +37,9 @@ def points(results: Iterable[LoadResult]) -> list[BatchPoint]:
     """One point per load of equal chats that held, by history and number; the last measurement of each counts."""
     found: dict[tuple[int, int], BatchPoint] = {}
     for result in results:
-        if result.verdict == "held" and result.load.name.partition(" ")[0] in ("rows", "batch") and result.itl_p95:
+        if result.verdict == "held" and result.load.kind in ("rows", "batch") and result.itl_p95:
             history = round(sum(shape.input_tokens for shape in result.load.shapes) / len(result.load.shapes))
-            history = round(history, -1) if result.load.name.startswith("batch") else history
+            history = round(history, -1) if result.load.kind == "batch" else history
             key = (history, result.load.rows)
             found[key] = BatchPoint(*key, result.ttft_p95, result.itl_p95, result.rate)
     merged: dict[tuple[int, int], BatchPoint] = {}

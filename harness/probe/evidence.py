@@ -60,7 +60,7 @@ class Evidence:
     @property
     def refused_fast(self) -> bool | None:
         """Whether requests beyond the permits were seen to be refused at once; None where none were sent."""
-        sent = [result for each in self.outcomes for result in each.loads if result.load.excess]
+        sent = [result for each in self.outcomes for result in each.loads if result.load.expected_rejections]
         return any(result.refused for result in sent) if sent else None
 
     @property
@@ -72,7 +72,7 @@ class Evidence:
             result.verdict == "held" and result.carried is not None and result.carried < 0.6 * result.load.size
             for each in self.outcomes
             for result in each.loads
-            if _kind_of(result) == "fill" and result.load.rows > 4
+            if result.load.kind == "fill" and result.load.rows > 4
         )
 
     def grown(self, rows: int) -> int | None:
@@ -83,8 +83,8 @@ class Evidence:
             for result in each.loads
             if result.verdict == "held"
             and result.carried is not None
-            and result.load.aim is not None
-            and result.load.ripe == 1
+            and result.load.target_tokens_in_flight is not None
+            and result.load.min_tokens_before_next_wave == 1
             and result.load.rows >= CROWD * rows
         ]
         return max(1, round(median(seen[-5:]))) if seen else None
@@ -111,7 +111,7 @@ class Evidence:
         joined = [
             effective_prefill(each)
             for each in self.outcomes
-            if any(_kind_of(r) == "onto" and r.verdict == "died" for r in each.loads)
+            if any(r.load.kind == "onto" and r.verdict == "died" for r in each.loads)
         ]
         return min((prefill for prefill in early + joined[1:] if prefill is not None), default=None)
 
@@ -181,17 +181,13 @@ def _how(result: LoadResult) -> str:
     return f"{result.load.name}: {result.reason or result.verdict}"
 
 
-def _kind_of(result: LoadResult) -> str:
-    return result.load.name.partition(" ")[0]
-
-
 def _rows(results: _Results) -> Iterable[_Point]:
     """A long prompt on top of a full batch kills a flash engine by the number of chats too: its cache is laid out
     beforehand, and what grows with a forward are its rows. The second such death is blamed on the prefill instead.
     """
     joined = 0
     for outcome, result in results:
-        kind, flash = _kind_of(result), outcome.started is not None and outcome.started.kind == "flash"
+        kind, flash = result.load.kind, outcome.started is not None and outcome.started.kind == "flash"
         if result.verdict == "held":
             yield _seen_rows(result), None
         elif result.verdict == "died" and kind in ("rows", "overload"):
@@ -232,12 +228,12 @@ def _fills(results: _Results) -> Iterable[tuple[int, int, int, str | None]]:
     """(prompt length, chats, tokens, how it failed). A death in the middle of a fill tells what was carried before."""
     for outcome, result in results:
         length, rows = result.load.closing, result.load.rows
-        if result.verdict == "held" and not result.load.excess and not result.load.queued:
+        if result.verdict == "held" and not result.load.expected_rejections and not result.load.queued:
             yield length, rows, result.load.size if result.carried is None else result.carried, None
-        elif result.verdict == "died" and _kind_of(result) == "write":
+        elif result.verdict == "died" and result.load.kind == "write":
             for value, how in _death_in_writing(result):
                 yield length, rows, value, how
-        elif result.verdict == "died" and _kind_of(result) == "fill" and not _died_early(outcome, result):
+        elif result.verdict == "died" and result.load.kind == "fill" and not _died_early(outcome, result):
             for value, how in _death_in_fill(outcome, result):
                 yield length, rows, value, how
 
@@ -245,7 +241,7 @@ def _fills(results: _Results) -> Iterable[tuple[int, int, int, str | None]]:
 def _died_early(outcome: Outcome, result: LoadResult) -> bool:
     """Whether a flash engine died of a fill long before its cache was full: then not the cache is what was too much."""
     usable = outcome.started.usable if outcome.started and outcome.started.kind == "flash" else None
-    if usable is None or result.verdict != "died" or _kind_of(result) != "fill":
+    if usable is None or result.verdict != "died" or result.load.kind != "fill":
         return False
     reading = max(effective_prefill(outcome) or 0, result.load.longest)
     return result.begun_tokens + reading < EARLY * usable
@@ -255,7 +251,7 @@ def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
     """What had its first token was carried, and one or two more prefill batches were too much: the client hears of the
     last batch late, or never.
     """
-    if result.load.aim is not None:
+    if result.load.target_tokens_in_flight is not None:
         yield _reached(outcome, result), _how(result)
         return
     answers = sum(shape.max_new_tokens for shape in result.load.shapes[: result.begun])
@@ -288,16 +284,16 @@ def _reached(outcome: Outcome, result: LoadResult) -> int:
 def _area(results: _Results) -> Iterable[_Point]:
     """Of what held, only the last prompt's length counts: short chats may have ended before the long one's answer."""
     for _, result in results:
-        if result.verdict == "held" and not result.load.excess:
+        if result.verdict == "held" and not result.load.expected_rejections:
             yield _seen_rows(result) * result.load.closing, None
-        elif result.verdict == "died" and _kind_of(result) == "onto":
+        elif result.verdict == "died" and result.load.kind == "onto":
             yield result.load.area, _how(result)
 
 
 def _single(results: _Results) -> Iterable[_Point]:
     """Prompt and answer of one chat alone. A refused one is no evidence: it was longer than a limit of that start."""
     for _, result in results:
-        if _kind_of(result) == "longest" and result.verdict in ("held", "died", "stalled"):
+        if result.load.kind == "longest" and result.verdict in ("held", "died", "stalled"):
             yield result.load.tokens, None if result.verdict == "held" else _how(result)
 
 

@@ -81,9 +81,9 @@ def measured_cells(evidence: Evidence, card: Card) -> Iterable[tuple[int, float 
     """(history, ttft_p95, itl_p95) of the card's cells that were loaded in the last start."""
     last = evidence.last_up
     for result in last.loads if last else ():
-        kind, _, history = result.load.name.partition(" ")
-        if kind == "cell" and result.verdict == "held":
-            yield int(history), result.ttft_p95, result.itl_p95
+        kind, history = result.load.kind, result.load.history
+        if kind == "cell" and history is not None and result.verdict == "held":
+            yield history, result.ttft_p95, result.itl_p95
         elif kind == "longest" and result.verdict == "held" and card.chats_fit(result.load.longest) == 1:
             yield result.load.longest, result.ttft_p95, result.itl_p95
 

@@ -99,14 +99,8 @@ def _result_to_json(result: LoadResult) -> dict[str, Any]:
     load = result.load
     return {
         "load": {
-            "name": load.name,
+            **{each.name: getattr(load, each.name) for each in dataclasses.fields(load) if each.name != "waves"},
             "waves": [_run_lengths(wave) for wave in load.waves],
-            "stay": load.stay,
-            "excess": load.excess,
-            "queued": load.queued,
-            "ripe": load.ripe,
-            "aim": load.aim,
-            "together": load.together,
         },
         **facts,
         "seconds": round(result.seconds, 3),

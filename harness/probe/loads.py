@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from harness.engines.base import EngineFacts
 from harness.probe.setting import CHUNK, Load, Setting, Shape
@@ -35,18 +36,20 @@ def at_once(count: int, itl: float | None, most: int) -> int:
 
 def rows(count: int, new: int = BRIEF) -> Load:
     """So many short chats at once; their lengths differ a little, so that they fill no prefill budget exactly."""
-    return Load(f"rows {count}", (tuple(Shape(SHORT + index % 7, new) for index in range(count)),))
+    return Load("rows", (tuple(Shape(SHORT + index % 7, new) for index in range(count)),), chats=count)
 
 
 def batch(count: int, history: int) -> Load:
     """So many equal chats at once, to see how fast they go."""
-    return Load(f"batch {count} of {history}", (tuple(Shape(history - index % 5, BRIEF) for index in range(count)),))
+    shapes = tuple(Shape(history - index % 5, BRIEF) for index in range(count))
+    return Load("batch", (shapes,), chats=count, history=history)
 
 
 def cell(history: int, count: int, answer: int, itl: float | None) -> Load:
     """A cell of the capacity card, whole answers where that takes no longer than a few seconds."""
     whole = itl is not None and answer * itl <= WHOLE_ANSWER
-    return Load(f"cell {history}", ((Shape(history, min(answer, CHUNK)),) * count,), stay=None if whole else BRIEF)
+    shapes = (Shape(history, min(answer, CHUNK)),) * count
+    return Load("cell", (shapes,), history=history, leave_after_tokens=None if whole else BRIEF)
 
 
 def row_steps(limit: int, fine: int = 1) -> Iterator[int]:
@@ -63,12 +66,13 @@ def row_steps(limit: int, fine: int = 1) -> Iterator[int]:
 
 def longest(input_tokens: int, new_tokens: int) -> Load:
     """The longest chat alone; nobody waits for the end of its answer."""
-    return Load("longest chat", ((Shape(input_tokens, min(new_tokens, CHUNK)),),), stay=4)
+    return Load("longest", ((Shape(input_tokens, min(new_tokens, CHUNK)),),), leave_after_tokens=4)
 
 
 def overload(permits: int, new: int = BRIEF) -> Load:
     """A few requests more than the engine has permits: they must be refused at once, the others served."""
-    return Load("overload", (tuple(Shape(SHORT + index % 7, new) for index in range(permits + EXCESS)),), excess=EXCESS)
+    shapes = tuple(Shape(SHORT + index % 7, new) for index in range(permits + EXCESS))
+    return Load("overload", (shapes,), expected_rejections=EXCESS)
 
 
 def alive(itl: float | None) -> int:
@@ -76,10 +80,10 @@ def alive(itl: float | None) -> int:
     return max(BRIEF, min(ALIVE, math.ceil(0.5 / itl))) if itl else ALIVE
 
 
-def onto(count: int, long_tokens: int, new: int = ALIVE, *, name: str = "onto") -> Load:
+def onto(count: int, long_tokens: int, new: int = ALIVE) -> Load:
     """A long prompt that joins `count` short chats in full swing."""
     short = tuple(Shape(SHORT, new) for _ in range(count))
-    return Load(f"{name} {count}", (short, (Shape(long_tokens, SPARE),)))
+    return Load("onto", (short, (Shape(long_tokens, SPARE),)), chats=count)
 
 
 def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: int = 0) -> Load:
@@ -93,7 +97,7 @@ def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: i
     rest = budget - count * each
     if rest >= new_tokens + 8 and count < most:
         shapes.insert(0, Shape(rest - new_tokens + slack, new_tokens))
-    return Load(f"fill {budget} by {input_tokens}", (tuple(shapes),))
+    return Load("fill", (tuple(shapes),), budget=budget, history=input_tokens)
 
 
 def crowded(
@@ -119,18 +123,18 @@ def crowded(
     """
     tops = max(1, min(prefill // max(1, length), rows - 1))
     top = (Shape(length, SPARE),) * tops
-    name, as_one = f"fill {size} by {length}", tops if tops > 1 else 0
+    crowd = partial(Load, "fill", budget=size, history=length, same_prefill=tops if tops > 1 else 0)
     room = size - tops * (length + 1)
     others = min(rows - tops, max(0, room) // 16)
     if others < 1:
-        return Load(name, (top,), aim=tops * (length + 1), together=as_one)
+        return crowd((top,), target_tokens_in_flight=tops * (length + 1))
     if waiting or room // others + SPARE > longest:
-        before, ripe = _ripening(room, others, prefill, longest, total, lag, counted=waiting)
+        before, grown_to = _growing(room, others, prefill, longest, total, lag, counted=waiting)
         most = sum(shape.total for shape in before) + tops * (length + 1)
-        return Load(name, (before, top), ripe=ripe, aim=min(size, most), together=as_one)
+        return crowd((before, top), min_tokens_before_next_wave=grown_to, target_tokens_in_flight=min(size, most))
     before = _queueing(room, others, tops, prefill, longest, total, lag, grown)
     # Left when the last ones are read: what comes after is no prefill on a full cache, and only takes time.
-    return Load(name, ((*before, *top),), stay=2, aim=size, together=as_one)
+    return crowd(((*before, *top),), leave_after_tokens=2, target_tokens_in_flight=size)
 
 
 def written(size: int, rows: int, total: int) -> Load:
@@ -139,10 +143,11 @@ def written(size: int, rows: int, total: int) -> Load:
     """
     each = max(SHORT + 8, min(total, size // rows))
     answer = min(CHUNK, each - SHORT)
-    return Load(f"write {size}", ((Shape(each - answer, answer),) * min(rows, max(1, size // each)),))
+    shapes = (Shape(each - answer, answer),) * min(rows, max(1, size // each))
+    return Load("write", (shapes,), budget=size)
 
 
-def _ripening(
+def _growing(
     room: int, count: int, prefill: int, longest: int, total: int, lag: int, *, counted: bool
 ) -> tuple[tuple[Shape, ...], int]:
     """Equal chats that have `room` tokens once each has so many of its answer. counted: their whole answers count."""
@@ -275,7 +280,7 @@ def _join(permits: int, history: int, total: int, room: int, slack: int, prefill
         # Far below a full cache: whether that kills is for the fills to say.
         busy = (permits - 1) * (SHORT + BRISK - slack)
         left = min(history, total - SPARE, int(room * JOINED) - busy, 2 * prefill)
-        return onto(permits - 1, left, BRISK) if left > SHORT else Load("onto 0", ())
+        return onto(permits - 1, left, BRISK) if left > SHORT else Load("onto", ())
     long = Shape(min(history, total - SPARE), SPARE)
     count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
-    return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto 0", ())
+    return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto", ())

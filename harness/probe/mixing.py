@@ -76,8 +76,8 @@ class MixClass:
 def speed_of(evidence: Evidence) -> Speed | None:
     """From the loads that held: a fill for reading, sets of short chats for writing; None where they were not sent."""
     held = [result for each in evidence.outcomes for result in each.loads if result.verdict == "held"]
-    fills = [r for r in held if r.load.name.startswith("fill") and r.ttft_p95 and r.load.tokens > 1000]
-    rows = sorted((r.load.rows, r.itl_p95) for r in held if r.load.name.startswith("rows") and r.itl_p95)
+    fills = [r for r in held if r.load.kind == "fill" and r.ttft_p95 and r.load.tokens > 1000]
+    rows = sorted((r.load.rows, r.itl_p95) for r in held if r.load.kind == "rows" and r.itl_p95)
     if not fills or not rows:
         return None
     largest = max(fills, key=lambda result: result.load.tokens)

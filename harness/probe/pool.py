@@ -245,18 +245,18 @@ class PoolSearch(Search):
         prompt = max(1, min(total - new, setting.max_input_tokens or total))
         short = min(loads.SHORT + 7, max(1, total - loads.BRIEF))
         many = tuple(Shape(max(1, short - index % 7), min(loads.BRIEF, total - short)) for index in range(chats))
-        alone = next((each.seconds for each in results if each.load.name == "longest chat"), 0.0)
+        alone = next((each.seconds for each in results if each.load.kind == "longest"), 0.0)
         seconds = EMULATED_FILL if started.emulated else FILL_WITHIN
         filling = chats if alone * chats <= seconds else max(1, int(seconds / alone))
         plan = [
-            Load(f"rows {chats}", (many,)),
-            Load("longest chat", ((Shape(prompt, total - prompt),),)),
-            Load(f"fill {filling * total} by {prompt}", ((Shape(prompt, total - prompt),) * filling,)),
+            Load("rows", (many,), chats=chats),
+            Load("longest", ((Shape(prompt, total - prompt),),)),
+            Load("fill", ((Shape(prompt, total - prompt),) * filling,), budget=filling * total, history=prompt),
         ]
-        pace = next((each.itl_p95 for each in results if each.load.name.startswith("rows")), None)
+        pace = next((each.itl_p95 for each in results if each.load.kind == "rows"), None)
         grown = total - short
         if pace is not None and grown * pace <= WRITTEN_WITHIN:
-            plan.append(Load(f"written {chats * total}", ((Shape(short, grown),) * chats,)))
+            plan.append(Load("write", ((Shape(short, grown),) * chats,), budget=chats * total))
         return plan
 
     def _measurements(self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]) -> list[Load]:
@@ -290,7 +290,7 @@ class PoolSearch(Search):
                 f" {WORDS[self.on_full]}."
             )
         proof = self.proved
-        fills = [each.load.tokens for each in proof.loads if each.load.name.startswith("fill")] if proof else []
+        fills = [each.load.tokens for each in proof.loads if each.load.kind == "fill"] if proof else []
         filled = max(fills, default=0)
         whole = (found.setting.max_batch_size or 1) * (found.setting.max_total_tokens or 1)
         if proof is not None and filled < FILLED * whole:

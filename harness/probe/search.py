@@ -432,7 +432,7 @@ class Search:
         """After a load that waits for ever: the longest single chat that does not."""
         if not any(each.load.longest > LONG_CHAT for each in results if each.verdict == "stalled"):
             return None  # not a chat's length can be the reason
-        alone = [each for each in results if each.load.name.startswith("longest")]
+        alone = [each for each in results if each.load.kind == "longest"]
         if alone and alone[-1].verdict != "stalled":
             return None
         most = max(shape.total for each in results if each.verdict == "stalled" for shape in each.load.shapes)
@@ -447,10 +447,10 @@ class Search:
             return None
         capacity = started.usable if started.kind == "flash" else setting.max_batch_total_tokens
         plan = loads.proof(setting, started, capacity, self._pace(results).itl, _readable(started, results))
-        fills = [result for result in results if result.load.name.startswith("fill")]
+        fills = [result for result in results if result.load.kind == "fill"]
         if started.kind == "flash" and fills and fills[0].seconds > LONG_FILL:
             # One fill of a large cache takes long enough.
-            plan = [load for load in plan if not load.name.startswith("fill") or load.name == fills[0].load.name]
+            plan = [load for load in plan if load.kind != "fill" or load.name == fills[0].load.name]
         if len(results) >= len(plan):
             plan += self._measurements(setting, started, results[: len(plan)])
         return plan[len(results)] if len(results) < len(plan) else None
@@ -523,7 +523,7 @@ class Search:
         seen = [*results, *(result for each in self._outcomes for result in each.loads)]
         return _Pace(
             next((result.itl_p95 for result in seen if result.itl_p95), None),
-            max((result.seconds for result in results if result.load.name.startswith("fill")), default=0.0),
+            max((result.seconds for result in results if result.load.kind == "fill"), default=0.0),
         )
 
     def _padded_plan(self, evidence: Evidence, bracketed: Evidence, pace: _Pace) -> list[Load]:
@@ -587,7 +587,7 @@ class Search:
             result.load.size
             for each in self._outcomes
             for result in each.loads
-            if result.verdict == "held" and result.load.name.startswith("fill")
+            if result.verdict == "held" and result.load.kind == "fill"
         ]
         size, step, end = 2.0 * reach, RISE, float(OPEN_BUDGET)
         if evidence.padded_law:
@@ -634,19 +634,18 @@ def _readable(started: EngineFacts, results: Sequence[LoadResult]) -> int | None
     """Tokens that an emulated GPU reads within a minute, from the long prompt on top of a full batch; None for a real
     GPU, whose cache is filled however long that takes.
     """
-    joined = [result for result in results if result.load.name.startswith("onto") and result.verdict == "held"]
+    joined = [result for result in results if result.load.kind == "onto" and result.verdict == "held"]
     if not started.emulated or not joined:
         return None
-    alone = next((result.seconds for result in results if result.load.name.startswith("rows")), 0.0)
+    alone = next((result.seconds for result in results if result.load.kind == "rows"), 0.0)
     reading = max(joined[0].seconds - alone, 0.15 * joined[0].seconds)  # the short chats below it take their time too
     return int(joined[0].load.longest / reading * EMULATED_FILL)
 
 
 def _repeats(load: Load, results: Sequence[LoadResult]) -> bool:
     """Whether the budget was filled under the same prompts in this start, and hardly more than that is asked now."""
-    kind = load.name.partition(" ")[0]
-    return kind in ("fill", "write") and any(
-        each.load.name.startswith(kind)
+    return load.kind in ("fill", "write") and any(
+        each.load.kind == load.kind
         and each.load.closing == load.closing
         and abs(each.load.size - load.size) < ALREADY * load.size
         for each in results
@@ -655,12 +654,14 @@ def _repeats(load: Load, results: Sequence[LoadResult]) -> bool:
 
 def within(plan: Sequence[Load], seen: Sequence[LoadResult], seconds: float) -> list[Load]:
     """As many of the loads, from the first on, as take so long at the speed that was seen."""
-    fills = [result for result in seen if result.verdict == "held" and result.load.name.startswith("fill")]
+    fills = [result for result in seen if result.verdict == "held" and result.load.kind == "fill"]
     per_token = max((result.seconds / result.load.tokens for result in fills), default=0.0)
     itl = max((result.itl_p95 or 0.0 for result in seen[:1]), default=0.0)
     chosen, spent = [], 0.0
     for load in plan:
-        spent += load.tokens * per_token + itl * (load.stay or max(shape.max_new_tokens for shape in load.shapes))
+        spent += load.tokens * per_token + itl * (
+            load.leave_after_tokens or max(shape.max_new_tokens for shape in load.shapes)
+        )
         if spent > seconds:
             break
         chosen.append(load)

@@ -13,6 +13,21 @@ Purpose = Literal["learn", "explore", "verify"]
 Goal = Literal["balanced", "history", "chats", "latency"]
 Verdict = Literal["held", "died", "stalled", "refused", "failed", "cut short", "preempted"]
 
+LoadKind = Literal[
+    "rows",  # short chats at once
+    "overload",  # a few more of them than are let in
+    "batch",  # equal chats, to see how fast they go
+    "cell",  # of the card
+    "longest",  # the longest chat alone
+    "onto",  # a long prompt on top of short chats
+    "fill",  # a budget of tokens, by prompts
+    "write",  # a budget of tokens, by answers
+    "input",  # a prompt at a limit
+    "total",  # prompt and answer at a limit
+    "after",  # one short chat, to see whether the engine still serves
+]
+_TITLES = {"longest": "longest chat"}
+
 CHUNK = 1024  # largest piece in which TGI generates and reserves (router/src/validation.rs:25)
 
 
@@ -60,21 +75,34 @@ class Shape:
 class Load:
     """Requests to send: each wave at once, the next wave when all of the wave before have their first token.
 
-    stay: the client leaves when every request has so many tokens; None waits for whole answers. excess: requests of the
-    last wave that must be refused at once. queued: requests that must still wait when all others have their tokens.
-    ripe: answer tokens that all of a wave must have before the next one follows. aim: tokens meant to be in flight when
-    the last prompts are read in, where that is not simply all of them. together: so many last prompts must be read in
-    as one.
+    kind: what the load asks. chats, budget, history: the sizes by which loads of one kind differ: chats at once, tokens
+    in flight, prompt tokens of a chat; None where they are not what it is about. leave_after_tokens: the client leaves
+    when every request has so many tokens; None waits for whole answers. expected_rejections: requests of the last wave
+    that must be refused at once. queued: requests that must still wait when all others have their tokens.
+    min_tokens_before_next_wave: answer tokens that all of a wave must have before the next one follows.
+    target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. same_prefill: so
+    many last prompts must be read in as one.
     """
 
-    name: str
+    kind: LoadKind
     waves: tuple[tuple[Shape, ...], ...]
-    stay: int | None = None
-    excess: int = 0
+    chats: int | None = None
+    budget: int | None = None
+    history: int | None = None
+    leave_after_tokens: int | None = None
+    expected_rejections: int = 0
     queued: int = 0
-    ripe: int = 1
-    aim: int | None = None
-    together: int = 0
+    min_tokens_before_next_wave: int = 1
+    target_tokens_in_flight: int | None = None
+    same_prefill: int = 0
+
+    @property
+    def name(self) -> str:
+        """For people, such as `fill 20000 by 4096`; two loads of one start that ask the same have the same name."""
+        sizes = [str(size) for size in (self.chats, self.budget) if size is not None]
+        if self.history is not None:
+            sizes += [f"by {self.history}" if sizes else str(self.history)]
+        return " ".join([_TITLES.get(self.kind, self.kind), *sizes])
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -82,7 +110,7 @@ class Load:
 
     @property
     def rows(self) -> int:
-        return sum(len(wave) for wave in self.waves) - self.excess - self.queued
+        return sum(len(wave) for wave in self.waves) - self.expected_rejections - self.queued
 
     @property
     def tokens(self) -> int:
@@ -92,7 +120,7 @@ class Load:
     @property
     def size(self) -> int:
         """Tokens that are in flight at its fullest moment."""
-        return self.tokens if self.aim is None else self.aim
+        return self.tokens if self.target_tokens_in_flight is None else self.target_tokens_in_flight
 
     @property
     def area(self) -> int:

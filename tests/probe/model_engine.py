@@ -134,10 +134,10 @@ class ModelEngine:
 
 def _as_aimed(load: Load) -> list[Shape]:
     """The requests with as much of their answers as they have when the last prompts are read in."""
-    if load.aim is None:
+    if load.target_tokens_in_flight is None:
         return list(load.shapes)
     answers = sum(shape.max_new_tokens for shape in load.shapes)
-    part = max(0.0, load.aim - sum(shape.input_tokens for shape in load.shapes)) / answers
+    part = max(0.0, load.target_tokens_in_flight - sum(shape.input_tokens for shape in load.shapes)) / answers
     return [Shape(shape.input_tokens, round(shape.max_new_tokens * part)) for shape in load.shapes]
 
 
