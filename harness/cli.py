@@ -345,6 +345,10 @@ def probe(
         Literal["balanced", "history", "chats", "latency"], typer.Option(help="What the recommended flags are for.")
     ] = "balanced",
     max_starts: Annotated[int, typer.Option(min=1, help="Start the service at most this often.")] = 8,
+    history_share: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Share of the token budget that `balanced` gives for a longer history."),
+    ] = 0.1,
     quick: Annotated[bool, typer.Option("--quick", help="Skip the proof under load; the result says so.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier probe of --output ended.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the limits into models.yaml.")] = False,
@@ -370,6 +374,7 @@ def probe(
         answer_tokens=answer_tokens,
         goal=goal,
         max_starts=max_starts,
+        history_share=history_share,
         quick=quick,
         resume=resume,
         write=write,

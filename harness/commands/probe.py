@@ -20,16 +20,19 @@ from harness.commands.target import Target
 from harness.engines import engine_of
 from harness.errors import ServiceError, UsageError
 from harness.measure.run_folder import run_name, write_atomically
+from harness.probe.ask import Search
 from harness.probe.batching import points
 from harness.probe.card import Card, Cell, measured, sentence
+from harness.probe.checks import all_held, checks_of
 from harness.probe.findings import advice_of, boundaries, limits_of, measured_cells, sources_of
+from harness.probe.goals import GoalFigures, goals_of
+from harness.probe.goals import sentence as sentence_of_goals
 from harness.probe.journal import NAME as JOURNAL
 from harness.probe.journal import StartJournal
 from harness.probe.mixing import mix, speed_of
 from harness.probe.pool import PoolSearch
 from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation
-from harness.probe.search import Search
 from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
@@ -65,6 +68,7 @@ class _Probe:
             goal=options.goal,
             answer_tokens=options.answer_tokens or model.answer_tokens or DEFAULT_ANSWER,
             max_starts=options.max_starts,
+            history_share=options.history_share,
             quick=options.quick,
             itl=bounds.get("itl_p95"),
             ttft=bounds.get("ttft_p95"),
@@ -111,6 +115,7 @@ class _Probe:
             "runtime": self.runtime,
             "gpu": self.model.gpu,
             "goal": self.wish.goal,
+            "history_share": self.wish.history_share,
             "answer_tokens": self.wish.answer_tokens,
             "quick": self.wish.quick,
         }
@@ -138,7 +143,10 @@ class _Probe:
         document, cells = self._document(found)
         path = self.folder / "probe.json"
         write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
-        text = as_text(document, found, cells, self.wish, self.engine.limit_names(self.search.knowledge.version))
+        version = self.search.knowledge.version
+        text = as_text(
+            document, found, cells, self.wish, {**self.engine.limit_names(version), "prefix_caching": "PREFIX_CACHING"}
+        )
         write_atomically(self.folder / "probe.md", (text + "\n").encode())
         if self.options.write:
             self._write(document, found)
@@ -150,7 +158,8 @@ class _Probe:
         assert started is not None
         card = Card(started, found.setting, self.wish.answer_tokens, self.search.knowledge.version)
         cells = measured(card.cells(), measured_cells(evidence, card), self.wish)
-        proved = self.search.proved is not None
+        checks = checks_of(evidence) if self.search.proved is not None or evidence.last_proof else []
+        proved = self.search.proved is not None and all_held(checks)
         limits = limits_of(found, card, evidence, self.wish)
         version = self.engine.version(started.version or self.model.engine.version)
         speed = speed_of(evidence)
@@ -159,6 +168,9 @@ class _Probe:
             if speed and started.kind != "pool"
             else None
         )
+        goals: dict[str, GoalFigures] = {}
+        if started.kind != "pool":
+            goals = goals_of(self.search.state, found, limits["max_batch_total_tokens"], proved=proved)
         document: dict[str, Any] = {
             "schema": 1,
             "model": self.model.name,
@@ -167,21 +179,41 @@ class _Probe:
             "gpu": self.model.gpu,
             "emulated": started.emulated,
             "goal": self.wish.goal,
+            "goals": {name: each.as_json() for name, each in goals.items()},
             "kind": started.kind,
             "starts": evidence.starts,
             "limits": limits,
             "source": sources_of(limits, found, evidence),
             "boundary": {limit: bracket.as_json() for limit, bracket in boundaries(evidence, found).items()},
             "verified_under_load": proved,
+            "checks": [each.as_json() for each in checks],
             "load": self._load_facts(),
             "capacity": [cell.as_json() for cell in cells],
             "batch": [point.as_json() for point in points(r for each in evidence.outcomes for r in each.loads)],
-            "recommended_flags": {**self.engine.memory_flags(self.model), **self.engine.flags(found.setting, version)},
+            "recommended_flags": {
+                **self.engine.memory_flags(self.model),
+                **self.engine.flags(found.setting, version),
+                **(self.engine.without_prefix_cache(version) if found.setting.prefix_caching is False else {}),
+            },
             "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
             "mix": mixed.as_json() if mixed else None,
-            "advice": advice_of(self.search, found, mixed),
+            "advice": [
+                *([sentence_of_goals(goals, self.wish.goal)] if goals else []),
+                *advice_of(self.search, found, mixed),
+                *self._prompt_advice(),
+            ],
         }
         return document, cells
+
+    def _prompt_advice(self) -> list[str]:
+        """What is assumed where the engine's tokenizer could not be asked."""
+        loaded = any(each.loads for each in self.search.evidence.outcomes)
+        if self.wish.quick or not loaded or self.seen.begun == 0 or self.seen.ruler.exact:
+            return []
+        return [
+            "The engine told no token counts that fit its prompts, so each word was taken for"
+            f" {self.seen.ruler.per_word:g} tokens: lengths are only nearly exact."
+        ]
 
     def _load_facts(self) -> dict[str, Any]:
         proved = self.search.proved
@@ -197,11 +229,20 @@ class _Probe:
         }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
-        values = {flag.name: flag.value for flag in found.flags}
+        started = self.search.evidence.started
+        if self.wish.quick and started is not None and started.kind != "pool" and not started.chunking:
+            # One start without load is at the engine's own lengths, which are not what the goal asks for.
+            self.progress(f"{self.model.name}: nothing written, because --quick has not searched for the history")
+            return
+        values = {flag.name: flag.value for flag in found.flags if flag.name != "prefix_caching"}
         reasons = {flag.name: flag.brief or flag.reason for flag in found.flags}
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)
         self.progress(f"{self.model.name}: limits written to {path}")
+        if found.setting.prefix_caching is False:
+            flags = self.engine.without_prefix_cache(self.search.knowledge.version)
+            said = ", ".join(f"{name}={value}" for name, value in flags.items())
+            self.progress(f"{self.model.name}: these limits need {said} as well: put it under env: in the entry")
 
 
 def _share_filled(proved: Outcome) -> float | None:

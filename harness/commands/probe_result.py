@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.probe.setting import Goal
+from harness.probe.setting import HISTORY_SHARE, Goal
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class ProbeOptions:
     answer_tokens: int | None = None
     goal: Goal = "balanced"
     max_starts: int = 8
+    history_share: float = HISTORY_SHARE
     quick: bool = False
     resume: bool = False
     write: bool = False

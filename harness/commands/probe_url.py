@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from harness.catalog.limits import Limits
 from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
-from harness.commands.probing import count_tokens, judge, requests_of
+from harness.commands.probing import judge, requests_of, token_counter
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
 from harness.engines import APIS, ENGINES
@@ -62,7 +62,8 @@ class _Asking:
                 advice="`harness bench --url` measures it.",
             )
         self.api = APIS[engine.bare_api]
-        self.ruler = prompts.measure(lambda text: count_tokens(self.endpoint, self.api, text))
+        with token_counter(self.endpoint, self.api) as count:
+            self.ruler = prompts.measure(count)
         self.results: list[LoadResult] = []
 
     def document(self) -> dict[str, Any]:

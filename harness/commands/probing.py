@@ -8,6 +8,7 @@ import time
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
@@ -23,7 +24,7 @@ from harness.engines.identify import asked_name
 from harness.engines.tokens import find_tokenizer
 from harness.load.burst import Answered, Burst, Patience, send_burst
 from harness.probe import prompts
-from harness.probe.search import Search
+from harness.probe.ask import Search
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
 from harness.stack.ending import stop_in_order
 from harness.stack.readiness import StartFailed, answers, gauges_now
@@ -47,6 +48,7 @@ class CarryOver:
     """What one start has shown that the next may use."""
 
     ruler: prompts.Ruler = field(default_factory=prompts.Ruler)
+    begun: int = 0  # prompts that were made so far
 
 
 def run_start(
@@ -63,7 +65,10 @@ def run_start(
     there, a port that is taken, Ctrl-C.
     """
     # While a boundary is sought a waiting prompt should join a full batch at once.
-    changes = {} if setting.purpose == "verify" else engine_of(model).exploring()
+    engine = engine_of(model)
+    changes = dict({} if setting.purpose == "verify" else engine.exploring())
+    if setting.prefix_caching is False:
+        changes |= engine.without_prefix_cache(engine.version(model.engine.version))
     service = _Listening(service_for(with_setting(model, setting), target, changes=changes))
     try:
         outcome = _outcome(search, setting, model, service, seen, progress)
@@ -196,10 +201,8 @@ class _Loading:
     def _calibrate(self) -> None:
         if not self.seen.ruler.exact:
             most = min(self.started.max_input_tokens or 400, 400)
-            self.seen.ruler = prompts.measure(self._count, short=max(2, most // 10), long=max(4, most * 3 // 4))
-
-    def _count(self, text: str) -> int | None:
-        return count_tokens(self.service.endpoint, self.api, text)
+            with token_counter(self.service.endpoint, self.api) as count:
+                self.seen.ruler = prompts.measure(count, short=max(2, most // 10), long=max(4, most * 3 // 4))
 
     def _send(self, load: Load) -> LoadResult:
         """The load's result; permits that earlier clients still hold for a moment are waited for."""
@@ -208,6 +211,9 @@ class _Loading:
                 result, as_meant = self._send_once(load)
                 if as_meant or result.verdict != "held":
                     break
+            if result.verdict == "stalled" and load.kind != "alike" and self._may_be_pinned():
+                self.progress(f"  {load.name}: stalled with nothing running; once more with other words")
+                result, _ = self._send_once(load)
             if result.verdict != "refused" or result.refused <= load.expected_rejections:
                 break
             time.sleep(pause)
@@ -223,6 +229,7 @@ class _Loading:
             waves,
             alive=self._alive,
             stay=load.leave_after_tokens,
+            waiting=load.queued,
             ripe=load.min_tokens_before_next_wave,
             patience=self._patience(load),
             stream=self.streams,
@@ -242,6 +249,21 @@ class _Loading:
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
         return result, _read_together(load, burst)
+
+    def _may_be_pinned(self) -> bool:
+        """Whether a queue that stands still may be held by its own lookup in the prefix cache, which no lack of memory
+        is: requests wait and nothing runs. A further small request lets the engine look at its queue again.
+        """
+        if not self.started.prefix_caching:
+            return False
+        gauges = gauges_now(self.service.endpoint, self.service.engine)
+        if gauges.running or (gauges.waiting is not None and gauges.waiting < 1):
+            return False
+        one = Load("after", ((Shape(2, 2),),))
+        send_burst(
+            self.service.endpoint, self.api, self._requests(one), alive=self._alive, patience=self._patience(one)
+        )
+        return True
 
     def _preempted(self) -> float | None:
         """Chats that the engine has put back since its start; None where it never does, or does not count."""
@@ -298,7 +320,15 @@ class _Loading:
 
     def _requests(self, load: Load) -> list[list[Request]]:
         self.sent += 1
-        return requests_of(load, self.seen.ruler, salt=f"{self.sent} {load.name}")
+        return requests_of(load, self.seen.ruler, salt=f"{self.sent} {load.name}", first=self._first_words(load))
+
+    def _first_words(self, load: Load) -> int:
+        """Long prompts never begin with a word that a long one had not long ago: the engine's lookup of the one would
+        pin the blocks of the other.
+        """
+        first = self.seen.begun
+        self.seen.begun += len(load.shapes)
+        return first
 
     def _alive(self) -> bool:
         """Looked at ten times a second at most; the log is read on the way, so that nothing ever blocks."""
@@ -345,24 +375,24 @@ class _Loading:
         return Failure("under load", cause, named.found, 4)
 
 
-def requests_of(load: Load, ruler: prompts.Ruler, *, salt: str) -> list[list[Request]]:
+def requests_of(load: Load, ruler: prompts.Ruler, *, salt: str, first: int = 0) -> list[list[Request]]:
     """The load's requests with prompts of their lengths, all different; all are sampled, which costs memory that greedy
-    decoding does not.
+    decoding does not. first: number of the word that the first prompt begins with; each begins with another.
     """
     made: list[list[Request]] = []
-    number = 0
-    base = zlib.crc32(salt.encode())
+    base, number = zlib.crc32(salt.encode()), 0
+    common = ruler.text(ruler.words(load.shared_tokens), seed=base, first=first) if load.shared_tokens else None
     for wave in load.waves:
         made.append([])
         for shape in wave:
-            made[-1].append(_request(shape, ruler, base + number))
+            seed, words = base + number, ruler.words(shape.input_tokens)
+            text = ruler.text(words, seed=seed, first=first + number)
+            if common is not None:
+                beginning = common.split(" ")[:words]
+                text = " ".join([*beginning, *text.split(" ")[len(beginning) :]])
+            made[-1].append(Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31))
             number += 1
     return made
-
-
-def _request(shape: Shape, ruler: prompts.Ruler, seed: int) -> Request:
-    text = prompts.text(ruler.words(shape.input_tokens), seed=seed)
-    return Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31)
 
 
 def judge(load: Load, burst: Burst) -> LoadResult:
@@ -457,16 +487,30 @@ def _rate(begun: Sequence[Answered]) -> float | None:
     return tokens / (end - start) if end > start and tokens else None
 
 
-def count_tokens(endpoint: Endpoint, api: Api, text: str) -> int | None:
-    """Tokens of a bare prompt by the service's tokenizer, else by the input length that an answer tells; None where
-    neither is there.
+@contextmanager
+def token_counter(endpoint: Endpoint, api: Api) -> Iterator[Callable[[str], int | None]]:
+    """Counts the tokens of a bare prompt by the service's tokenizer, else by the input length that an answer tells; the
+    function gives None where neither is there.
     """
-    try:
-        with Client(endpoint) as client:
+
+    def by_answer(text: str) -> int | None:
+        burst = send_burst(endpoint, api, [[Request(text, len(text) // 4, 1)]], patience=Patience(30, 60))
+        return burst.answers[0].input_tokens
+
+    with Client(endpoint) as client:
+        try:
             tokenizer = find_tokenizer(client, endpoint.model_name)
-            if tokenizer is not None:
-                return tokenizer.count(text)
-    except (NoAnswer, ValueError):
-        return None
-    burst = send_burst(endpoint, api, [[Request(text, len(text) // 4, 1)]], patience=Patience(30, 60))
-    return burst.answers[0].input_tokens
+        except (NoAnswer, ValueError):
+            tokenizer = None
+        if tokenizer is None:
+            yield by_answer
+            return
+        known = tokenizer
+
+        def by_tokenizer(text: str) -> int | None:
+            try:
+                return known.count(text)
+            except (NoAnswer, ValueError):
+                return None
+
+        yield by_tokenizer

@@ -527,6 +527,10 @@ class Engine(Protocol):
         """Environment that makes the engine take waiting requests at once, while a boundary is searched under load."""
         ...
 
+    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
+        """Environment that turns the prefix cache of this release off; empty where it has none that must be."""
+        ...
+
     def new_log(self) -> StartLog: ...
 
     def explain(

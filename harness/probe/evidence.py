@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from harness.engines.base import EngineFacts, Kind
 from harness.probe.setting import Bracket, LoadResult, Outcome, Setting
@@ -14,9 +13,27 @@ from harness.probe.setting import Bracket, LoadResult, Outcome, Setting
 IGNORED = 0.99  # of the cache, that is left with a smaller memory fraction where the engine does not heed it
 BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
 EARLY = 0.6  # of the cache
-ALIKE = 0.05  # share by which prompt lengths may differ to count as the same
+ALIKE = 0.01  # share by which prompt lengths may differ to count as the same
 UNSEEN = 2  # tokens of each chat that may be on their way to the client
-CROWD = 0.6  # of the chats that a failed load had: with fewer, a success says nothing against it
+KNOWN = 0.02  # share between what held and what died, below which a budget is known
+GROWN = 16  # answer tokens, from which on a death is of what was written
+
+
+@dataclass(frozen=True)
+class FillPoint:
+    """One load that filled a budget. length: prompt tokens of what was read in at its fullest moment; 1 where answers
+    filled it. longest: prompt that the start was laid out for. size: tokens that were meant; crowd: by as many chats as
+    would be let in. held: tokens that were written when it held; died: tokens that were reserved when it died.
+    """
+
+    length: int
+    longest: int
+    size: int
+    rows: int = 1
+    crowd: bool = False
+    held: int | None = None
+    died: int | None = None
+    how: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,7 +42,7 @@ class Evidence:
 
     rows: short chats at once. tokens: prompts and answers in flight. area: rows times the longest of them, which is
     what a padded batch keeps. prefill: prefill budgets that started. single: prompt and answer of one chat alone.
-    worst_input: the prompt length whose load died with the fewest tokens; carried: tokens that held with any length.
+    fill_points: every load that filled a budget.
     """
 
     outcomes: tuple[Outcome, ...] = ()
@@ -34,8 +51,7 @@ class Evidence:
     area: Bracket = field(default_factory=Bracket)
     prefill: Bracket = field(default_factory=Bracket)
     single: Bracket = field(default_factory=Bracket)
-    worst_input: int | None = None
-    carried: int | None = None
+    fill_points: tuple[FillPoint, ...] = ()
 
     @property
     def starts(self) -> int:
@@ -72,22 +88,66 @@ class Evidence:
             result.verdict == "held" and result.carried is not None and result.carried < 0.6 * result.load.size
             for each in self.outcomes
             for result in each.loads
-            if result.load.kind == "fill" and result.load.rows > 4
+            if result.load.kind == "fill" and result.load.rows > 1
         )
 
-    def grown(self, rows: int) -> int | None:
-        """Answer tokens that each of about so many chats was seen to have when the last prompts of a fill were read."""
-        seen = [
-            (result.carried - sum(shape.input_tokens for shape in result.load.shapes)) / result.load.rows
-            for each in self.outcomes
-            for result in each.loads
-            if result.verdict == "held"
-            and result.carried is not None
-            and result.load.target_tokens_in_flight is not None
-            and result.load.min_tokens_before_next_wave == 1
-            and result.load.rows >= CROWD * rows
+    def at_length(self, length: int, *, crowded: bool = True) -> Bracket:
+        """Budgets that held and that died with a longest prompt of this length. What held with a longer one, or died
+        with a shorter one, counts too: an engine that is allowed a length may be sent any shorter one.
+
+        crowded: loads of as many chats as would be let in count too, each of which may cost something by itself.
+        """
+        points = [each for each in self.fill_points if crowded or not each.crowd]
+        failed = [each for each in points if each.died and each.longest <= length * (1 + ALIKE)]
+        worst = min(failed, key=lambda each: each.died or 0, default=None)
+        held = [
+            each.held
+            for each in points
+            if each.held
+            and each.crowd == (worst is not None and worst.crowd)  # few chats prove nothing for many that each cost
+            and each.length >= length * (1 - ALIKE)
+            and (worst is None or each.size < worst.size)
         ]
-        return max(1, round(median(seen[-5:]))) if seen else None
+        return Bracket.of(held, [(worst.died or 0, worst.how or "")] if worst else [])
+
+    @property
+    def dies_of_crowds(self) -> bool:
+        """Whether as many chats as would be let in killed it at a size at which few of them held."""
+        held = max((each.held or 0 for each in self.fill_points if not each.crowd), default=0)
+        return any(
+            each.died is not None and each.crowd and each.died <= held * (1 + KNOWN) for each in self.fill_points
+        )
+
+    def full_length_rows(self, length: int) -> int | None:
+        """Chats of this length, all equally long, that held at once; None where not even two were tried."""
+        held = [each for each in self.fill_points if each.held and each.longest >= length * (1 - ALIKE)]
+        died = [
+            each.rows
+            for each in self.fill_points
+            if each.died and each.longest <= length * (1 + ALIKE) and not each.crowd
+        ]
+        return max((each.rows for each in held if each.rows < min(died, default=each.rows + 1)), default=None)
+
+    def budget_points(self) -> list[tuple[int, int]]:
+        """(longest prompt, budget) in the order of the starts, for each length that one of them was laid out for."""
+        lengths = dict.fromkeys(each.longest for each in self.fill_points if not each.crowd and each.length > 1)
+        points = []
+        for length in lengths:
+            bracket = self.at_length(length, crowded=False)
+            low, high = bracket.largest_ok, bracket.smallest_failed
+            here = any(each.died and each.longest == length and not each.crowd for each in self.fill_points)
+            if low is not None and high is not None and here:
+                points.append((length, low if (bracket.gap or 0) < KNOWN else (low + high) // 2))
+            elif high is not None and here:
+                points.append((length, max(length, int(high * 0.95))))
+            elif low is not None and (high is None or high * (1 - KNOWN) <= low):
+                points.append((length, low))
+        return points
+
+    @property
+    def prefills_up(self) -> list[int]:
+        """Prefill budgets with which the engine came up."""
+        return [prefill for each in self.outcomes if each.came_up and (prefill := effective_prefill(each)) is not None]
 
     @property
     def ignores_fraction(self) -> bool:
@@ -114,6 +174,66 @@ class Evidence:
             if any(r.load.kind == "onto" and r.verdict == "died" for r in each.loads)
         ]
         return min((prefill for prefill in early + joined[1:] if prefill is not None), default=None)
+
+    @property
+    def dies_when_full(self) -> bool:
+        """Whether a flash engine died of a full cache again after it had been given a smaller one: what kills it is the
+        last blocks, however many there are.
+        """
+        held = max((r.load.size for each in self.outcomes for r in each.loads if _filled(r)), default=0)
+        return any(
+            result.verdict == "died"
+            and result.load.kind == "fill"
+            and each.setting.cuda_memory_fraction is not None
+            and not _died_early(each, result)
+            and result.load.size <= held
+            for each in self.outcomes
+            for result in each.loads
+        )
+
+    @property
+    def share_that_held(self) -> float:
+        """The largest share of a flash engine's cache that held while a larger one killed it; 1 where nothing died."""
+        shares = [
+            (result.load.size / each.started.usable, result.verdict)
+            for each in self.outcomes
+            for result in each.loads
+            if result.load.kind == "fill" and each.started and each.started.usable
+        ]
+        died = min((share for share, verdict in shares if verdict == "died"), default=None)
+        if died is None:
+            return 1.0
+        return max((share for share, verdict in shares if verdict == "held" and share < died), default=0.85 * died)
+
+    @property
+    def has_prefix_cache(self) -> bool:
+        """Whether a start that was not told to leave it off had one."""
+        return any(
+            each.started is not None and each.started.prefix_caching and each.setting.prefix_caching is not False
+            for each in self.outcomes
+        )
+
+    @property
+    def last_proof(self) -> Outcome | None:
+        """The last start that was to prove something and got a load."""
+        return next((o for o in reversed(self.outcomes) if o.setting.purpose == "verify" and o.loads), None)
+
+    @property
+    def blocks_itself(self) -> bool:
+        """Whether a chat waited for ever behind another that began like it."""
+        return any(r.load.kind == "alike" and r.verdict == "stalled" for each in self.outcomes for r in each.loads)
+
+    def caches(self) -> list[tuple[int, int]]:
+        """(prefill budget, usable tokens) of all starts whose log told both, failed ones too; with the whole memory."""
+        return [
+            (prefill, each.started.usable)
+            for each in self.outcomes
+            if each.started is not None
+            and each.started.usable
+            and each.started.kind == "flash"
+            and each.setting.cuda_memory_fraction is None
+            and (prefill := effective_prefill(each)) is not None
+        ]
 
     @property
     def padded_law(self) -> bool:
@@ -153,16 +273,15 @@ def effective_prefill(outcome: Outcome) -> int | None:
 def gather(outcomes: Sequence[Outcome]) -> Evidence:
     """All brackets from the outcomes so far."""
     results = [(each, result) for each in outcomes for result in each.loads]
-    tokens, worst, carried = _tokens(results)
+    points = tuple(fill_points(results))
     return Evidence(
         outcomes=tuple(outcomes),
         rows=_bracket(_rows(results)),
-        tokens=tokens,
+        tokens=_tokens(points),
         area=_bracket(_area(results)),
         prefill=_prefill(outcomes),
         single=_bracket(_single(results)),
-        worst_input=worst,
-        carried=carried,
+        fill_points=points,
     )
 
 
@@ -203,39 +322,68 @@ def _seen_rows(result: LoadResult) -> int:
     return result.load.rows if result.beside is None else min(result.load.rows, result.beside)
 
 
-def _tokens(results: _Results) -> tuple[Bracket, int | None, int | None]:
-    """The bracket for prompts of the worst length, that length, and what was carried with any length.
+def _tokens(points: Iterable[FillPoint]) -> Bracket:
+    points = list(points)
+    return Bracket.of(
+        (each.held for each in points if each.held), ((each.died, each.how or "") for each in points if each.died)
+    )
 
-    A success with other lengths proves nothing for the worst one: memory need not grow steadily with the length. Nor
-    does one with few chats for many, each of which may cost something by itself.
+
+def fill_points(results: _Results) -> Iterable[FillPoint]:
+    """What each fill says: tokens that were certainly written when it held, that were reserved at most when it died.
+
+    An engine may take memory when a request is admitted, for all that it may still write, or as it grows. So a load
+    that held proves what was written, and one that died disproves what was reserved; nothing is said of sizes between.
     """
-    points = list(_fills(results))
-    failed = [(value, length, rows, how) for length, rows, value, how in points if how is not None]
-    if not failed:
-        held = [value for _, _, value, _ in points]
-        return Bracket.of(held, ()), None, max(held, default=None)
-    smallest, worst, crowd, how = min(failed)
-    alike = [
-        value
-        for length, rows, value, bad in points
-        if bad is None and abs(length - worst) <= ALIKE * worst and rows >= CROWD * crowd
-    ]
-    below = [value for _, _, value, bad in points if bad is None and value < smallest]
-    return Bracket.of(alike, [(smallest, how)]), worst, max(below, default=None)
-
-
-def _fills(results: _Results) -> Iterable[tuple[int, int, int, str | None]]:
-    """(prompt length, chats, tokens, how it failed). A death in the middle of a fill tells what was carried before."""
     for outcome, result in results:
-        length, rows = result.load.closing, result.load.rows
-        if result.verdict == "held" and not result.load.expected_rejections and not result.load.queued:
-            yield length, rows, result.load.size if result.carried is None else result.carried, None
-        elif result.verdict == "died" and result.load.kind == "write":
-            for value, how in _death_in_writing(result):
-                yield length, rows, value, how
-        elif result.verdict == "died" and result.load.kind == "fill" and not _died_early(outcome, result):
-            for value, how in _death_in_fill(outcome, result):
-                yield length, rows, value, how
+        load = result.load
+        flash = outcome.started is not None and outcome.started.kind == "flash"
+        if load.kind not in ("fill", "write") or load.expected_rejections or load.queued:
+            continue
+        if result.verdict == "held":
+            written = load.size if result.carried is None or flash else min(load.size, result.carried)
+            yield _point(outcome, result, held=written)
+        elif result.verdict == "died" and not _died_early(outcome, result):
+            yield from _death(outcome, result, flash=flash)
+
+
+def _death(outcome: Outcome, result: LoadResult, *, flash: bool) -> Iterable[FillPoint]:
+    load = result.load
+    if load.kind == "write" and result.carried is not None:
+        begun = sum(shape.input_tokens for shape in load.shapes)
+        grown = (result.carried - begun) / max(1, load.rows)
+        # Far grown when it died, it was growth that killed it; else what was reserved at the beginning.
+        died = result.carried + UNSEEN * load.rows if grown >= GROWN else load.size
+        yield _point(outcome, result, died=min(died, load.size))
+        return
+    if load.target_tokens_in_flight is None and not flash:
+        yield _point(outcome, result, died=load.size)
+        return
+    batch = max(effective_prefill(outcome) or 0, load.longest)
+    reserved, waiting = result.begun_tokens, 0
+    for shape in load.shapes[result.begun :]:
+        if waiting and waiting + shape.input_tokens > batch:
+            break
+        waiting += shape.input_tokens
+        reserved += shape.total
+    if flash:  # the client hears of the last batch late, or never
+        reserved += 2 * batch
+    yield _point(outcome, result, died=min(load.size, reserved) if result.begun else load.size)
+
+
+def _point(outcome: Outcome, result: LoadResult, *, held: int | None = None, died: int | None = None) -> FillPoint:
+    load = result.load
+    length = 1 if load.kind == "write" else load.closing
+    longest = outcome.setting.max_input_tokens or load.closing
+    if load.kind == "write" and outcome.setting.purpose == "verify":
+        longest = length
+    return FillPoint(
+        length, longest, load.size, load.rows, load.chats is not None, held, died, _how(result) if died else None
+    )
+
+
+def _filled(result: LoadResult) -> bool:
+    return result.verdict == "held" and result.load.kind == "fill"
 
 
 def _died_early(outcome: Outcome, result: LoadResult) -> bool:
@@ -245,40 +393,6 @@ def _died_early(outcome: Outcome, result: LoadResult) -> bool:
         return False
     reading = max(effective_prefill(outcome) or 0, result.load.longest)
     return result.begun_tokens + reading < EARLY * usable
-
-
-def _death_in_fill(outcome: Outcome, result: LoadResult) -> Iterable[_Point]:
-    """What had its first token was carried, and one or two more prefill batches were too much: the client hears of the
-    last batch late, or never.
-    """
-    if result.load.target_tokens_in_flight is not None:
-        yield _reached(outcome, result), _how(result)
-        return
-    answers = sum(shape.max_new_tokens for shape in result.load.shapes[: result.begun])
-    carried = result.begun_tokens - answers
-    batch = max(effective_prefill(outcome) or 0, result.load.longest) + result.load.shapes[0].max_new_tokens
-    reached = result.load.tokens if result.begun == 0 else min(result.load.tokens, result.begun_tokens + 2 * batch)
-    if 0 < carried < reached:
-        yield carried, None
-    yield reached, _how(result)
-
-
-def _death_in_writing(result: LoadResult) -> Iterable[_Point]:
-    """Each chat grows by one token a step, so what was seen held, and what was not seen yet is little more."""
-    if result.carried is None:
-        yield result.load.size, _how(result)
-        return
-    yield result.carried, None
-    yield result.carried + UNSEEN * result.load.rows, _how(result)
-
-
-def _reached(outcome: Outcome, result: LoadResult) -> int:
-    """Tokens that were too many: all that ran, and one prefill of what still waited."""
-    load = result.load
-    if result.carried is None or result.begun == 0:
-        return load.size
-    waiting = sum(shape.input_tokens for shape in load.shapes[result.begun :])
-    return result.carried + min(waiting, max(effective_prefill(outcome) or 0, load.longest))
 
 
 def _area(results: _Results) -> Iterable[_Point]:
@@ -322,5 +436,6 @@ def same_limits(one: Setting, other: Setting) -> bool:
             "max_concurrent_requests",
             "max_batch_size",
             "cuda_memory_fraction",
+            "prefix_caching",
         )
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.probe import mixing
+from harness.probe.ask import Search
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
 from harness.probe.card import Card
-from harness.probe.evidence import Evidence
+from harness.probe.evidence import Evidence, effective_prefill
 from harness.probe.mixing import Mix
 from harness.probe.pool import PoolSearch
 from harness.probe.recommend import LOW_PREFILL, Recommendation
-from harness.probe.search import Search
 from harness.probe.setting import Bracket, ProbeGoal
 from harness.units import format_duration
+
+MOVED = 0.01  # share of a budget by which starts must differ to be worth a word
 
 
 def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: ProbeGoal) -> dict[str, int | None]:
@@ -93,7 +95,13 @@ def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[
     evidence, wish = search.evidence, search.wish
     if isinstance(search, PoolSearch):
         return [*search.advice(found), *_batch_advice(evidence, wish)]
-    lines = [_case(evidence), *_proof(search), *_overload(found, evidence.refused_fast)]
+    lines = [
+        _case(evidence),
+        *_bracket(evidence, found),
+        *_moved(evidence),
+        *_proof(search),
+        *_overload(found, evidence.refused_fast),
+    ]
     lines += _batch_advice(evidence, wish)
     lines += _prefill_advice(search, found)
     if wish.answer_tokens > 1024:
@@ -122,6 +130,35 @@ def _case(evidence: Evidence) -> str:
         return f"The engine does not check its memory: {alone}, and without load they are a guess."
     why = "No flash attention" if evidence.kind == "padded" else "The engine tells no token budget of its own"
     return f"{why}: it does not check its memory. {alone}, so both were searched under load."
+
+
+def _bracket(evidence: Evidence, found: Recommendation) -> list[str]:
+    """What the boundary of a padded engine rests on."""
+    if evidence.kind == "flash":
+        return []
+    bracket = evidence.at_length(found.setting.max_input_tokens or found.history)
+    if bracket.largest_ok is None or bracket.smallest_failed is None:
+        return []
+    return [
+        f"With prompts of up to {found.setting.max_input_tokens:,} tokens, {bracket.largest_ok:,} tokens reserved and"
+        f" written held at once; it died at {bracket.smallest_failed:,}."
+    ]
+
+
+def _moved(evidence: Evidence) -> list[str]:
+    """What free memory that differed between starts cost."""
+    least: dict[tuple[int | None, float | None], list[int]] = {}
+    for each in evidence.outcomes:
+        if each.started is not None and each.started.kind == "flash" and each.started.budget:
+            key = (effective_prefill(each), each.setting.cuda_memory_fraction)
+            least.setdefault(key, []).append(each.started.budget)
+    low, high = max(((min(b), max(b)) for b in least.values()), key=lambda each: each[1] - each[0], default=(0, 0))
+    if high == 0 or (high - low) / high < MOVED:
+        return []
+    return [
+        f"Free memory differed between starts: the budget was {low:,} to {high:,} tokens. The limits are those of the"
+        f" worst state that was seen, which costs {high - low:,} tokens; see with nvidia-smi who else uses the GPU."
+    ]
 
 
 def _proof(search: Search) -> list[str]:

@@ -25,6 +25,8 @@ ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
 SENDING = 0.002  # seconds in which one more request is surely sent
 MOST_BRIEF, MOST_LAG = 64, 256
+LASTING = 768  # answer tokens of a chat that holds its place until it is left
+PARTS = (2, 3, 5, 8)  # prompts in one prefill, beside one alone
 WAIT = 20  # steps that TGI lets a few prompts wait beside a running batch (MAX_WAITING_TOKENS)
 WHOLE_ANSWER = 3.0  # seconds
 
@@ -69,10 +71,14 @@ def longest(input_tokens: int, new_tokens: int) -> Load:
     return Load("longest", ((Shape(input_tokens, min(new_tokens, CHUNK)),),), leave_after_tokens=4)
 
 
-def overload(permits: int, new: int = BRIEF) -> Load:
-    """A few requests more than the engine has permits: they must be refused at once, the others served."""
+def overload(permits: int, new: int = BRIEF, *, fitting: int | None = None) -> Load:
+    """A few requests more than the engine has permits: they must be refused at once, the others served.
+
+    fitting: chats that run beside each other, where the others wait in the queue; both hold a permit.
+    """
+    queued = 0 if fitting is None else max(0, permits - fitting)
     shapes = tuple(Shape(SHORT + index % 7, new) for index in range(permits + EXCESS))
-    return Load("overload", (shapes,), expected_rejections=EXCESS)
+    return Load("overload", (shapes,), expected_rejections=EXCESS, leave_after_tokens=2, queued=queued)
 
 
 def alive(itl: float | None) -> int:
@@ -135,6 +141,46 @@ def crowded(
     before = _queueing(room, others, tops, prefill, longest, total, lag, grown)
     # Left when the last ones are read: what comes after is no prefill on a full cache, and only takes time.
     return crowd(((*before, *top),), leave_after_tokens=2, target_tokens_in_flight=size)
+
+
+def stacked(
+    size: int, length: int, prefill: int, longest: int, total: int, *, spare: int = SPARE, rows: int | None = None
+) -> Load:
+    """Chats that take `size` tokens, and one whole prefill of prompts of `length` on top of them, with next to nothing
+    left to write when that is read: what is reserved and what is written are then nearly the same, so that the load
+    bounds a budget whichever of the two an engine takes memory for.
+
+    They are read in the order in which they were sent, and each has just so many answer tokens that it still runs when
+    the last ones are read. longest: prompt that is taken; total: of one chat. rows: chats, else as few as will do.
+    spare: answer tokens that each has left then.
+    """
+    tops = max(1, prefill // max(1, length))
+    if rows is not None:
+        tops = min(tops, max(1, rows - 1))
+    top = (Shape(length, SPARE),) * tops
+    load = partial(Load, "fill", budget=size, history=length, chats=rows, leave_after_tokens=2)
+    room = size - sum(shape.total for shape in top)
+    most = max(1, min(total, longest + spare))
+    count = max(1, -(-room // most)) if rows is None else rows - tops
+    count = min(count, room // (SHORT + spare + 4))
+    if count < 1:
+        return load((top,), target_tokens_in_flight=sum(shape.total for shape in top))
+    each = room // count
+    at_once = max(1, prefill // each)
+    rounds = -(-count // at_once)
+    shapes = []
+    for index in range(count):
+        answer = min(rounds - index // at_once + 1 + spare, total - 1, each - 1)
+        prompt = min(each - answer, longest)
+        shapes.append(Shape(prompt, answer))
+    whole = (*shapes, *top)
+    return load((whole,), target_tokens_in_flight=sum(shape.total for shape in whole))
+
+
+def alike(prompt: int, total: int) -> Load:
+    """Two long chats that begin alike: the second looks up a cached beginning whose blocks it also waits for."""
+    first, second = Shape(prompt, SPARE), Shape(prompt, min(CHUNK, total - prompt))
+    return Load("alike", ((first,), (second,)), leave_after_tokens=2, shared_tokens=max(1, prompt // 2))
 
 
 def written(size: int, rows: int, total: int) -> Load:
@@ -226,10 +272,17 @@ def proof(
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
     brief = at_once(permits, itl, total - SHORT - 7)
-    loads = [rows(permits, brief), overload(permits, brief)]
+    # Long enough for the first to be there still when the last has come; those that do not fit wait, which counts too.
+    lasting = max(1, min(LASTING, total - SHORT - 7))
+    fitting = max(1, room // (SHORT + 7 + lasting) - 1)
+    loads = [rows(permits, brief), overload(permits, lasting, fitting=fitting)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
     loads.append(_join(permits, history, total, room, slack, prefill))
+    if started.kind == "flash" and started.prefix_caching and history > 2 * SHORT:
+        loads.append(alike(min(history, total - SPARE), total))
     loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack))
+    alone = min(history, total - 1)
+    loads.append(longest(alone, total - alone))
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 
@@ -260,7 +313,7 @@ def lengths(longest: int, room: int, most: int, prefill: int) -> list[int]:
     that all chats have where all permits are used.
     """
     spread = room // max(1, most) - SPARE - 2
-    chosen = [longest, prefill // 2, prefill // 3, spread]
+    chosen = [longest, *(prefill // parts for parts in PARTS), spread]
     return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 

@@ -10,18 +10,25 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.engines.base import EngineFacts
+from harness.probe.curve import BudgetCurve
 from harness.probe.evidence import Evidence, effective_prefill
 from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.setting import CHUNK, Bracket, Goal, Prior, ProbeGoal, Setting
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
-NEARLY = 0.05  # by which a chat may be longer than those that a number of chats was tried with
 UNSURE = 0.9  # of a cache that was only estimated
 SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
+OWN_DEFAULT = 128  # requests that TGI takes at once where nothing is said (launcher/src/main.rs)
+SURE_OF_CARRIED = 0.99  # of the tokens that were carried where more of them killed it
+NEAR_FLOOR = 0.012  # of a budget: as closely as it is worth knowing where a history was to end
+WORTH_A_FRACTION = 0.015  # of a budget, before another memory fraction is tried
+NEARLY_FULL = 0.9
+CHANCE = 0.03  # share by which free memory differs between starts without a reason
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
 LEAST_SAFE_PREFILL = 256
 MIDDLE_PREFILL = 2048
 CONTEXT = "the model's context"
+PIECE = "the prefill budget, which must hold a whole prompt"
 WORTH_A_CHANGE = 0.05  # of the budget, before `balanced` departs from it in a start that is made anyway
 WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the engine's own prefill budget
 
@@ -82,26 +89,45 @@ def _flash(
     last = evidence.last_up
     assert last is not None
     prefill = effective_prefill(last) or 4096
+    if not started.chunking:
+        prefill = unchunked_prefill(evidence, wish, knowledge, answer)
     if evidence.deadly_prefill is not None:
         prefill = min(prefill, max(LEAST_SAFE_PREFILL, evidence.deadly_prefill // 2))
     fraction = last.setting.cuda_memory_fraction
     usable = _usable(evidence, started, prefill, fraction)
     total, bound_by = _longest_total(evidence, started, knowledge, usable)
     if not started.chunking and total - answer > prefill:
-        total, bound_by = prefill + answer, "the prefill budget, which must hold a whole prompt"
+        total, bound_by = prefill + answer, PIECE
     chats = _permits(evidence, usable, answer, wish, fast_rows)
     carried = evidence.tokens.largest_ok or usable // 2
-    if evidence.tokens.smallest_failed is not None and usable > carried:
+    if evidence.dies_when_full:  # then nothing but the number of chats keeps the last blocks free
+        fraction = None
+        usable = max(usable, max((tokens for _, tokens in evidence.caches()), default=usable))
+        most = int(evidence.share_that_held * usable)
+        total = min(most, context_length(evidence, knowledge) or most)
+        chats = min(chats, max(1, most // total))
+        bound_by = "the last blocks of the KV cache, of which the engine died"
+    elif evidence.tokens.smallest_failed is not None and usable > carried:
         if evidence.ignores_fraction:  # then the permits must bound what is in flight
             fraction = None
-            total = min(total, prefill + answer, carried)
+            total = (
+                min(total, carried) if evidence.share_that_held > NEARLY_FULL else min(total, prefill + answer, carried)
+            )
             chats = min(chats, max(1, carried // total))
         elif fraction is None:
             fraction = _smaller_fraction(evidence, usable, knowledge)
-            usable = min(usable, int(carried * 0.97))
+            usable = min(usable, int(carried * SURE_OF_CARRIED))
             # What the fraction leaves is a guess until a start has told; the next one goes to its edge.
             total = min(total, int(usable * UNSURE))
             chats = _permits(evidence, usable, answer, wish, fast_rows)
+    if (
+        fraction is not None
+        and evidence.tokens.smallest_failed is not None
+        and (better := _fraction_between(evidence, prefill, carried)) is not None
+    ):
+        fraction, usable = better, int(carried * SURE_OF_CARRIED)
+        total = int(min(carried * SURE_OF_CARRIED, context_length(evidence, knowledge) or usable) * (1 - MARGIN))
+        chats = _permits(evidence, usable, answer, wish, fast_rows)
     answer = min(answer, max(1, total - 1))
     history = max(1, total - answer)
     prefill = _safe_prefill(prefill, total, history, usable)
@@ -112,14 +138,56 @@ def _flash(
         max_concurrent_requests=chats,
         cuda_memory_fraction=fraction,
         purpose="verify",
+        prefix_caching=False
+        if _may_block_itself(evidence, usable, history + answer - min(answer, CHUNK), total)
+        else None,
     )
     flags = _flash_flags(setting, started, bound_by, usable, wish, evidence)
     return Recommendation(setting, flags, history, answer, usable, bound_by)
 
 
+def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
+    """The prefill budget for an engine that reads a prompt in one piece, so that it bounds the history: as large as the
+    goal allows, by all that the starts told of T(P).
+    """
+    ran = effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
+    first = next((each for each in evidence.outcomes if each.came_up), None)
+    own = effective_prefill(first) if first is not None else None
+    if wish.goal in ("chats", "latency") or own is None:
+        return ran
+    curve = flash_curve(evidence, knowledge)
+    context = context_length(evidence, knowledge)
+    most = min(int(curve.at(own)), context - answer if context is not None else int(curve.at(own)))
+    failed = evidence.prefill.smallest_failed
+    if failed is not None:
+        held = max((each for each, _ in evidence.caches() if each < failed), default=failed // 2)
+        most = min(most, max(held, (held + failed) // 2))
+    floor = (1 - wish.history_share) * curve.at(own) if wish.goal == "balanced" else 0.0
+    if context is not None and own > context - answer:
+        return min(own, max(1, context - answer))
+    fitting = min(own, max(1, int(curve.at(own) * (1 - MARGIN)) - answer))
+    return curve.longest(fitting, most, floor, answer, MARGIN)
+
+
+def flash_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:
+    """T(P) as the starts told it."""
+    share = knowledge.prefill_share
+    return BudgetCurve.through(evidence.caches(), None if share is None else -share)
+
+
+def _may_block_itself(evidence: Evidence, usable: int, prompt: int, total: int) -> bool:
+    """Whether a cached prompt can keep the next long one that begins like it out of the cache for ever: its lookup pins
+    the whole cached leaf, whose blocks it then waits for (backends/v3/src/radix.rs).
+    """
+    return evidence.has_prefix_cache and (prompt + total > usable or evidence.blocks_itself)
+
+
 def _usable(evidence: Evidence, started: EngineFacts, prefill: int, fraction: float | None) -> int:
     """The smallest that any start with this prefill budget found: what differed once will differ again."""
-    budgets = evidence.budgets(prefill, fraction) or [started.budget or 0]  # a smaller prefill leaves no less
+    budgets = evidence.budgets(prefill, fraction)
+    if not budgets and not started.chunking and fraction is None:
+        return int(flash_curve(evidence, Prior()).at(prefill))
+    budgets = budgets or [started.budget or 0]  # a smaller prefill leaves no less
     return min(replace(started, budget=budget).usable or 0 for budget in budgets)
 
 
@@ -132,7 +200,9 @@ def spread(evidence: Evidence, prefill: int | None, fraction: float | None) -> f
 def _longest_total(evidence: Evidence, started: EngineFacts, knowledge: Prior, usable: int) -> tuple[int, str]:
     last = evidence.last_up
     assert last is not None
-    margin = max(MARGIN, 2 * spread(evidence, effective_prefill(last), last.setting.cuda_memory_fraction))
+    differed = spread(evidence, effective_prefill(last), last.setting.cuda_memory_fraction)
+    # Small differences are chance, and the next may be larger; a large one was somebody who came or went.
+    margin = max(MARGIN, differed) if differed <= CHANCE else MARGIN
     # One slot of the last token is never written, so input + answer may be one more than the slots.
     room = usable + 1 - started.speculate - max(1, math.ceil(margin * usable))
     if evidence.single.smallest_failed is not None:
@@ -177,6 +247,26 @@ def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Prior) -> floa
     return max(0.2, math.floor((1 - (usable - wanted) / slope) * 1000) / 1000)
 
 
+def _fraction_between(evidence: Evidence, prefill: int, carried: int) -> float | None:
+    """The memory fraction whose cache is just what was carried, by the caches of two fractions; None where the last one
+    is close enough.
+    """
+    known = sorted(
+        {
+            (each.setting.cuda_memory_fraction or 1.0, each.started.usable)
+            for each in evidence.outcomes
+            if each.came_up and each.started and each.started.usable and effective_prefill(each) == prefill
+        }
+    )
+    if len(known) < 2 or known[0][1] == known[-1][1]:
+        return None
+    (low, fewer), (high, more) = known[0], known[-1]
+    wanted = SURE_OF_CARRIED * carried
+    fraction = math.floor((low + (wanted - (fewer or 0)) / ((more or 0) - (fewer or 0)) * (high - low)) * 1000) / 1000
+    nearest = min(known, key=lambda each: abs((each[1] or 0) - wanted))
+    return fraction if abs((nearest[1] or 0) - wanted) > WORTH_A_FRACTION * wanted else None
+
+
 def _safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:
     """TGI's warm-up lays ceil(prefill / input) chats of full length beside each other before it measures
     (backends/v3/src/client/grpc_client.rs:109); that must fit too.
@@ -189,7 +279,8 @@ def _safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:
 def _permits(evidence: Evidence, usable: int, answer: int, wish: ProbeGoal, fast_rows: int | None) -> int:
     """As many chats as could be in flight at once if each had a short prompt, less where so many did not survive."""
     fitting = max(1, usable // (answer + SHORT))
-    chats = min(ROWS_CAP, fitting)
+    survived_rows = evidence.rows.largest_ok or 0
+    chats = min(ROWS_CAP, max(fitting, min(OWN_DEFAULT, survived_rows)))
     if evidence.rows.smallest_failed is not None:
         survived = evidence.rows.largest_ok or evidence.rows.smallest_failed // 2
         # Well below what held alone, because other loads come on top; not below half of what may survive.
@@ -202,12 +293,12 @@ def _permits(evidence: Evidence, usable: int, answer: int, wish: ProbeGoal, fast
 def _padded(
     evidence: Evidence, started: EngineFacts, wish: ProbeGoal, knowledge: Prior, answer: int, fast_rows: int | None
 ) -> Recommendation:
-    prefill = started.prefill_tokens or effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
-    context = context_length(evidence, knowledge)
-    capacity = padded_capacity(evidence, knowledge)
-    total = min(x for x in (prefill + answer, context or default_total(evidence), capacity) if x)
-    history = max(1, min(prefill, total - answer))
-    total = history + answer if history + answer <= total else total
+    history = padded_history(evidence, wish, knowledge, answer)
+    bound = evidence.at_length(history)
+    context = context_length(evidence, knowledge) or default_total(evidence)
+    capacity = padded_capacity(evidence, knowledge, history, answer)
+    total = min(each for each in (history + answer, context, capacity) if each)
+    history = max(1, min(history, total - answer if total > answer else total // 2))
     chats = padded_permits(evidence, capacity, total, answer, wish, fast_rows)
     setting = Setting(
         max_input_tokens=history,
@@ -217,12 +308,46 @@ def _padded(
         max_concurrent_requests=chats,
         purpose="verify",
     )
-    bound_by = "the prefill budget, which must hold a whole prompt"
-    if context and total == context:
-        bound_by = CONTEXT
+    bound_by = CONTEXT if context and total == context else "the memory of one prefill" if bound.largest_ok else PIECE
     return Recommendation(
         setting, _padded_flags(setting, evidence, bound_by), history, answer, setting.max_batch_total_tokens, bound_by
     )
+
+
+def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
+    """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far."""
+    first = next(each for each in evidence.outcomes if each.came_up)
+    told = first.started.max_total_tokens if first.started else None
+    own = effective_prefill(first) or told or 4096
+    context = context_length(evidence, knowledge) or default_total(evidence) or own + answer
+    most = max(1, context - answer if context > answer else context // 2)
+    own = min(own, most)
+    curve = padded_curve(evidence, knowledge)
+    if wish.goal in ("chats", "latency") or not curve.points:
+        return own
+    failed = evidence.prefill.smallest_failed
+    if failed is not None and failed <= most:
+        held = max((each for each in evidence.prefills_up if each < failed), default=failed // 2)
+        most = max(held, min(int(failed * 0.99), (held + failed) // 2))
+    floor = (1 - wish.history_share) * curve.at(own) if wish.goal == "balanced" else 0.0
+    fitting = min(own, max(1, int(curve.at(own)) - answer))
+    best = curve.longest(fitting, most, floor, answer, MARGIN)
+    # A length that was tried will do where the budget there is the wanted one as closely as it can be known.
+    tried = [
+        length
+        for length, tokens in evidence.budget_points()
+        if length <= most
+        and length + answer <= tokens
+        and tokens >= floor * (1 - NEAR_FLOOR)
+        and (length >= best or tokens <= floor * (1 + NEAR_FLOOR) or tokens - length - answer <= NEAR_FLOOR * length)
+    ]
+    return max(tried, default=best)
+
+
+def padded_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:
+    """T over the longest prompt, as the loads of the starts so far found it."""
+    share = knowledge.prefill_share
+    return BudgetCurve.through(evidence.budget_points(), None if share is None else -share)
 
 
 def default_total(evidence: Evidence) -> int | None:
@@ -235,19 +360,21 @@ def default_total(evidence: Evidence) -> int | None:
     return max(totals, default=None)
 
 
-def padded_capacity(evidence: Evidence, knowledge: Prior) -> int:
-    """Tokens in flight that survived every load, less a margin for memory that differs from start to start.
-
-    Where no load was sent, what the memory model expects, and without one the engine's own default.
+def padded_capacity(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> int:
+    """Tokens in flight that survived every load with prompts of this length, less a margin for memory that differs from
+    start to start. Where no load was sent, what the memory model expects, and without one the engine's own default.
     """
-    if evidence.tokens == evidence.area == Bracket():
+    if not evidence.fill_points:
         return int((knowledge.budget or 16000) * 0.8)
-    failed = evidence.tokens.smallest_failed
-    if failed is None and not evidence.padded_law:
-        return evidence.carried or 2
-    # Where the number of chats bounds the memory, no budget may have failed: what was carried is what is known.
-    held = evidence.carried if failed is None else evidence.tokens.largest_ok or failed // 2
-    return max(2, math.floor((held or 2) * (1 - MARGIN / 2)))
+    bracket = evidence.at_length(history)
+    if evidence.padded_law and (rows := evidence.full_length_rows(history)) is not None:
+        return rows * (history + answer)
+    if bracket.largest_ok is None:
+        guess = padded_curve(evidence, knowledge).at(history)
+        return max(2, min(int(guess * UNSURE), bracket.smallest_failed or int(guess)))
+    if bracket.smallest_failed is None:
+        return bracket.largest_ok
+    return max(2, math.floor(bracket.largest_ok * (1 - MARGIN / 2)))
 
 
 def padded_permits(
@@ -257,10 +384,7 @@ def padded_permits(
     bounds the memory.
     """
     if evidence.padded_law:
-        failed = evidence.area.smallest_failed or 2
-        # Prompts were a little shorter than whole chats when that was asked; the proof is of whole ones.
-        held = min(failed - 1, (evidence.area.largest_ok or failed // 2) * (1 + NEARLY))
-        chats = max(1, int(held) // total)
+        chats = evidence.full_length_rows(total - answer) or max(1, capacity // total)
         return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
     return _permits(evidence, capacity, answer, wish, fast_rows)
 
@@ -287,6 +411,16 @@ def _flash_flags(
         ),
         _permits_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
     ]
+    if setting.prefix_caching is False:
+        flags.append(
+            Flag(
+                "prefix_caching",
+                0,
+                "with the prefix cache on, a long chat that begins like one before it can wait for ever: its lookup"
+                " pins the blocks that it needs, and two chats of this length do not fit",
+                "a beginning that chats share is read again for each; with half the history it could stay on",
+            )
+        )
     if setting.cuda_memory_fraction is not None:
         flags.append(
             Flag(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from harness.catalog.limits import Limits
@@ -21,13 +22,16 @@ LoadKind = Literal[
     "longest",  # the longest chat alone
     "onto",  # a long prompt on top of short chats
     "fill",  # a budget of tokens, by prompts
+    "alike",  # two long chats that begin alike, one after the other
     "write",  # a budget of tokens, by answers
     "input",  # a prompt at a limit
     "total",  # prompt and answer at a limit
     "after",  # one short chat, to see whether the engine still serves
 ]
-_TITLES = {"longest": "longest chat"}
+_TITLES = {"longest": "longest chat", "alike": "two long chats that begin alike"}
 
+OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
+HISTORY_SHARE = 0.1  # of the token budget, that `balanced` gives for a longer history
 CHUNK = 1024  # largest piece in which TGI generates and reserves (router/src/validation.rs:25)
 
 
@@ -36,10 +40,11 @@ class Setting(Limits):
     """The limits that one start is given; None leaves a limit to the engine.
 
     purpose: why the start is made: to learn what the engine is, to look for a boundary under load, or to prove a
-    recommendation.
+    recommendation. prefix_caching: False turns the engine's prefix cache off, None leaves it.
     """
 
     purpose: Purpose = "learn"
+    prefix_caching: bool | None = None
 
     def __str__(self) -> str:
         names = {
@@ -52,6 +57,7 @@ class Setting(Limits):
             "memory": self.cuda_memory_fraction,
         }
         given = [f"{name} {value:,}" for name, value in names.items() if value is not None]
+        given += ["prefix cache off"] if self.prefix_caching is False else []
         return ", ".join(given) or "the engine's own limits"
 
 
@@ -81,7 +87,7 @@ class Load:
     that must be refused at once. queued: requests that must still wait when all others have their tokens.
     min_tokens_before_next_wave: answer tokens that all of a wave must have before the next one follows.
     target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. same_prefill: so
-    many last prompts must be read in as one.
+    many last prompts must be read in as one. shared_tokens: with which all of its prompts begin alike.
     """
 
     kind: LoadKind
@@ -95,6 +101,7 @@ class Load:
     min_tokens_before_next_wave: int = 1
     target_tokens_in_flight: int | None = None
     same_prefill: int = 0
+    shared_tokens: int = 0
 
     @property
     def name(self) -> str:
@@ -104,7 +111,7 @@ class Load:
             sizes += [f"by {self.history}" if sizes else str(self.history)]
         return " ".join([_TITLES.get(self.kind, self.kind), *sizes])
 
-    @property
+    @cached_property
     def shapes(self) -> tuple[Shape, ...]:
         return tuple(shape for wave in self.waves for shape in wave)
 
@@ -112,7 +119,7 @@ class Load:
     def rows(self) -> int:
         return sum(len(wave) for wave in self.waves) - self.expected_rejections - self.queued
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Prompt and answer tokens of all requests together."""
         return sum(shape.total for shape in self.shapes)
@@ -246,7 +253,7 @@ class Prior:
 @dataclass(frozen=True)
 class ProbeGoal:
     """What the user asked for. precision: share of a boundary at which the search for it stops. itl, ttft: the SLO's
-    bounds on p95 in seconds, None without one.
+    bounds on p95 in seconds, None without one. history_share: of the token budget, that a longer history may cost.
     """
 
     goal: Goal = "balanced"
@@ -254,5 +261,6 @@ class ProbeGoal:
     max_starts: int = 8
     quick: bool = False
     precision: float = 0.01
+    history_share: float = HISTORY_SHARE
     itl: float | None = None
     ttft: float | None = None

@@ -1,23 +1,30 @@
-"""An engine in values with a known memory law, to hold the search against: memory is counted in tokens of KV cache."""
+"""An engine in values with a known memory law, to hold the search against: memory is counted in tokens of KV cache.
+
+It schedules as TGI's router does (first come, first served; a prefill budget; a token budget) and takes memory as
+published for causal models of Hugging Face: as it grows, or at admission for all that may be written; for each token,
+or for every row as long as the longest (transformers, `past_key_values` of a padded batch).
+"""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.engines.base import EngineFacts, Kind
-from harness.probe.search import Search
-from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
+from harness.probe.ask import Search
+from harness.probe.setting import CHUNK, Failure, Load, LoadResult, Outcome, Setting, Verdict
+from tests.probe.engines.law import MemoryLaw, Row
 
 
 @dataclass
 class ModelEngine:
     """memory: what is left for KV cache and activations. activation: of one prefill batch, by (rows, longest).
 
-    padded_rows: a long prompt pads its whole batch. row_cost: of each running chat. rows_die: chats at once
-    that kill it. load_dies: tokens in flight that kill a flash engine. jitter: share by which free memory
-    differs between starts.
+    padded_rows: a long prompt pads its whole batch. at_admission: memory is taken for all that may be written.
+    row_cost: of each running chat. rows_die: chats at once that kill it. load_dies: tokens in flight that kill a flash
+    engine; full_dies: share of its pool that does. states: shares of the memory that are free in each start, the last
+    for all later ones. own_input: the engine's own longest prompt, where that does not follow from the prefill budget.
+    told_budget: the padded kind keeps this budget though it tells none.
     """
 
     memory: int
@@ -27,18 +34,30 @@ class ModelEngine:
     context: int = 131072
     default_prefill: int = 4096
     activation: Callable[[int, int], float] = lambda rows, longest: 0.2 * rows * longest
-    headroom: float = 0.1
     padded_rows: bool = False
+    at_admission: bool = False
     row_cost: float = 0.0
     rows_die: int | None = None
     load_dies: int | None = None
+    full_dies: float | None = None
     heeds_fraction: bool = True
-    jitter: float = 0.0
+    states: tuple[float, ...] = (1.0,)
+    own_input: int | None = None
+    prefix_caching: bool = False
+    tells_blocks: bool = True
     failures: list[Failure] = field(default_factory=list)
-    seed: int = 1
     starts: int = 0
 
-    def budget(self, prefill: int, fraction: float | None, free: float) -> int:
+    @property
+    def state(self) -> float:
+        return self.states[min(self.starts, len(self.states)) - 1] if self.starts else self.states[0]
+
+    @property
+    def law(self) -> MemoryLaw:
+        return MemoryLaw(self.memory * self.state, self.activation, self.padded_rows, self.at_admission, self.row_cost)
+
+    def budget(self, prefill: int, fraction: float | None = None, free: float | None = None) -> int:
+        free = self.memory * self.state if free is None else free
         scaled = free * (1 - (0.0 if fraction is None or not self.heeds_fraction else (1 - fraction) / 0.4))
         return int((scaled - self.activation(1, prefill)) // self.block_size) * self.block_size
 
@@ -46,99 +65,201 @@ class ModelEngine:
         self.starts += 1
         if self.failures:
             return None, self.failures.pop(0)
-        noise = random.Random(f"{self.seed}/{self.starts}").uniform(-self.jitter, self.jitter)
-        free = self.memory * (1 + noise)
         prefill = setting.max_batch_prefill_tokens or min(self.default_prefill, self.context)
-        budget = self.budget(prefill, setting.cuda_memory_fraction, free)
-        seen = EngineFacts(self.kind, self.chunking, None, self.block_size, prefill_tokens=prefill)
-        length = min(prefill, setting.max_input_tokens or prefill)
-        if self.activation(max(1, prefill // length), length) + prefill > free:
+        budget = self.budget(prefill, setting.cuda_memory_fraction)
+        told = budget if self.tells_blocks and self.kind == "flash" else None
+        seen = EngineFacts(self.kind, self.chunking, told, self.block_size, prefill_tokens=prefill)
+        own_total = None if self.own_input is None else self.own_input + 1
+        limit = setting.max_input_tokens or self.own_input
+        if not (self.chunking and self.kind == "flash") and limit is not None and limit > prefill:
+            words = f"`max_batch_prefill_tokens` must be >= `max_input_tokens`. Given: {prefill} and {limit}"
+            return seen, Failure("limits", "argument", words)
+        length = min(prefill, limit or prefill)
+        rows = max(1, -(-prefill // length))
+        if self.activation(rows, length) + prefill > self.memory * self.state:
             return seen, Failure("warm-up", "memory", f"Not enough memory to handle {prefill} prefill tokens")
-        if self.kind == "padded":
-            total = setting.max_total_tokens or prefill
-            return (
-                EngineFacts(
-                    "padded",
-                    False,
-                    setting.max_batch_total_tokens or max(16000, total, prefill),
-                    prefill_tokens=prefill,
-                    max_input_tokens=setting.max_input_tokens or total - 1,
-                    max_total_tokens=total,
-                ),
-                None,
-            )
+        if self.kind != "flash":
+            total = setting.max_total_tokens or own_total or prefill
+            return self._padded(setting, prefill, limit or total - 1, total), None
         if setting.max_total_tokens is not None and setting.max_total_tokens > budget:
-            return seen, Failure("warm-up", "budget", f"NotEnoughMemory({setting.max_total_tokens})")
+            return seen, Failure("limits", "budget", f"NotEnoughMemory({setting.max_total_tokens})")
         if prefill > budget:
             return seen, Failure("limits", "budget", f"Given: {prefill} and {budget}", limit=budget)
-        total = setting.max_total_tokens or (min(budget, self.context) if self.chunking else prefill)
-        return (
-            EngineFacts(
-                "flash",
-                self.chunking,
-                budget,
-                self.block_size,
-                budget // self.block_size,
-                prefill,
-                setting.max_input_tokens or total - 1,
-                total,
-            ),
-            None,
+        own = own_total or (min(budget, self.context) if self.chunking else prefill)
+        total = setting.max_total_tokens or own
+        facts = EngineFacts(
+            "flash",
+            self.chunking,
+            budget,
+            self.block_size,
+            budget // self.block_size,
+            prefill,
+            limit or total - 1,
+            total,
+            prefix_caching=self.prefix_caching and setting.prefix_caching is not False,
+        )
+        return facts, None
+
+    def _padded(self, setting: Setting, prefill: int, limit: int, total: int) -> EngineFacts:
+        budget = setting.max_batch_total_tokens or max(16000, total, prefill)
+        return EngineFacts(
+            self.kind,
+            False,
+            budget if self.kind == "padded" else None,
+            prefill_tokens=prefill,
+            max_input_tokens=limit,
+            max_total_tokens=total,
         )
 
-    def peak(self, load: Load, setting: Setting, started: EngineFacts) -> tuple[bool, int, int]:
-        """Whether it dies, and what began before. Prompts are read in order, in batches of the prefill budget."""
-        prefill, running, begun = started.prefill_tokens or 4096, [], 0
-        shapes = _as_aimed(load)[: setting.max_concurrent_requests or 128]
-        at = 0
-        while at < len(shapes):
-            batch = [shapes[at]]
-            while at + len(batch) < len(shapes):
-                longest = max(shape.input_tokens for shape in [*batch, shapes[at + len(batch)]])
-                if (len(batch) + 1) * longest > prefill:
-                    break
-                batch.append(shapes[at + len(batch)])
-            if self._over(running, batch):
-                return True, begun, sum(shape.total for shape in running)
-            running += batch
-            begun += len(batch)
-            at += len(batch)
-            if self._over(running, []):
-                return True, begun, sum(shape.total for shape in running)
-        return False, begun, sum(shape.total for shape in running)
-
-    def _over(self, running: list, batch: list) -> bool:
-        rows = [*running, *batch]
-        tokens = sum(shape.total for shape in rows)
-        area = len(rows) * max((shape.total for shape in rows), default=0)
-        if self.rows_die is not None and len(rows) >= self.rows_die:
-            return True
-        if self.kind == "flash":
-            return self.load_dies is not None and tokens >= self.load_dies
-        acts = self.activation(len(batch), max(shape.input_tokens for shape in batch)) if batch else 0
-        return (area if self.padded_rows else tokens) + acts + self.row_cost * len(rows) > self.memory
-
     def send(self, load: Load, setting: Setting, started: EngineFacts) -> LoadResult:
-        permits = setting.max_concurrent_requests or 128
-        died, begun, tokens = self.peak(load, setting, started)
-        if died:
-            return LoadResult(load, "died", begun, tokens, reason="CUDA out of memory")
-        usable = started.usable if started.kind == "flash" else None
-        if usable is not None and any(shape.reserved() > usable for shape in load.shapes):
-            return LoadResult(load, "stalled", 0, 0, reason="never scheduled")
-        limit_in, limit_total = started.max_input_tokens or 0, started.max_total_tokens or 0
-        if any(shape.input_tokens > limit_in or shape.total > limit_total for shape in load.shapes):
-            return LoadResult(load, "refused", reason=f"too long: {load.longest} of {limit_in}, {limit_total}")
-        return LoadResult(load, "held", begun, tokens, completed=begun, refused=max(0, len(load.shapes) - permits))
+        return _Serving(self, load, setting, started).run()
 
 
-def _as_aimed(load: Load) -> list[Shape]:
-    """The requests with as much of their answers as they have when the last prompts are read in."""
-    if load.target_tokens_in_flight is None:
-        return list(load.shapes)
-    answers = sum(shape.max_new_tokens for shape in load.shapes)
-    part = max(0.0, load.target_tokens_in_flight - sum(shape.input_tokens for shape in load.shapes)) / answers
-    return [Shape(shape.input_tokens, round(shape.max_new_tokens * part)) for shape in load.shapes]
+class _Serving:
+    """One load, step by step; a step is a prefill or a decode of all that run."""
+
+    def __init__(self, engine: ModelEngine, load: Load, setting: Setting, started: EngineFacts) -> None:
+        self.engine, self.load, self.started = engine, load, started
+        self.law = engine.law
+        self.permits = setting.max_concurrent_requests or 128
+        self.prefill = started.prefill_tokens or 4096
+        self.budget = setting.max_batch_total_tokens or started.budget or 16000
+        self.waves = [
+            [Row(shape.input_tokens, min(shape.max_new_tokens, CHUNK)) for shape in wave] for wave in load.waves
+        ]
+        self.rows = [row for wave in self.waves for row in wave]
+        self.limits = started.max_input_tokens or 1, started.max_total_tokens or 2
+        self.queue: list[Row] = []
+        self.running: list[Row] = []
+        self.sent = self.refused = 0
+        self.carried: int | None = None
+        self.beside: int | None = None
+
+    def run(self) -> LoadResult:
+        if any(row.input > self.limits[0] or row.input + row.new > self.limits[1] for row in self.rows):
+            return self._result("refused", "`inputs` must have less")
+        while True:
+            arrived = self._arrive()
+            if self._is_over():
+                break
+            batch = self._pick(1 if arrived and not self.running else len(self.queue))
+            if batch:
+                if self._dies(batch):
+                    return self._result("died", "CUDA out of memory")
+                self._note(batch)
+                self.running += batch
+                for row in batch:
+                    row.done = 1
+                self._end()
+                continue_steps = 1
+            else:
+                if not self.running:
+                    return self._result("stalled", "nobody gets a token")
+                continue_steps = self._steps()
+            for row in self.running:
+                row.done += continue_steps
+            if self._dies([]):
+                return self._result("died", "CUDA out of memory")
+            self._end()
+        return self._result("held", None)
+
+    def _arrive(self) -> bool:
+        came = False
+        while self.sent < len(self.waves) and all(
+            row.over or row.done >= self.load.min_tokens_before_next_wave
+            for wave in self.waves[: self.sent]
+            for row in wave
+        ):
+            for row in self.waves[self.sent]:
+                if len(self.queue) + len(self.running) >= self.permits:
+                    row.over, self.refused = True, self.refused + 1
+                else:
+                    self.queue.append(row)
+            self.sent += 1
+            came = True
+        return came
+
+    def _is_over(self) -> bool:
+        if self.sent < len(self.waves):
+            return False
+        left = self.load.leave_after_tokens
+        return all(row.over or (left is not None and row.done >= left) for row in self.rows)
+
+    def _steps(self) -> int:
+        """How far nothing can change but the answers."""
+        ends = min(row.new - row.done for row in self.running)
+        marks = [self.load.min_tokens_before_next_wave, self.load.leave_after_tokens or 0]
+        to_mark = [mark - row.done for row in self.running for mark in marks if mark > row.done]
+        return max(1, min([ends, *to_mark]))
+
+    def _slots(self, row: Row) -> int:
+        size = self.started.block_size
+        return -(-(row.input + row.new - 1) // size) * size
+
+    def _pick(self, most: int) -> list[Row]:
+        taken: list[Row] = []
+        if self.engine.kind == "flash":
+            free = (self.started.usable or 0) - sum(self._slots(row) for row in self.running)
+            left = self.prefill - len(self.running)
+            while self.queue and left > 0 and len(taken) < most and self._slots(self.queue[0]) <= free:
+                if not self.engine.chunking and taken and self.queue[0].input > left:
+                    break
+                row = self.queue.pop(0)
+                taken.append(row)
+                free, left = free - self._slots(row), left - row.input
+            return taken
+        held, longest, new = sum(row.input + row.new for row in self.running), 0, 0
+        while self.queue and len(taken) < most:
+            head = self.queue[0]
+            longest, new = max(longest, head.input), new + head.new
+            read = (len(taken) + 1) * longest
+            if read > self.prefill or read + new > self.budget - held:
+                break
+            taken.append(self.queue.pop(0))
+        return taken
+
+    def _dies(self, batch: list[Row]) -> bool:
+        engine = self.engine
+        count = len(self.running) + len(batch)
+        if engine.rows_die is not None and count >= engine.rows_die:
+            return True
+        if engine.kind == "flash":
+            reserved = sum(self._slots(row) for row in [*self.running, *batch])
+            written = sum(row.input + row.done for row in [*self.running, *batch])
+            full = engine.full_dies is not None and reserved >= engine.full_dies * (self.started.usable or 1)
+            return full or (engine.load_dies is not None and written >= engine.load_dies)
+        return self.law.exceeded(self.running, batch)
+
+    def _note(self, batch: list[Row]) -> None:
+        carried = sum(row.input + row.done for row in self.running) + sum(row.input for row in batch)
+        self.carried = max(self.carried or 0, carried)
+        self.beside = max(self.beside or 0, len(self.running) + len(batch))
+
+    def _end(self) -> None:
+        for row in self.running:
+            row.over = row.done >= row.new
+        if self.load.kind == "write":
+            self.carried = max(self.carried or 0, sum(row.input + row.done for row in self.running))
+        self.running = [row for row in self.running if not row.over]
+
+    def _result(self, verdict: Verdict, reason: str | None) -> LoadResult:
+        begun = [row for row in self.rows if row.done]
+        now = sum(row.input + row.done for row in begun if not row.over)
+        return LoadResult(
+            self.load,
+            verdict,
+            len(begun),
+            sum(row.input + row.new for row in begun),
+            now if verdict in ("died", "stalled") else self.carried,
+            self.beside,
+            completed=sum(row.over and row.done > 0 for row in self.rows),
+            refused=self.refused,
+            ttft_p95=0.1,
+            itl_p95=0.02 + 0.0002 * len(self.rows),
+            rate=100.0,
+            seconds=1.0,
+            reason=reason,
+        )
 
 
 def run(search: Search, engine: ModelEngine) -> Search:

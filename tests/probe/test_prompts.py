@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.probe.prompts import Ruler, measure, text
+from harness.probe.prompts import Ruler, measure
 
 TOKENIZERS: dict[str, Callable[[str], int]] = {
     "words": lambda prompt: len(prompt.split()),
@@ -24,7 +24,7 @@ def test_lengths_are_met_exactly(name: str, tokens: int) -> None:
     """Two measured prompts are enough; where a word is two tokens, one may be missing."""
     ruler = measure(TOKENIZERS[name])
     assert ruler.exact
-    found = TOKENIZERS[name](text(ruler.words(tokens), seed=1))
+    found = TOKENIZERS[name](ruler.text(ruler.words(tokens), seed=1))
     assert tokens - ruler.per_word < found <= tokens
 
 
@@ -36,5 +36,5 @@ def test_without_counts_a_word_is_a_token() -> None:
 
 def test_prompts_differ_from_their_beginning_on() -> None:
     """Few of many prompts share even their first two words."""
-    beginnings = {" ".join(text(5, seed=seed).split()[:2]) for seed in range(200)}
+    beginnings = {" ".join(Ruler().text(5, seed=seed).split()[:2]) for seed in range(200)}
     assert len(beginnings) > 190

@@ -112,6 +112,11 @@ class Tgi:
         # Without chunked prefill a waiting prompt joins a full batch late otherwise.
         return {"WAITING_SERVED_RATIO": "0"}
 
+    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
+        if version < (2, 3, 0):
+            return {}
+        return {"USE_PREFIX_CACHING" if version < (2, 4, 0) else "PREFIX_CACHING": "0"}
+
     def new_log(self) -> TgiLog:
         return TgiLog()
 

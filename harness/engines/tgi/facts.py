@@ -63,6 +63,8 @@ def failed_start(failure: Failure, log: TgiLog) -> FailedStart:
         cause, stage = "budget", "limits"
         given = re.search(r"Given: \d+ and (\d+)", failure.line or "")
         limit = int(given[1]) if given else None
+    elif failure.kind == "limits":
+        stage = "limits"
     elif failure.cause == "timeout":
         cause = "hang"
     elif failure.cause == "warmup-memory":
@@ -78,7 +80,10 @@ def _guess(failure: Failure, log: TgiLog) -> EngineFacts | None:
     prefill = int(match[1]) if match else log.max_batch_prefill_tokens
     if prefill is None and log.chunking is None:
         return None
-    return EngineFacts("padded" if log.padded else "flash", bool(log.chunking), prefill_tokens=prefill)
+    block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
+    budget = log.inferred_total_tokens or (log.kv_blocks * block_size if log.kv_blocks else None)
+    kind: Kind = "padded" if log.padded else "flash"
+    return EngineFacts(kind, bool(log.chunking), budget, block_size, log.kv_blocks, prefill)
 
 
 def facts_of(info: EngineInfo, log: TgiLog, limits: Limits, given: Limits, model: Model) -> EngineFacts:

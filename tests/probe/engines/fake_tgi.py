@@ -95,7 +95,8 @@ class Engine:
         self.log('Args {\n    model_id: "x",\n}')
         if given_input and given_total and int(given_input) >= int(given_total):
             self.refuse(f"`max_input_tokens`({given_input}) must be < `max_total_tokens`({given_total})")
-        self.log("Using attention flashinfer - Prefix caching true")
+        self.caches = env.get("PREFIX_CACHING", "1") in ("1", "true")
+        self.log(f"Using attention flashinfer - Prefix caching {str(self.caches).lower()}")
         if not prefill:
             self.log(f"Default `max_batch_prefill_tokens` to {self.prefill}")
         self.log("Starting check and download process for x")
@@ -427,7 +428,9 @@ def _count_start(spec: dict[str, Any]) -> int:
         return 1
     path = Path(spec["state"])
     limits = {
-        name: value for name, value in os.environ.items() if name.startswith("MAX_") or name == "CUDA_MEMORY_FRACTION"
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("MAX_") or name in ("CUDA_MEMORY_FRACTION", "PREFIX_CACHING")
     }
     with path.open("a") as file:
         file.write(json.dumps(limits) + "\n")

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.probe.search import Search
+from harness.probe.ask import Search
 from harness.probe.setting import Failure, Outcome, Prior, ProbeGoal, Setting
 from tests.probe.model_engine import ModelEngine, run
 
 FLASH = {
     "plain": lambda: ModelEngine(30_000),
     "short context": lambda: ModelEngine(300_000, context=8192),
-    "no chunking": lambda: ModelEngine(30_000, chunking=False),
     "blocks of 256": lambda: ModelEngine(30_000, block_size=256),
     "quadratic activations": lambda: ModelEngine(40_000, activation=lambda rows, longest: 3e-4 * rows * longest**2),
-    "free memory differs": lambda: ModelEngine(30_000, jitter=0.002),
+    "free memory differs": lambda: ModelEngine(30_000, states=(1.0, 0.998, 0.999)),
     "too many chats kill it": lambda: ModelEngine(30_000, rows_die=40),
 }
 PADDED = {
@@ -52,10 +51,8 @@ def test_flash_takes_two_starts_and_is_within_one_percent(name: str) -> None:
     engine = FLASH[name]()
     setting = proved(run(Search(ProbeGoal(), Prior()), engine))
     assert engine.starts == 2
-    usable = engine.budget(setting.max_batch_prefill_tokens or 0, None, engine.memory) - engine.block_size
+    usable = engine.budget(setting.max_batch_prefill_tokens or 0) - engine.block_size
     best = min(usable + 1, engine.context)
-    if not engine.chunking:
-        best = min(best, 4096 + 512)
     assert best * 0.99 <= (setting.max_total_tokens or 0) <= best
     assert setting.max_batch_total_tokens is None, "inert on flash models"
 

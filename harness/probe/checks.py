@@ -1,0 +1,59 @@
+"""The proof, check by check: what was asked of the recommended flags, whether it ran, and whether it held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.probe.evidence import Evidence
+from harness.probe.setting import LoadKind, LoadResult, Outcome
+from harness.probe.state import PROOF
+
+_TITLES: Mapping[LoadKind, str] = {
+    "rows": "as many short chats as are let in",
+    "overload": "a few more are refused at once",
+    "onto": "a long prompt on top of short chats",
+    "alike": "two long chats that begin alike",
+    "fill": "the token budget filled by prompts",
+    "write": "the token budget filled by answers",
+    "longest": "the longest chat",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the proof. why: of one that did not run or did not hold, in the engine's words where it had some."""
+
+    name: str
+    ran: bool
+    held: bool
+    why: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "ran": self.ran, "held": self.held, "why": self.why}
+
+
+def checks_of(evidence: Evidence) -> list[Check]:
+    """Of the last start that was to prove something; empty where none came so far."""
+    proofs = [each for each in evidence.outcomes if each.setting.purpose == "verify" and each.came_up and each.loads]
+    return [_check(result) for result in _proof_loads(proofs[-1])] if proofs else []
+
+
+def _proof_loads(outcome: Outcome) -> list[LoadResult]:
+    return [result for result in outcome.loads if result.load.kind in PROOF]
+
+
+def _check(result: LoadResult) -> Check:
+    load = result.load
+    name = f"{_TITLES[load.kind]} ({load.name})"
+    if result.verdict == "refused":
+        return Check(name, False, False, f"it was refused: {result.reason}")
+    if load.kind == "overload" and result.verdict == "held" and not result.refused:
+        return Check(name, True, False, "nothing was refused")
+    held = result.verdict == "held"
+    return Check(name, True, held, None if held else result.reason or result.verdict)
+
+
+def all_held(checks: list[Check]) -> bool:
+    return bool(checks) and all(each.ran and each.held for each in checks)

@@ -1,0 +1,191 @@
+"""Flash attention: the engine measures its own KV memory, so one start tells the token budget T, and a second one
+proves the limits that follow.
+
+A prefill budget P costs memory, so T falls as P grows. With chunked prefill the history does not depend on P; without,
+a prompt must fit into P, and the longest history is where P and T(P) meet (goal `history`), or where T has fallen by
+the share that a history may cost (goal `balanced`). Every start tells one more point of T(P), failed ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.engines.base import EngineFacts
+from harness.probe import loads
+from harness.probe.evidence import effective_prefill, same_limits
+from harness.probe.recommend import CONTEXT, MIDDLE_PREFILL, WORTH_A_CHANGE, WORTH_ANOTHER_START, Recommendation
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting
+from harness.probe.state import SearchState, survived
+
+LEAST_PREFILL = 64
+MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
+LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
+# Shares of a cache that are filled one after another, to see at which an engine dies.
+RAMP = (0.5, 0.7, 0.85, 0.93, 0.97, 0.985, 0.993, 1.0)
+QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
+OWN_DEFAULT = 128  # chats that TGI lets in where nothing is said (launcher/src/main.rs, max_concurrent_requests)
+LESS = (0.97, 0.9, 0.75, 0.5)  # of a total that was refused, where the engine does not say what there is
+
+
+def next_setting(state: SearchState, last: Outcome) -> Setting | None:
+    """The next start, or None when nothing is left to learn or to prove."""
+    if state.wish.quick:
+        return None
+    advice = state.advice
+    if survived(last) and (same_limits(last.setting, advice.setting) or _is_settled(state, last, advice)):
+        return None
+    if last.setting.purpose == "learn" and (other := _smaller_pieces(state, last)) is not None:
+        return other
+    if last.setting.purpose == "verify" and last.loads and not survived(last):
+        return _lower(last, advice)
+    return _with_pieces(state, advice)
+
+
+def is_worth_proving(state: SearchState, setting: Setting) -> bool:
+    """Whether a start is at the limits that its own log makes the best, or close enough. state: with that start."""
+    started = state.evidence.started
+    if started is None or started.chunking:
+        return True
+    better = state.advice.setting
+    wanted, given = better.max_batch_prefill_tokens or 1, setting.max_batch_prefill_tokens or 1
+    return state.evidence.starts >= state.wish.max_starts or abs(wanted - given) <= state.wish.precision * given
+
+
+def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> Setting:
+    """A recommendation that did not even start: the next one takes what its log told into account, or less of what it
+    was refused for.
+    """
+    setting, better = last.setting, state.advice.setting
+    total = setting.max_total_tokens or 2
+    if failure.cause == "budget":
+        if (better.max_total_tokens or total) < total:
+            return better
+        refused = sum(each.failure is not None and each.failure.cause == "budget" for each in state.evidence.outcomes)
+        lower = max(2, int(min(failure.limit or total, total) * LESS[min(refused, len(LESS)) - 1]))
+        answer = total - (setting.max_input_tokens or 1)
+        prompt = max(1, lower - answer)
+        prefill = min(setting.max_batch_prefill_tokens or lower, lower)
+        if not _chunked(state):
+            prefill = min(prefill, prompt)
+        return replace(setting, max_total_tokens=lower, max_input_tokens=prompt, max_batch_prefill_tokens=prefill)
+    prefill = setting.max_batch_prefill_tokens or 4096
+    if (better.max_batch_prefill_tokens or prefill) < prefill:
+        return better
+    lower = max(LEAST_PREFILL, prefill // 2)
+    if _chunked(state):
+        return replace(setting, max_batch_prefill_tokens=lower)
+    return replace(
+        setting,
+        max_batch_prefill_tokens=lower,
+        max_input_tokens=min(setting.max_input_tokens or lower, lower),
+        max_total_tokens=min(total, lower + state.answer),
+    )
+
+
+def _chunked(state: SearchState) -> bool:
+    return state.evidence.started is not None and state.evidence.started.chunking
+
+
+def _with_pieces(state: SearchState, advice: Recommendation) -> Setting:
+    """Where the model's context bounds the history, smaller prefill pieces cost nothing of it and give more chats
+    and shorter pauses, within the start that proves the rest.
+    """
+    prefill, share = advice.setting.max_batch_prefill_tokens or 0, state.prior.prefill_share
+    started = state.evidence.started
+    pieces = _pieces(prefill)
+    if (
+        state.wish.goal != "balanced"
+        or share is None
+        or started is None
+        or not started.chunking
+        or not state.evidence.last_up_own_prefill
+        or advice.bound_by != CONTEXT
+        or pieces >= prefill
+        or (prefill - pieces) * share < WORTH_A_CHANGE * (started.usable or 1)
+    ):
+        return advice.setting
+    return replace(advice.setting, max_batch_prefill_tokens=pieces)
+
+
+def _pieces(prefill: int) -> int:
+    """A prefill budget that keeps the GPU busy; a GPU that reads very much at once by its own choice is a fast one."""
+    if prefill > 8 * MIDDLE_PREFILL:
+        return 2 * MIDDLE_PREFILL
+    return MIDDLE_PREFILL if prefill > 2 * MIDDLE_PREFILL else prefill
+
+
+def _is_settled(state: SearchState, last: Outcome, advice: Recommendation) -> bool:
+    """Proved limits stand unless the same start has shown that more than the precision is left unused."""
+    verified, better = last.setting, advice.setting
+    gain = (better.max_total_tokens or 0) / max(1, verified.max_total_tokens or 1) - 1
+    return gain <= state.wish.precision
+
+
+def _smaller_pieces(state: SearchState, last: Outcome) -> Setting | None:
+    """Another prefill budget to learn from, where the goal is worth the start."""
+    prefill, started, share = effective_prefill(last), last.started, state.prior.prefill_share
+    if started is None or started.usable is None or prefill is None or not started.chunking:
+        return None
+    if state.wish.goal != "balanced" or share is None or prefill <= MIDDLE_PREFILL:
+        return None
+    if last.setting.max_batch_prefill_tokens is not None:
+        return None
+    gain = (prefill - MIDDLE_PREFILL) * share / max(1, started.usable)
+    if gain < WORTH_ANOTHER_START:
+        return None
+    return replace(last.setting, max_batch_prefill_tokens=MIDDLE_PREFILL, purpose="learn")
+
+
+def _lower(last: Outcome, advice: Recommendation) -> Setting:
+    """The next lower recommendation after one that died or stalled; lower in every way if nothing tells which."""
+    better, failed = advice.setting, last.setting
+    if not same_limits(failed, better):
+        return better
+    chunked = last.started is not None and last.started.chunking
+    return replace(
+        better,
+        max_concurrent_requests=max(1, (failed.max_concurrent_requests or 2) * 3 // 4),
+        max_batch_prefill_tokens=max(LEAST_PREFILL, (failed.max_batch_prefill_tokens or 512) // 2)
+        if chunked
+        else failed.max_batch_prefill_tokens,
+        cuda_memory_fraction=round((failed.cuda_memory_fraction or 1.0) * 0.95, 3),
+    )
+
+
+# loads
+
+
+def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
+    """How many short chats survive at once, a long prompt on top of them, then the whole budget in flight."""
+    usable = started.usable or 1
+    fitting = max(1, usable // (state.answer + loads.SHORT))
+    most = min(loads.ROWS_CAP, max(fitting, min(OWN_DEFAULT, usable // (loads.SHORT + loads.BRIEF + 8))))
+    itl = state.pace(results).itl
+    plan = [loads.rows(count, loads.at_once(count, itl, state.answer)) for count in loads.row_steps(most, fine=16)]
+    if state.wish.goal == "latency":
+        middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
+        plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + state.answer), fine=4)]
+    limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)
+    joined = loads.join(most, limits, started)
+    plan += [joined] if joined.shapes else []
+    if len(results) >= len(plan) and usable <= LARGE_CACHE:
+        shares = RAMP if _is_quick_to_fill(results[: len(plan)], usable) else RAMP[-1:]
+        plan += [_part_filled(started, usable, share) for share in shares]
+    return plan[len(results)] if len(results) < len(plan) else None
+
+
+def _is_quick_to_fill(results: Sequence[LoadResult], usable: int) -> bool:
+    """Whether the whole cache takes no longer than a few seconds, at the slowest speed per token that was seen."""
+    paces = [result.seconds / result.load.tokens for result in results[-1:]]
+    return bool(paces) and usable * max(paces) < QUICK_RAMP
+
+
+def _part_filled(started: EngineFacts, usable: int, share: float) -> Load:
+    """This share of the cache in flight, in middle-sized chats."""
+    most = min((started.max_input_tokens or usable) * 3 // 4, (started.max_total_tokens or usable) * 3 // 4)
+    history = max(16, min(most, usable // 12))
+    new = loads.answer_length(usable, started.prefill_tokens or 4096)
+    new = max(1, min(new, (started.max_total_tokens or usable) - history))
+    slack = 1 - started.speculate
+    return loads.varied(loads.fill(int(usable * share), history, new, most=loads.ROWS_CAP, slack=slack))
