@@ -91,6 +91,9 @@ class LlamaCpp:
     def exploring(self) -> Mapping[str, str]:
         return {}
 
+    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
+        return {}  # nothing that its prefix cache keeps is ever in the way of a request
+
     def new_log(self) -> LlamaCppLog:
         return LlamaCppLog()
 

@@ -101,6 +101,9 @@ class Vllm:
     def exploring(self) -> Mapping[str, str]:
         return {}  # a waiting request joins the running ones in the next step
 
+    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
+        return {}  # nothing that its prefix cache keeps is ever in the way of a request
+
     def new_log(self) -> VllmLog:
         return VllmLog()
 
