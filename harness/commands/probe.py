@@ -24,7 +24,7 @@ from harness.probe.ask import Search
 from harness.probe.batching import points
 from harness.probe.card import Card, Cell, measured, sentence
 from harness.probe.checks import all_held, checks_of
-from harness.probe.findings import advice_of, boundaries, limits_of, measured_cells, sources_of
+from harness.probe.findings import advice_of, boundaries, corrected, limits_of, measured_cells, sources_of
 from harness.probe.goals import GoalFigures, goals_of
 from harness.probe.goals import sentence as sentence_of_goals
 from harness.probe.journal import NAME as JOURNAL
@@ -158,6 +158,7 @@ class _Probe:
         assert started is not None
         card = Card(started, found.setting, self.wish.answer_tokens, self.search.knowledge.version)
         cells = measured(card.cells(), measured_cells(evidence, card), self.wish)
+        cells, contradictions = corrected(cells, evidence)
         checks = checks_of(evidence) if self.search.proved is not None or evidence.last_proof else []
         proved = self.search.proved is not None and all_held(checks)
         limits = limits_of(found, card, evidence, self.wish)
@@ -200,6 +201,7 @@ class _Probe:
             "advice": [
                 *([sentence_of_goals(goals, self.wish.goal)] if goals else []),
                 *advice_of(self.search, found, mixed),
+                *contradictions,
                 *self._prompt_advice(),
             ],
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.probe import mixing
 from harness.probe.ask import Search
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
-from harness.probe.card import Card
+from harness.probe.card import Card, Cell
 from harness.probe.evidence import Evidence, effective_prefill
 from harness.probe.mixing import Mix
 from harness.probe.pool import PoolSearch
@@ -88,6 +89,30 @@ def measured_cells(evidence: Evidence, card: Card) -> Iterable[tuple[int, float 
             yield history, result.ttft_p95, result.itl_p95
         elif kind == "longest" and result.verdict == "held" and card.chats_fit(result.load.longest) == 1:
             yield result.load.longest, result.ttft_p95, result.itl_p95
+
+
+def corrected(cells: Sequence[Cell], evidence: Evidence) -> tuple[list[Cell], list[str]]:
+    """The card with fewer chats where a load of just so many chats did not run all of them together, and what is to be
+    said of it. Only loads that the client left count: in others some chats may have ended before the last began.
+    """
+    last = evidence.last_up
+    seen = {
+        result.load.history: (len(result.load.shapes), result.beside)
+        for result in (last.loads if last else ())
+        if result.load.kind == "cell" and result.verdict == "held" and result.load.leave_after_tokens is not None
+    }
+    found, lines = [], []
+    for cell in cells:
+        sent, beside = seen.get(cell.history_tokens, (0, None))
+        if beside is not None and beside < min(sent, cell.chats_fit):
+            lines.append(
+                f"By arithmetic {cell.chats_fit:,} chats of {cell.history_tokens:,} tokens fit at once; {sent:,} were"
+                f" sent and only {beside:,} ran together, so the card says {beside:,}."
+            )
+            found.append(replace(cell, chats_fit=beside))
+        else:
+            found.append(cell)
+    return found, lines
 
 
 def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[str]:
