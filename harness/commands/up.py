@@ -14,12 +14,12 @@ from harness.commands.before_start import look_before_start
 from harness.commands.render import render
 from harness.commands.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.commands.target import Say, Target
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.stack import found, machine
 from harness.stack.ending import stop_in_order
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
-from harness.stack.process import ports_from
+from harness.stack.process import ports_from, release_port
 from harness.stack.readiness import Ready, look_at
 from harness.stack.service import OwnService, Service
 from harness.stack.state import project_name, safe_name
@@ -181,14 +181,18 @@ def _services(
     for model, target in chosen:
         if target.runtime not in ("compose", "swarm"):
             port = model.port or ports_from(FIRST_PORT, 1, reserve=True, avoid=asked)[0]
-            service = service_for(
-                model,
-                target,
-                revision=pinned.get(model.name),
-                port=port,
-                outlives_harness=outlives_harness,
-                say=say,
-            )
+            try:
+                service = service_for(
+                    model,
+                    target,
+                    revision=pinned.get(model.name),
+                    port=port,
+                    outlives_harness=outlives_harness,
+                    say=say,
+                )
+            except HarnessError:
+                release_port(port)
+                raise
             services.append((model, service))
     return services
 

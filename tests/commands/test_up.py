@@ -21,8 +21,10 @@ from harness.commands.target import Target
 from harness.commands.up import dry_run_text, up, up_text
 from harness.errors import MissingError, UsageError
 from harness.stack import state
+from harness.stack.plan import FIRST_PORT
+from harness.stack.process import ports_from
 from harness.stack.readiness import StartFailed
-from tests.stack.conftest import launcher, no_process_left  # noqa: F401 - fixtures
+from tests.stack.conftest import launcher  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 
@@ -274,3 +276,12 @@ def test_doctor_without_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     docker.engine.cache_clear()
     assert (found["docker"].verdict, "no `docker`" in found["docker"].found) == ("fail", True)
     assert found["ports"].verdict in ("ok", "warn")
+
+
+def test_entry_that_cannot_be_started_reserves_no_port(target: Target, catalogue: Path) -> None:
+    """Another `up` may have the port that was chosen for it."""
+    catalogue.write_text(catalogue.read_text().replace("a/two, ", "a/two, listen: 192.0.2.7, "))
+    first = ports_from(FIRST_PORT, 1)
+    with pytest.raises(UsageError, match=r"192\.0\.2\.7"):
+        up(named(target, "two"))
+    assert ports_from(FIRST_PORT, 1) == first
