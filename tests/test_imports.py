@@ -43,7 +43,7 @@ DOORS = {
     "gevent": {"load/"},
     "aiohttp": {"load/"},
     "requests": {"engines/session.py", "engines/client.py", "stack/docker.py"},
-    "prometheus_client": {"load/"},
+    "prometheus_client": {"load/", "emulator/faces/page.py"},
     "altair": {"report/"},
     "uvloop": {"emulator/"},
     "jinja2": {"emulator/", "report/", "stack/"},

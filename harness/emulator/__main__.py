@@ -1,8 +1,28 @@
-"""`python -m harness.emulator [flags]`: a stand-in for text-generation-launcher."""
+"""`python -m harness.emulator [--engine NAME] [flags]`: a stand-in for TGI's launcher, or another engine's server."""
 
+import os
 import sys
+from collections.abc import Sequence
 
-from harness.emulator.launcher import main
+from harness.emulator import faces, launcher
+
+TGI = "tgi"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`--engine NAME`, where it is there, comes first; all behind it is the engine's own. Returns the exit code."""
+    name, rest = TGI, list(arguments)
+    if rest and rest[0].partition("=")[0] == "--engine":
+        word = rest.pop(0)
+        name = word.partition("=")[2] if "=" in word else rest.pop(0) if rest else ""
+    if name == TGI:
+        return launcher.main(rest)
+    if name not in faces.FACES:
+        known = ", ".join((TGI, *faces.FACES))
+        sys.stderr.write(f"error: the emulator has no face of an engine {name!r}; it knows {known}\n")
+        return 2
+    return faces.main(name, rest, os.environ)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -103,10 +103,10 @@ class Strike:
 
 
 class FaultBook:
-    """Which faults strike when. requests: how many were queued so far."""
+    """Which faults strike when. requests: how many were queued so far. error_frame: of an engine that is not TGI."""
 
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
-        self._faults = faults
+    def __init__(self, faults: tuple[Fault, ...], error_frame: Callable[[str], str] | None = None) -> None:
+        self._faults, self._error_frame = faults, error_frame
         self.requests = 0
         self._asked = 0
         self._forwards = 0
@@ -158,6 +158,8 @@ class FaultBook:
         self._streams += 1
         for fault in self._faults:
             if fault.kind in _STREAM and self._streams % fault.keys.get("every", 1) == 0:
+                if fault.kind == "stream_error":
+                    return _Error(fault, self._error_frame)
                 return _SHAPERS[fault.kind](fault)
         return None
 
@@ -201,7 +203,14 @@ class _Cut(_Counting):
 
 
 class _Error(_Counting):
+    def __init__(self, fault: Fault, frame: Callable[[str], str] | None) -> None:
+        super().__init__(fault)
+        self.frame = frame
+
     def strike(self, exchange: Exchange, data: bytes) -> None:
+        if self.frame is not None:
+            exchange.send(b"data: %b\n\n" % self.frame(self.fault["text"]).encode())
+            return
         problem = Refused(GENERATION, f"Server error: {self.fault['text']}")
         native = exchange.path in ("/", "/generate_stream", "/invocations")
         exchange.send(b"data: %b\n\n" % (problem.native() if native else problem.openai()))
@@ -269,7 +278,6 @@ class _Glue:
 
 _SHAPERS: dict[str, Callable[[Fault], Shaper]] = {
     "stream_cut": _Cut,
-    "stream_error": _Error,
     "stream_garbage": _Garbage,
     "stream_split": _Split,
     "stream_glue": _Glue,

@@ -68,7 +68,8 @@ class Split:
 class CostModel:
     """Seconds per forward of one model on one kind of GPU.
 
-    sizes: bytes of weights are those of `quantize` and `dtype`; the KV cache has `kv_cache_dtype`.
+    sizes: bytes of weights are those of `quantize` and `dtype`, unless `weight_width` says how many one takes; the KV
+    cache has `kv_cache_dtype`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class CostModel:
         quantize: str | None = None,
         dtype: str | None = None,
         kv_cache_dtype: str | None = None,
+        weight_width: float | None = None,
         world: World | None = None,
     ) -> None:
         world = world or World()
@@ -95,13 +97,13 @@ class CostModel:
         self._link = gpu.link_bandwidth * _of_link(constants["link_efficiency"], gpu) * world.link_factor
         self._link_latency = 2 * (shards - 1) * _of_link(constants["link_hop_us"], gpu) * 1e-6
         self._random = random.Random(world.seed)
-        self._set_sizes(shape, quantize, dtype, kv_cache_dtype)
+        width = weight_width
+        if width is None:
+            width = bytes_per_weight("gptq" if quantize == "gptq-triton" else quantize, dtype)
+        self._set_sizes(shape, width, dtype, kv_cache_dtype)
 
-    def _set_sizes(
-        self, shape: ModelShape, quantize: str | None, dtype: str | None, kv_cache_dtype: str | None
-    ) -> None:
+    def _set_sizes(self, shape: ModelShape, width: float, dtype: str | None, kv_cache_dtype: str | None) -> None:
         counts = parameter_counts(shape)
-        width = bytes_per_weight("gptq" if quantize == "gptq-triton" else quantize, dtype)
         head = shape.vocab * shape.hidden
         expert_layers = shape.layers - shape.layers_dense if shape.experts else 0
         active = counts.linear + expert_layers * shape.experts_per_token * expert_parameters(shape)

@@ -22,13 +22,16 @@ LIMITS = ("--max-input-tokens", "1024", "--max-total-tokens", "2048", "--max-bat
 
 
 class Emulator:
-    """A running emulator. lines: what it said on stdout so far."""
+    """A running emulator. lines: what it said on stdout so far. face: of another engine than TGI."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, wait: bool = True) -> None:
+    def __init__(
+        self, *arguments: str, face: str | None = None, env: dict[str, str] | None = None, wait: bool = True
+    ) -> None:
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         environment = {**kept, "NO_COLOR": "1", "LOG_COLORIZE": "1", **(env or {})}
         port = () if "--port" in arguments else ("--port", "0")
-        command = [sys.executable, "-m", "harness.emulator", *port, *arguments]
+        engine = () if face is None else ("--engine", face)
+        command = [sys.executable, "-m", "harness.emulator", *engine, *port, *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )

@@ -88,7 +88,7 @@ class PoolScheduler(ABC):
         self.queue: deque[PoolRequest] = deque()
         self.batch: list[PoolRequest] = []
         self.put_back = self.queried = self.found = self.steps = 0
-        self._spoken = spoken
+        self.spoken = spoken
         self._call: PoolCall | None = None
         self._dropped: list[EngineRequest] = []
         self._failed: list[Failed] = []
@@ -212,9 +212,11 @@ class PoolScheduler(ABC):
     def _emit(self, request: PoolRequest, now: float, ended: Ended) -> Emission:
         if request.first_token_at is None:
             request.first_token_at = now
-        request.said.append(self._spoken(request, request.generated))
+        request.said.append(self.spoken(request, request.generated))
         request.generated += 1
-        reason = FINISHED_LENGTH if request.generated >= request.max_new_tokens else ended(request)
+        reason = ended(request)
+        if reason is None and request.generated >= request.max_new_tokens:
+            reason = FINISHED_LENGTH
         if reason is not None:
             self._end(request)
         return Emission(request, 1, reason)

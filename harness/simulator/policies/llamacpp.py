@@ -92,6 +92,7 @@ class LlamaScheduler(PoolScheduler):
             slot, cached = self._choose(request)
             self._tasks += 1
             slot.request, slot.used_at = request, self._tasks
+            request.place = slot.id
             self._admitted(request, cached, now)
 
     def _choose(self, request: PoolRequest) -> tuple[Slot, int]:

@@ -97,6 +97,11 @@ class SglangScheduler(PoolScheduler):
             return
         self.queue.append(request)
 
+    def flush(self) -> None:
+        """Forget all that is cached; only while nothing runs."""
+        settings = self.settings
+        self.pool = TokenPool(settings.max_total_tokens, settings.page_size, caching=settings.radix_cache)
+
     def _plan(self, now: float) -> list[Row]:
         if not self.batch and not self.queue:
             self.new_token_ratio = self._initial

@@ -1,0 +1,23 @@
+"""The emulator in the dress of another engine: vLLM, SGLang, llama.cpp.
+
+One file per face, for its arguments, log lines, routes, metrics and failures; the laws of memory and admission behind
+them are simulator/laws and simulator/policies.
+
+    vllm  sglang  llamacpp                     the faces
+    run  flags                                 from the first line to the exit code, command lines
+    openai  asking  answers  wire              from a body to the frames of its answer
+    counting  page                             what is counted, and the page of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+FACES = ("vllm", "sglang", "llamacpp")
+
+
+def main(face: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one face with the engine's own arguments. Returns the exit code."""
+    code: int = import_module(f"harness.emulator.faces.{face}").main(list(arguments), environment)
+    return code

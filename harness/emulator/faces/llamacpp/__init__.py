@@ -1,0 +1,5 @@
+"""llama.cpp's face: `llama-server` of build 11549, as a client and a reader of its log and pages see it."""
+
+from harness.emulator.faces.llamacpp.start import main
+
+__all__ = ["main"]

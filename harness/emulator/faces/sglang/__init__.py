@@ -1,0 +1,5 @@
+"""SGLang's face: `python -m sglang.launch_server` of 0.5.23, as a client and a reader of its log and pages see it."""
+
+from harness.emulator.faces.sglang.start import main
+
+__all__ = ["main"]
