@@ -273,8 +273,13 @@ def up_text(running: Sequence[Running]) -> str:
 
 def _paragraph(each: Running) -> str:
     head = f"{each.name}: {each.url}  ({_engine(each)}{_ready_in(each)})"
-    lines = [f"  {name.replace('_', ' ')}: {format_count(value)}" for name, value in vars(each.limits).items() if value]
+    lines = [f"  {name.replace('_', ' ')}: {_limit(value)}" for name, value in each.limits.known().items()]
     return "\n".join([head, *lines])
+
+
+def _limit(value: int | float) -> str:
+    """Tokens and requests are whole; the only share is one of memory."""
+    return format_count(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _engine(each: Running) -> str:

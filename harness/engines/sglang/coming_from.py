@@ -21,12 +21,16 @@ def _quantize(method: str) -> Mapping[str, Any]:
 def _graphs(sizes: str) -> tuple[str, ...]:
     listed = sizes.split(",")
     if listed == ["0"]:
-        return ("--disable-cuda-graph",)
-    return ("--cuda-graph-max-bs", str(max((int(each) for each in listed if each.isdigit()), default=1)))
+        return ("--cuda-graph-backend-decode", "disabled")
+    return ("--cuda-graph-bs-decode", *listed)
 
 
 def _loras(adapters: str) -> tuple[str, ...]:
     return ("--enable-lora", "--lora-paths", *adapters.split(","))
+
+
+def _speculate(tokens: str) -> tuple[str, ...]:
+    return ("--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", tokens) if tokens != "0" else ()
 
 
 def _radix(value: str) -> tuple[str, ...]:
@@ -68,8 +72,8 @@ FROM_TGI = Guide(
         "limits/cuda_memory_fraction": lost(
             "--mem-fraction-static is of weights and KV cache together, and by default computed from the card: leave it"
         ),
-        "env/CUDA_GRAPHS": Counterpart("0 switches them off; else the largest batch", args=_graphs),
-        "env/SPECULATE": lost("args: [--speculative-algorithm, NGRAM, ...]; drafts of a model need its own settings"),
+        "env/CUDA_GRAPHS": Counterpart("0 switches them off; else the batches that have one", args=_graphs),
+        "env/SPECULATE": Counterpart("n-grams of the prompt; drafts of a model need its own settings", args=_speculate),
         "env/LORA_ADAPTERS": Counterpart("a request names the adapter", args=_loras),
         "env/PREFIX_CACHING": Counterpart("the radix cache is on", args=_radix),
         "env/USE_PREFIX_CACHING": Counterpart("the radix cache is on", args=_radix),
@@ -77,8 +81,10 @@ FROM_TGI = Guide(
         "env/ROPE_SCALING": lost("args: [--json-model-override-args, '{\"rope_scaling\": {...}}']"),
         "env/ROPE_FACTOR": lost("args: [--json-model-override-args, '{\"rope_scaling\": {...}}']"),
         "env/TOKENIZER_CONFIG_PATH": Counterpart(args=lambda v: ("--tokenizer-path", v)),
-        "env/CORS_ALLOW_ORIGIN": lost("bound it in front"),
-        "env/GRACEFUL_TERMINATION_TIMEOUT": lost("take the replica out of the load balancer before it ends"),
+        "env/CORS_ALLOW_ORIGIN": lost("every origin is allowed: bound it in front"),
+        "env/GRACEFUL_TERMINATION_TIMEOUT": lost(
+            "SIGTERM drains without a limit: the stack's own grace period bounds it"
+        ),
         "env/ATTENTION": lost("SGLang chooses by itself; args: [--attention-backend, NAME] forces one of its own"),
         "env/OTLP_ENDPOINT": Counterpart(args=lambda v: ("--enable-trace", "--otlp-traces-endpoint", v)),
         "env/OTLP_SERVICE_NAME": dropped("named by the engine"),
@@ -114,7 +120,7 @@ FROM_TGI = Guide(
     routes=(
         "/generate exists with other fields and another answer; /generate_stream and /info do not: clients use"
         " /v1/chat/completions or /v1/completions.",
-        "A full queue answers 503 instead of 429.",
+        "A full queue answers 503 instead of 429; in a stream that is an event `error` under status 200.",
         "A stream may begin with a line `event:` before `data:`; one frame may hold several tokens.",
     ),
 )
