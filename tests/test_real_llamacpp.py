@@ -205,6 +205,7 @@ def test_tokens_of_each_answer_add_up(day: Day, name: str) -> None:
     rows = records(day.runs[name])
     assert len(rows) >= 4
     for row in rows:
+        assert row["count_told"] == "per_event"
         assert sum(row["token_count"]) == row["output_tokens"] == row["asked_output_tokens"]
         assert row["finish_reason"] == "length"
     assert len({row["input_tokens"] - row["asked_input_tokens"] for row in rows}) == 1
