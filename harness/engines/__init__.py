@@ -13,12 +13,13 @@ from harness.catalog import models
 from harness.engines.api_openai import OpenAiChatApi, OpenAiCompletionsApi
 from harness.engines.base import Api, Engine
 from harness.engines.llamacpp import LlamaCpp
+from harness.engines.sglang import Sglang
 from harness.engines.tgi import Tgi
 from harness.engines.tgi.api import TgiApi
 from harness.engines.vllm import Vllm
 from harness.errors import UsageError
 
-ENGINES: list[Engine] = [Tgi(), Vllm(), LlamaCpp()]
+ENGINES: list[Engine] = [Tgi(), Vllm(), Sglang(), LlamaCpp()]
 """Every engine, in the order in which a service is held against them."""
 
 _EACH: tuple[Api, ...] = (TgiApi(), OpenAiChatApi(), OpenAiCompletionsApi())
