@@ -12,11 +12,10 @@ from pathlib import Path
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.commands.models import WEIGHTS, Fit, check
+from harness.commands.models import Fit, check
 from harness.commands.target import Say, Target
 from harness.errors import MissingError, UsageError
-from harness.simulator import memory
-from harness.simulator.memory import NotEnoughMemory
+from harness.simulator.fit import Lacks, describe, weights_bytes
 from harness.stack import machine
 from harness.units import format_bytes
 
@@ -49,14 +48,14 @@ def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
         return
     if fit.fits:
         return
-    say(f"{model.name}: {fit.reason}")
+    say(f"{model.name}: {fit.reason}{f' ({fit.estimate})' if fit.estimate else ''}")
     for remedy in fit.remedies:
         say(f"{model.name}: would fit: {remedy}")
-    if isinstance(fit.outcome, NotEnoughMemory) and cannot_be(fit.outcome):
-        for line in memory.describe(fit.outcome).splitlines():
+    if isinstance(fit.outcome, Lacks) and cannot_be(fit.outcome):
+        for line in describe(fit.outcome).splitlines():
             say(f"    {line}")
         raise MissingError(
-            f"its weights take {format_bytes(_weights_alone(fit.outcome))} per GPU, {fit.gpu.name} has"
+            f"its weights take {format_bytes(weights_bytes(fit.outcome))} per GPU, {fit.gpu.name} has"
             f" {format_bytes(fit.outcome.total_bytes)}",
             where=model.name,
             advice="Use more GPUs (`gpus:`), quantized weights, or a smaller model.",
@@ -69,13 +68,9 @@ def fit_here(model: Model, here: Sequence[machine.GpuHere]) -> Fit:
     return check(model, find_gpu(here[0].name), used_bytes=max(used, default=0))
 
 
-def cannot_be(outcome: NotEnoughMemory) -> bool:
+def cannot_be(outcome: Lacks) -> bool:
     """Whether the weights alone are larger than the GPU, whoever else uses it."""
-    return _weights_alone(outcome) > outcome.total_bytes
-
-
-def _weights_alone(outcome: NotEnoughMemory) -> int:
-    return sum(part.bytes for part in outcome.parts if part.name in WEIGHTS)
+    return weights_bytes(outcome) > outcome.total_bytes
 
 
 def _disk(model: Model, say: Say) -> None:

@@ -263,8 +263,11 @@ def _fits(model: Model, gpu: str | None) -> Finding:
         fit = check(model, find_gpu(named)) if named else fit_here(model, here)
     except (UsageError, MissingError) as error:
         return Finding("memory", "warn", f"cannot be reckoned: {error.found}")
+    if fit.fits is None:
+        return Finding("memory", "warn", fit.reason)
     remedy = f"in its entry: {fit.remedies[0]}" if fit.remedies else f"harness models check {model.name}"
-    return Finding("memory", "ok" if fit.fits else "fail", fit.reason, None if fit.fits else remedy)
+    reason = f"{fit.reason} ({fit.estimate})" if fit.estimate else fit.reason
+    return Finding("memory", "ok" if fit.fits else "fail", reason, None if fit.fits else remedy)
 
 
 def _port(model: Model) -> Finding:

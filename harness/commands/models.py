@@ -14,10 +14,10 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model, add_entry
 from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters, shape_from_config
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
-from harness.engines import load_catalogue
+from harness.engines import engine_of, load_catalogue, stored_as
 from harness.errors import UsageError
-from harness.simulator import memory
-from harness.simulator.memory import Budget, NotEnoughMemory, ServingPlan
+from harness.simulator import fit as law_of_memory
+from harness.simulator.fit import LAWS, Candidate, Fits, Lacks, describe, weights_bytes
 from harness.simulator.world import World
 from harness.stack import machine
 from harness.units import GIB, format_bytes, format_count
@@ -71,39 +71,42 @@ def list_text(rows: Sequence[Row]) -> str:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether one model fits one kind of GPU. outcome: the sum, None where it is not the memory that decides.
+    """Whether one model fits one kind of GPU. fits: None where the engine's memory cannot be reckoned.
 
-    remedies: what would fit instead, each tried by the same arithmetic.
+    outcome: the sum, None where it is not the memory that decides. remedies: what would fit instead, each tried by the
+    same arithmetic. estimate: what the figures rest on, where that is less than measured starts.
     """
 
     name: str
     gpu: Gpu
     gpus: int
     reason: str
-    fits: bool
-    outcome: Budget | NotEnoughMemory | None
+    fits: bool | None
+    outcome: Fits | Lacks | None
     remedies: tuple[str, ...] = ()
+    estimate: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        budget = self.outcome if isinstance(self.outcome, Budget) else None
+        found = self.outcome if isinstance(self.outcome, Fits) else None
         return {
             "name": self.name,
             "gpu": self.gpu.name,
             "gpus": self.gpus,
             "fits": self.fits,
             "reason": self.reason,
-            "max_batch_total_tokens": budget.tokens if budget else None,
-            "max_total_tokens": budget.max_total_tokens if budget else None,
-            "max_batch_prefill_tokens": budget.max_batch_prefill_tokens if budget else None,
+            "max_batch_total_tokens": found.tokens if found else None,
+            "max_total_tokens": found.max_total_tokens if found else None,
+            "max_batch_prefill_tokens": found.max_batch_prefill_tokens if found else None,
             "gpu_memory_bytes": self.gpu.visible_bytes,
             "memory_bytes": {part.name: part.bytes for part in self.outcome.parts} if self.outcome else {},
-            "missing_bytes": self.outcome.missing_bytes if isinstance(self.outcome, NotEnoughMemory) else 0,
+            "missing_bytes": self.outcome.missing_bytes if isinstance(self.outcome, Lacks) else 0,
             "remedies": list(self.remedies),
+            "estimate": self.estimate or None,
         }
 
 
 def check_models(names: Sequence[str], *, gpu: str | None = None, catalogue: str | Path | None = None) -> list[Fit]:
-    """Whether these entries (all, where none is named) fit their GPUs, or the given one, by TGI's memory arithmetic.
+    """Whether these entries (all, where none is named) fit their GPUs, or the given one, by their engines' memory laws.
 
     Raises UsageError: wrong catalogue, unknown name, no GPU named and none here. MissingError: a shape that only the
     Hub knows, and the Hub cannot be asked.
@@ -113,33 +116,100 @@ def check_models(names: Sequence[str], *, gpu: str | None = None, catalogue: str
     return [check(model, _gpu_of(model, gpu)) for model in models]
 
 
+_WORDS = {True: "fits", False: "DOES NOT FIT", None: "CANNOT SAY"}
+
+
 def check_text(verdicts: Sequence[Fit]) -> str:
     """One line per model; for one that does not fit, or one alone, the sum with its parts."""
     lines = []
     for each in verdicts:
-        lines.append(f"{'fits' if each.fits else 'DOES NOT FIT':<12}  {each.name}: {each.reason}")
+        lines.append(f"{_WORDS[each.fits]:<12}  {each.name}: {each.reason}")
         if each.outcome is not None and (len(verdicts) == 1 or not each.fits):
-            lines += [f"    {line}" for line in memory.describe(each.outcome).splitlines()]
+            lines += [f"    {line}" for line in describe(each.outcome).splitlines()]
+        if each.outcome is not None and each.estimate:
+            lines.append(f"    {each.estimate}; `harness probe` measures it")
         lines += [f"    would fit: {remedy}" for remedy in each.remedies]
     return "\n".join(lines)
 
 
 def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
-    """One model on one kind of GPU. used_bytes: of each of these GPUs, by other processes."""
-    shape = shape_of(model)
-    refusal = _refusal(model, gpu, shape)
-    if refusal is not None:
-        return Fit(model.name, gpu, model.gpus, refusal, False, None, _remedies(model, gpu, shape, used_bytes))
+    """One model on one kind of GPU, by its engine's memory law. used_bytes: of each of these GPUs, by others."""
+    engine = engine_of(model)
     try:
-        outcome = _start(model, gpu, shape, used_bytes)
+        law = engine.memory_law(model)
+    except UsageError as error:  # limits that its engine does not have
+        return Fit(model.name, gpu, model.gpus, error.found, False, None)
+    if law is None:
+        reason = f"how much memory {engine.title} takes in this form is not reckoned here; `harness probe` finds out"
+        return Fit(model.name, gpu, model.gpus, reason, None, None)
+    tried = _Tried(shape_of(model), gpu, used_bytes)
+    estimate = LAWS[law.name].estimate
+    refusal = tried.refusal(model, gpu)
+    if refusal is not None:
+        return Fit(model.name, gpu, model.gpus, refusal, False, None, _remedies(model, gpu, tried), estimate)
+    candidate = tried.candidate(model, gpu)
+    assert candidate is not None
+    try:
+        outcome = law_of_memory.start(candidate)
     except UsageError as error:  # shards that do not divide the heads
-        return Fit(model.name, gpu, model.gpus, error.found, False, None, _remedies(model, gpu, shape, used_bytes))
-    contradiction = _contradiction(model, gpu, shape, outcome) if isinstance(outcome, Budget) else None
-    fits = isinstance(outcome, Budget) and contradiction is None
+        return Fit(model.name, gpu, model.gpus, error.found, False, None, _remedies(model, gpu, tried), estimate)
+    contradiction = outcome.contradiction if isinstance(outcome, Fits) else None
+    fits = isinstance(outcome, Fits) and contradiction is None
+    remedies = () if fits else _remedies(model, gpu, tried, outcome)
     reason = contradiction or _reason(model, gpu, outcome)
-    return Fit(
-        model.name, gpu, model.gpus, reason, fits, outcome, () if fits else _remedies(model, gpu, shape, used_bytes)
-    )
+    return Fit(model.name, gpu, model.gpus, reason, fits, outcome, remedies, estimate)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What is the same in all settings that are tried. used_bytes: of the entry's own kind of GPU, by others."""
+
+    shape: ModelShape
+    gpu: Gpu
+    used_bytes: int
+
+    def candidate(self, model: Model, gpu: Gpu) -> Candidate | None:
+        """The entry as its engine's law takes it. Where the exact size of the weights is known and larger than
+        reckoned, the difference counts too.
+        """
+        law = engine_of(model).memory_law(model)
+        if law is None:
+            return None
+        more, stored = 0, stored_as(model)
+        if model.weight_bytes is not None:
+            reckoned = estimated_weight_bytes(self.shape, stored, model.dtype)
+            more = max(0, model.weight_bytes - reckoned) // model.gpus
+        used = self.used_bytes if gpu is self.gpu else 0
+        return Candidate(
+            law=law.name,
+            shape=self.shape,
+            gpu=gpu,
+            shards=model.gpus,
+            dtype=model.dtype,
+            quantize=stored,
+            kv_cache_dtype=model.kv_cache_dtype,
+            options=law.options,
+            world=World(extra_at_load_bytes=more, used_by_others=used),
+        )
+
+    def refusal(self, model: Model, gpu: Gpu) -> str | None:
+        """What the engine does not do on this card. Compute capability 0.0 stands for another maker's, which is not
+        judged.
+        """
+        law, candidate = engine_of(model).memory_law(model), self.candidate(model, gpu)
+        if law is None or candidate is None or gpu.compute_capability == (0, 0):
+            return None
+        for least, lacking in law.needs:
+            if gpu.compute_capability < least:
+                return f"{gpu.name} {lacking}"
+        return law_of_memory.refusal(candidate)
+
+    def fits(self, model: Model, gpu: Gpu) -> bool:
+        try:
+            candidate = self.candidate(model, gpu)
+        except UsageError:
+            return False
+        return candidate is not None and self.refusal(model, gpu) is None and law_of_memory.fits(candidate)
 
 
 def shape_of(model: Model) -> ModelShape:
@@ -182,7 +252,7 @@ def _weights(model: Model, shape: ModelShape | None) -> int | None:
     """The exact size where the entry has it, else what the shape amounts to."""
     if model.weight_bytes is not None or shape is None:
         return model.weight_bytes
-    return estimated_weight_bytes(shape, model.quantize, model.dtype)
+    return estimated_weight_bytes(shape, stored_as(model), model.dtype)
 
 
 def _gpu_of(model: Model, gpu: str | None) -> Gpu:
@@ -197,126 +267,32 @@ def _gpu_of(model: Model, gpu: str | None) -> Gpu:
     return find_gpu(here[0].name)
 
 
-def serving_plan(model: Model, gpu: Gpu, shape: ModelShape) -> ServingPlan:
-    """The entry as the memory arithmetic takes it, with the variables of `env` that matter to it."""
-    limits = model.limits
-    env = model.env
-    return ServingPlan(
-        shape=shape,
-        gpu=gpu,
-        shards=model.gpus,
-        version=model.engine.version,
-        dtype=model.dtype,
-        quantize=model.quantize,
-        kv_cache_dtype=model.kv_cache_dtype,
-        cuda_memory_fraction=_number(env.get("CUDA_MEMORY_FRACTION")) or 1.0,
-        wiggle_room=_number(env.get("TGI_WIGGLE_ROOM")),
-        attention=env.get("ATTENTION"),
-        prefix_caching=_switch(env.get("PREFIX_CACHING") or env.get("USE_PREFIX_CACHING")),
-        prefill_chunking=_switch(env.get("PREFILL_CHUNKING")),
-        max_input_tokens=limits.max_input_tokens,
-        max_total_tokens=limits.max_total_tokens,
-        max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
-        max_batch_total_tokens=limits.max_batch_total_tokens,
-        max_batch_size=limits.max_batch_size,
-        cuda_graphs=_sizes(env.get("CUDA_GRAPHS")),
-        prefill_logprobs=(env.get("ENABLE_PREFILL_LOGPROBS") or "").lower() == "true",
-    )
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
-def _switch(text: str | None) -> bool | None:
-    return None if text is None else text.lower() in ("1", "true")
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    if text is None or not re.fullmatch(r"\d+(,\d+)*", text):
-        return None
-    return tuple(int(part) for part in text.split(",") if int(part))
-
-
-def _start(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int = 0) -> Budget | NotEnoughMemory:
-    """The sum. Where the exact size of the weights is known and larger than reckoned, the difference counts too."""
-    more = 0
-    if model.weight_bytes is not None:
-        reckoned = estimated_weight_bytes(shape, model.quantize, model.dtype)
-        more = max(0, model.weight_bytes - reckoned) // model.gpus
-    return memory.budget(serving_plan(model, gpu, shape), World(extra_at_load_bytes=more, used_by_others=used_bytes))
-
-
-def _refusal(model: Model, gpu: Gpu, shape: ModelShape) -> str | None:
-    """What the card cannot do at all. Compute capability 0.0 stands for another maker's card, which is not judged."""
-    capability = gpu.compute_capability
-    if capability == (0, 0):
-        return None
-    if model.dtype == "bfloat16" and capability < (8, 0):
-        return f"{gpu.name} has no bfloat16, which came with compute capability 8.0; set dtype: float16"
-    if model.quantize in ("fp8", "marlin", "exl2") and capability < (8, 0):
-        return f"{gpu.name} is too old for quantize: {model.quantize}, which needs compute capability 8.0"
-    attention = memory.resolve(serving_plan(model, gpu, shape)).attention
-    if model.kv_cache_dtype is not None and attention == "flashdecoding":
-        # server/text_generation_server/layers/attention/kv_cache.py:68-84
-        return f"its attention is flashdecoding, for which there is no KV cache of {model.kv_cache_dtype}"
-    if model.quantize == "exl2" and model.gpus > 1:
-        return "quantize: exl2 works on one GPU only"  # launcher/src/main.rs:2091-2096
-    return None
-
-
-def _contradiction(model: Model, gpu: Gpu, shape: ModelShape, start: Budget) -> str | None:
-    """Limits that the router refuses once it knows the budget (backends/v3/src/main.rs:180-196, lib.rs:98-107)."""
-    resolved = memory.resolve(serving_plan(model, gpu, shape))
-    tokens = format_count(start.tokens)
-    if start.max_total_tokens > start.tokens:
-        return f"max_total_tokens {format_count(start.max_total_tokens)} exceeds the KV cache of {tokens} tokens"
-    if start.max_batch_prefill_tokens > start.tokens:
-        prefill = format_count(start.max_batch_prefill_tokens)
-        return f"max_batch_prefill_tokens {prefill} exceeds the KV cache of {tokens} tokens; set it lower"
-    if not resolved.chunking and start.max_batch_prefill_tokens < start.max_input_tokens:
-        return (
-            f"max_batch_prefill_tokens {format_count(start.max_batch_prefill_tokens)} is below max_input_tokens "
-            f"{format_count(start.max_input_tokens)}, and this model's prompts are not read in chunks"
-        )
-    return None
-
-
-def _reason(model: Model, gpu: Gpu, outcome: Budget | NotEnoughMemory) -> str:
-    cards = _cards(gpu, model.gpus)
-    weights = sum(part.bytes for part in outcome.parts if part.name in WEIGHTS)
+def _reason(model: Model, gpu: Gpu, outcome: Fits | Lacks) -> str:
+    cards, weights = _cards(gpu, model.gpus), format_bytes(weights_bytes(outcome))
     each = " each" if model.gpus > 1 else ""
-    if isinstance(outcome, NotEnoughMemory):
-        doing = "loading the weights" if outcome.stage == "load" else "the warm-up"
+    if isinstance(outcome, Lacks):
         return (
-            f"on {cards} ({format_bytes(outcome.total_bytes)}{each}) {doing} lacks "
-            f"{format_bytes(outcome.missing_bytes)}; the weights take {format_bytes(weights)}{each}"
+            f"on {cards} ({format_bytes(outcome.total_bytes)}{each}) {outcome.doing} lacks "
+            f"{format_bytes(outcome.missing_bytes)}; the weights take {weights}{each}"
         )
     chats = outcome.usable_tokens // _A_CHAT
     longest = format_count(outcome.max_total_tokens)
     return (
-        f"on {cards} beside {format_bytes(weights)} of weights{each}: a KV cache of {format_count(outcome.tokens)} "
+        f"on {cards} beside {weights} of weights{each}: a KV cache of {format_count(outcome.tokens)} "
         f"tokens, one chat of up to {longest} or {format_count(chats)} of {format_count(_A_CHAT)}"
+        f"{f'; {outcome.caution}' if outcome.caution else ''}"
     )
-
-
-WEIGHTS = ("weights of the layers", "embedding", "output head")
 
 
 def _cards(gpu: Gpu, count: int) -> str:
     return gpu.name if count == 1 else f"{count} x {gpu.name}"
 
 
-def _remedies(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int) -> tuple[str, ...]:
+def _remedies(model: Model, gpu: Gpu, tried: _Tried, outcome: Fits | Lacks | None = None) -> tuple[str, ...]:
     """The nearest settings that fit, one of each kind, from the one that changes least."""
     found: list[str] = []
-    for kind in _alternatives(model, gpu):
-        fitting = (
-            text for text, changed, card in kind if _is_fine(changed, card, shape, used_bytes if card is gpu else 0)
-        )
+    for kind in _alternatives(model, gpu, outcome.longest if isinstance(outcome, Lacks) else None):
+        fitting = (text for text, changed, card in kind if tried.fits(changed, card))
         found += [text for text in (next(fitting, None),) if text is not None]
     return tuple(found[:_MOST_REMEDIES])
 
@@ -324,12 +300,17 @@ def _remedies(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int) -> tup
 Alternative = tuple[str, Model, Gpu]
 
 
-def _alternatives(model: Model, gpu: Gpu) -> Iterator[Iterator[Alternative]]:
-    """Kinds of changes, each from small to large."""
+def _alternatives(model: Model, gpu: Gpu, longest: int | None) -> Iterator[Iterator[Alternative]]:
+    """Kinds of changes, each from small to large. longest: request that fits, where the engine fails at that."""
+    if longest is not None and longest > _A_CHAT:
+        most = longest // 1024 * 1024
+        shorter = dataclasses.replace(model.limits, max_total_tokens=most)
+        yield iter([(f"limits: {{max_total_tokens: {most}}}", dataclasses.replace(model, limits=shorter), gpu)])
     yield iter(_other_settings(model, gpu))
+    law = engine_of(model).memory_law(model)
     yield (
         (f"quantize: {method}", dataclasses.replace(model, quantize=method, dtype=None), gpu)
-        for method in ("fp8", "bitsandbytes-nf4")
+        for method in (law.lighter if law is not None else ())
         if model.quantize is None
     )
     counts = (1, 2, 4, 8) if model.gpus not in (1, 2, 4, 8) else tuple(n for n in (2, 4, 8) if n > model.gpus)
@@ -356,16 +337,6 @@ def _other_settings(model: Model, gpu: Gpu) -> Iterator[Alternative]:
         yield "without kv_cache_dtype", dataclasses.replace(model, kv_cache_dtype=None), gpu
     if model.limits != Limits():
         yield "without its limits", dataclasses.replace(model, limits=Limits()), gpu
-
-
-def _is_fine(model: Model, gpu: Gpu, shape: ModelShape, used_bytes: int) -> bool:
-    if _refusal(model, gpu, shape) is not None:
-        return False
-    try:
-        outcome = _start(model, gpu, shape, used_bytes)
-        return isinstance(outcome, Budget) and _contradiction(model, gpu, shape, outcome) is None
-    except UsageError:
-        return False
 
 
 @dataclass(frozen=True)

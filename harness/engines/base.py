@@ -449,6 +449,21 @@ class FailedStart:
     facts: EngineFacts | None = None
 
 
+@dataclass(frozen=True)
+class MemoryLaw:
+    """Which arithmetic says how large the KV cache of an entry becomes. name: of simulator/fit.LAWS. options: what that
+    law reads of the entry beside shape, GPUs and dtypes, by the law's own names.
+
+    needs: least compute capability, and what is said of a card that has less. lighter: methods of `quantize` that make
+    weights smaller as they are loaded, from the one that changes least.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[tuple[tuple[int, int], str], ...] = ()
+    lighter: tuple[str, ...] = ()
+
+
 OnFullCache = Literal["waits", "dies", "preempts", "retracts", "ends answers"]
 
 
@@ -576,6 +591,10 @@ class Engine(Protocol):
         """The limits as this release's own options, by name: what a user sets. Raises UsageError for a limit that the
         engine does not have, naming the nearest that it has.
         """
+        ...
+
+    def memory_law(self, model: Model) -> MemoryLaw | None:
+        """How the entry's memory is reckoned before a start; None where it is not."""
         ...
 
     def memory_flags(self, model: Model) -> Mapping[str, str]:

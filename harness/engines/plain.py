@@ -24,6 +24,7 @@ from harness.engines.base import (
     FailureCause,
     Gauges,
     Invocation,
+    MemoryLaw,
     OnFullCache,
     Place,
     StartLog,
@@ -163,6 +164,9 @@ class PlainEngine:
             )
             raise UsageError(f"{self.title} has no {lacking[0]}", advice=has)
         return {names[name]: str(value) for name, value in limits.known().items()}
+
+    def memory_law(self, model: Model) -> MemoryLaw | None:
+        return None
 
     def memory_flags(self, model: Model) -> Mapping[str, str]:
         return {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.catalog.gpus import find_gpu
+from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token
+from harness.engines import engine_of, stored_as
 from harness.errors import UsageError
 from harness.probe.setting import Prior
-from harness.simulator import memory
+from harness.simulator import fit, memory
 
 
 def expect(model: Model, version: tuple[int, int, int]) -> Prior:
@@ -32,18 +36,23 @@ def expect(model: Model, version: tuple[int, int, int]) -> Prior:
 
 
 def _budget(model: Model, shape: ModelShape) -> int | None:
+    """By the engine's memory law, without the entry's limits: they are what is looked for."""
     assert model.gpu is not None
-    plan = memory.ServingPlan(
+    law = engine_of(model).memory_law(replace(model, limits=Limits(), env={}))
+    if law is None:
+        return None
+    candidate = fit.Candidate(
+        law=law.name,
         shape=shape,
         gpu=find_gpu(model.gpu),
         shards=max(1, model.gpus),
-        version=model.engine.version,
         dtype=model.dtype,
-        quantize=model.quantize,
+        quantize=stored_as(model),
         kv_cache_dtype=model.kv_cache_dtype,
+        options=law.options,
     )
     try:
-        outcome = memory.budget(plan)
+        outcome = fit.start(candidate)
     except UsageError:  # shards that do not divide the heads: the engine itself will say so
         return None
-    return outcome.tokens if isinstance(outcome, memory.Budget) else None
+    return outcome.tokens if isinstance(outcome, fit.Fits) else None

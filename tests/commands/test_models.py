@@ -133,6 +133,67 @@ def test_each_remedy_fits_when_it_is_taken(entry: str) -> None:
         assert fits, (remedy, reason)
 
 
+@pytest.mark.parametrize(
+    ("entry", "fits", "reason", "remedies"),
+    [
+        # Only the model's whole context does not fit, which vLLM asks for unless it is told otherwise.
+        (
+            "repo: meta-llama/Llama-3.1-8B-Instruct, gpu: L4, engine: {name: vllm}",
+            False,
+            "on L4 (22.0 GiB) the KV cache lacks",
+            ("limits: {max_total_tokens: 32768}", "gpus: 2"),
+        ),
+        (
+            "repo: meta-llama/Llama-3.1-8B-Instruct, gpu: L4, engine: {name: vllm}, limits: {max_total_tokens: 32768}",
+            True,
+            "on L4 beside 15.0 GiB of weights: a KV cache of",
+            (),
+        ),
+        (
+            "repo: Qwen/Qwen2.5-7B, gpu: T4, engine: {name: vllm}, dtype: bfloat16",
+            False,
+            "T4 has no bfloat16",
+            ("quantize: fp8",),
+        ),
+        (
+            "repo: Qwen/Qwen2.5-7B, gpu: L4, engine: {name: vllm}, limits: {max_input_tokens: 9}",
+            False,
+            "vLLM has no limit such as max_input_tokens",
+            (),
+        ),
+        ("repo: Qwen/Qwen2.5-7B, gpu: L4, engine: {name: vllm, variant: cpu}", None, "how much memory vLLM takes", ()),
+        (
+            "repo: Qwen/Qwen2.5-7B-Instruct-GGUF, file: q-Q8_0.gguf, gpu: T4, engine: {name: llamacpp}",
+            True,
+            "on T4 beside",
+            (),
+        ),
+    ],
+)
+def test_each_engine_is_judged_by_its_own_law(
+    entry: str, fits: bool | None, reason: str, remedies: tuple[str, ...]
+) -> None:
+    """What TGI's arithmetic would say counts for TGI alone; an estimate says that it is one."""
+    one = model(entry)
+    assert one.gpu is not None
+    fit = check(one, find_gpu(one.gpu))
+    assert fit.fits is fits
+    assert fit.reason.startswith(reason)
+    assert all(any(each.startswith(remedy) for each in fit.remedies) for remedy in remedies)
+    if fit.outcome is not None:
+        assert "an estimate" in check_text([fit])
+        assert fit.as_json()["estimate"]
+
+
+def test_share_of_the_limits_counts_as_the_variable_does() -> None:
+    """`limits.cuda_memory_fraction` is heeded as CUDA_MEMORY_FRACTION in `env` is."""
+    written, by_name = (
+        check(model(f"repo: Qwen/Qwen2.5-7B, gpu: L4, {text}"), find_gpu("L4")).as_json()["max_batch_total_tokens"]
+        for text in ("env: {CUDA_MEMORY_FRACTION: '0.9'}", "limits: {cuda_memory_fraction: 0.9}")
+    )
+    assert written == by_name
+
+
 def test_the_variables_of_an_entry_count() -> None:
     """Less of the card, or a smaller margin, changes what is left."""
     sizes = [

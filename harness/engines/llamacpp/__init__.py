@@ -19,13 +19,14 @@ from harness.engines.base import (
     FailedStart,
     Gauges,
     Invocation,
+    MemoryLaw,
     OnFullCache,
     Place,
     StartLog,
 )
 from harness.engines.client import Client
 from harness.engines.failure import Failure
-from harness.engines.llamacpp import facts, failures, flags, images, info, options
+from harness.engines.llamacpp import facts, failures, flags, images, info, memory, options
 from harness.engines.llamacpp.coming_from import GUIDES
 from harness.engines.llamacpp.log import LlamaCppLog
 from harness.engines.migration import Guide
@@ -132,6 +133,9 @@ class LlamaCpp:
 
     def flags(self, limits: Limits, version: Version) -> Mapping[str, str]:
         return options.flags_for(limits, version)
+
+    def memory_law(self, model: Model) -> MemoryLaw | None:
+        return memory.law_of(model, self.version(model.engine.version))
 
     def memory_flags(self, model: Model) -> Mapping[str, str]:
         return facts.memory_flags(model)

@@ -21,6 +21,7 @@ from harness.engines.base import (
     FailedStart,
     Gauges,
     Invocation,
+    MemoryLaw,
     OnFullCache,
     Place,
     StartLog,
@@ -28,7 +29,7 @@ from harness.engines.base import (
 from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
-from harness.engines.tgi import facts, failures, images, info, options
+from harness.engines.tgi import facts, failures, images, info, memory, options
 from harness.engines.tgi.first_answer import ask_once
 from harness.engines.tgi.log import TgiLog
 from harness.errors import UsageError
@@ -169,6 +170,9 @@ class Tgi:
         return {
             name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items() if value
         }
+
+    def memory_law(self, model: Model) -> MemoryLaw:
+        return memory.law_of(model)
 
     def memory_flags(self, model: Model) -> Mapping[str, str]:
         return facts.memory_flags(model)
