@@ -62,7 +62,7 @@ def test_model_that_fits_is_quietly_started(smi: Smi) -> None:
     """Nothing to say about memory; that the Hub was not asked is said."""
     smi(("NVIDIA L4", 23034, 22500))
     said: list[str] = []
-    assert look_before_start(SMALL, REAL, said.append) == {}
+    assert look_before_start(SMALL, REAL, said.append) is None
     assert [text for text in said if "Hub" not in text and "HF_HUB_OFFLINE" not in text] == []
 
 
@@ -109,8 +109,8 @@ def test_revision_is_pinned_where_the_entry_has_none(smi: Smi, monkeypatch: pyte
     """What the Hub calls newest now is what every restart gets."""
     smi(("NVIDIA L4", 23034, 22500))
     monkeypatch.setattr(hub, "resolve_revision", lambda repo: "abc123")
-    assert look_before_start(replace(SMALL, revision=None), REAL, lambda text: None) == {"REVISION": "abc123"}
-    assert look_before_start(replace(SMALL, revision="main"), REAL, lambda text: None) == {}
+    assert look_before_start(replace(SMALL, revision=None), REAL, lambda text: None) == "abc123"
+    assert look_before_start(replace(SMALL, revision="main"), REAL, lambda text: None) is None
 
 
 @pytest.mark.parametrize("target", [Target(runtime="embedded"), Target(runtime="compose", emulate=True)])
@@ -118,7 +118,7 @@ def test_emulator_is_not_judged(smi: Smi, target: Target) -> None:
     """It plays the card that it is told."""
     smi(("NVIDIA L4", 23034, 100))
     said: list[str] = []
-    assert look_before_start(SMALL, target, said.append) == {}
+    assert look_before_start(SMALL, target, said.append) is None
     assert said == []
 
 
