@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,6 +66,7 @@ class _Asking:
         with token_counter(self.endpoint, self.api) as count:
             self.ruler = prompts.measure(count)
         self.results: list[LoadResult] = []
+        self.unseen: list[str] = []  # limits that were asked for and not seen at their border
 
     def document(self) -> dict[str, Any]:
         limits, boundary = self.limits, {}
@@ -73,8 +75,10 @@ class _Asking:
             ("max_total_tokens", self._total()),
             ("max_concurrent_requests", None if self.options.quick else self._permits()),
         ):
-            if bracket is not None:
+            if bracket is not None and bracket != Bracket():
                 boundary[name] = bracket
+            elif bracket is not None:
+                self.unseen.append(name)
         return {
             "schema": 1,
             "model": self.info.model_id,
@@ -120,19 +124,22 @@ class _Asking:
             result = self._send(Load(name, ((shape_of(tokens),),), history=tokens, leave_after_tokens=1))
             if result.verdict == "held":
                 held.append(tokens)
-            elif result.verdict == "refused":
+            elif _is_refused_as_too_long(result, limit):
                 failed.append((tokens, result.reason or "refused"))
-        return Bracket.of(held, failed)
+        # Only both together are a limit: a service that refuses everything, or nothing, has told none.
+        return Bracket.of(held, failed) if held and failed else Bracket()
 
     def _permits(self) -> Bracket | None:
         """A few requests more than there are permits: the rest is refused at once (429)."""
         permits = self.limits.max_concurrent_requests
         if permits is None or permits > _MOST_PERMITS:
             return None
-        result = self._send(loads.overload(permits))
+        lasting = max(1, min(256, (self.limits.max_total_tokens or 256) - loads.SHORT - 7))
+        result = self._send(loads.overload(permits, lasting))
         carried = len(result.load.shapes) - result.refused
-        failed = [(carried + 1, "429 Model is overloaded")] if result.refused else []
-        return Bracket.of([carried] if result.verdict == "held" else [], failed)
+        if result.verdict != "held" or not result.refused or carried != permits:
+            return Bracket()
+        return Bracket.of([carried], [(carried + 1, "429 Model is overloaded")])
 
     def _send(self, load: Load) -> LoadResult:
         self.progress(f"{load.name} ...")
@@ -156,9 +163,18 @@ class _Asking:
         permits = self.limits.max_concurrent_requests
         if permits is not None and "max_concurrent_requests" not in boundary:
             lines.append(f"max_concurrent_requests is {permits:,} by its own word; so many were not sent at once.")
-        differing = [name for name, bracket in boundary.items() if bracket.largest_ok is None]
-        lines += [f"{name} does not hold as the service tells it." for name in differing]
+        lines += [
+            f"{name} is by the service's own word only: requests at the limit and beyond it were not taken and refused"
+            " for that reason."
+            for name in self.unseen
+        ]
         return lines
+
+
+def _is_refused_as_too_long(result: LoadResult, limit: int) -> bool:
+    """A refusal that names the limit; one of a busy or broken service says nothing of lengths."""
+    digits = re.sub(r"[,_ ]", "", result.reason or "")
+    return result.verdict == "refused" and not result.refused and str(limit) in digits
 
 
 def _limits(limits: Limits) -> dict[str, int | None]:

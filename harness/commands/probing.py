@@ -220,7 +220,7 @@ class _Loading:
         return result
 
     def _send_once(self, load: Load) -> tuple[LoadResult, bool]:
-        """Its result, and whether its last prompts were read in as the load says."""
+        """Its result, and whether it came about as the load says."""
         waves = self._requests(load)
         before = self._preempted()
         burst = send_burst(
@@ -248,7 +248,8 @@ class _Loading:
             result = self._looked_after(result)
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
-        return result, _read_together(load, burst)
+        unseen = load.expected_rejections > 0 and result.refused == 0  # some had ended before the last came
+        return result, _read_together(load, burst) and not unseen
 
     def _may_be_pinned(self) -> bool:
         """Whether a queue that stands still may be held by its own lookup in the prefix cache, which no lack of memory

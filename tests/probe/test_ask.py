@@ -82,6 +82,90 @@ def test_padding_of_the_whole_batch_is_recognised(name: str) -> None:
     assert most * 0.8 <= (setting.max_concurrent_requests or 0) <= most
 
 
+ANSWER = 128
+UNCHUNKED = {
+    "up to the context": lambda: ModelEngine(30_000, chunking=False, context=8192),
+    "linear activations": lambda: ModelEngine(30_000, chunking=False),
+    "steep activations": lambda: ModelEngine(
+        40_000, chunking=False, activation=lambda rows, longest: 0.8 * rows * longest
+    ),
+    "defaults of 2.x": lambda: ModelEngine(30_000, chunking=False, own_input=4095),
+    "memory is lost": lambda: ModelEngine(30_000, chunking=False, states=(1.0, 0.9)),
+}
+
+
+@pytest.mark.parametrize("name", UNCHUNKED)
+@pytest.mark.parametrize("goal", ["balanced", "history"])
+def test_without_chunking_the_history_is_searched_upward(name: str, goal: str) -> None:
+    """It ends where the budget has fallen by a tenth, or where prefill budget and token budget meet, to one percent."""
+    engine = UNCHUNKED[name]()
+    search = Search(ProbeGoal(goal=goal, answer_tokens=ANSWER), Prior(context=engine.context))  # type: ignore[arg-type]
+    setting = proved(run(search, engine))
+
+    def usable(prefill: int) -> int:
+        return engine.budget(prefill) - 1
+
+    floor = 0.9 * usable(4096) if goal == "balanced" else 0
+    fitting = (
+        p for p in range(1, engine.memory) if usable(p) >= floor and p + ANSWER <= min(usable(p), engine.context)
+    )
+    best = max(fitting)
+    assert engine.starts <= (4 if len(engine.states) == 1 else 6)
+    assert 0.99 * best <= (setting.max_input_tokens or 0) <= 1.01 * best
+    assert (setting.max_input_tokens or 0) + ANSWER == setting.max_total_tokens
+    engine.starts = len(engine.states)
+    assert engine.start(setting)[1] is None, "it must start again with what is free in the end"
+
+
+@pytest.mark.parametrize("at_admission", [False, True])
+def test_what_memory_is_taken_for_does_not_mislead(at_admission: bool) -> None:
+    """Taken at admission or as a chat grows: the budget as the flag counts it is met within one percent."""
+    engine = ModelEngine(12_000, "padded", at_admission=at_admission, context=4096)
+    search = Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=4096))
+    setting = proved(run(search, engine))
+    true = engine.law.budget(setting.max_input_tokens or 0)
+    assert setting.max_input_tokens == 4096 - ANSWER
+    assert 0.99 * true <= (setting.max_batch_total_tokens or 0) <= true
+    assert engine.starts <= 5
+
+
+def test_a_padded_history_is_searched_up_to_its_death() -> None:
+    """The longest chat of an engine that reads prompts in one piece and checks nothing, within one percent."""
+    engine = ModelEngine(9_000, "padded", context=131_072)
+    search = Search(ProbeGoal(goal="history", answer_tokens=ANSWER), Prior(context=131_072))
+    setting = proved(run(search, engine))
+    best = max(length for length in range(1, 9_000) if length + ANSWER <= engine.law.budget(length))
+    assert 0.985 * best <= (setting.max_input_tokens or 0) <= best
+    assert engine.starts <= 5
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_neighbour_that_arrives_costs_only_what_it_takes(tells: bool) -> None:
+    """A start that fails for memory that was lost is repeated with the lower figure; the flags start again."""
+    engine = ModelEngine(30_000, states=(1.0, 0.7), tells_blocks=tells)
+    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
+    usable = engine.budget(4096)
+    assert 0.99 * usable <= (setting.max_total_tokens or 0) <= usable
+    assert engine.starts <= (3 if tells else 6)
+
+
+def test_the_last_blocks_are_left_free_where_they_kill() -> None:
+    """An engine that dies of a full pool of any size keeps its history; the number of chats keeps it from filling."""
+    engine = ModelEngine(30_000, full_dies=0.98, context=8192)
+    setting = proved(run(Search(ProbeGoal(), Prior(context=8192)), engine))
+    assert setting.max_total_tokens == 8192
+    assert (setting.max_concurrent_requests or 0) == int(0.98 * engine.budget(4096)) // 8192
+    assert setting.cuda_memory_fraction is None
+
+
+def test_a_long_history_turns_the_prefix_cache_off() -> None:
+    """Where two chats do not fit, the second one could wait for ever behind the beginning that it shares."""
+    engine = ModelEngine(30_000, prefix_caching=True)
+    assert proved(run(Search(ProbeGoal(), Prior()), engine)).prefix_caching is False
+    roomy = ModelEngine(30_000, prefix_caching=True, context=8192)
+    assert proved(run(Search(ProbeGoal(), Prior()), roomy)).prefix_caching is None
+
+
 def test_death_under_load_of_a_flash_engine_lowers_its_memory_fraction() -> None:
     """An engine that starts but dies with a full cache is told to take less memory, and the proof is repeated."""
     engine = ModelEngine(30_000, load_dies=25_000)
