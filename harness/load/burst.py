@@ -162,6 +162,8 @@ class _Sender:
             return False
         open_ones = [each for each in self.answers if not _over(each)]
         short = sum(len(each.token_at) < self.stay for each in open_ones)
+        if short and any(each.http_status is None for each in open_ones):
+            return False  # what has not arrived yet does not wait there
         return short <= self.waiting
 
     async def _wait_for(self, ready: Callable[[], bool], look: float) -> Ending | None:

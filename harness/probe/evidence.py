@@ -81,15 +81,23 @@ class Evidence:
 
     @property
     def queues(self) -> bool:
-        """Whether an engine carried far less at once than it was sent and lived: it knows a budget, though it tells
-        none.
+        """Whether an engine carried far less at once than it was sent, twice, and lived: it knows a budget, though it
+        tells none. Of many chats, or of such with a short prompt, some may have ended before the last were read.
         """
-        return any(
-            result.verdict == "held" and result.carried is not None and result.carried < 0.6 * result.load.size
+        short = [
+            result
             for each in self.outcomes
             for result in each.loads
-            if result.load.kind == "fill" and result.load.rows > 1
-        )
+            if result.load.kind == "fill"
+            and each.setting.purpose != "verify"
+            and result.load.chats is None
+            and result.load.rows > 1
+            and result.load.closing >= result.load.longest
+            and result.verdict == "held"
+            and result.carried is not None
+            and result.carried < 0.6 * result.load.size
+        ]
+        return len(short) > 1
 
     def at_length(self, length: int, *, crowded: bool = True) -> Bracket:
         """Budgets that held and that died with a longest prompt of this length. What held with a longer one, or died

@@ -99,7 +99,10 @@ def corrected(cells: Sequence[Cell], evidence: Evidence) -> tuple[list[Cell], li
     seen = {
         result.load.history: (len(result.load.shapes), result.beside)
         for result in (last.loads if last else ())
-        if result.load.kind == "cell" and result.verdict == "held" and result.load.leave_after_tokens is not None
+        if result.load.kind == "cell"
+        and result.verdict == "held"
+        and result.load.leave_after_tokens is not None
+        and result.completed == 0
     }
     found, lines = [], []
     for cell in cells:
