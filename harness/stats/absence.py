@@ -14,7 +14,7 @@ from harness.stats.tokens import Mask, arrived_tokens, counted, told_per_event
 
 # An answer came in one piece where its events are no further apart on average, in seconds, and all of them together no
 # longer than this share of the wait for the first: no model is as fast, but a buffer that is emptied is.
-RUSH_GAP, RUSH_SHARE = 1e-4, 0.01
+RUSH_GAP, RUSH_SHARE = 2e-4, 0.01
 
 
 @dataclass(frozen=True)

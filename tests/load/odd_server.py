@@ -98,13 +98,6 @@ def together(pieces: list[Piece]) -> list[Piece]:
     return [Piece(data, sum(each.pause for each in pieces), tokens)]
 
 
-def rushed(pieces: list[Piece]) -> list[Piece]:
-    """All of them one after another without a pause, when the last would have come."""
-    first, *rest = pieces
-    return [Piece(first.data, sum(each.pause for each in pieces), first.tokens), *(
-        Piece(each.data, 0.0, each.tokens) for each in rest)]  # fmt: skip
-
-
 def document(tokens: int) -> list[Piece]:
     message = {"role": "assistant", "content": " w" * tokens}
     whole = {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "length"}], **count(tokens)}
@@ -137,7 +130,6 @@ HABITS = {
     "nousage, several tokens": Habit(lambda n: stream(split(n, 4, 4), told=False)),
     "counts of nothing": Habit(lambda n: stream([1] * n, along=lambda so_far: count(0), told=False)),
     "burst": Habit(lambda n: together(stream([1] * n))),
-    "rush": Habit(lambda n: rushed(stream([1] * n))),
     "one event": Habit(lambda n: together(stream([n]))),
     "whole": Habit(document, kind="application/json"),
     "whole, as a stream": Habit(document),

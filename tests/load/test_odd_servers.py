@@ -117,7 +117,6 @@ def test_what_is_not_told_is_not_made_up(crew: runner.Crew, tmp_path: Path, habi
     ("habit", "rule", "words"),
     [
         ("burst", "one_piece", "in one piece"),
-        ("rush", "one_piece", "in one piece"),
         ("one event", "one_piece", "in one piece"),
         ("whole", "not_streamed", "(content-type application/json)"),
         ("whole, as a stream", "not_streamed", "(content-type text/event-stream)"),
