@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engines.base import Answer
-from tests.engines.test_api_openai import DONE, chat, completion, event, read_chat, read_completions, usage
+from tests.engines.test_api_openai import CHAT, DONE, chat, completion, event, read_chat, read_completions, usage
 
 ROLE = chat("", delta={"role": "assistant"})
 END = chat(None, "length")
@@ -26,10 +26,10 @@ def timings(tokens: int, **more: int) -> dict[str, Any]:
     return {"timings": {"prompt_n": 7, "prompt_ms": 3.0, "predicted_n": tokens, "predicted_ms": 10.0, **more}}
 
 
-def progress(done: int) -> bytes:
+def progress(done: int, text: str | None = None) -> bytes:
     """llama.cpp's chunk while it reads the prompt."""
     reading = {"total": 90, "cache": 0, "processed": done, "time_ms": 5}
-    return chat(None, delta={"role": "assistant", "content": None}, prompt_progress=reading)
+    return chat(None, delta={"role": "assistant", "content": text}, prompt_progress=reading)
 
 
 # name: (slices, events by slice, tokens of each, of the answer, how told)
@@ -110,6 +110,10 @@ STREAMS: dict[str, tuple[list[bytes], list[int], list[int], int | None, str | No
         [progress(40), progress(90), chat(None, delta={"role": "assistant", "content": None}), chat("a", **timings(1)),
          chat("b c", **timings(3)), chat(None, "length", **timings(3)), DONE],
         [3, 4], [1, 2], 3, "per_event",
+    ),
+    "progress with an empty text is no token": (
+        [progress(40, ""), progress(90, ""), chat("a"), chat("b c"), END, usage(3), DONE],
+        [2, 3], [1, 1], 3, "per_answer",
     ),
     "llama.cpp's timings at the end": (
         [ROLE, chat("a b"), chat("c d"), chat(None, "length", **timings(4)), DONE], [1, 2], [1, 1], 4, "per_answer",
@@ -205,6 +209,20 @@ ANY = [
     ROLE, chat("a"), chat(""), chat("b", **told(3)), chat("c", **told(5)), usage(4), STOP, END, progress(3),
     chat(None, **told(2)), usage(0), chat("d", **timings(9)),
 ]  # fmt: skip
+
+
+def test_counts_told_along_are_known_before_the_end() -> None:
+    """What a kill leaves of an answer has them: the first count is the first event's own, and a role is no event."""
+    reading = CHAT.reading(200, stream=True)
+    reading.feed([chat("", delta={"role": "assistant"}, **told(0)), chat("a b c", **told(3)), chat("d", **told(4))])
+    first = reading.since(0)
+    assert (list(first.slices), list(first.tokens)) == ([1, 2], [3, 1])
+    reading.feed([chat("e f", **told(6)), chat("", **told(6))])
+    more = reading.since(first.until)
+    assert (list(more.slices), list(more.tokens)) == ([3], [2])
+    plain = CHAT.reading(200, stream=True)
+    plain.feed([chat("a b c", **told(3))])
+    assert list(plain.since(0).tokens) == [3]
 
 
 @given(st.lists(st.sampled_from(ANY), max_size=9), st.booleans())
