@@ -20,6 +20,7 @@ from harness.engines.base import (
     FailedStart,
     Gauges,
     Invocation,
+    MemoryLaw,
     OnFullCache,
     Place,
     StartLog,
@@ -28,7 +29,7 @@ from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
 from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
-from harness.engines.sglang import facts, failures, images, info, options
+from harness.engines.sglang import facts, failures, images, info, memory, options
 from harness.engines.sglang.coming_from import GUIDES
 from harness.engines.sglang.log import SglangLog
 
@@ -145,6 +146,9 @@ class Sglang:
 
     def flags(self, limits: Limits, version: Version) -> Mapping[str, str]:
         return options.limits_as_flags(limits, version)
+
+    def memory_law(self, model: Model) -> MemoryLaw | None:
+        return memory.law_of(model, self.version(model.engine.version))
 
     def memory_flags(self, model: Model) -> Mapping[str, str]:
         return facts.memory_flags(model)
