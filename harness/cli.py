@@ -609,11 +609,14 @@ def calibrate(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def emulate() -> int:
-    """Serve the embedded TGI emulator on a port, alone. Takes TGI's own launcher flags and environment variables too.
+    """Serve the emulator of an engine on a port, alone: TGI's unless --engine says vllm, sglang or llamacpp. It takes the
+    engine's own flags and environment variables too.
 
     Example: harness emulate --port 8080 --gpu L4 --model Qwen/Qwen2.5-0.5B-Instruct
 
-    All options: python -m harness.emulator --help
+    Another engine: harness emulate --engine vllm --port 8000 --model Qwen/Qwen2.5-0.5B-Instruct
+
+    All options: python -m harness.emulator [--engine NAME] --help
     """
     raise UsageError("emulate must be the first argument")
 

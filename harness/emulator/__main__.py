@@ -10,11 +10,12 @@ TGI = "tgi"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`--engine NAME`, where it is there, comes first; all behind it is the engine's own. Returns the exit code."""
+    """All but `--engine NAME` is the engine's own. Returns the exit code."""
     name, rest = TGI, list(arguments)
-    if rest and rest[0].partition("=")[0] == "--engine":
-        word = rest.pop(0)
-        name = word.partition("=")[2] if "=" in word else rest.pop(0) if rest else ""
+    at = next((place for place, word in enumerate(rest) if word.partition("=")[0] == "--engine"), None)
+    if at is not None:
+        word = rest.pop(at)
+        name = word.partition("=")[2] if "=" in word else rest.pop(at) if at < len(rest) else ""
     if name == TGI:
         return launcher.main(rest)
     if name not in faces.FACES:
