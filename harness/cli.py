@@ -609,8 +609,9 @@ def calibrate(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def emulate() -> int:
-    """Serve the emulator of an engine on a port, alone: TGI's unless --engine says vllm, sglang or llamacpp. It takes the
-    engine's own flags and environment variables too.
+    """Serve the emulator of an engine on a port, alone: TGI's unless --engine says vllm, sglang or llamacpp.
+
+    It takes the engine's own flags and environment variables too.
 
     Example: harness emulate --port 8080 --gpu L4 --model Qwen/Qwen2.5-0.5B-Instruct
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.measure.journal import END, read_entries
+from tests.waiting import until
 
 MODEL = "qwen2.5-0.5b"
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,7 +172,7 @@ def test_ctrl_c_during_a_load_leaves_a_report_and_nothing_running(tmp_path: Path
     process = subprocess.Popen(
         [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.PIPE
     )
-    _wait_for(lambda: _answered(folder))
+    until(lambda: _answered(folder), seconds=60)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -196,7 +196,7 @@ def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
         [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     try:
-        _wait_for(lambda: _answered(folder))
+        until(lambda: _answered(folder), seconds=60)
     finally:
         process.kill()
         process.wait()
@@ -206,7 +206,7 @@ def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
     assert summary["complete"] is False
     assert summary["requests"]["completed"] > 0
     assert harness("down").returncode == 0
-    _wait_for(lambda: ours() == [])
+    until(lambda: ours() == [], seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_what_is_killed_during_a_load_is_named(tmp_path: Path, victim: str, code
     process = subprocess.Popen(
         [*command, "--duration", "60s", "--output", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    _wait_for(lambda: _answered(folder))
+    until(lambda: _answered(folder), seconds=60)
     family = psutil.Process(process.pid).children(recursive=True)
     next(child for child in family if victim in child.cmdline()).kill()
     _, stderr = process.communicate(timeout=120)
@@ -236,10 +236,3 @@ def test_what_is_killed_during_a_load_is_named(tmp_path: Path, victim: str, code
     counts = summary["requests"]
     assert counts["sent"] == counts["completed"] + counts["failed"] + counts["in_flight_at_end"]
     assert ours() == []
-
-
-def _wait_for(condition: Any, limit: float = 60.0) -> None:
-    until = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)

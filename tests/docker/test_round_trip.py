@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,11 @@ import pytest
 from harness.stack.document import compose_file
 from harness.stack.state import subfolder
 from tests.docker.conftest import Harness, environment, ours
+from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("catalogue")]
 STACK = ("--runtime", "compose", "--emulate")
 SECRET = "hf_that_must_stay_secret"
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def inspect(name: str) -> dict[str, object]:
@@ -91,7 +84,7 @@ def test_health_check_works_inside(harness: Harness) -> None:
     """By bash alone, read-only, without capabilities: Docker itself calls the container healthy."""
     harness("up", "one", *STACK)
     (container,) = [name for kind, name in ours() if kind == "container"]
-    until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy")  # type: ignore[index]
+    until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy", seconds=60)  # type: ignore[index]
     harness("down")
 
 
@@ -152,7 +145,7 @@ def test_half_started_stack_of_a_killed_harness_is_taken_down(harness: Harness, 
     """SIGKILL in the middle leaves a container that no process watches; `down` finds it."""
     command = [sys.executable, "-m", "harness", "up", "one", *STACK]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-    until(lambda: any(kind == "container" for kind, _ in ours()) or process.poll() is not None)
+    until(lambda: any(kind == "container" for kind, _ in ours()) or process.poll() is not None, seconds=60)
     process.kill()
     process.wait()
     time.sleep(1)  # a `docker compose up` of its own session may still be at work
@@ -164,7 +157,7 @@ def test_container_of_a_killed_probe_goes_with_the_next(harness: Harness, tmp_pa
     """It would hold the GPU; `--resume` removes it before it starts its own."""
     command = ["probe", "one", "--quick", "--output", str(tmp_path / "out"), *STACK]
     with subprocess.Popen([sys.executable, "-m", "harness", *command], cwd=tmp_path, env=environment()) as process:
-        until(lambda: bool(running_alone()) or process.poll() is not None)
+        until(lambda: bool(running_alone()) or process.poll() is not None, seconds=60)
         process.kill()
     time.sleep(1)  # a `docker compose up` of its own session may still be at work
     left = running_alone()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import openai
@@ -18,6 +17,7 @@ from harness.stack.gateway import Route, gateway
 from harness.stack.render_swarm import BRIDGE, MAKE_LOOPBACK_BRIDGE
 from harness.stack.state import project_name
 from tests.docker.conftest import Harness
+from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.containers, pytest.mark.timeout(900)]
 STACK = ("--runtime", "swarm", "--emulate")
@@ -44,7 +44,7 @@ def _swarm() -> Iterator[None]:
     docker("swarm", "init", "--advertise-addr", "127.0.0.1")
     yield
     docker("swarm", "leave", "--force")
-    until(lambda: not docker("ps", "-aq", "--filter", "label=com.docker.swarm.service.id"))
+    until(lambda: not docker("ps", "-aq", "--filter", "label=com.docker.swarm.service.id"), seconds=120)
     docker("network", "rm", BRIDGE)
 
 
@@ -55,7 +55,7 @@ def _nothing_left(own_state: Path, _swarm: None) -> Iterator[None]:
     left = everything()
     if left:
         subprocess.run(["docker", "stack", "rm", stack()], capture_output=True, check=False)
-        until(lambda: not everything())
+        until(lambda: not everything(), seconds=120)
     assert left == []
 
 
@@ -67,13 +67,6 @@ def everything() -> list[str]:
     label = f"label=com.docker.stack.namespace={stack()}"
     kinds = (("service", "ls"), ("ps", "-a"), ("network", "ls"), ("secret", "ls"), ("config", "ls"))
     return [f"{kind[0]} {name}" for kind in kinds for name in docker(*kind, "-q", "--filter", label).split()]
-
-
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def container_of(service: str) -> str:
@@ -190,8 +183,8 @@ def test_what_dies_is_started_again(harness: Harness) -> None:
     harness("up", "one", *STACK)
     before = container_of("one")
     docker("kill", before)
-    until(lambda: container_of("one") not in ("", before))
-    until(lambda: json.loads(harness("status", "--json").stdout)[0]["phase"] == "ready")
+    until(lambda: container_of("one") not in ("", before), seconds=120)
+    until(lambda: json.loads(harness("status", "--json").stdout)[0]["phase"] == "ready", seconds=120)
     assert harness("logs", "one").stdout.count("Setting max batch total tokens") == 2
     harness("down")
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,14 +155,6 @@ class LlamaServer:
                 yield response
         finally:
             connection.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what must come; fails where it does not."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def conversation(words: int, **fields: Any) -> dict[str, Any]:

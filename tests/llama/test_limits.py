@@ -7,7 +7,8 @@ import select
 import socket
 
 from tests.llama.conftest import Launch
-from tests.llama.running import CHAT, PATIENCE, LlamaServer, conversation, until
+from tests.llama.running import CHAT, PATIENCE, LlamaServer, conversation
+from tests.waiting import until
 
 
 def request(path: str, body: object) -> bytes:
@@ -56,10 +57,10 @@ def test_what_finds_no_slot_waits_and_is_counted(launch: Launch) -> None:
         with server.streaming(10, max_tokens=8000, ignore_eos=True) as stream:
             stream.readline()
             waiting.sendall(request(CHAT, conversation(10, max_tokens=5)))
-            until(lambda: server.metrics()["requests_deferred"] == 1)
+            until(lambda: server.metrics()["requests_deferred"] == 1, seconds=PATIENCE)
             assert server.metrics()["requests_processing"] == 1
             assert server.ask("GET", "/slots?fail_on_no_slot=1").status == 503
             assert select.select([waiting], [], [], 0)[0] == []
         assert waiting.recv(100).startswith(b"HTTP/1.1 200 OK")
-    until(lambda: server.metrics()["requests_processing"] == 0)
+    until(lambda: server.metrics()["requests_processing"] == 0, seconds=PATIENCE)
     assert server.metrics()["requests_deferred"] == 0

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.llama.conftest import Launch
-from tests.llama.running import PATIENCE, until
+from tests.llama.running import PATIENCE
+from tests.waiting import until
 
 _LOADING = {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}
 
@@ -41,7 +42,7 @@ def test_health_is_503_while_the_model_loads_and_200_afterwards(launch: Launch, 
     slow, port = tmp_path / "slow.gguf", free_port()
     os.mkfifo(slow)
     loading = launch("--port", str(port), "--fit", "off", model=slow, wait=False)
-    until(lambda: accepts(port))
+    until(lambda: accepts(port), seconds=PATIENCE)
     for path in ("/health", "/v1/models", "/metrics"):
         answer = loading.ask("GET", path, port=port)
         assert (answer.status, answer.json()) == (503, _LOADING)
@@ -150,6 +151,6 @@ def test_it_ends_only_when_the_last_client_has_left(launch: Launch) -> None:
     with server.streaming(10, max_tokens=8000, ignore_eos=True) as stream:
         stream.readline()
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: "cleaning up before exit" in server.log)
+        until(lambda: "cleaning up before exit" in server.log, seconds=PATIENCE)
         assert server.process.poll() is None
     assert server.process.wait(PATIENCE) == 0

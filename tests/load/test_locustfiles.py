@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.load.request_ids import request_id
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCUST = [sys.executable, "-m", "locust", "--only-summary"]
@@ -178,7 +179,7 @@ def test_lost_worker_is_named(url: str, here: Path) -> None:
          "--expect-workers", "2", "--master-bind-host", "127.0.0.1", "--master-bind-port", port],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    _wait_for(lambda: all((here / f"runs/out/journal-{number}.log").exists() for number in (0, 1)))
+    until(lambda: all((here / f"runs/out/journal-{number}.log").exists() for number in (0, 1)), seconds=60)
     time.sleep(1.5)
     started[0].kill()
     said = master.communicate(timeout=60)[1]
@@ -196,7 +197,7 @@ def test_killed_run_can_still_be_reported(url: str, here: Path) -> None:
         [*LOCUST, "--headless", "-f", "short.py", "--host", url, "-u", "2"], stderr=subprocess.DEVNULL
     )
     try:
-        _wait_for(lambda: any(path.stat().st_size > 2000 for path in here.glob("runs/out/journal-*")))
+        until(lambda: any(path.stat().st_size > 2000 for path in here.glob("runs/out/journal-*")), seconds=60)
     finally:
         process.kill()
         process.wait()
@@ -210,7 +211,7 @@ def test_ctrl_c_ends_a_run_in_order(url: str, here: Path, limit: tuple[str, ...]
     """Answers are awaited. Without a limit it is Locust's usual end; before the limit, less than was asked for."""
     command = [*LOCUST, "--headless", "-f", "short.py", "--host", url, "-u", "2", *limit]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _wait_for(lambda: any(path.stat().st_size > 2000 for path in here.glob("runs/out/journal-*")))
+    until(lambda: any(path.stat().st_size > 2000 for path in here.glob("runs/out/journal-*")), seconds=60)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 0
     assert report(here / "runs/out")["complete"] is complete
@@ -250,10 +251,3 @@ def test_folder_that_is_in_use_is_not_written_into(url: str, here: Path) -> None
     (here / "runs/out/thesis.txt").rename(here / "runs/out/manifest.json")
     assert locust("-f", "short.py", "--host", url, "-t", "2s").returncode == 0
     assert rows(here / "runs/out-2")
-
-
-def _wait_for(condition: Any, limit: float = 60.0) -> None:
-    until = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)

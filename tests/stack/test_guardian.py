@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ from harness.commands.status import down
 from harness.stack import state
 from harness.stack.family import MARKER, alive, descendants, end, marked
 from harness.stack.found import all_services
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_process_left", "no_guardian_left")
 
@@ -58,13 +59,6 @@ print(service.record.marker, launch.options["SHARD_UDS_PATH"] + "-0", flush=True
 os.kill(os.getpid(), signal.{signal})
 time.sleep(60)
 """
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def killed_harness(

@@ -7,9 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,16 +23,10 @@ from harness.stack.found import services_of
 from harness.stack.launch import embedded_launch, local_launch
 from harness.stack.process import ProcessService, free_port, ports_from, release_port, version_output
 from harness.stack.readiness import StartFailed, wait_until_ready
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 MODEL = Model("tiny", "Qwen/Qwen2.5-0.5B-Instruct", limits=Limits(max_concurrent_requests=7))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def family(service: ProcessService) -> list[psutil.Process]:

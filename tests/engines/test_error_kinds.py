@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engines.base import ERROR_KINDS
-from harness.engines.failures import error_kind, event_error_kind
+from harness.engines.error_kinds import error_kind, event_error_kind
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 BACKLOG = "The engine has reached its prefill token backlog limit. Please try again later or on a different instance."
