@@ -12,6 +12,7 @@ from harness.probe.setting import Bracket, LoadResult, Outcome, Setting
 
 IGNORED = 0.99  # of the cache, that is left with a smaller memory fraction where the engine does not heed it
 BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
+SAME_SIZE = 0.002  # share by which two loads of one size may differ
 EARLY = 0.6  # of the cache
 ALIKE = 0.01  # share by which prompt lengths may differ to count as the same
 UNSEEN = 2  # tokens of each chat that may be on their way to the client
@@ -112,9 +113,8 @@ class Evidence:
             each.held
             for each in points
             if each.held
-            and each.crowd == (worst is not None and worst.crowd)  # few chats prove nothing for many that each cost
-            and each.length >= length * (1 - ALIKE)
-            and (worst is None or each.size < worst.size)
+            and _is_as_bad(each, worst, length)
+            and (worst is None or each.size < worst.size * (1 - SAME_SIZE))
         ]
         return Bracket.of(held, [(worst.died or 0, worst.how or "")] if worst else [])
 
@@ -390,6 +390,17 @@ def _point(outcome: Outcome, result: LoadResult, *, held: int | None = None, die
     )
 
 
+def _is_as_bad(held: FillPoint, worst: FillPoint | None, length: int) -> bool:
+    """Whether what held says anything of what killed: few chats prove nothing for many that each cost something, nor a
+    long prompt for several shorter ones in one prefill.
+    """
+    if worst is not None and worst.crowd:
+        return held.crowd and held.length >= length * (1 - ALIKE)
+    if worst is not None and 1 < worst.length < worst.longest * (1 - ALIKE):
+        return not held.crowd and abs(held.length - worst.length) <= ALIKE * worst.length
+    return not held.crowd and held.length >= length * (1 - ALIKE)
+
+
 def _filled(result: LoadResult) -> bool:
     return result.verdict == "held" and result.load.kind == "fill"
 
@@ -405,10 +416,10 @@ def _died_early(outcome: Outcome, result: LoadResult) -> bool:
 
 def _area(results: _Results) -> Iterable[_Point]:
     """Of what held, only the last prompt's length counts: short chats may have ended before the long one's answer."""
-    for _, result in results:
+    for outcome, result in results:
         if result.verdict == "held" and not result.load.expected_rejections:
             yield _seen_rows(result) * result.load.closing, None
-        elif result.verdict == "died" and result.load.kind == "onto":
+        elif result.verdict == "died" and result.load.kind == "onto" and outcome.setting.purpose != "verify":
             yield result.load.area, _how(result)
 
 
