@@ -13,6 +13,7 @@ from harness.report.content import load
 from harness.stats.figure import or_none
 from harness.stats.section import Section
 from harness.stats.summary import Summary
+from harness.units import format_duration
 
 Spec = dict[str, Any]
 Row = dict[str, Any]
@@ -70,7 +71,9 @@ def _curve_by_load(levels: Sequence[Section], metric: str, statistic: str, unit:
         figure = section.figures[metric]
         low, high = figure.ci95.get(statistic, (figure.value(statistic),) * 2)
         rows.append({
-            "load": section.load, "value": _ms(figure.value(statistic)), "low": _ms(low), "high": _ms(high),
+            "load": section.load, "value": _ms(figure.value(statistic)), "low": _ms(low),
+            "high": _ms(high if math.isfinite(high) else 10 * figure.max),  # out of the picture
+            "to": format_duration(high) if math.isfinite(high) else "no upper end",
             "level": load(section), "stands": section.valid,
         })  # fmt: skip
     label = f"{levels[0].figures[metric].metric.label} {statistic} (ms)"
@@ -83,7 +86,7 @@ def _curve_by_load(levels: Sequence[Section], metric: str, statistic: str, unit:
         alt.Tooltip("level:N", title="Load"),
         alt.Tooltip("value:Q", title=label, format=".3~s"),
         alt.Tooltip("low:Q", title="95 % from", format=".3~s"),
-        alt.Tooltip("high:Q", title="to", format=".3~s"),
+        alt.Tooltip("to:N", title="to"),
     ]
     base = alt.Chart(_data(rows))
     layers: list[alt.Chart] = [

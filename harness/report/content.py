@@ -201,7 +201,7 @@ def with_interval(figure: Figure, statistic: str) -> str:
     if figure.n == 0:
         return NOTHING if figure.absent is None else figure.absent.word
     found, (low, high) = figure.value(statistic), figure.ci95[statistic]
-    if high >= figure.max > low and statistic != "p50":
+    if math.isinf(high):
         return f"{format_duration(found)} ({_short(low, found)} or more)"
     return f"{format_duration(found)} ({_short(low, found)}–{_short(high, found)})"
 

@@ -1,14 +1,12 @@
-"""How sure: 95 % confidence intervals of quantiles, without assuming a distribution or independence.
+"""How sure: 95 % confidence intervals of quantiles and shares, without assuming a distribution or independence.
 
 How many samples lie at or below the true quantile is a binomial count, so its interval is found on the scale of shares
 and read off the sample's own quantile function (R. S. Woodruff, "Confidence Intervals for Medians and Other Position
 Measures", JASA 47 (1952) 635-646). Samples of one request, and requests close in time, share a server's state and are
-not independent; therefore the share's variance is taken between blocks of consecutive requests, and turned into the
-number of independent samples that would be as sure (E. L. Korn and B. I. Graubard, "Confidence Intervals for
-Proportions with Small Expected Number of Positive Counts Estimated from Survey Data", Survey Methodology 24 (1998)
-193-201). There are as many blocks as requests in one, so that both grow with the run: queues remember for long, and too
-short blocks give too narrow intervals (J. M. Flegal and G. L. Jones, "Batch means and spectral variance estimators in
-Markov chain Monte Carlo", Annals of Statistics 38 (2010) 1034-1070).
+not independent; therefore the share's variance is taken between batches of consecutive requests (dependence.py), and
+turned into the number of independent samples that would be as sure (E. L. Korn and B. I. Graubard, "Confidence
+Intervals for Proportions with Small Expected Number of Positive Counts Estimated from Survey Data", Survey Methodology
+24 (1998) 193-201).
 
 Nothing here is random: the same records give the same interval.
 """
@@ -18,8 +16,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import betaincinv, ndtr
 
 from harness.measure.records import Floats, Ints
+from harness.stats.dependence import MOST_BATCHES, batches, independent_size
 from harness.stats.metrics import Values
 from harness.stats.quantile import quantiles_of_sorted
 
@@ -29,61 +29,73 @@ Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
 def quantile_interval(values: Values, ordered: Floats, level: float) -> tuple[float, float]:
     """95 % interval of a quantile. ordered: the samples, ascending. NaN, NaN for no samples.
 
-    The upper end cannot lie above the largest sample; where it does reach it, the data is too thin to say more.
+    The upper end is infinite where the tail is too thin to have one: where even the largest of so many independent
+    samples may well lie below the true quantile. Likewise the lower end is then 0, below which no latency lies.
     """
     if len(ordered) == 0:
         return math.nan, math.nan
-    blocks = block_of_request(values.request)
     estimate = float(quantiles_of_sorted(ordered, [level])[0])
-    count = int(blocks[-1]) + 1
-    size = effective_size(values.samples <= estimate, blocks, level)
-    lower, upper = _count_interval(level, size, student(count - 1))
+    batch = batch_of_request(values.request)
+    same = estimate * (1 + 1e-9)  # latencies that differ by rounding are equal
+    size = size_of_share(values.samples <= same, values.samples, batch)
+    beyond = float(ndtr(-student(max(int(batch[-1]), 1))))  # few batches know their spread badly
+    lower, upper = share_interval(level, size, beyond)
     found = quantiles_of_sorted(ordered, [lower, upper])
     # Ties and interpolation must not push the estimate out of its own interval.
-    return min(float(found[0]), estimate), max(float(found[1]), estimate)
+    low = 0.0 if (1 - level) ** size > beyond else min(float(found[0]), estimate)
+    high = math.inf if level**size > beyond else max(float(found[1]), estimate)
+    return low, high
 
 
-def block_of_request(request: Ints) -> Ints:
-    """For each sample the block of consecutive requests that it belongs to, from 0 without gaps.
+def size_of_share(met: np.ndarray, samples: Floats, batch: Ints) -> float:
+    """Independent samples behind the share that `met` is. batch: of each sample.
+
+    What the samples themselves share counts too: where none or few miss a bound, the misses cannot show how they hang
+    together, but the latencies do.
+    """
+    return min(independent_size(met.astype(np.float64), batch), independent_size(samples, batch))
+
+
+def share_interval(share: float, size: float, beyond: float) -> tuple[float, float]:
+    """Where the true share lies, given one seen in `size` independent samples (any positive number); beyond: each end.
+
+    C. J. Clopper and E. S. Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial",
+    Biometrika 26 (1934) 404-413, which is never too short.
+    """
+    met, missed = share * size, (1 - share) * size
+    lower = float(betaincinv(met, missed + 1, beyond)) if met > 0 else 0.0
+    upper = float(betaincinv(met + 1, missed, 1 - beyond)) if missed > 0 else 1.0
+    return lower, upper
+
+
+def batch_of_request(request: Ints) -> Ints:
+    """For each sample the batch of consecutive requests that it belongs to, from 0 without gaps.
 
     request: ascending row of each sample.
     """
-    position = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(request[1:] != request[:-1])])
-    return position // block_length(int(position[-1]) + 1)
+    place = _place(request)
+    return batches(int(place[-1]) + 1, MOST_BATCHES)[place]
+
+
+def block_of_request(request: Ints) -> Ints:
+    """For each sample the block of consecutive requests that it belongs to, from 0 without gaps: sqrt(n) in each.
+
+    request: ascending row of each sample. There are as many blocks as requests in one, so that both grow with the run:
+    queues remember for long, and too short blocks give too narrow intervals (J. M. Flegal and G. L. Jones, "Batch means
+    and spectral variance estimators in Markov chain Monte Carlo", Annals of Statistics 38 (2010) 1034-1070).
+    """
+    place = _place(request)
+    return place // block_length(int(place[-1]) + 1)
+
+
+def _place(request: Ints) -> Ints:
+    """Which request, of those that gave samples, each sample belongs to: 0, 1, ..."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(request[1:] != request[:-1])])
 
 
 def block_length(requests: int) -> int:
     """Requests per block: the square root of their number."""
     return max(1, math.isqrt(requests))
-
-
-def effective_size(below: np.ndarray, blocks: Ints, level: float) -> float:
-    """Independent samples that would pin the proportion `level` down as well; at most the number of samples.
-
-    below: which samples lie at or below the quantile. blocks: their block.
-    """
-    samples, count = len(below), int(blocks[-1]) + 1
-    if count < 2:
-        return 1.0
-    share = np.count_nonzero(below) / samples
-    excess = np.bincount(blocks, weights=below) - share * np.bincount(blocks)
-    variance = count / (count - 1) * float(np.dot(excess, excess)) / samples**2
-    if variance <= 0:
-        return float(samples)
-    return float(np.clip(level * (1 - level) / variance, 1.0, samples))
-
-
-def _count_interval(level: float, size: float, z: float) -> tuple[float, float]:
-    """Where the share of `size` samples at or below the true quantile falls: a binomial count's quantiles, as shares.
-
-    Normal approximation with the correction for skewness of E. A. Cornish and R. A. Fisher, "Moments and Cumulants in
-    the Specification of Distributions", Revue de l'Institut International de Statistique 5 (1938) 307-320, widened by
-    half a count as counts are whole.
-    """
-    centre = level + (z * z - 1) * (1 - 2 * level) / (6 * size)
-    spread = z * math.sqrt(level * (1 - level) / size) + 0.5 / size
-    low, high = (min(max(end, 0.0), 1.0) for end in (centre - spread, centre + spread))
-    return low, high
 
 
 def student(freedom: int) -> float:

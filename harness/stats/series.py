@@ -90,7 +90,12 @@ def in_flight(records: Records, moments: Floats) -> Ints:
 
 def waiting_for_first(records: Records, moments: Floats) -> Ints:
     """Requests that are due and have neither a first token nor an outcome yet, at each moment."""
-    return _between(records, np.fmin(first_token(records), _end_moments(records)), moments)
+    return _between(records, ended_or_answered(records), moments)
+
+
+def ended_or_answered(records: Records) -> Floats:
+    """When each request had its first token or an outcome; infinite for one that still waits."""
+    return np.fmin(first_token(records), _end_moments(records))
 
 
 def _between(records: Records, over: Floats, moments: Floats) -> Ints:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from harness.measure.records import Floats, Records
-from harness.stats.interval import block_of_request, effective_size
+from harness.stats.dependence import batches, independent_size
 from harness.stats.metrics import first_sign
 from harness.stats.quantile import quantile
 from harness.stats.series import in_flight, waiting_for_first
@@ -38,7 +38,7 @@ def longest_silence(records: Records, until: float | None = None, resolution: fl
 def rank_sum(first: Floats, second: Floats) -> float:
     """Wilcoxon's rank sum of `first`, in standard deviations from what equal distributions would give.
 
-    Both in order of time. As neighbours are alike, the deviation is taken for as many independent values as blocks of
+    Both in order of time. As neighbours are alike, the deviation is taken for as many independent values as batches of
     `second` show.
 
     F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics Bulletin 1 (1945) 80-83.
@@ -47,8 +47,8 @@ def rank_sum(first: Floats, second: Floats) -> float:
     pooled = np.concatenate([first, second])
     ordered = np.sort(pooled)
     middle = (np.searchsorted(ordered, first, "left") + np.searchsorted(ordered, first, "right") + 1) / 2
-    blocks = block_of_request(np.arange(m))
-    alike = effective_size(second <= np.median(second), blocks, 0.5) / m
+    below = (second <= np.median(second)).astype(np.float64)
+    alike = independent_size(below, batches(m), caution=0.0) / m
     return float((middle.sum() - n * (n + m + 1) / 2) / math.sqrt(n * m * (n + m + 1) / 12 / alike))
 
 

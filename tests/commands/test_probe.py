@@ -91,7 +91,7 @@ PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and the activ
 
 @pytest.mark.parametrize("name", PADDED)
 def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> None:
-    """The budget that survives every load is met within 1.5 percent, 10 where each chat costs, in at most five starts."""
+    """The budget that survives every load is met within 1.5 %, 10 where each chat costs, in five starts at most."""
     spec, share = PADDED[name]
     fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **PACE, **spec)
     found = run(fake, tmp_path / "out")
