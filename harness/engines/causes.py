@@ -111,7 +111,7 @@ HUB: tuple[Cause, ...] = (
     Cause(
         "no-such-revision",
         "entry",
-        r"RevisionNotFoundError|Revision Not Found for url",
+        r"RevisionNotFoundError|Revision Not Found for url|is not a valid git identifier \(branch name, tag name",
         "the model has no such revision",
         "Check the entry's `revision`.",
         2,
@@ -172,7 +172,7 @@ PORT: tuple[Cause, ...] = (
     Cause(
         "port-taken",
         "machine",
-        r"(?:Failed to bind to \S*?:?(\d+)?: )?Address already in use|port is already allocated|bind for"
+        r"(?:Failed to bind to \S*?:?(\d+)?: )?[Aa]ddress already in use|port is already allocated|bind for"
         r" \S+:(\d+) failed",
         "the port is taken",
         "Stop what listens there (`ss -ltnp` shows it), or give the model another `port:`.",

@@ -157,9 +157,15 @@ class PoolSearch(Search):
 
     def _longest_total(self, evidence: Evidence, started: EngineFacts) -> tuple[int, str]:
         """Most tokens that one chat can have in all, and what bounds it."""
-        context, up = self.knowledge.context or started.context, evidence.last_up
-        own = up is not None and up.setting.max_total_tokens is None and not started.split
-        told = started.max_total_tokens if own else None
+        context = self.knowledge.context or started.context
+        # Of starts that were not told how long: some engines keep a few tokens of the context for themselves.
+        own = [
+            each.started.max_total_tokens
+            for each in evidence.outcomes
+            if each.came_up and each.started and each.started.max_total_tokens and not each.started.split
+            if each.setting.max_total_tokens is None
+        ]
+        told = min(own, default=None)
         most = min((each for each in (context, told) if each is not None), default=None)
         pool = self._pool(evidence, started)
         return (most, CONTEXT) if most is not None and most <= pool else (pool, "KV memory")

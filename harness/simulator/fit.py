@@ -212,7 +212,10 @@ def _vllm_start(candidate: Candidate) -> Outcome:
 
 
 def _sglang_start(candidate: Candidate) -> Outcome:
-    return _of_pool(sglang_pool(SglangPlan(_machine(candidate), **candidate.options)))
+    outcome = _of_pool(sglang_pool(SglangPlan(_machine(candidate), **candidate.options)))
+    if isinstance(outcome, Lacks):
+        return outcome
+    return replace(outcome, max_total_tokens=outcome.max_total_tokens - 1)  # the last token of an answer is cut too
 
 
 def _llamacpp_start(candidate: Candidate) -> Outcome:

@@ -1,7 +1,8 @@
 """What a start of SGLang tells: the limits in force, what a prober may build on, and what a failure means.
 
-The KV cache is a pool of tokens in pages, usually of one. A request may have min(context, pool) - 1 tokens in all, its
-prompt six fewer (managers/tp_worker.py, managers/utils.py).
+The KV cache is a pool of tokens in pages, usually of one. An answer is cut so that prompt and answer stay two tokens
+below the smaller of context and pool (managers/tp_worker.py, max_req_len; managers/scheduler.py, `max_req_len - input -
+1`); a prompt is refused from seven below it on (managers/utils.py, validate_input_length).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.engines.sglang.info import told
 from harness.engines.sglang.log import SglangLog
 from harness.engines.sglang.options import FLAGS, LIMIT_NAMES
 
-OF_THE_PROMPT = 6  # tokens that a prompt may have fewer than a request
+OF_THE_PROMPT = 5  # tokens that a prompt may have fewer than a request
 _CAUSES: Mapping[str, FailureCause] = {
     "memory": "memory",
     "entry": "argument",
@@ -61,7 +62,7 @@ def limits_in_force(info: EngineInfo, log: SglangLog, started_with: Invocation) 
         return int(value) if value is not None and re.fullmatch(r"\d{1,18}", value) else None
 
     total = log.longest if log.context is not None else limits.max_total_tokens
-    waiting, rows = asked("max_concurrent_requests"), limits.max_batch_size or logged.max_batch_size
+    waiting, rows = asked("max_concurrent_requests"), logged.max_batch_size or limits.max_batch_size
     return replace(
         limits,
         max_total_tokens=total,

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from harness.engines.causes import HUB, OFFLINE, PORT, RUNTIME
 from harness.engines.failure import Cause, Failure, explain_by, memory_wanted
+from harness.engines.sglang.log import BELOW_CONTEXT
 
 _FEWER_WEIGHTS = (
     "The weights do not fit beside what else uses the GPU (`nvidia-smi` shows it): quantize them, spread them over more"
@@ -64,13 +65,22 @@ CAUSES: tuple[Cause, ...] = (
         2,
     ),
     Cause(
+        "remote-code",
+        "entry",
+        r"requires you to execute the (?:configuration|modeling|tokenizer) file|trust_remote_code=True"
+        r"|contains custom code which must be executed",
+        "the model brings code of its own",
+        "Read that code; if you trust it, set trust_remote_code: true.",
+        2,
+    ),
+    Cause(
         "total-above-context",
         "limits",
         r"User-specified context_length \((\d+)\) is greater than the derived context_length \((\d+)\)",
-        lambda match: f"max_total_tokens {int(match[1]) - 1:,} is above what the model was made for",
+        lambda match: f"max_total_tokens {int(match[1]) - BELOW_CONTEXT:,} is above what the model was made for",
         lambda match: (
-            f"Set max_total_tokens to at most {int(match[2]) - 1}, or SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN: '1' in"
-            " `env` if the model's positions can be stretched."
+            f"Set max_total_tokens to at most {int(match[2]) - BELOW_CONTEXT}, or"
+            " SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN: '1' in `env` if the model's positions can be stretched."
         ),
         2,
     ),
@@ -87,7 +97,7 @@ CAUSES: tuple[Cause, ...] = (
         "entry",
         r"AssertionError: (\d+) is not divisible by (\d+)|assert self\.total_num_heads % tp_size == 0",
         "the model's attention heads do not divide by the number of GPUs",
-        "Set gpus to 1, 2 or 4.",
+        lambda match: f"Set gpus to one of {_divisors(match[1])}.",
         2,
     ),
     Cause(
@@ -98,6 +108,30 @@ CAUSES: tuple[Cause, ...] = (
         lambda match: f"the checkpoint is quantized as {match[1]}, the entry says {match[2]}",
         "Take `quantize` out: the checkpoint tells by itself.",
         2,
+    ),
+    Cause(
+        "unknown-quantization",
+        "entry",
+        r"Unknown quantization method: (\S+?)\. Must be one of",
+        lambda match: f"this version of SGLang has no quantization {match[1]}",
+        "Take another method, or a checkpoint that is quantized already.",
+        2,
+    ),
+    Cause(
+        "gpu-too-old",
+        "machine",
+        r"SGLang only supports sm75 and above",
+        "this GPU is older than SGLang's kernels",
+        "Take a GPU of compute capability 7.5 or newer.",
+        3,
+    ),
+    Cause(
+        "kernels-too-old",
+        "machine",
+        r"Please reinstall the latest version with",
+        "SGLang's kernel package does not go with this version of it",
+        "Take the image of one release, or install the packages that this release asks for.",
+        3,
     ),
     Cause(
         "no-cache-memory",
@@ -159,7 +193,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "killed",
         "memory",
-        r"scheduler died during initialization \(exit code: -9\)",
+        r"scheduler died during initialization \(exit code: -9\)|exit code:? -9\b",
         "one of its processes was killed (signal 9), most likely for want of main memory",
         "Look into `dmesg` for the kernel's word, and give it more memory than the weights' size.",
         worth_a_retry=True,
@@ -200,7 +234,17 @@ def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
         return cause
     full = replace(cause, found=f"{cause.found}{memory_wanted(text)}")
     if serving:
-        return replace(full, name="gpu-memory-under-load")
+        return replace(
+            full,
+            name="gpu-memory-under-load",
+            advice="Its limits hold at start but not under load: lower cuda_memory_fraction or"
+            " max_batch_prefill_tokens; `harness probe` finds values that survive.",
+        )
     if re.search(r"Load weight begin", text) and not re.search(r"Load weight end", text):
         return replace(full, name="weights-memory", advice=_FEWER_WEIGHTS)
     return full
+
+
+def _divisors(heads: str | None) -> str:
+    """Usual numbers of GPUs by which so many heads divide."""
+    return ", ".join(str(count) for count in (1, 2, 4, 8) if heads is None or int(heads) % count == 0)

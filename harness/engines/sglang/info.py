@@ -11,6 +11,10 @@ from harness.engines.client import Client
 from harness.engines.metrics_text import mean, total
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.engines.payload import as_count, as_mapping, as_text
+from harness.engines.sglang.log import BELOW_CONTEXT
+
+# Of the page, which also holds the service's key in clear.
+_KEPT = ("context_length", "max_total_num_tokens", "max_req_input_len", "max_running_requests", "page_size", "tp_size")
 
 
 def recognise(client: Client) -> EngineInfo | None:
@@ -23,6 +27,7 @@ def recognise(client: Client) -> EngineInfo | None:
     pool, context = told(page, "max_total_num_tokens"), told(page, "context_length") or first.longest
     known = [each for each in (pool, context) if each is not None]
     longest_input = told(page, "max_req_input_len")
+    rows = told(page, "effective_max_running_requests_per_dp") or told(page, "max_running_requests")
     return EngineInfo(
         engine="sglang",
         version=as_text(page.get("version")),
@@ -30,12 +35,12 @@ def recognise(client: Client) -> EngineInfo | None:
         emulated=is_emulated(client),
         limits=Limits(
             max_input_tokens=None if longest_input is None else longest_input - 1,
-            max_total_tokens=min(known) - 1 if known else None,
+            max_total_tokens=min(known) - BELOW_CONTEXT if known else None,
             max_batch_prefill_tokens=told(page, "chunked_prefill_size"),
             max_batch_total_tokens=pool,
-            max_batch_size=told(page, "max_running_requests"),
+            max_batch_size=rows,
         ),
-        raw=page,
+        raw={name: told(page, name) for name in _KEPT} | {"disable_radix_cache": page.get("disable_radix_cache")},
         model_names=tuple(dict.fromkeys(each.name for each in models)),
     )
 

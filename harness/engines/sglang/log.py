@@ -13,11 +13,13 @@ from harness.catalog.limits import Limits
 from harness.engines.base import StartLog
 from harness.engines.log_rules import apply, phase, rules
 
+BELOW_CONTEXT = 2  # tokens that a request stays below context and pool
+
 
 @dataclass(eq=False)
 class SglangLog(StartLog):
     """What the log has said so far. pool: tokens of the KV cache. step: of one prefill chunk; None where prompts are
-    read in one piece. rows: requests that run at once. context: tokens of one request, one more than it can have.
+    read in one piece. rows: requests that run at once. context: that the server was given, or the model's own.
     """
 
     pool: int | None = None
@@ -30,9 +32,9 @@ class SglangLog(StartLog):
 
     @property
     def longest(self) -> int | None:
-        """Tokens of one request at most (managers/tp_worker.py, max_req_len)."""
+        """Tokens of one request at most; see facts.py."""
         known = [each for each in (self.context, self.pool) if each is not None]
-        return min(known) - 1 if known else None
+        return min(known) - BELOW_CONTEXT if known else None
 
     @property
     def limits(self) -> Limits:

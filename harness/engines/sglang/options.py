@@ -11,9 +11,11 @@ from importlib.resources import files
 from harness.catalog.accepts import Accepts
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
+from harness.catalog.shapes import find_shape
 from harness.catalog.version import EVER, Version, version_text
 from harness.engines.arguments import Taken, Value, limit_flags, read_flags, require_known, require_own, words
 from harness.engines.base import Place
+from harness.engines.sglang.log import BELOW_CONTEXT
 from harness.errors import UsageError
 
 NEWEST: Version = (0, 5, 23)
@@ -111,10 +113,18 @@ def _asked(model: Model, version: Version, place: Place, revision: str | None) -
         "--tp-size": model.gpus if model.gpus > 1 else None,
         "--dtype": model.dtype,
         "--quantization": _quantization(model, version),
+        "--load-format": "bitsandbytes" if model.quantize == "bitsandbytes" else None,
         "--kv-cache-dtype": _kv_cache(model, version),
         "--trust-remote-code": model.trust_remote_code,
-        **limits_as_flags(model.limits, version, model.name),
+        **flags_of_limits(model, version),
     }
+
+
+def flags_of_limits(model: Model, version: Version) -> dict[str, str]:
+    """The entry's limits as flags, its context not above the one that the model was made for, where that is known."""
+    shape = model.shape or find_shape(model.repo)
+    context = model.context_length or (shape.context if shape is not None else None)
+    return limits_as_flags(model.limits, version, model.name, context=context)
 
 
 def _keys() -> Mapping[str, str]:
@@ -125,22 +135,27 @@ def _keys() -> Mapping[str, str]:
         "--tp-size": "gpus",
         "--dtype": "dtype",
         "--quantization": "quantize",
+        "--load-format": "quantize",
         "--kv-cache-dtype": "kv_cache_dtype",
         "--trust-remote-code": "trust_remote_code",
         **{flag: f"limits/{name}" for name, flag in LIMIT_NAMES.items()},
     }
 
 
-def limits_as_flags(limits: Limits, version: Version, where: str | None = None) -> dict[str, str]:
-    """Raises UsageError for a limit that SGLang, or this release of it, does not have.
+def limits_as_flags(
+    limits: Limits, version: Version, where: str | None = None, *, context: int | None = None
+) -> dict[str, str]:
+    """The limits as SGLang's own flags. context: that the model was made for; a longer one would be refused.
 
-    A context is one token more than the longest request (managers/tp_worker.py, max_req_len). The queue's limit counts
-    those that wait alone; ours counts those that run too.
+    A context is two tokens more than the longest request (see facts.py). The queue's limit counts those that wait
+    alone; ours counts those that run too. Raises UsageError for a limit that this release does not have.
     """
     flags = limit_flags(limits, LIMIT_NAMES, _LACKING, "SGLang", where)
     known = {require_known(flag, FLAGS, version, where): value for flag, value in flags.items()}
     if limits.max_total_tokens is not None:
-        known["--context-length"] = str(limits.max_total_tokens + 1)
+        wanted = limits.max_total_tokens + BELOW_CONTEXT
+        own = context if context is not None and limits.max_total_tokens <= context else wanted
+        known["--context-length"] = str(min(wanted, own))
     if limits.max_concurrent_requests is not None:
         known["--max-queued-requests"] = str(max(1, limits.max_concurrent_requests - (limits.max_batch_size or 0)))
     return known

@@ -185,14 +185,6 @@ _ENTRY: tuple[Cause, ...] = (
 
 _MODEL: tuple[Cause, ...] = (
     Cause(
-        "no-such-revision",
-        "entry",
-        r"is not a valid git identifier \(branch name, tag name or commit id\)",
-        "the model has no such revision",
-        "Check the entry's `revision`.",
-        2,
-    ),
-    Cause(
         "remote-code",
         "entry",
         r"consider setting `trust_remote_code=True`|requires you to execute the (?:configuration|modeling|tokenizer)"
