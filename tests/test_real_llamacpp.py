@@ -108,6 +108,7 @@ class Day:
     status: dict[str, Any]
     gauges: Gauges
     runs: dict[str, Path]
+    said: dict[str, str]
     predicted: float
     logs: list[str]
     down: subprocess.CompletedProcess[str]
@@ -132,7 +133,7 @@ def _day(folder: Path) -> Day:
         (status,) = json.loads(harness(folder, "status", "--json").stdout)
         gauges = busy_gauges(url)
         load = ("--warmup", "0s", "--input-tokens", "uniform:20:60", "--no-report", "--json", "--seed", "3")
-        runs = {}
+        runs, said = {}, {}
         for name, target in (
             ("entry", ("split", "--users", "4", "--duration", "3s", "--output-tokens", "200")),
             ("url", ("--url", url, "--rate", "20", "--requests", "30", "--output-tokens", "uniform:1:40")),
@@ -140,12 +141,13 @@ def _day(folder: Path) -> Day:
             runs[name] = folder / name
             done = harness(folder, "bench", *target, *load, "--output", runs[name])
             assert done.returncode == 0, done.stderr
+            said[name] = done.stderr
         page = requests.get(f"{url}/metrics", timeout=10).text
         predicted = float(re.findall(r"^llamacpp:tokens_predicted_total (\S+)$", page, re.MULTILINE)[0])
         logs = harness(folder, "logs", "split").stdout.splitlines()
     finally:
         down = harness(folder, "down", "split")
-    return Day(url, up, status, gauges, runs, predicted, logs, down)
+    return Day(url, up, status, gauges, runs, said, predicted, logs, down)
 
 
 def busy_gauges(url: str) -> Gauges:
@@ -219,6 +221,12 @@ def test_tokens_are_those_that_the_server_timed(day: Day) -> None:
     assert Counter(timed) - Counter(ours) == Counter(asked_before)
     assert len(timed) == len(ours) + len(asked_before)
     assert day.predicted == sum(ours) + sum(asked_before)
+
+
+def test_bench_repeats_what_the_start_cautioned_of(day: Day) -> None:
+    """Whoever measures a server that `up` left must know that it runs on the CPU; of a URL nobody can tell."""
+    assert "split: it serves on the CPU: this build has no support for a GPU" in day.said["entry"]
+    assert "on the CPU" not in day.said["url"]
 
 
 def test_gauges_are_its_own(day: Day) -> None:

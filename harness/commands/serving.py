@@ -182,7 +182,7 @@ def open_service(
     own: never use one that runs already. Raises UsageError, MissingError, ServiceError or StartFailed.
     """
     if target.url is not None:
-        yield _somebody_elses(target)
+        yield _somebody_elses(target, say)
         return
 
     model = resolve_model(target, say)
@@ -229,9 +229,11 @@ def await_ready(service: Service, model: Model, say: Say = _quiet) -> Ready:
     return ready
 
 
-def _somebody_elses(target: Target) -> Served:
+def _somebody_elses(target: Target, say: Say) -> Served:
     assert target.url is not None
     info, endpoint = identify(endpoint_at(target.url, target.model_name))
+    if info.caution is not None:
+        say(f"{endpoint.url}: {info.caution}")
     return Served(UrlService(endpoint), info, info.limits)
 
 
@@ -250,6 +252,8 @@ def _already_up(target: Target, model: Model, say: Say) -> Served | None:
             where=model.name,
             advice=f"`harness up {model.name}` renews it, `harness down {model.name}` ends it.",
         )
+    for caution in looked.cautions:
+        say(f"{model.name}: {caution}")
     record = service.record
     played = replace(model, gpu=record.gpu) if record is not None and record.emulated else model
     return Served(service, looked.info, looked.limits, played, looked)

@@ -226,6 +226,7 @@ class EngineInfo:
     """Who answers at an endpoint. engine: a name of ENGINES or of another kind of server that is known by its answers.
 
     emulated: it said of itself that it is the emulator. model_names: by which it may be asked; raw: its own page.
+    caution: what whoever measures such a server must know; None for an engine, which tells its own.
     """
 
     engine: str
@@ -235,6 +236,7 @@ class EngineInfo:
     limits: Limits
     raw: Mapping[str, object] = field(default_factory=dict)
     model_names: tuple[str, ...] = ()
+    caution: str | None = None
 
 
 @dataclass(frozen=True)

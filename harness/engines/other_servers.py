@@ -16,13 +16,18 @@ from harness.engines.payload import as_mapping, as_text
 
 
 def llama_cpp_python(client: Client) -> EngineInfo | None:
-    """The server in Python of llama-cpp-python: one request at a time, and by default a running stream is cut when
-    another request comes. It is not llama.cpp's own. Raises NoAnswer.
-    """
+    """The server in Python of llama-cpp-python, which is not llama.cpp's own. Raises NoAnswer."""
     page = _openapi(client)
     if "/extras/tokenize/count" not in as_mapping(page.get("paths")):
         return None
-    return _known_as("llama-cpp-python", client, version=as_text(as_mapping(page.get("info")).get("version")))
+    version = as_text(as_mapping(page.get("info")).get("version"))
+    return _known_as("llama-cpp-python", client, _LLAMA_CPP_PYTHON, version)
+
+
+_LLAMA_CPP_PYTHON = (
+    "llama-cpp-python serves one request at a time, and cuts a running stream off when another request comes, unless it"
+    " was started with --interrupt_requests false"
+)
 
 
 def transformers_serve(client: Client) -> EngineInfo | None:
@@ -30,7 +35,10 @@ def transformers_serve(client: Client) -> EngineInfo | None:
     paths = as_mapping(_openapi(client).get("paths"))
     if not {"/load_model", "/v1/chat/completions", "/v1/models"} <= set(paths):
         return None
-    return _known_as("transformers", client)
+    return _known_as("transformers", client, _TRANSFORMERS)
+
+
+_TRANSFORMERS = "transformers serve answers one request after another unless it was started with --continuous-batching"
 
 
 def _openapi(client: Client) -> Mapping[str, Any]:
@@ -38,6 +46,7 @@ def _openapi(client: Client) -> Mapping[str, Any]:
     return as_mapping(client.page("/openapi.json").document)
 
 
-def _known_as(name: str, client: Client, version: str | None = None) -> EngineInfo:
+def _known_as(name: str, client: Client, caution: str, version: str | None = None) -> EngineInfo:
     names = tuple(each.name for each in served_models(client))
-    return EngineInfo(name, version, names[0] if names else None, is_emulated(client), Limits(), model_names=names)
+    model = names[0] if names else None
+    return EngineInfo(name, version, model, is_emulated(client), Limits(), model_names=names, caution=caution)

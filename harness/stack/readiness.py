@@ -44,7 +44,7 @@ class StartFailed(HarnessError):
 @dataclass(frozen=True)
 class Ready:
     """A service that answered. limits: from /info, the log and the options together. seconds: from the first look to
-    the first answer. phases: seconds spent in each phase that was seen.
+    the first answer. phases: seconds spent in each phase that was seen. cautions: of the engine.
     """
 
     info: EngineInfo
@@ -52,6 +52,7 @@ class Ready:
     log: StartLog
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
 
 def wait_until_ready(
@@ -80,8 +81,10 @@ def look_at(service: Service) -> Ready | None:
     engine = engine_named(facts.engine)
     log = engine.new_log()
     log.feed_all(service.log_lines())
-    limits = engine.limits_in_force(information, log, Invocation(facts.args, facts.environment))
-    return Ready(information, limits, log, time.monotonic() - began)
+    started_with = Invocation(facts.args, facts.environment)
+    limits = engine.limits_in_force(information, log, started_with)
+    cautions = tuple(engine.cautions(limits, log, started_with))
+    return Ready(information, limits, log, time.monotonic() - began, cautions=cautions)
 
 
 class _Wait:
@@ -179,9 +182,10 @@ class _Wait:
         self.read_to_the_budget(information)
         self.enter("ready")
         limits = self.engine.limits_in_force(information, self.log, self.started_with)
-        for caution in self.engine.cautions(limits, self.log, self.started_with):
+        cautions = tuple(self.engine.cautions(limits, self.log, self.started_with))
+        for caution in cautions:
             self.say(f"{self.service.name}: {caution}")
-        return Ready(information, limits, self.log, self.elapsed(), self.phases)
+        return Ready(information, limits, self.log, self.elapsed(), self.phases, cautions)
 
     def ask_once(self, information: EngineInfo) -> str | None:
         """Generate one token; what went wrong, None when nothing did."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from harness.commands.serving import open_service
+from harness.commands.target import Target
 from harness.engines.identify import default_api, recognise
 from tests.engines.pages import serving
 
@@ -54,6 +56,19 @@ def test_each_is_known_by_its_own_page(pages: dict[str, Any], engine: str, versi
     assert (info.engine, info.version, info.model_id, info.model_names) == (engine, version, model, (model,))
     assert not info.emulated
     assert default_api(info) == "openai-chat"
+
+
+@pytest.mark.parametrize(
+    ("pages", "said"),
+    [(LLAMA_CPP_PYTHON, "--interrupt_requests false"), (TRANSFORMERS, "--continuous-batching"), (SOMETHING, None)],
+)
+def test_who_measures_by_url_is_told_what_such_a_server_does(pages: dict[str, Any], said: str | None) -> None:
+    """Before the load: otherwise nearly all of it fails, or waits, for a reason that its answers do not tell."""
+    lines: list[str] = []
+    with serving(pages) as served, open_service(Target(url=served.url), say=lines.append):
+        pass
+    assert len(lines) == (0 if said is None else 1)
+    assert said is None or said in lines[0]
 
 
 def test_server_that_lists_no_model_keeps_its_name() -> None:

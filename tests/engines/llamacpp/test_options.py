@@ -70,6 +70,13 @@ def test_one_cache_when_the_entry_asks_for_it() -> None:
         command(model, version="b10566")
 
 
+def test_own_cache_when_the_entry_says_so_last() -> None:
+    """An argument wins over a variable."""
+    limits = Limits(max_total_tokens=1000, max_batch_size=3)
+    model = with_args("--no-kv-unified", limits=limits, env={"LLAMA_ARG_KV_UNIFIED": "1"})
+    assert "--kv-unified-per-slot" not in command(model)
+
+
 def test_slots_by_argument_size_the_cache() -> None:
     """`--parallel` is given once, by the entry."""
     words = command(with_args("-np", "6", limits=Limits(max_total_tokens=1024)))

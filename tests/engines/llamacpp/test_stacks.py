@@ -85,6 +85,37 @@ def test_kubernetes_accepts(name: str) -> None:
         kubernetes_validate.validate(document, "1.33", strict=True)
 
 
+@pytest.mark.parametrize(
+    ("version", "variant", "tag"),
+    [
+        ("b11347", "cuda", "server-cuda-b11347"),
+        ("11347", "cuda13", "server-cuda13-b11347"),
+        ("v0.5.0", "rocm", "server-rocm-v0.5.0"),
+        ("0.5.0", "vulkan", "server-vulkan-v0.5.0"),
+        ("b11347", "cpu", "server-b11347"),
+        ("latest", "cuda", "server-cuda"),
+    ],
+)
+def test_tags_of_images(version: str, variant: str, tag: str) -> None:
+    """A build and a release are written differently in a tag, and the image without a GPU has no word for it."""
+    model = replace(CHAT, engine=EngineChoice("llamacpp", version, variant=variant))
+    (service,) = plan_stack([model], project="harness").services
+    assert service.image == f"ghcr.io/ggml-org/llama.cpp:{tag}"
+
+
+def test_image_of_ones_own() -> None:
+    """It is run as llama.cpp's, whatever it is called."""
+    model = replace(CHAT, engine=replace(CHAT.engine, image="registry.example/llama:mine"))
+    (service,) = plan_stack([model], project="harness").services
+    assert service.image == "registry.example/llama:mine"
+
+
+def test_unknown_variant_is_refused() -> None:
+    """With those that there are."""
+    with pytest.raises(UsageError, match="cuda13"):
+        plan_stack([of_kind(CHAT, "musa")], project="harness")
+
+
 def test_token_reaches_the_server_by_its_environment_alone() -> None:
     """A script in the container reads the file and hands every argument on; the document holds no token."""
     (service,) = yaml.safe_load(render(STACKS["pinned"]))["services"].values()
