@@ -253,6 +253,23 @@ def test_the_parquet_file_has_the_promised_columns_first_and_in_order(tmp_path: 
     assert read_parquet(path).to_list() == [answered(0), RequestRecord("dropped", 0, 2.0, "dropped")]
 
 
+def test_a_table_of_an_earlier_version_is_read() -> None:
+    """What it did not note is not known; all it held is there."""
+    whole = Records.from_list([answered(0), answered(1)]).to_table()
+    older = whole.drop_columns(["count_told", "first_share", "notes"])
+    assert Records.from_table(older).to_list() == [answered(0), answered(1)]
+
+
+def test_notes_are_found_by_their_word() -> None:
+    """Whatever stands behind its colon, and beside which others."""
+    notes = [None, "invisible", "not_streamed:application/json,cut_after_end", "uncut_after_end"]
+    some = Records.from_list([replace(answered(number), notes=each) for number, each in enumerate(notes)])
+    assert some.noted("not_streamed").tolist() == [False, False, True, False]
+    assert some.noted("cut_after_end").tolist() == [False, False, True, False]
+    assert some.noted("invisible").tolist() == [False, True, False, False]
+    assert some.noted("nothing").tolist() == [False] * 4
+
+
 def test_a_file_that_is_no_table_is_refused_with_its_name(tmp_path: Path) -> None:
     """A damaged records.parquet is an error that names the file, not a traceback."""
     (tmp_path / "records.parquet").write_bytes(b"not a table")
