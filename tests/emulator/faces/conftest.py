@@ -14,11 +14,12 @@ import pytest
 from tests.emulator.conftest import Emulator, Reply
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+LLAMACPP = f"{MODEL}-GGUF:Q8_0"
 GPU = ("--gpu", "L4")
 ARGUMENTS = {
     "vllm": (MODEL, "--max-model-len", "2048"),
     "sglang": ("--model-path", MODEL, "--context-length", "2048", "--enable-metrics"),
-    "llamacpp": ("-hf", "Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0", "-c", "8192", "-np", "4", "--metrics"),
+    "llamacpp": ("-hf", LLAMACPP, "-c", "8192", "-np", "4", "--metrics"),
 }
 FACES = tuple(ARGUMENTS)
 
@@ -146,3 +147,13 @@ def until(true: Callable[[], Any]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it did not happen")
+
+
+def said(server: Emulator, text: str) -> str:
+    """The whole log, stdout first, once this is in it: lines arrive a little after the answers that they tell of."""
+
+    def log() -> str:
+        return "\n".join(server.lines) + server.stderr
+
+    until(lambda: text in log())
+    return log()

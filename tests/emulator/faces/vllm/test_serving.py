@@ -1,22 +1,27 @@
-"""vLLM's face: its frames as they stand, its refusals, its log and failures, preemption seen from outside."""
+"""vLLM's routes: its frames as they stand, its refusals, its metrics page, preemption seen from outside."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from harness.catalog.gpus import find_gpu
-from harness.catalog.shapes import shapes
-from harness.simulator.laws import Machine, Pool, VllmPlan, vllm_pool
 from tests.emulator.conftest import Emulator
-from tests.emulator.faces.conftest import MODEL, chat, failing, frames, prompt, samples, shape, together, until
+from tests.emulator.faces.conftest import (
+    MODEL,
+    chat,
+    frames,
+    prompt,
+    samples,
+    shape,
+    together,
+    until,
+)
+from tests.emulator.faces.told import vllm_told
 
 HEAD = '{"id":"ID","object":"chat.completion.chunk","created":0,"model":"Qwen/Qwen2.5-0.5B-Instruct","choices":['
-PLAN = VllmPlan(Machine(shapes()["Qwen2.5-0.5B"], find_gpu("L4")), 2048)
 
 
 def test_a_chat_stream_stands_as_vllm_writes_it(vllm: Emulator) -> None:
@@ -120,30 +125,10 @@ def test_errors_have_vllms_form(vllm: Emulator) -> None:
     )
 
 
-def test_the_log_of_a_start_tells_the_pool(vllm: Emulator) -> None:
-    """Lines in vLLM's form; the size that the law gives, the null block counted; ready in uvicorn's words."""
-    pool = vllm_pool(PLAN)
-    assert isinstance(pool, Pool)
-    log = "\n".join(vllm.lines)
-    assert re.search(
-        r"^\(APIServer pid=\d+\) INFO \d\d-\d\d \d\d:\d\d:\d\d \[api_utils.py:391\] vLLM server", log, re.M
-    )
-    for text in (
-        "Using max model len 2048",
-        "Chunked prefill is enabled with max_num_batched_tokens=2048.",
-        f"Available KV cache memory: {round(pool.available_bytes / 2**30, 2)} GiB",
-        f"GPU KV cache size: {pool.tokens:,} tokens, Maximum concurrency for 2,048 tokens per request: "
-        f"{pool.tokens / 2048:.2f}x",
-    ):
-        assert text in log
-    assert re.search(r"^\(APIServer pid=\d+\) INFO:     Application startup complete\.$", vllm.stderr, re.M)
-
-
 def test_the_metrics_page_tells_the_same_as_the_log(vllm: Emulator) -> None:
     """cache_config_info with its labels; counters, gauges and histograms by vLLM's names."""
     page = vllm.ask("GET", "/metrics").body.decode()
-    pool = vllm_pool(PLAN)
-    assert isinstance(pool, Pool)
+    pool = vllm_told()
     info = re.search(r"vllm:cache_config_info\{(.*)\} 1\.0", page)
     assert info is not None
     labels = dict(re.findall(r'(\w+)="([^"]*)"', info[1]))
@@ -181,7 +166,7 @@ def test_a_full_pool_preempts_and_answers_all_the_same(
     rows: int, preempts: bool, begin: Callable[..., Emulator]
 ) -> None:
     """64 blocks: four chats of 256 tokens fit, eight do not; every answer is whole either way."""
-    server = begin("vllm", *FULL, speed="20")
+    server = begin("vllm", *FULL, speed="2")
     body = {"max_tokens": 216, "ignore_eos": True}
     replies = together(
         rows, lambda number: server.post("/v1/completions", {**body, "prompt": prompt(40, f"c{number}")})
@@ -205,84 +190,3 @@ def test_a_full_queue_is_503(begin: Callable[..., Emulator]) -> None:
     assert (status, told["type"], told["code"]) == (503, "Service Unavailable", 503)
     assert told["message"].startswith("The engine is currently busy and cannot accept new requests.")
     assert samples(server)["vllm:admission_rejections_total"] == 1
-
-
-# Arguments; exit code; what the end of the start says.
-FAILURES = [
-    ((MODEL, "--foo", "3"), 2, "vllm serve: error: unrecognized arguments: --foo 3"),
-    ((MODEL, "--dtype", "bf16"), 2, "vllm serve: error: argument --dtype: invalid choice: 'bf16'"),
-    ((MODEL, "--max-num-seqs", "x"), 2, "argument --max-num-seqs: invalid int value: 'x'"),
-    ((MODEL, "--max-model-len", "8x"), 2, "invalid human_readable_int_or_auto value: '8x'"),
-    (("no/such",), 1, "Invalid repository ID or local directory specified: 'no/such'."),
-    ((MODEL, "--max-model-len", "65536"), 1, "User-specified max_model_len (65536) is greater than the derived"),
-    ((MODEL, "--quantization", "eetq"), 1, "Unknown quantization method: eetq. Must be one of ['awq'"),
-    ((MODEL, "--tensor-parallel-size", "4"), 1, "heads (14) must be divisible by tensor parallel size (4)."),
-    ((MODEL, "-tp", "2", "--gpus", "1"), 1, "World size (2) is larger than the number of available GPUs (1)"),
-    ((MODEL, "--max-num-batched-tokens", "128", "--max-num-seqs", "256"), 1, "(128) must be greater than or equal to"),
-    (
-        (MODEL, "--max-model-len", "4096", "--no-enable-chunked-prefill"),
-        1,
-        "(2048) is smaller than max_model_len (4096)",
-    ),
-    ((MODEL, "--dtype", "bfloat16", "--gpu", "T4"), 1, "Bfloat16 is only supported on GPUs with compute capability"),
-    (("meta-llama/Llama-3.1-8B",), 1, "the estimated maximum model length is "),
-    (("meta-llama/Llama-3.1-8B", "--gpu-memory-utilization", "0.7"), 1, "No available memory for the cache blocks."),
-    (("Qwen/Qwen2.5-14B",), 1, "torch.OutOfMemoryError: CUDA out of memory."),
-]
-
-
-@pytest.mark.parametrize(("arguments", "code", "text"), FAILURES, ids=lambda value: str(value)[:40])
-def test_a_start_fails_in_vllms_words(arguments: tuple[str, ...], code: int, text: str) -> None:
-    """The parser's own mistakes with 2, all others with 1; an engine's failure is named before its consequence."""
-    gpu = () if "--gpu" in arguments else ("--gpu", "L4")
-    found, said = failing("vllm", *arguments, *gpu, plain=True)
-    assert (found, text in said) == (code, True), said[-2000:]
-    if "EngineCore failed to start." in said:
-        assert said.index("EngineCore failed") < said.index("Engine core initialization failed. See root cause above.")
-
-
-def test_the_length_that_a_failure_names_starts(begin: Callable[..., Emulator]) -> None:
-    """One token more does not."""
-    model = "meta-llama/Llama-3.1-8B"
-    _, said = failing("vllm", model, "--gpu", "L4", plain=True)
-    longest = int(said.split("estimated maximum model length is ")[1].split(".")[0])
-    plan = replace(PLAN, machine=Machine(shapes()["Llama-3.1-8B"], find_gpu("L4")), max_model_len=longest)
-    assert isinstance(vllm_pool(plan), Pool)
-    assert failing("vllm", model, "--gpu", "L4", "--max-model-len", str(longest + 1), plain=True)[0] == 1
-    running = Emulator(model, "--gpu", "L4", "--max-model-len", "auto", face="vllm")
-    assert f"reduced from 131072 to {longest} to fit" in "\n".join(running.lines)
-    running.stop()
-
-
-def test_a_taken_port_fails_before_the_model(vllm: Emulator) -> None:
-    """With Python's own error, exit code 1."""
-    code, said = failing("vllm", "--port", str(vllm.port))
-    assert (code, "OSError: [Errno 98] Address already in use" in said) == (1, True)
-    assert "Loading model" not in said
-
-
-def test_a_dead_engine_is_unhealthy_and_then_ends(begin: Callable[..., Emulator], scenario: Callable[..., str]) -> None:
-    """Open requests get 500, /health 503, and the server ends in order, as it does."""
-    fault = {"kind": "crash", "after_requests": 0, "signal": 9}
-    server = begin("vllm", "--scenario", scenario(faults=[fault]), speed="2")
-    status, told = error(server, "/v1/chat/completions", chat())
-    assert (status, told["message"]) == (500, "The server had an error while processing your request.")
-    assert server.ask("GET", "/health").status == 503
-    assert server.ended() == 0
-    assert "EngineCore encountered a fatal error." in "\n".join(server.lines)
-
-
-def test_an_end_aborts_or_drains(begin: Callable[..., Emulator]) -> None:
-    """At once by default; with --shutdown-timeout a stream is read to its end first."""
-    for arguments, whole in (((), False), (("--shutdown-timeout", "30"), True)):
-        server = begin("vllm", *arguments, speed="5")
-        with server.open() as wire:
-            wire.send("POST", "/v1/chat/completions", chat(most=100, ignore_eos=True, stream=True))
-            wire.until(b"data: ")
-            server.process.terminate()
-            try:
-                wire.until(b"[DONE]")
-                finished = True
-            except (EOFError, ConnectionError):
-                finished = False
-        assert (finished, server.ended()) == (whole, 0)

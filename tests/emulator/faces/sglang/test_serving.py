@@ -1,4 +1,4 @@
-"""SGLang's face: its frames as they stand, its refusals, its log and failures, retraction seen from outside."""
+"""SGLang's routes: its frames as they stand, its refusals, its metrics page, retraction seen from outside."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from harness.catalog.gpus import find_gpu
-from harness.catalog.shapes import shapes
-from harness.simulator.laws import Machine, Pool, SglangPlan, sglang_pool
 from tests.emulator.conftest import Emulator
-from tests.emulator.faces.conftest import MODEL, chat, failing, frames, prompt, samples, shape, together, until
+from tests.emulator.faces.conftest import (
+    MODEL,
+    chat,
+    frames,
+    prompt,
+    said,
+    samples,
+    shape,
+    together,
+    until,
+)
+from tests.emulator.faces.told import sglang_told
 
 HEAD = '{"id":"ID","object":"chat.completion.chunk","created":0,"model":"Qwen/Qwen2.5-0.5B-Instruct","choices":['
-SIGKILL = -9  # of itself, when its scheduler's process fails
-
-
-def told_pool() -> Pool:
-    pool = sglang_pool(SglangPlan(Machine(shapes()["Qwen2.5-0.5B"], find_gpu("L4")), 2048))
-    assert isinstance(pool, Pool)
-    return pool
 
 
 def test_a_chat_stream_stands_as_sglang_writes_it(sglang: Emulator) -> None:
@@ -76,7 +77,7 @@ def test_pages_say_who_answers(sglang: Emulator) -> None:
     (card,) = sglang.ask("GET", "/v1/models").json()["data"]
     assert (card["id"], card["owned_by"], card["max_model_len"]) == (MODEL, "sglang", 2048)
     assert sglang.ask("GET", "/model_info").json()["model_path"] == MODEL
-    info, pool = sglang.ask("GET", "/server_info").json(), told_pool()
+    info, pool = sglang.ask("GET", "/server_info").json(), sglang_told()
     assert (info["version"], info["max_total_num_tokens"], info["max_req_input_len"]) == ("0.5.23", pool.tokens, 2042)
     assert info["max_running_requests"] == pool.rows
     (load,) = sglang.ask("GET", "/v1/loads").json()["loads"]
@@ -130,27 +131,12 @@ def test_the_last_tokens_of_the_context_are_never_used(sglang: Emulator) -> None
     assert stream.events[-1] == "data: [DONE]"
 
 
-def test_the_log_of_a_start_tells_all_limits(sglang: Emulator) -> None:
-    """In one line; no level in it, and the time in brackets."""
-    pool, log = told_pool(), sglang.stderr
-    limits = (
-        f"max_total_num_tokens={pool.tokens}, chunked_prefill_size=4096, max_prefill_tokens=16384,"
-        f" max_running_requests={pool.rows}, context_len=2048, available_gpu_mem="
-    )
-    assert re.search(rf"^\[\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\] {re.escape(limits)}\d+\.\d\d GB$", log, re.M)
-    order = ["server_args=ServerArgs(", "Load weight begin. avail mem=", "Load weight end. ", "KV Cache is allocated. "]
-    order += ["Memory pool end. ", limits, "Application startup complete.", "The server is fired up and ready to roll!"]
-    places = [log.index(text) for text in order]
-    assert places == sorted(places)
-    assert f"#tokens: {pool.tokens}, K size: " in log
-
-
 def test_batches_are_logged_while_it_serves(begin: Callable[..., Emulator]) -> None:
     """A line for each prefill, and one for every so many decodes."""
     server = begin("sglang", "--decode-log-interval", "5")
     server.post("/v1/completions", {"prompt": prompt(30), "max_tokens": 12, "ignore_eos": True})
-    assert "Prefill batch, #new-seq: 1, #new-token: 31, #cached-token: 0, token usage: 0.00" in server.stderr
-    assert server.stderr.count("Decode batch, #running-req: ") == 2
+    said(server, "Prefill batch, #new-seq: 1, #new-token: 31, #cached-token: 0, token usage: 0.00")
+    until(lambda: server.stderr.count("Decode batch, #running-req: ") == 2)
 
 
 def test_the_metrics_page_is_there_on_demand(sglang: Emulator, begin: Callable[..., Emulator]) -> None:
@@ -161,7 +147,7 @@ def test_the_metrics_page_is_there_on_demand(sglang: Emulator, begin: Callable[.
     added = {name: after[name] - before[name] for name in after}
     assert (added["sglang:prompt_tokens_total"], added["sglang:generation_tokens_total"]) == (41, 5)
     assert added["sglang:num_requests_total"] == added["sglang:e2e_request_latency_seconds_count"] == 1
-    assert after["sglang:max_total_num_tokens"] == told_pool().tokens
+    assert after["sglang:max_total_num_tokens"] == sglang_told().tokens
     page = sglang.ask("GET", "/metrics").body.decode()
     assert re.search(r'sglang:token_usage\{engine_type="unified",model_name="[^"]+"\}', page)
     plain = Emulator("--model-path", MODEL, "--gpu", "L4", face="sglang")
@@ -192,12 +178,13 @@ def test_a_full_pool_retracts_what_may_end_early(
     ignore_eos: bool, retracts: bool, begin: Callable[..., Emulator]
 ) -> None:
     """Eight chats of 256 tokens on 1024: all answered; only expectations can be wrong, reservations cannot."""
-    server = begin("sglang", *SMALL, "--schedule-conservativeness", "0.1", speed="20")
+    server = begin("sglang", *SMALL, "--schedule-conservativeness", "0.1", speed="2")
     body = {"max_tokens": 216, "ignore_eos": ignore_eos}
     replies = together(8, lambda number: server.post("/v1/completions", {**body, "prompt": prompt(39, f"c{number}")}))
     assert {reply.json()["usage"]["completion_tokens"] for reply in replies} == {216}
     page = samples(server)
     assert (page["sglang:num_retracted_requests_total"] > 0) == retracts
+    server.stop()
     lines = [line for line in server.stderr.splitlines() if "Retract requests." in line]
     assert bool(lines) == retracts
     assert all(re.search(r"#retracted_reqs: \d+, #new_tokens_gained: \d+, #new_token_ratio: 0", line) for line in lines)
@@ -236,48 +223,3 @@ def test_health_looks_for_a_sign_of_life(begin: Callable[..., Emulator], scenari
         until(lambda: samples(server)["sglang:num_running_reqs"] == 1)
         assert server.ask("GET", "/health").status == 503
         assert server.ask("GET", "/ready").status == 200
-
-
-# Arguments; exit code; what the end of the start says.
-PATH = ("--model-path", MODEL)
-FAILURES = [
-    (("--port", "1"), 2, "sglang serve: error: the following arguments are required: --model-path/--model"),
-    ((*PATH, "--foo", "1"), 2, "sglang serve: error: unrecognized arguments: --foo 1"),
-    ((*PATH, "--dtype", "bf16"), 2, "error: argument --dtype: invalid choice: 'bf16'"),
-    ((*PATH, "--cuda-graph-max-bs", "8"), 2, "ambiguous option: --cuda-graph-max-bs could match"),
-    (("--model-path", "no/such"), 1, "is not a local folder and is not a valid model identifier listed on"),
-    ((*PATH, "--context-length", "65536"), 1, "User-specified context_length (65536) is greater than the derived"),
-    ((*PATH, "--page-size", "64", "--chunked-prefill-size", "100"), 1, "must be divisible by page_size"),
-    ((*PATH, "--tp-size", "4"), SIGKILL, "AssertionError: 14 is not divisible by 4"),
-    (("--model-path", "meta-llama/Llama-3.1-8B"), SIGKILL, "Loaded weights leave no GPU memory for the KV cache under"),
-    (("--model-path", "Qwen/Qwen2.5-14B"), SIGKILL, "torch.OutOfMemoryError: CUDA out of memory."),
-]
-
-
-@pytest.mark.parametrize(("arguments", "code", "text"), FAILURES, ids=lambda value: str(value)[:40])
-def test_a_start_fails_in_sglangs_words(arguments: tuple[str, ...], code: int, text: str) -> None:
-    """The parser with 2, the front end with 1; a scheduler's death kills all, its cause first."""
-    found, said = failing("sglang", *arguments, "--gpu", "L4", plain=True)
-    assert (found, text in said) == (code, True), said[-2000:]
-    if code == SIGKILL:
-        assert said.index("Scheduler hit an exception: ") < said.index("Received sigquit from a child process.")
-
-
-def test_a_taken_port_fails_after_the_model(sglang: Emulator) -> None:
-    """In uvicorn's words, exit code 1."""
-    code, said = failing("sglang", "--port", str(sglang.port))
-    assert code == 1
-    assert f"error while attempting to bind on address ('127.0.0.1', {sglang.port}): address already in use" in said
-    assert "Memory pool end." in said
-
-
-def test_an_end_drains_without_limit(begin: Callable[..., Emulator]) -> None:
-    """A stream is read to its end; then exit code 0."""
-    server = begin("sglang", speed="5")
-    with server.open() as wire:
-        wire.send("POST", "/v1/chat/completions", chat(most=100, ignore_eos=True, stream=True))
-        wire.until(b"data: ")
-        server.process.terminate()
-        wire.until(b"[DONE]")
-    assert server.ended() == 0
-    assert "Gracefully exiting... " in server.stderr
