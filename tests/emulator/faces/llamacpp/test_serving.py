@@ -22,7 +22,10 @@ from tests.emulator.faces.conftest import (
 )
 
 SLOT = 2048
-TAIL = f'],"created":0,"id":"ID","model":"{LLAMACPP}","system_fingerprint":"b11549-emulated","object":"chat.completion.chunk"'
+TAIL = (
+    f'],"created":0,"id":"ID","model":"{LLAMACPP}","system_fingerprint":"b11549-emulated",'
+    '"object":"chat.completion.chunk"'
+)
 FULL = '{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'
 
 
