@@ -8,12 +8,12 @@ Version = tuple[int, int, int]
 EVER: Version = (0, 0, 0)
 NEWEST_OF_LINE = 99  # stands for a part that was left out: `3.3` is the newest 3.3.x
 
-_RELEASE = re.compile(r"[vb]?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:[-+].*|\.?(?:rc|a|b|post|dev)\d*.*)?")
+_RELEASE = re.compile(r"[vb]?(\d+)(?:\.(\d+))?(?:\.(\d+)(?:\.\d+)?)?(?:[-+].*|\.?(?:rc|a|b|post|dev)\d*.*)?")
 
 
 def parse_version(text: str) -> Version | None:
     """`3.3.7`, `v2.0`, `3.3.6-dev0`, `0.32.0rc1`, `b6710` -> three numbers; a missing part counts as the newest of its
-    line.
+    line, a fourth is left out.
 
     None for a text that is no release number.
     """
