@@ -49,7 +49,7 @@ def test_two_starts_tell_and_prove_the_pool(style: str, tmp_path: Path) -> None:
     assert found["verified_under_load"], found["advice"]
     assert found["limits"]["max_batch_total_tokens"] == pytest.approx(TRUTH[style], rel=0.01)
     chats, total = found["limits"]["max_batch_size"], found["limits"]["max_total_tokens"]
-    assert total == pytest.approx(8192, abs=1)
+    assert total == 8192 - (2 if style == "sglang" else 0)
     assert chats * total <= TRUTH[style] < (chats + 2) * total
     longest = found["capacity"][-1]
     assert (longest["history_tokens"] + ANSWER, longest["chats_fit"]) == (total, TRUTH[style] // total)

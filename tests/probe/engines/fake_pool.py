@@ -245,8 +245,9 @@ class Engine:
                 self.put_back += 1
         for each in list(self.running):
             each["out"].put_nowait(each["done"])
-            full = each["input"] + each["done"] >= self.longest + (self.style == "sglang")
-            if each["done"] >= each["new"] or (shared_end and full):
+            # SGLang cuts an answer so that the request stays a token below its longest (scheduler.py).
+            full = each["input"] + each["done"] >= self.longest - (self.style == "sglang")
+            if each["done"] >= each["new"] or (full and (shared_end or self.style == "sglang")):
                 each["out"].put_nowait("end")
                 self.running.remove(each)
         if not self.running and self.waiting:
@@ -346,7 +347,7 @@ class Engine:
     def problem(self, asked: int, new: int) -> str | None:
         if self.style == "llamacpp":
             return f"request ({asked} tokens) exceeds the available context size" if asked >= self.longest else None
-        limit = self.longest - 5 if self.style == "sglang" else self.longest - 1
+        limit = self.longest - 6 if self.style == "sglang" else self.longest - 1
         total = self.longest + (1 if self.style == "sglang" else 0)
         if asked > limit or asked + new > total:
             return f"This model's maximum context length is {self.longest} tokens. However, you requested {asked + new}"
