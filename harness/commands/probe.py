@@ -304,8 +304,10 @@ def as_text(
         "",
         "Set",
     ]
+    spelled: Mapping[str, str] = document["recommended_flags"]  # a limit may be another number to the engine
     for flag in found.flags:
-        lines.append(f"  {names.get(flag.name, flag.name)}={flag.value}")
+        name = names.get(flag.name, flag.name)
+        lines.append(f"  {name}={spelled.get(name, flag.value)}")
         lines.append(f"      {flag.reason}{f'; cost: {flag.cost}' if flag.cost else ''}")
     lines += ["", "What fits", *_grid(document, cells, found.setting)]
     lines += ["", *(f"- {line}" for line in document["advice"])]

@@ -51,5 +51,8 @@ def test_two_starts_tell_and_prove_the_pool(style: str, tmp_path: Path) -> None:
     chats, total = found["limits"]["max_batch_size"], found["limits"]["max_total_tokens"]
     assert total == 8192 - (2 if style == "sglang" else 0)
     assert chats * total <= TRUTH[style] < (chats + 2) * total
+    length = {"vllm": "--max-model-len", "sglang": "--context-length"}[style]
+    assert found["recommended_flags"][length] == "8192"
+    assert f"{length}=8192\n" in (tmp_path / "out" / "probe.md").read_text()
     longest = found["capacity"][-1]
     assert (longest["history_tokens"] + ANSWER, longest["chats_fit"]) == (total, TRUTH[style] // total)
