@@ -39,10 +39,15 @@ def recognise(client: Client) -> EngineInfo | None:
             max_batch_prefill_tokens=told(page, "chunked_prefill_size"),
             max_batch_total_tokens=pool,
             max_batch_size=rows,
+            cuda_memory_fraction=_share(page.get("mem_fraction_static")),
         ),
         raw={name: told(page, name) for name in _KEPT} | {"disable_radix_cache": page.get("disable_radix_cache")},
         model_names=tuple(dict.fromkeys(each.name for each in models)),
     )
+
+
+def _share(value: Any) -> float | None:
+    return value if isinstance(value, float) else None
 
 
 def _server_info(client: Client) -> Mapping[str, Any]:

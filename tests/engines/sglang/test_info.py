@@ -17,6 +17,7 @@ PAGE: dict[str, Any] = {
     "chunked_prefill_size": 4096,
     "max_running_requests": 5000,
     "page_size": 1,
+    "mem_fraction_static": 0.874,
     "api_key": "sk-very-secret",
     "admin_api_key": "sk-more-secret",
     "disable_radix_cache": False,
@@ -51,6 +52,7 @@ def test_service_is_known_by_its_pages(path: str) -> None:
     limits = found.limits
     assert (limits.max_total_tokens, limits.max_input_tokens, limits.max_batch_total_tokens) == (8190, 8185, 92345)
     assert (limits.max_batch_prefill_tokens, limits.max_batch_size) == (4096, 2048)
+    assert limits.cuda_memory_fraction == 0.874
 
 
 def test_keys_of_the_page_are_not_kept() -> None:
