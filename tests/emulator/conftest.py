@@ -50,6 +50,11 @@ class Emulator:
             raise RuntimeError("".join(self.errors) + "\n".join(self.lines[-20:]))
 
     @property
+    def listens(self) -> bool:
+        """Whether it has said so yet, or has ended."""
+        return self._bound.is_set()
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

@@ -172,16 +172,18 @@ class Face(ABC):
         return sock
 
     async def serve(self, app: FaceApp, sock: socket.socket) -> asyncio.Server:
-        """Accept connections from now on, and say where on stderr."""
+        """Accept connections from now on."""
         sock.listen(_BACKLOG)
         nodelay = self.own.scenario.nodelay
-        server = await asyncio.get_running_loop().create_server(
+        return await asyncio.get_running_loop().create_server(
             lambda: self.connection(app, nodelay), sock=sock, backlog=_BACKLOG
         )
+
+    def say_where(self, sock: socket.socket) -> None:
+        """On stderr, when the model is loaded: readers of a log take the words for just that."""
         host, port = sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"harness: listening on http://{shown}:{port}", file=sys.stderr, flush=True)
-        return server
 
     def connection(self, app: FaceApp, nodelay: bool) -> Connection:
         return Connection(app, nodelay)

@@ -188,6 +188,7 @@ class LlamaFace(Face):
         left = await self.until_end()
         serving.engine.stop()
         if left is not None:
+        self.say_where(sock)
             self.library(left, "E", 1)
             number = int(left.removeprefix("signal ")) if left.startswith("signal ") else signal.SIGABRT
             os.kill(os.getpid(), number)

@@ -119,6 +119,7 @@ class SglangFace(Face):
         self.log("INFO:     Application startup complete.")
         self.log(f"INFO:     Uvicorn running on http://{host}:{sock.getsockname()[1]} (Press CTRL+C to quit)")
         server = await self.serve(app, sock)
+        self.say_where(sock)
         await self.wait(self.own.boot.warm_up / 2)
         serving.ready = True
         self.log("The server is fired up and ready to roll!")

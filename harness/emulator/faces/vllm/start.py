@@ -127,6 +127,7 @@ class VllmFace(Face):
         for text in (f"Started server process [{self.pid}]", "Waiting for application startup."):
             self.uvicorn(text)
         server = await self.serve(app, sock)
+        self.say_where(sock)
         self.uvicorn("Application startup complete.")
         reporting = asyncio.ensure_future(self._report(serving))
         left = await self.until_end()

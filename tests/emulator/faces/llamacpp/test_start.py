@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,13 +71,19 @@ def test_variables_count_where_no_argument_does() -> None:
 
 
 def test_the_port_is_open_before_the_model_is_there() -> None:
-    """All routes say 503 then."""
-    server = Emulator("-hf", LLAMACPP, "--gpu", "L4", "--boot-seconds", "60s", face="llamacpp")
+    """All routes say 503 then, and nobody says that it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ("--port", str(port), "--gpu", "L4", "--boot-seconds", "60s")
+    server = Emulator("-hf", LLAMACPP, *options, face="llamacpp", wait=False)
+    server.port = port
+    said(server, "loading model")
     for path in ("/health", "/v1/models", "/nothing"):
         reply = server.ask("GET", path)
         told = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
         assert (reply.status, reply.json()["error"]) == (503, told)
-    server.stop()
+    assert not server.listens
+    assert server.stop() == -15
 
 
 def test_a_model_is_served_from_its_file(tmp_path: Path) -> None:
