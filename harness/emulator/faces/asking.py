@@ -77,8 +77,10 @@ class Asked:
     top: int | None
 
 
-def read_asked(body: Mapping[str, Any], model: ServedModel, wrong: Wrong, *, chat: bool) -> Asked:
-    """A chat's or a completion's body. Raises Problem."""
+def read_asked(
+    body: Mapping[str, Any], model: ServedModel, wrong: Wrong, *, chat: bool, special_tokens: bool = False
+) -> Asked:
+    """A chat's or a completion's body. special_tokens: of chats, as in `chat_ids`. Raises Problem."""
     fields = Fields(body, wrong)
     if (fields.whole("n") or 1) != 1:
         raise wrong("n", body["n"], "1 (the emulator gives one answer)")
@@ -90,8 +92,12 @@ def read_asked(body: Mapping[str, Any], model: ServedModel, wrong: Wrong, *, cha
         top = fields.whole("top_logprobs") or 0
     elif not chat:
         top = fields.whole("logprobs")
+    if chat:
+        ids = chat_ids(body, model, wrong, special_tokens=special_tokens)
+    else:
+        ids = prompt_ids(body.get("prompt"), model, wrong)
     return Asked(
-        ids=chat_ids(body, model, wrong) if chat else prompt_ids(body.get("prompt"), model, wrong),
+        ids=ids,
         chat=chat,
         most=most if most is not None else fields.whole("max_tokens"),
         least=fields.whole("min_tokens") or 0,
@@ -106,9 +112,9 @@ def read_asked(body: Mapping[str, Any], model: ServedModel, wrong: Wrong, *, cha
     )
 
 
-def chat_ids(body: Mapping[str, Any], model: ServedModel, wrong: Wrong) -> list[int]:
-    """The tokens of a chat."""
-    return model.tokenizer.encode(chat_text(body, model, wrong), special_tokens=False).ids
+def chat_ids(body: Mapping[str, Any], model: ServedModel, wrong: Wrong, *, special_tokens: bool = False) -> list[int]:
+    """The tokens of a chat. special_tokens: the engine puts its own in front of what the template says."""
+    return model.tokenizer.encode(chat_text(body, model, wrong), special_tokens=special_tokens).ids
 
 
 def chat_text(body: Mapping[str, Any], model: ServedModel, wrong: Wrong) -> str:

@@ -24,6 +24,7 @@ class Serving(ABC):
     """The routes of one server. name: by which the model is asked for."""
 
     chat_kind, text_kind = "chat.completion", "text_completion"
+    begins_chats = False  # whether a chat's tokens have what begins a text before what its template says
 
     def __init__(self, face: Face, model: ServedModel, engine: PoolEngine, pool: Pool, name: str) -> None:
         self.face, self.model, self.engine, self.pool, self.name = face, model, engine, pool, name
@@ -54,7 +55,7 @@ class Serving(ABC):
         """One answer, whole or streamed."""
         entered = time.monotonic()
         self.check(body)
-        asked = read_asked(body, self.model, self.wrong(), chat=chat)
+        asked = read_asked(body, self.model, self.wrong(), chat=chat, special_tokens=self.begins_chats)
         wanted = self.wanted(asked, body)
         name, number = self.echoed(body), self.number(exchange, chat=chat)
         try:

@@ -1,7 +1,7 @@
 """What the head of a GGUF file tells of the model in it: its shape, its type, its size.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: magic, version, counts, then typed keys and values. Tensors
-are not read.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: magic, version, counts, typed keys and values, then where
+each tensor begins. Of the tensors no more is read than whether the file has room for them: one cut off has not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ _TYPES = {
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 25: "IQ4_NL", 30: "IQ4_XS",
     32: "BF16", 38: "MXFP4",
 }  # fmt: skip
+
+# Bytes of 256 values of a tensor by its type (ggml.h, ggml_type; blocks in ggml-common.h).
+_SIZES = {
+    0: 1024, 1: 512, 2: 144, 3: 160, 6: 176, 7: 192, 8: 272, 10: 84, 11: 110, 12: 144, 13: 176, 14: 210, 15: 292,
+    16: 66, 17: 74, 18: 98, 19: 50, 20: 144, 21: 110, 22: 82, 23: 136, 24: 256, 25: 512, 26: 1024, 27: 2048, 28: 2048,
+    29: 56, 30: 512, 34: 54, 35: 66, 39: 136, 40: 144,
+}  # fmt: skip
+_ALIGNMENT = 32
 
 
 class NoGguf(ValueError):
@@ -44,9 +52,12 @@ def read_gguf(path: Path) -> GgufModel:
         raise NoGguf("gguf_init_from_reader: failed to read magic")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"GGUF":
-            raise NoGguf("gguf_init_from_reader: invalid magic characters: '????', expected 'GGUF'")
+            shown = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in data[:4])
+            raise NoGguf(f"gguf_init_from_reader: invalid magic characters: '{shown}', expected 'GGUF'")
         try:
-            values = _Head(data).values()
+            head = _Head(data)
+            values = head.values()
+            _check_bounds(head.tensors(values.get("general.alignment", _ALIGNMENT)), size)
         except (struct.error, KeyError, UnicodeDecodeError) as error:
             raise NoGguf(f"gguf_init_from_reader: failed to read key-value pairs: {error}") from error
     try:
@@ -63,12 +74,25 @@ class _Head:
 
     def values(self) -> dict[str, Any]:
         """Keys with their values; of an array only its length."""
-        _, count = self._take("Q"), self._take("Q")
+        self._tensors, count = self._take("Q"), self._take("Q")
         found: dict[str, Any] = {}
         for _ in range(count):
             key = self._string()
             found[key] = self._value(self._take("I"))
         return found
+
+    def tensors(self, alignment: int) -> dict[str, int]:
+        """Each tensor's end in the file, behind the keys; those of unknown types left out."""
+        ends: dict[str, int] = {}
+        for _ in range(self._tensors):
+            name, values = self._string(), 1
+            for _ in range(self._take("I")):
+                values *= self._take("Q")
+            kind, offset = self._take("I"), self._take("Q")
+            if kind in _SIZES:
+                ends[name] = offset + values * _SIZES[kind] // 256
+        begin = -(-self._at // alignment) * alignment
+        return {name: begin + end for name, end in ends.items()}
 
     def _take(self, form: str) -> Any:
         (value,) = struct.unpack_from(f"<{form}", self._data, self._at)
@@ -92,6 +116,13 @@ class _Head:
         else:
             self._at += count * struct.calcsize(f"<{_FORMS[inner]}")
         return count
+
+
+def _check_bounds(ends: dict[str, int], size: int) -> None:
+    for name, end in ends.items():
+        if end > size:
+            where = "is not within the file bounds, model is corrupted or incomplete"
+            raise NoGguf(f"tensor '{name}' data {where}")
 
 
 def _shape(values: dict[str, Any], name: str) -> ModelShape:

@@ -34,6 +34,8 @@ _REQUESTS, _IDLE = 100, 5.0  # answers of one connection, and seconds until an i
 
 def _error(problem: Problem) -> dict[str, Any]:
     kind = problem.kind or _KINDS.get(problem.status, "server_error")
+    if problem.status in (401, 404, 503):  # written elsewhere in llama.cpp, in another order
+        return {"error": {"message": problem.text, "type": kind, "code": problem.status}}
     return {"error": {"code": problem.status, "message": problem.text, "type": kind, **problem.more}}
 
 
@@ -54,7 +56,28 @@ WEB = Web(
 
 
 def _wrong(name: str, found: Any, expected: str) -> Problem:
-    return Problem(400, f'"{name}" must be {expected}, found {found!r}')
+    if name == "messages" and isinstance(found, dict) and "role" not in found:
+        return Problem(500, f"Failed to parse messages: Missing 'role' in message: {compact(found).decode()}")
+    if found is None:
+        chat = name == "messages"
+        return Problem(400, f"'{name}' is required" if chat else f"{_JSON}.out_of_range.403] key '{name}' not found")
+    type_ = _TYPES.get(expected)
+    if type_ is not None:
+        have = next(text for kind, text in _FOUND if isinstance(found, kind))
+        return Problem(400, f"Field '{name}': {_JSON}.type_error.302] type must be {type_}, but is {have}")
+    return Problem(400, f"Field '{name}': expected {expected}, got {compact(found).decode()}")
+
+
+_JSON = "[json.exception"
+_TYPES = {"integer": "number", "boolean": "boolean", "string": "string", "list of strings": "string", "list": "array"}
+_FOUND = (
+    (bool, "boolean"),
+    (int, "number"),
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+)
 
 
 class LlamaApp(FaceApp):
@@ -107,6 +130,8 @@ class Limited(Connection):
 
 class LlamaServing(Serving):
     """The routes of one server, and what it counts."""
+
+    begins_chats = True
 
     def __init__(
         self,
@@ -240,7 +265,7 @@ class LlamaServing(Serving):
         self.json(exchange, {"prompt": chat_text(body, self.model, _wrong)})
 
     def count(self, exchange: Exchange, body: Any) -> None:
-        count = len(chat_ids(body, self.model, _wrong))
+        count = len(chat_ids(body, self.model, _wrong, special_tokens=self.begins_chats))
         self.json(exchange, {"input_tokens": count, "object": "response.input_tokens"})
 
     # What is refused.
@@ -263,7 +288,8 @@ class LlamaServing(Serving):
         if most is None:
             most = self.values.get("--predict", -1)
         if most < -1:
-            raise Problem(400, f"max_tokens must be -1 or more, got {most}")
+            text = f"Field 'max_tokens': Value must be between -1 <= value <= 2147483647, but got {most}"
+            raise Problem(400, text)
         # The answer simply ends where the slot is full.
         most = context - prompt if most == -1 else min(max(most, 1), context - prompt)
         cacheable = body.get("cache_prompt") is not False
@@ -296,7 +322,7 @@ class LlamaServing(Serving):
         choice: dict[str, Any] = {"finish_reason": generation.turn.stop_reason, "index": 0}
         choice |= {"message": {"role": "assistant", "content": text}} if asked.chat else {"text": text}
         logprobs = self.logprobs(generation, asked)
-        choice |= {} if logprobs is None else {"logprobs": logprobs}
+        choice |= {} if logprobs is None and asked.chat else {"logprobs": logprobs}
         kind = self.chat_kind if asked.chat else self.text_kind
         about = {"created": now(), "model": name, "system_fingerprint": self.build, "object": kind}
         told = {"usage": self.usage(generation), "id": number, "timings": self.timings(generation)}
@@ -334,11 +360,14 @@ class LlamaServing(Serving):
         more = (told["prompt_n"], seconds[0], told["predicted_n"], seconds[1])
         self._since = [old + new for old, new in zip(self._since, more, strict=True)]
         mark = f"id {turn.place:2d} | task {turn.id} | "
-        for name, ms, count in (
-            ("prompt eval time", told["prompt_ms"], told["prompt_n"]),
-            ("       eval time", told["predicted_ms"], told["predicted_n"]),
-        ):
-            self.log(f"{mark}{name} = {ms:10.2f} ms / {count:5d} tokens", "print_timing", "slot")
+        for name, half in (("prompt eval time", "prompt"), ("       eval time", "predicted")):
+            ms, count, each, rate = (told[f"{half}_{of}"] for of in ("ms", "n", "per_token_ms", "per_second"))
+            text = (
+                f"{name} = {ms:10.2f} ms / {count:5d} tokens ({each:8.2f} ms per token, {rate:8.2f} tokens per second)"
+            )
+            self.log(f"{mark}{text}", "print_timing", "slot")
+        ms, count = (told[f"prompt_{of}"] + told[f"predicted_{of}"] for of in ("ms", "n"))
+        self.log(f"{mark}     total time = {ms:10.2f} ms / {count:5d} tokens", "print_timing", "slot")
         cut = int(turn.length >= self.pool.context)
         text = f"{mark}stop processing: n_tokens = {turn.length - 1}, truncated = {cut}"
         self.log(text, "release", "slot")
@@ -367,14 +396,16 @@ class LlamaStream(Stream):
     def __init__(self, serving: LlamaServing, asked: Asked, number: str, name: str) -> None:
         super().__init__(serving, asked, number, name)
         kind = f"{serving.chat_kind}.chunk" if asked.chat else serving.text_kind
-        about = f'"created":{now()},"id":{quoted(number)},"model":{quoted(name)}'
-        self.tail = f'],{about},"system_fingerprint":{quoted(serving.build)},"object":"{kind}"'
+        number = f',"id":{quoted(number)}'
+        about = f'"model":{quoted(name)},"system_fingerprint":{quoted(serving.build)},"object":"{kind}"'
+        self.tail = f'],"created":{now()}{number if asked.chat else ""},{about}'
+        self.late = "" if asked.chat else number  # behind the usage
 
     def started(self, generation: Generation) -> None:
         self.opener()
 
-    def send(self, choices: str, more: str = "") -> None:
-        self.frames.send(f'{{"choices":[{choices}{self.tail}{more}}}')
+    def send(self, choices: str, usage: str = "", measured: str = "") -> None:
+        self.frames.send(f'{{"choices":[{choices}{self.tail}{usage}{self.late}{measured}}}')
 
     def measured(self, generation: Generation) -> str:
         return f',"timings":{compact(self.serving.timings(generation)).decode()}'
@@ -384,8 +415,8 @@ class LlamaStream(Stream):
             self.send('{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}')
         text = generation.next_text(index)
         if text:
-            more = self.measured(generation) if self.asked.timed else ""
-            self.send(self.piece(text, generation, index), more)
+            measured = self.measured(generation) if self.asked.timed else ""
+            self.send(self.piece(text, generation, index), measured=measured)
         if finished is not None:
             self.close(generation, finished)
 
@@ -400,12 +431,12 @@ class LlamaStream(Stream):
         measured = self.measured(generation)
         usage = f',"usage":{compact(self.serving.usage(generation)).decode()}'
         if not self.asked.chat:
-            self.send(f'{{"text":"","index":0,"logprobs":null,"finish_reason":"{finished}"}}', usage + measured)
+            self.send(f'{{"text":"","index":0,"logprobs":null,"finish_reason":"{finished}"}}', usage, measured)
         else:
             end = f'{{"finish_reason":"{finished}","index":0,"delta":{{}}}}'
-            self.send(end, "" if self.asked.usage else measured)
+            self.send(end, measured="" if self.asked.usage else measured)
             if self.asked.usage:
-                self.send("", usage + measured)
+                self.send("", usage, measured)
         self.end()
 
     def failed(self, generation: Generation | None, problem: Problem) -> None:

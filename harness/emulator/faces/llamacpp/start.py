@@ -37,6 +37,7 @@ _NUMBERS = {
 _HOST_BANDWIDTH = 40e9  # bytes/s at which layers are read that the GPU has no room for: a desktop's memory
 _TYPE = re.compile("|".join(sorted(FILE_TYPES, key=len, reverse=True)), re.IGNORECASE)
 _YES = ("1", "true", "on", "enabled", "yes")
+_NO = ("0", "false", "off", "disabled", "no")
 
 
 class _Refused(Exception):
@@ -58,7 +59,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         sys.stderr.write(f"version: 11549 ({BUILD})\nbuilt with GNU 13.3.0 for Linux x86_64\n")
         return 0
     if "--help" in values:
-        print("----- llama-server, emulated -----\n" + "\n".join(f"--{name}  {text}" for name, text in OWN.items()))
+        names = [", ".join(flag.names) for flag in flags_of("llamacpp")]
+        emulated = [f"--{name}  {text}" for name, text in OWN.items()]
+        print("\n".join(["----- llama-server -----", *names, "----- emulated -----", *emulated]))
         return 0
     return LlamaFace(own, environment, values).main()
 
@@ -185,10 +188,10 @@ class LlamaFace(Face):
         app.use(serving)
         self.server("model loaded")
         self.server(f"listening on http://{host}:{port or sock.getsockname()[1]}")
+        self.say_where(sock)
         left = await self.until_end()
         serving.engine.stop()
         if left is not None:
-        self.say_where(sock)
             self.library(left, "E", 1)
             number = int(left.removeprefix("signal ")) if left.startswith("signal ") else signal.SIGABRT
             os.kill(os.getpid(), number)
@@ -256,7 +259,10 @@ class LlamaFace(Face):
             self.library(f"gguf_init_from_file: failed to open GGUF file '{path}' (No such file or directory)", "E", 1)
             self.not_loaded(path)
         except (NoGguf, OSError) as error:
-            self.library(str(error), "E", 1)
+            text = str(error)
+            if not text.startswith("gguf_"):
+                self.not_loaded(path, text)
+            self.library(text, "E", 1)
             self.not_loaded(path)
         _, gpu = self.choose(None)
         model = ServedModel(path, read.shape, None, ChatTemplate(BUILT_IN), Tokenizer(read.shape.vocab), local=True)
@@ -287,11 +293,15 @@ class LlamaFace(Face):
             self.library(failed.text, "E", 1)
             self.not_loaded(name, "unable to allocate CUDA0 buffer")
         await self.wait(boot.warm_up)
-        text = self.fault("oom_at_warm_up")
-        if failed is not None or text is not None:
-            self.library(failed.text if failed else text or "cudaMalloc failed: out of memory", "E", 1)
-            what = "failed to allocate buffer for kv cache"
-            self.library(f"llama_init_from_model: failed to initialize the context: {what}", "E", 1)
+        text = failed.text if failed else self.fault("oom_at_warm_up")
+        halves = CACHE_TYPES[plan.cache_type_v] < CACHE_TYPES["f16"]
+        unattended = halves and self.values.get("--flash-attn") in _NO
+        if text is not None or unattended:
+            why = "quantized V cache requires flash_attn to be enabled"
+            if text is not None:
+                self.library(text, "E", 1)
+                why = "failed to initialize the context: failed to allocate buffer for kv cache"
+            self.library(f"llama_init_from_model: {why}", "E", 1)
             self.log(f"failed to create context with model '{name}'", "common_init_from_params", "cmn", "E", 1)
             self.log(f"failed to create_context with model '{name}'", "load_model", letter="E", level=1)
             self.server("exiting due to model loading error", "E", 1)

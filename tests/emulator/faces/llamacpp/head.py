@@ -10,9 +10,9 @@ def string(value: str) -> bytes:
     return struct.pack("<Q", len(value)) + value.encode()
 
 
-def gguf(**values: int | str | list[str]) -> bytes:
-    """The head of a GGUF file of version 3; underscores of a key's first word are its dot."""
-    data = b"GGUF" + struct.pack("<IQQ", 3, 0, len(values))
+def gguf(*tensors: tuple[str, int, int, int], **values: int | str | list[str]) -> bytes:
+    """The head of a GGUF file of version 3. tensors: name, values, type, offset. Two underscores of a key are a dot."""
+    data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values))
     for key, value in values.items():
         data += string(key.replace("__", "."))
         if isinstance(value, int):
@@ -21,7 +21,9 @@ def gguf(**values: int | str | list[str]) -> bytes:
             data += struct.pack("<I", 8) + string(value)
         else:
             data += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(string, value))
-    return data
+    for name, count, kind, offset in tensors:
+        data += string(name) + struct.pack("<IQQIQ", 2, count // 2, 2, kind, offset)
+    return data + bytes(-len(data) % 32)
 
 
 HEAD: dict[str, Any] = {

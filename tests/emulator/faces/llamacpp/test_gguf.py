@@ -37,3 +37,16 @@ def test_a_head_without_its_sizes_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gguf(**{key: value for key, value in HEAD.items() if key != "llama__block_count"}))
     with pytest.raises(NoGguf, match=r"key not found in model: llama\.block_count"):
         read_gguf(path)
+
+
+# 64 values as they lie in a file, by their type: F32, F16, Q8_0, Q4_0, MXFP4.
+@pytest.mark.parametrize(("kind", "size"), [(0, 256), (1, 128), (8, 68), (2, 36), (39, 34)])
+def test_a_file_without_room_for_its_tensors_is_refused(kind: int, size: int, tmp_path: Path) -> None:
+    """One byte less than its last tensor needs, which a download left out."""
+    path = tmp_path / "m.gguf"
+    head = gguf(("first", 64, 0, 0), ("second", 64, kind, 256), **HEAD)
+    path.write_bytes(head + bytes(256 + size))
+    assert read_gguf(path).shape.layers == 2
+    path.write_bytes(head + bytes(256 + size - 1))
+    with pytest.raises(NoGguf, match="tensor 'second' data is not within the file bounds"):
+        read_gguf(path)

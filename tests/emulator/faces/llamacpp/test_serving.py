@@ -9,17 +9,8 @@ from typing import Any
 import pytest
 
 from tests.emulator.conftest import Emulator, Reply
-from tests.emulator.faces.conftest import (
-    LLAMACPP,
-    chat,
-    frames,
-    prompt,
-    said,
-    samples,
-    shape,
-    together,
-    until,
-)
+from tests.emulator.faces.conftest import LLAMACPP, chat, frames, prompt, said, samples, shape, together
+from tests.waiting import until
 
 SLOT = 2048
 TAIL = (
@@ -127,7 +118,7 @@ def test_tokens_are_counted_in_several_forms(llamacpp: Emulator) -> None:
     counted = llamacpp.post("/v1/chat/completions/input_tokens", body).json()
     assert counted["object"] == "response.input_tokens"
     text = llamacpp.post("/apply-template", body).json()["prompt"]
-    again = len(llamacpp.post("/tokenize", {"content": text}).json()["tokens"])
+    again = len(llamacpp.post("/tokenize", {"content": text, "add_special": True}).json()["tokens"])
     usage = llamacpp.post("/v1/chat/completions", body).json()["usage"]
     assert counted["input_tokens"] == again == usage["prompt_tokens"]
 

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.emulator.conftest import Emulator
-from tests.emulator.faces.conftest import (
-    LLAMACPP,
-    chat,
-    failing,
-    said,
-    until,
-)
+from tests.emulator.faces.conftest import LLAMACPP, chat, failing, said
 from tests.emulator.faces.llamacpp.head import HEAD, gguf
+from tests.waiting import until
 
 
 def test_the_log_of_a_start_tells_slots_only(llamacpp: Emulator) -> None:
@@ -80,7 +75,7 @@ def test_the_port_is_open_before_the_model_is_there() -> None:
     said(server, "loading model")
     for path in ("/health", "/v1/models", "/nothing"):
         reply = server.ask("GET", path)
-        told = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+        told = {"message": "Loading model", "type": "unavailable_error", "code": 503}
         assert (reply.status, reply.json()["error"]) == (503, told)
     assert not server.listens
     assert server.stop() == -15
@@ -108,8 +103,9 @@ FAILURES = [
     (("-ctk", "q3_0"), 'error while handling argument "-ctk": Unsupported cache type: q3_0'),
     (("--api-key-file", "/nope"), "error: failed to open file '/nope'"),
     (("-m", "/tmp/none.gguf"), "gguf_init_from_file: failed to open GGUF file '/tmp/none.gguf'"),
-    (("-m", __file__), "gguf_init_from_reader: invalid magic characters: '????', expected 'GGUF'"),
+    (("-m", __file__), "gguf_init_from_reader: invalid magic characters: '\"\"\"l', expected 'GGUF'"),
     (("-m", "/dev/null"), "gguf_init_from_reader: failed to read magic"),
+    (("-ctv", "q8_0", "-fa", "off"), "llama_init_from_model: quantized V cache requires flash_attn to be enabled"),
     (("-c", "4000000", "-np", "1", "--fit", "off"), "failed to allocate buffer for kv cache"),
     (("-hf", "Qwen/Qwen2.5-72B-Instruct-GGUF:F16", "--fit", "off"), "unable to allocate CUDA0 buffer"),
 ]
