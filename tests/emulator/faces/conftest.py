@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.emulator.conftest import Emulator, Reply
+from tests.waiting import until
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 LLAMACPP = f"{MODEL}-GGUF:Q8_0"
@@ -33,12 +33,8 @@ def start(face: str, *more: str, speed: str = "100", wait: bool = True, **option
 
 
 def ready(running: Emulator) -> None:
-    """Wait until it answers: llama.cpp's port is open before the model is loaded."""
-    for _ in range(500):
-        if running.ask("GET", "/health").status == 200:
-            return
-        time.sleep(0.02)
-    raise AssertionError(running.stderr)
+    """Wait until it answers."""
+    until(lambda: running.ask("GET", "/health").status == 200)
 
 
 @pytest.fixture(scope="session")
@@ -138,15 +134,6 @@ def together(count: int, act: Callable[[int], Any]) -> list[Any]:
     for thread in threads:
         thread.join(60)
     return results
-
-
-def until(true: Callable[[], Any]) -> None:
-    """Wait for something that happens soon."""
-    for _ in range(1000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 def said(server: Emulator, text: str) -> str:

@@ -11,18 +11,8 @@ import openai
 import pytest
 
 from tests.emulator.conftest import Emulator
-from tests.emulator.faces.conftest import (
-    ARGUMENTS,
-    FACES,
-    chat,
-    failing,
-    frames,
-    ready,
-    samples,
-    start,
-    together,
-    until,
-)
+from tests.emulator.faces.conftest import ARGUMENTS, FACES, chat, failing, frames, ready, samples, start, together
+from tests.waiting import until
 
 RUNNING = {
     "vllm": "vllm:num_requests_running",

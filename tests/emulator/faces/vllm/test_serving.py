@@ -9,17 +9,9 @@ from typing import Any
 import pytest
 
 from tests.emulator.conftest import Emulator
-from tests.emulator.faces.conftest import (
-    MODEL,
-    chat,
-    frames,
-    prompt,
-    samples,
-    shape,
-    together,
-    until,
-)
+from tests.emulator.faces.conftest import MODEL, chat, frames, prompt, samples, shape, together
 from tests.emulator.faces.told import vllm_told
+from tests.waiting import until
 
 HEAD = '{"id":"ID","object":"chat.completion.chunk","created":0,"model":"Qwen/Qwen2.5-0.5B-Instruct","choices":['
 
