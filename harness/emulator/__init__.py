@@ -1,7 +1,8 @@
-"""A process that is TGI to the outside, on a machine without a GPU: the simulator behind a real clock.
+"""A process that is an engine to the outside, on a machine without a GPU: the simulator behind a real clock.
 
-In: TGI's flags and environment, requests over HTTP. Out: TGI's log, answers, errors and exit codes. Only ever run as a
-process (`harness emulate`, `python -m harness.emulator`): nothing that measures imports it, so it cannot grade itself.
+In: the engine's flags and environment, requests over HTTP. Out: its log, answers, errors and exit codes. Only ever run
+as a process (`harness emulate`, `python -m harness.emulator`): nothing that measures imports it, so it cannot grade
+itself. It is TGI unless `--engine` names another, whose face is then in `faces`.
 
     launcher  options  log  boot  model  scenario  hardware     the start, its lines and its failures
     server  app  http  wire  sse  routes                        one port, and what comes before a route
@@ -9,5 +10,7 @@ process (`harness emulate`, `python -m harness.emulator`): nothing that measures
     bodies  serde  json_reader  problems                        what may be asked, and how a body is refused
     validation  grammar  template                               what is refused after that
     infer  engine  alarm  tokens  vocabulary  metrics  faults   from a valid request to its tokens
+    clockwork                                                   any scheduler behind the clock
+    faces                                                       vLLM, SGLang, llama.cpp
     accuracy                                                    the simulator against published measurements
 """

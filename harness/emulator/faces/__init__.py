@@ -1,7 +1,7 @@
 """The emulator in the dress of another engine: vLLM, SGLang, llama.cpp.
 
-One file per face, for its arguments, log lines, routes, metrics and failures; the laws of memory and admission behind
-them are simulator/laws and simulator/policies.
+One package per face: `start` has its arguments, log lines and failures, `serving` its routes, frames and metrics. The
+laws of memory and admission behind them are simulator/laws and simulator/policies.
 
     vllm  sglang  llamacpp                     the faces
     run  flags                                 from the first line to the exit code, command lines
