@@ -83,7 +83,10 @@ def failing(face: str, *more: str, plain: bool = False, **options: Any) -> tuple
     """The exit code and everything that a start said which comes to nothing."""
     arguments = more if plain else (*ARGUMENTS[face], *GPU, *more)
     running = Emulator(*arguments, face=face, wait=False, **options)
-    code = running.ended()
+    try:
+        code = running.ended()
+    finally:
+        running.process.kill()
     return code, "\n".join(running.lines) + running.stderr
 
 

@@ -45,9 +45,9 @@ def test_an_unknown_engine_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", FACES)
-def test_an_unknown_gpu_is_refused_with_the_nearest(name: str) -> None:
+def test_an_unknown_gpu_is_refused_with_the_nearest(name: str, launch: Callable[..., Emulator]) -> None:
     """From the variable that a stack sets, exit code 2."""
-    running = Emulator(*ARGUMENTS[name], face=name, env={"HARNESS_EMULATOR_GPU": "L5"}, wait=False)
+    running = launch(*ARGUMENTS[name], face=name, env={"HARNESS_EMULATOR_GPU": "L5"}, wait=False)
     assert running.ended() == 2
     assert "error: unknown GPU 'L5'. Did you mean L4" in running.stderr
 
@@ -232,9 +232,11 @@ def test_openais_client_reads_every_face(face: Emulator) -> None:
         ("llamacpp", "loading model", "model loaded"),
     ],
 )
-def test_a_start_takes_the_time_that_it_is_given(name: str, begun: str, ready_line: str) -> None:
+def test_a_start_takes_the_time_that_it_is_given(
+    name: str, begun: str, ready_line: str, launch: Callable[..., Emulator]
+) -> None:
     """A signal in the middle of it ends it: vLLM and SGLang in order, llama.cpp by the signal."""
-    running = Emulator(*ARGUMENTS[name], "--gpu", "L4", "--boot-seconds", "60s", face=name, wait=False)
+    running = launch(*ARGUMENTS[name], "--gpu", "L4", "--boot-seconds", "60s", face=name, wait=False)
     until(lambda: begun in "\n".join(running.lines) + running.stderr)
     assert running.stop() == (-15 if name == "llamacpp" else 0)
     assert ready_line not in "\n".join(running.lines) + running.stderr

@@ -149,9 +149,9 @@ def test_lengths_are_taken_as_they_are(asked: int | None, made: int, llamacpp: E
     assert llamacpp.post("/v1/completions", {"prompt": "a", "max_tokens": -2}).status == 400
 
 
-def test_pages_can_be_off(begin: Callable[..., Emulator]) -> None:
+def test_pages_can_be_off(launch: Callable[..., Emulator]) -> None:
     """Metrics unless asked for, slots where forbidden: 501 with the flag that helps."""
-    server = Emulator("-hf", LLAMACPP, "-c", "2048", "-np", "1", "--no-slots", "--gpu", "L4", face="llamacpp")
+    server = launch("-hf", LLAMACPP, "-c", "2048", "-np", "1", "--no-slots", "--gpu", "L4", face="llamacpp")
     until(lambda: server.ask("GET", "/health").status == 200)
     for page in ("metrics", "slots"):
         reply = server.ask("GET", f"/{page}")
@@ -160,7 +160,6 @@ def test_pages_can_be_off(begin: Callable[..., Emulator]) -> None:
             501,
             {"code": 501, "message": text, "type": "not_supported_error"},
         )
-    server.stop()
 
 
 def test_slots_show_who_works(begin: Callable[..., Emulator]) -> None:

@@ -42,35 +42,33 @@ SIZES = [
     ("arguments", "cells", "slots", "context", "unified"), SIZES, ids=lambda value: str(value)[:30]
 )
 def test_the_pool_is_cut_by_context_and_slots(
-    arguments: tuple[str, ...], cells: str, slots: int, context: int, unified: bool
+    arguments: tuple[str, ...], cells: str, slots: int, context: int, unified: bool, launch: Callable[..., Emulator]
 ) -> None:
     """With -lv 4 the log tells the pool; pages tell what a slot may use."""
-    server = Emulator("-hf", LLAMACPP, *arguments, "-lv", "4", "--gpu", "H100", face="llamacpp")
+    server = launch("-hf", LLAMACPP, *arguments, "-lv", "4", "--gpu", "H100", face="llamacpp")
     until(lambda: server.ask("GET", "/health").status == 200)
     said(server, f"MiB ({cells})")
     told = f"n_slots = {slots}, n_ctx_slot = {context}, kv_unified = '{str(unified).lower()}'"
     said(server, told)
     props = server.ask("GET", "/props").json()
     assert (props["total_slots"], props["default_generation_settings"]["n_ctx"]) == (slots, context)
-    server.stop()
 
 
-def test_variables_count_where_no_argument_does() -> None:
+def test_variables_count_where_no_argument_does(launch: Callable[..., Emulator]) -> None:
     """LLAMA_ARG_*, switches among them."""
     environment = {"LLAMA_ARG_CTX_SIZE": "4096", "LLAMA_ARG_N_PARALLEL": "2", "LLAMA_ARG_ENDPOINT_METRICS": "1"}
-    server = Emulator("-hf", LLAMACPP, "-np", "4", "--gpu", "L4", face="llamacpp", env=environment)
+    server = launch("-hf", LLAMACPP, "-np", "4", "--gpu", "L4", face="llamacpp", env=environment)
     until(lambda: server.ask("GET", "/health").status == 200)
     said(server, "n_slots = 4, n_ctx_slot = 1024")
     assert server.ask("GET", "/metrics").status == 200
-    server.stop()
 
 
-def test_the_port_is_open_before_the_model_is_there() -> None:
+def test_the_port_is_open_before_the_model_is_there(launch: Callable[..., Emulator]) -> None:
     """All routes say 503 then, and nobody says that it listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = ("--port", str(port), "--gpu", "L4", "--boot-seconds", "60s")
-    server = Emulator("-hf", LLAMACPP, *options, face="llamacpp", wait=False)
+    server = launch("-hf", LLAMACPP, *options, face="llamacpp", wait=False)
     server.port = port
     said(server, "loading model")
     for path in ("/health", "/v1/models", "/nothing"):
@@ -81,17 +79,16 @@ def test_the_port_is_open_before_the_model_is_there() -> None:
     assert server.stop() == -15
 
 
-def test_a_model_is_served_from_its_file(tmp_path: Path) -> None:
+def test_a_model_is_served_from_its_file(tmp_path: Path, launch: Callable[..., Emulator]) -> None:
     """Under its path, with its own context."""
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf(**HEAD) + bytes(5000))
-    server = Emulator("-m", str(path), "-lv", "4", "--gpu", "L4", face="llamacpp")
+    server = launch("-m", str(path), "-lv", "4", "--gpu", "L4", face="llamacpp")
     until(lambda: server.ask("GET", "/health").status == 200)
     said(server, "(  8192 cells,   2 layers,  4/1 seqs), K (f16):    2.00 MiB")
     (card,) = server.ask("GET", "/v1/models").json()["data"]
     assert (card["id"], card["meta"]["n_vocab"], card["meta"]["n_ctx"]) == (str(path), 300, 8192)
     assert server.post("/v1/completions", {"prompt": "a b c", "max_tokens": 3}).status == 200
-    server.stop()
 
 
 # Arguments; what it says.
@@ -121,21 +118,20 @@ def test_a_start_fails_in_llamacpps_words(arguments: tuple[str, ...], text: str)
         assert log.rstrip().endswith("exiting due to model loading error")
 
 
-def test_too_large_a_context_is_made_to_fit_unless_it_was_asked_for() -> None:
+def test_too_large_a_context_is_made_to_fit_unless_it_was_asked_for(launch: Callable[..., Emulator]) -> None:
     """Without -c it shrinks and says so; with -c the layers that find no room are left on the host."""
     model = ("-hf", "Qwen/Qwen2.5-14B-Instruct-GGUF:Q8_0", "-np", "4", "-lv", "4", "--gpu", "L4")
     for more, line in (
         ((), r"context size reduced from 131072 to \d+ -> need less memory in total"),
         (("-c", "131072"), "was unable to fit model into device memory"),
     ):
-        server = Emulator(*model, *more, face="llamacpp")
+        server = launch(*model, *more, face="llamacpp")
         until(lambda: server.ask("GET", "/health").status == 200)  # noqa: B023
         log = said(server, "model loaded")
         assert re.search(line, log), log
         found = re.search(r"offloaded (\d+)/49 layers to GPU", log)
         assert found is not None
         assert (found[1] == "49") == (not more)
-        server.stop()
 
 
 def test_a_taken_port_fails_before_the_model(llamacpp: Emulator) -> None:

@@ -131,7 +131,7 @@ def test_batches_are_logged_while_it_serves(begin: Callable[..., Emulator]) -> N
     until(lambda: server.stderr.count("Decode batch, #running-req: ") == 2)
 
 
-def test_the_metrics_page_is_there_on_demand(sglang: Emulator, begin: Callable[..., Emulator]) -> None:
+def test_the_metrics_page_is_there_on_demand(sglang: Emulator, launch: Callable[..., Emulator]) -> None:
     """By SGLang's names, with its two sets of labels; 404 without the flag."""
     before = samples(sglang)
     sglang.post("/v1/completions", {"prompt": prompt(40, "metrics"), "max_tokens": 5, "ignore_eos": True})
@@ -142,9 +142,8 @@ def test_the_metrics_page_is_there_on_demand(sglang: Emulator, begin: Callable[.
     assert after["sglang:max_total_num_tokens"] == sglang_told().tokens
     page = sglang.ask("GET", "/metrics").body.decode()
     assert re.search(r'sglang:token_usage\{engine_type="unified",model_name="[^"]+"\}', page)
-    plain = Emulator("--model-path", MODEL, "--gpu", "L4", face="sglang")
+    plain = launch("--model-path", MODEL, "--gpu", "L4", face="sglang")
     assert plain.ask("GET", "/metrics").status == 404
-    plain.stop()
 
 
 def test_a_repeated_prompt_is_found_until_the_cache_is_flushed(begin: Callable[..., Emulator]) -> None:

@@ -74,7 +74,7 @@ def test_a_start_fails_in_vllms_words(arguments: tuple[str, ...], code: int, tex
         assert log.index("EngineCore failed") < log.index("Engine core initialization failed. See root cause above.")
 
 
-def test_the_length_that_a_failure_names_starts(begin: Callable[..., Emulator]) -> None:
+def test_the_length_that_a_failure_names_starts(launch: Callable[..., Emulator]) -> None:
     """One token more does not."""
     model = "meta-llama/Llama-3.1-8B"
     _, log = failing("vllm", model, "--gpu", "L4", plain=True)
@@ -82,9 +82,8 @@ def test_the_length_that_a_failure_names_starts(begin: Callable[..., Emulator]) 
     plan = replace(VLLM, machine=Machine(shapes()["Llama-3.1-8B"], find_gpu("L4")), max_model_len=longest)
     assert isinstance(vllm_pool(plan), Pool)
     assert failing("vllm", model, "--gpu", "L4", "--max-model-len", str(longest + 1), plain=True)[0] == 1
-    running = Emulator(model, "--gpu", "L4", "--max-model-len", "auto", face="vllm")
+    running = launch(model, "--gpu", "L4", "--max-model-len", "auto", face="vllm")
     said(running, f"reduced from 131072 to {longest} to fit")
-    running.stop()
 
 
 def test_a_taken_port_fails_before_the_model(vllm: Emulator) -> None:
