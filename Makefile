@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Test processes side by side; most tests wait for a service or for a clock, so one more than a small machine has cores.
+JOBS   ?= 3
 
 .PHONY: install demo test check bench test-all clean
 
@@ -23,7 +25,7 @@ demo: install
 	$(BIN)/harness demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 check: install
 	$(BIN)/ruff format --check .

@@ -34,6 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where pytest-xdist runs the tests side by side, a file stays in one process, since its fixtures start services
+    that its tests share; and so do all that talk to the one Docker Engine.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        group = "docker" if item.get_closest_marker("docker") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @cache
 def missing_docker() -> str | None:
     """Why there is no Docker Engine with Compose v2 here; None where there is one."""

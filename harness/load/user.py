@@ -61,6 +61,9 @@ def join(environment: Any, runner: Any, **_: Any) -> None:
         Keeper(environment, runner, lambda: asking_of(_stream_users(environment)))
     if kind != "MasterRunner":
         _members[environment] = Member(environment, runner)
+    # gevent counts from the time at which its loop last ran, which was before everything here was imported: on a slow
+    # machine a short -t was over before the first user came.
+    gevent.get_hub().loop.update_now()
 
 
 def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:

@@ -105,6 +105,15 @@ def test_shipped_locustfile_runs_by_hand(url: str, here: Path) -> None:
     assert not list((here / "runs/out").glob("journal-*"))
 
 
+def test_run_time_begins_when_the_users_do(url: str, here: Path) -> None:
+    """A locustfile that takes longer to load than the run may last has its whole run time all the same."""
+    wait = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\n"
+    (here / "slow.py").write_text(SHORT + wait)
+    done = locust("-f", "slow.py", "--host", url, "-u", "1", "-t", "1s")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(here / "runs/out")) > 1
+
+
 def test_processes_and_several_users_make_one_run(url: str, here: Path) -> None:
     """Workloads mix as Locust weighs them; no request id and no prompt length repeats from process to process."""
     (here / "long.py").write_text(SHORT.replace("ShortUser", "LongUser").replace("10:40", "300:400"))
