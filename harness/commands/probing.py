@@ -38,6 +38,7 @@ _STOP_GRACE = 15.0  # seconds for an engine that is idle or stuck; TGI would dra
 _LONGEST_BURST = 900.0
 _STALL = 12.0  # seconds without a token for anyone, beside the time for the longest prompt
 _PERMIT_PAUSES = (0.3, 1.0, 3.0)
+_AFTER = 4  # tokens of a chat that is sent when others have left
 _HEALTH = 10.0  # seconds; the check is a whole forward where a request failed before
 _TRIES_TOGETHER = 3  # of a load whose last prompts must be read in as one
 _TOGETHER = 0.35  # of the first one's wait, within which the others' first tokens must come
@@ -49,6 +50,7 @@ class CarryOver:
 
     ruler: prompts.Ruler = field(default_factory=prompts.Ruler)
     begun: int = 0  # prompts that were made so far
+    read_rate: float | None = None  # prompt tokens per second, of the slowest load
 
 
 def run_start(
@@ -181,7 +183,6 @@ class _Loading:
         self.search, self.setting, self.started, self.service = search, setting, started, service
         self.seen, self.progress = seen, progress
         self.api = APIS[service.engine.bare_api]
-        self.read_rate: float | None = None  # prompt tokens per second, of the slowest load
         self.looked = 0.0
         self.running = True
         self.sent = 0
@@ -240,11 +241,7 @@ class _Loading:
             result = replace(result, verdict="died")
         if result.verdict in ("stalled", "failed") and self._is_dead(result):
             result = replace(result, verdict="died")
-        elif (
-            result.verdict == "held"
-            and load.target_tokens_in_flight is not None
-            and load.leave_after_tokens is not None
-        ):
+        elif result.verdict == "held" and any(each.left for each in burst.answers):
             result = self._looked_after(result)
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
@@ -260,10 +257,7 @@ class _Loading:
         gauges = gauges_now(self.service.endpoint, self.service.engine)
         if gauges.running or (gauges.waiting is not None and gauges.waiting < 1):
             return False
-        one = Load("after", ((Shape(2, 2),),))
-        send_burst(
-            self.service.endpoint, self.api, self._requests(one), alive=self._alive, patience=self._patience(one)
-        )
+        self._one_more()
         return True
 
     def _preempted(self) -> float | None:
@@ -295,9 +289,24 @@ class _Loading:
         return replace(result, verdict="preempted", reason=f"the engine put running chats back {count} times")
 
     def _looked_after(self, result: LoadResult) -> LoadResult:
-        """A load that was left early has held when the engine still serves afterwards."""
-        one = Load("after", ((Shape(2, 2),),))
-        burst = send_burst(
+        """A load that was left early has held when the engine still serves afterwards.
+
+        It returns when the chats that were left are surely off the engine, so that they neither weigh on the next load
+        nor take places that it needs: an engine drops a chat when it cannot send the next token.
+        """
+        for pause in (*_PERMIT_PAUSES, None):
+            burst = self._one_more()
+            if burst.ending != "done":
+                return replace(result, verdict="died", reason="it gave no token any more after that")
+            if pause is None or burst.answers[0].error_kind != "overloaded":
+                break
+            time.sleep(pause)
+        return result
+
+    def _one_more(self) -> Burst:
+        """A short chat by itself, to see whether the engine still serves."""
+        one = Load("after", ((Shape(2, min(_AFTER, (self.started.max_total_tokens or 4) - 2)),),))
+        return send_burst(
             self.service.endpoint,
             self.api,
             self._requests(one),
@@ -305,9 +314,6 @@ class _Loading:
             patience=self._patience(one),
             extras=self.service.engine.extras,
         )
-        if burst.ending == "done":
-            return result
-        return replace(result, verdict="died", reason="it gave no token any more after that")
 
     def _is_dead(self, result: LoadResult) -> bool:
         """Whether an engine whose process still runs will never serve again: it ran out of memory, or is not healthy,
@@ -342,7 +348,7 @@ class _Loading:
 
     def _patience(self, load: Load) -> Patience:
         """Enough for the longest prompt at a quarter of the slowest speed seen; at first at 50 tokens a second."""
-        rate = self.read_rate or 200.0
+        rate = self.seen.read_rate or 200.0
         return Patience(stall=_STALL + 4 * load.longest / rate, total=_LONGEST_BURST)
 
     def _learn_rate(self, load: Load, burst: Burst) -> None:
@@ -354,7 +360,7 @@ class _Loading:
         ]
         if reads and load.longest >= 256:
             rate = max(reads)
-            self.read_rate = rate if self.read_rate is None else min(self.read_rate, rate)
+            self.seen.read_rate = rate if self.seen.read_rate is None else min(self.seen.read_rate, rate)
 
     def _say(self, result: LoadResult) -> None:
         what = f"  {result.load.name}: {result.verdict}"

@@ -262,7 +262,8 @@ def lag(itl: float | None, count: int = 1) -> int:
 def proof(
     setting: Setting, started: EngineFacts, capacity: int | None, itl: float | None = None, most: int | None = None
 ) -> list[Load]:
-    """All loads that a setting must survive, cheap ones first.
+    """All loads that a setting must survive, cheap ones first. The overload is the last: its clients leave while others
+    wait, and an engine may keep those among its requests for a while, which would then be too many for another check.
 
     capacity: tokens that can be in flight at once; None where the permits alone bound it. itl: seconds between tokens
     of one chat, as far as known. most: tokens to fill the cache with, where that is not all of it.
@@ -275,14 +276,14 @@ def proof(
     # Long enough for the first to be there still when the last has come; those that do not fit wait, which counts too.
     lasting = max(1, min(LASTING, total - SHORT - 7))
     fitting = max(1, room // (SHORT + 7 + lasting) - 1)
-    loads = [rows(permits, brief), overload(permits, lasting, fitting=fitting)]
+    loads = [rows(permits, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
     loads.append(_join(permits, history, total, room, slack, prefill))
     if started.kind == "flash" and started.prefix_caching and history > 2 * SHORT:
         loads.append(alike(min(history, total - SPARE), total))
     loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack))
     alone = min(history, total - 1)
-    loads.append(longest(alone, total - alone))
+    loads += [longest(alone, total - alone), overload(permits, lasting, fitting=fitting)]
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 

@@ -52,7 +52,9 @@ def test_a_proof_asks_for_nothing_that_the_setting_refuses(total: int, permits: 
     """All prompts and totals are within the limits, and only the overload goes beyond the permits."""
     setting = Setting(total - 128, total, 4096, None if flash else 3 * total, permits)
     started = EngineFacts("flash" if flash else "padded", flash, 3 * total, 1, None, 4096)
-    for load in loads.proof(setting, started, started.usable if flash else 3 * total):
+    proof = loads.proof(setting, started, started.usable if flash else 3 * total)
+    assert [load.kind for load in proof].index("overload") == len(proof) - 1, "its waiting clients leave"
+    for load in proof:
         assert len(load.shapes) - load.expected_rejections <= permits or load.kind == "onto"
         for shape in load.shapes:
             assert shape.input_tokens <= total - 128 or shape.input_tokens <= 40

@@ -178,9 +178,6 @@ class Engine:
         taken: list[dict[str, Any]] = []
         while self.queue and left > 0:
             head = self.queue[0]
-            if head["gone"] or head["client"]._reader.at_eof():
-                self.queue.popleft()
-                continue
             if self.slots(head) > free or self.slots(head) > (spec["stuck_slots"] or self.budget):
                 break
             if not self.spec["chunking"] and head["input"] > left and taken:
@@ -245,6 +242,8 @@ class Engine:
         spec = self.spec
         if self.hangs or self.dead:
             await asyncio.sleep(3600)
+        self.running = [each for each in self.running if not each["gone"]]
+        self.queue = deque(each for each in self.queue if not each["gone"])
         batch = self.pick()
         if not batch and not self.running:
             await asyncio.sleep(0.05)  # a head that never fits
@@ -263,8 +262,6 @@ class Engine:
 
     def emit(self, each: dict[str, Any]) -> None:
         if each["gone"]:
-            with suppress(ValueError):
-                self.running.remove(each)
             return
         each["done"] += 1
         each["out"].put_nowait(each["done"])
@@ -304,11 +301,13 @@ class Engine:
                     0,
                 )
                 body = await reader.readexactly(length)
-                await self.route(method, path, body, writer)
+                await self.route(method, path, body, reader, writer)
                 await writer.drain()
         writer.close()
 
-    async def route(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+    async def route(
+        self, method: str, path: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if path == "/health":
             return self.answer(writer, 503 if self.dead else 200, b"")
         if path == "/info":
@@ -319,7 +318,7 @@ class Engine:
                 writer, 200, json.dumps([{"id": 1, "text": "x", "start": 0, "stop": 1}] * tokens).encode()
             )
         if path in ("/generate", "/generate_stream"):
-            return await self.generate(path == "/generate_stream", json.loads(body), writer)
+            return await self.generate(path == "/generate_stream", json.loads(body), reader, writer)
         self.answer(writer, 404, b"")
 
     def info(self) -> dict[str, Any]:
@@ -348,7 +347,9 @@ class Engine:
             return 422, f"Input validation error: {text}", "validation"
         return None
 
-    async def generate(self, stream: bool, document: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def generate(
+        self, stream: bool, document: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         new = int((document.get("parameters") or {}).get("max_new_tokens") or 100)
         request = {
             "input": self.count(document["inputs"]),
@@ -356,7 +357,6 @@ class Engine:
             "done": 0,
             "out": asyncio.Queue(),
             "gone": False,
-            "client": writer,
         }
         problem = self.problem(request)
         if problem is not None:
@@ -371,11 +371,16 @@ class Engine:
         self.in_flight += 1
         self.queue.append(request)
         self.wake.set()
+        answering = asyncio.ensure_future((self.streamed if stream else self.whole)(request, writer))
+        leaving = asyncio.ensure_future(reader.read(1))  # nothing comes before the answer is over but the end
         try:
-            await (self.streamed if stream else self.whole)(request, writer)
-        finally:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also of one that still waits: its permit is given back at once, as TGI's router does
             request["gone"] = True
             self.in_flight -= 1
+            leaving.cancel()
+            answering.cancel()
+            await asyncio.wait((answering, leaving))
 
     async def streamed(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
