@@ -6,6 +6,8 @@ Each command imports its stage when it is called, so that `harness --help` stays
 from __future__ import annotations
 
 import errno
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -14,7 +16,8 @@ import typer
 
 from harness import __version__, terminal
 from harness.commands.target import Target
-from harness.errors import ConditionNotMet, HarnessError, Interrupted, MissingError, UsageError
+from harness.errors import ConditionNotMet, HarnessError, InternalError, Interrupted, MissingError, UsageError
+from harness.input_files import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +42,7 @@ _WrongUsage: type[Exception] = next(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; every expected failure becomes one line on stderr (and, with --json, a document) and a code."""
+    terminal.show_what_can_be_shown()
     try:
         return _invoke(arguments)
     except (KeyboardInterrupt, typer.Abort):
@@ -52,12 +56,36 @@ def run(arguments: Sequence[str]) -> int:
             raise
         terminal.discard_results()  # nobody reads the help to its end
         return 0
+    except MemoryError:
+        return _failed(MissingError("out of memory", advice="Free some, or ask for less at once."), arguments)
     except OSError as error:
-        if error.errno not in _ADVICE:
-            raise
+        if error.errno is None:
+            return _failed(_fault(error), arguments)
         return _failed(_lacking(error), arguments)
     except _WrongUsage as wrong:
         return _wrong_usage(wrong, arguments)
+    except Exception as error:  # noqa: BLE001  # the outermost border: whatever gets here is a fault of ours
+        return _failed(_fault(error), arguments)
+
+
+def _fault(error: Exception) -> InternalError:
+    """The line for people; the traceback goes into a file of mode 0600 under the state folder, to be sent along."""
+    import traceback
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "harness" in frame.filename]
+    place = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno})" if frames else ""
+    found = f"a fault of harness itself: {type(error).__name__}: {brief(error)}{place}"
+    advice = "Please report it as an issue of harness"
+    try:
+        from harness.stack.state import subfolder
+
+        path = subfolder("faults") / f"{os.getpid()}-{time.time_ns()}.txt"
+        path.touch(mode=0o600)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        advice += f", with {path}"
+    except (OSError, HarnessError):
+        pass  # the line above must come in any case
+    return InternalError(found, advice=f"{advice}.")
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -81,7 +109,8 @@ _ADVICE = {
 
 def _lacking(error: OSError) -> MissingError:
     found = error.strerror or str(error)
-    return MissingError(found[:1].lower() + found[1:], where=error.filename, advice=_ADVICE[error.errno or 0])
+    where = None if error.filename is None else str(error.filename)
+    return MissingError(found[:1].lower() + found[1:], where=where, advice=_ADVICE.get(error.errno or 0))
 
 
 def _wrong_usage(wrong: Any, arguments: Sequence[str]) -> int:

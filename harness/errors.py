@@ -5,6 +5,7 @@
         UsageError         2    wrong option or bad input file
         MissingError       3    this machine lacks something: Docker, a GPU runtime, a token, disk, a free port
         ServiceError       4    the service failed: did not start, ran out of memory, died, went away
+        InternalError     70    a fault of harness itself
         Interrupted      130    Ctrl-C
 
 A message has up to three parts: what was found, where, and what to do. A library's own exception is translated where
@@ -24,7 +25,8 @@ class HarnessError(Exception):
 
     def __init__(self, found: str, *, where: str | None = None, advice: str | None = None) -> None:
         self.found, self.where, self.advice = found, where, advice
-        text = f"{where}: {found}" if where else found
+        place = where.replace("\n", "\\n") if where else None  # a file's name may hold a line end
+        text = f"{place}: {found}" if place else found
         if advice:
             text = f"{text}{'' if text[-1:] in '.?!' else '.'} {advice}"
         super().__init__(text)
@@ -52,6 +54,12 @@ class ServiceError(HarnessError):
     """The engine did not start, ran out of memory, died, or cannot be reached."""
 
     exit_code = 4
+
+
+class InternalError(HarnessError):
+    """A fault of harness itself: what nobody expected. 70 is EX_SOFTWARE of sysexits.h."""
+
+    exit_code = 70
 
 
 class Interrupted(HarnessError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,7 +22,7 @@ def say(text: str) -> None:
     """One line of progress on stderr. Where that cannot be written, what is under way goes on without."""
     global _shown
     try:
-        _write(sys.stderr, _cleared() + text + "\n")
+        _write(sys.stderr, _cleared() + plain(text) + "\n")
         _shown = 0
     except OSError:
         _discard(sys.stderr)
@@ -35,7 +37,7 @@ def rewrite(text: str) -> None:
         say(text)
         return
     try:
-        lines = fold(text, shutil.get_terminal_size().columns - 1)
+        lines = fold(plain(text), shutil.get_terminal_size().columns - 1)
         _write(sys.stderr, _cleared() + "\n".join(lines))
         _shown = len(lines)
     except OSError:
@@ -73,19 +75,24 @@ def fold(text: str, width: int) -> list[str]:
 
 def print_result(text: str) -> None:
     """A result for people on stdout. Raises OSError where stdout cannot take it."""
-    _print(text.rstrip("\n"))
+    _print(plain(text.rstrip("\n")))
 
 
 def print_json(document: Any) -> None:
     """A result for programs: one JSON document on stdout. Raises OSError where stdout cannot take it."""
-    _print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # JSON has escapes of its own for what stdout cannot show
+        text = json.dumps(document, indent=2, allow_nan=False)
+    _print(text)
 
 
 def print_line(text: str) -> bool:
     """One of many lines on stdout, at once; False when nobody reads them any more."""
     _leave()
     try:
-        _write(sys.stdout, text + "\n")
+        _write(sys.stdout, plain(text, colours=True) + "\n")
     except BrokenPipeError:
         discard_results()
         return False
@@ -120,6 +127,33 @@ def _discard(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ACTS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control codes but tab and line end
+    r"\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"  # what turns text around or hides it
+)
+
+
+def plain(text: str, colours: bool = False) -> str:
+    """Text of a server, a file or a path, with what a terminal would act on written as `\\x1b`. colours: those of an
+    engine's log are left.
+    """
+    if _ACTS.search(text) is None:
+        return text
+    if colours:
+        parts = _COLOUR.split(text)
+        codes = [*_COLOUR.findall(text), ""]
+        return "".join(plain(part) + code for part, code in zip(parts, codes, strict=True))
+    return _ACTS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def show_what_can_be_shown() -> None:
+    """Characters that a stream's encoding lacks are written as escapes, such as `\\u2013` where it is ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def table(rows: list[list[str]], header: list[str] | None = None) -> str:

@@ -10,6 +10,7 @@ import re
 
 GIB = 2**30
 MIB = 2**20
+MOST_SECONDS = 10 * 366 * 86400.0  # of a duration: clocks and timers overflow somewhere beyond
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>us|ms|s|m|min|h)?")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.0}
@@ -20,8 +21,8 @@ def parse_duration(text: str | int | float) -> float:
     if isinstance(text, bool):
         raise ValueError("expected a duration such as 500ms, 1s or 20m")
     if isinstance(text, (int, float)):
-        if text < 0 or not math.isfinite(text):
-            raise ValueError("a duration cannot be negative or infinite")
+        if not 0 <= text <= MOST_SECONDS:
+            raise ValueError("a duration cannot be negative or longer than ten years")
         return float(text)
     compact = text.strip().lower()
     seconds, at = 0.0, 0
@@ -33,6 +34,8 @@ def parse_duration(text: str | int | float) -> float:
         at = match.end()
     if at == 0:
         raise ValueError("expected a duration such as 500ms, 1s or 20m")
+    if seconds > MOST_SECONDS:
+        raise ValueError("a duration cannot be longer than ten years")
     return seconds
 
 

@@ -16,11 +16,15 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from harness.errors import UsageError
+from harness.input_files import as_text, brief, read_bytes
 
 Kind = Literal["null", "bool", "int", "float", "text", "list", "mapping"]
 
 _KINDS: Mapping[str, Kind] = {"null": "null", "bool": "bool", "int": "int", "float": "float"}
 _MERGE = "tag:yaml.org,2002:merge"
+_MOST_DEPTH = 100
+_MOST_MISTAKES = 50  # that are shown
+_SHOWN = 80  # characters of a value, in a message
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class CatalogueError(UsageError):
 
     def __init__(self, file: str, mistakes: list[Mistake]) -> None:
         self.mistakes = tuple(sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.line or 0))
-        super().__init__("\n".join(mistake.render(file) for mistake in self.mistakes))
+        lines = [mistake.render(file) for mistake in self.mistakes[:_MOST_MISTAKES]]
+        if len(self.mistakes) > len(lines):
+            lines.append(f"{file}: and {len(self.mistakes) - len(lines):,} more")
+        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -71,41 +78,34 @@ class Value:
             return f"a {self.kind}"
         if self.kind == "null":
             return "nothing"
-        return f"'{self.text}'" if self.kind == "text" else self.text
+        shown = brief(self.text, most=_SHOWN)
+        return f"'{shown}'" if self.kind == "text" else shown
 
 
 def read_text(path: Path) -> str:
-    """The file's text. Raises UsageError where it is missing, unreadable or not UTF-8."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError("no such file", where=str(path), advice="Name a catalogue with --catalogue FILE.") from error
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(
-            f"not UTF-8: byte 0x{content[error.start]:02x} in line {line}",
-            where=str(path),
-            advice="Save the file as UTF-8.",
-        ) from error
+    """The file's text. Raises UsageError where it is missing, unreadable, too large or not UTF-8."""
+    if not path.exists():
+        raise UsageError("no such file", where=str(path), advice="Name a catalogue with --catalogue FILE.")
+    return as_text(read_bytes(path), path)
 
 
 def parse(text: str, file: str) -> tuple[Value, list[Mistake]]:
     """The document's root and the mistakes of its form. Raises CatalogueError where it is no YAML or empty."""
-    yaml = YAML(typ="rt")
     try:
+        yaml = YAML(typ="rt")
+        yaml.max_depth = _MOST_DEPTH
         nodes = list(_compose_all(yaml, text))
+        if not nodes:
+            raise CatalogueError(file, [Mistake(None, "", "holds nothing; expected `models:` with at least one entry")])
+        reader = _Reader(file)
+        root = reader.value(nodes[0], "", nodes[0].start_mark.line + 1)
     except MarkedYAMLError as error:
         raise CatalogueError(file, [_syntax_mistake(error, text)]) from error
-    except YAMLError as error:
-        raise CatalogueError(file, [Mistake(None, "", f"not YAML: {str(error).splitlines()[0]}")]) from error
-    if not nodes:
-        raise CatalogueError(file, [Mistake(None, "", "holds nothing; expected `models:` with at least one entry")])
-    reader = _Reader(file)
-    root = reader.value(nodes[0], "", nodes[0].start_mark.line + 1)
+    except RecursionError as error:
+        raise CatalogueError(file, [Mistake(None, "", "is nested too deep")]) from error
+    except (YAMLError, ValueError, TypeError, OverflowError, AttributeError, LookupError) as error:
+        # Besides its own errors, ruamel lets through what int() and chr() say, and trips over some syntax itself.
+        raise CatalogueError(file, [Mistake(None, "", f"not YAML: {brief(error)}")]) from error
     if len(nodes) > 1:
         line = nodes[1].start_mark.line + 1
         reader.mistakes.append(Mistake(line, "", "a second YAML document (`---`); expected one"))
@@ -114,6 +114,7 @@ def parse(text: str, file: str) -> tuple[Value, list[Mistake]]:
 
 def _compose_all(yaml: YAML, text: str) -> Iterator[Node]:
     _, parser = yaml.get_constructor_parser(text)
+    yaml.composer.warn_double_anchors = False  # YAML 1.2, 3.2.2.2: the later one holds
     try:
         while yaml.composer.check_node():
             yield yaml.composer.get_node()

@@ -49,6 +49,10 @@ class Setting:
 Layer = dict[str, Any]  # Setting, or a Layer for engine, limits, slo, env and shape
 
 
+_MOST = 2**31 - 1  # of what an engine counts
+_MOST_DIGITS = 19  # int() takes time that grows with the square of the digits, and refuses some thousands
+
+
 class _Wrong(Exception):
     """What was expected, as the message says it; the place is added by the reader."""
 
@@ -235,15 +239,17 @@ def _all_paths() -> list[str]:
     ]
 
 
-def _whole(noun: str, least: int = 1, most: int | None = None) -> Parser:
-    bounds = f"from {least} to {most}" if most else f"of at least {least}"
+def _whole(noun: str, least: int = 1, most: int = _MOST) -> Parser:
+    bounds = f"from {least} to {most}" if most < _MOST else f"of at least {least}"
 
     def parse(value: Value) -> int:
         digits = value.text.replace("_", "")
         if value.kind != "int" or value.quoted or not re.fullmatch(r"[+-]?\d+", digits):
             raise _Wrong(f"expected a whole number of {noun}, found {_as_written(value)}")
-        if int(digits) < least or (most and int(digits) > most):
-            raise _Wrong(f"expected a whole number of {noun} {bounds}, found {value.text}")
+        if len(digits) > _MOST_DIGITS or not least <= int(digits) <= most:
+            above = len(digits) > _MOST_DIGITS or int(digits) > most
+            asked = f"of at most {most}" if above and most == _MOST else bounds
+            raise _Wrong(f"expected a whole number of {noun} {asked}, found {value.found}")
         return int(digits)
 
     return parse
@@ -284,7 +290,7 @@ def _duration(example: str) -> Parser:
         except ValueError:
             raise _Wrong(f"expected a duration such as {example}, found {value.found}") from None
         if seconds <= 0:
-            raise _Wrong(f"expected a duration above zero such as {example}, found {value.text}")
+            raise _Wrong(f"expected a duration above zero such as {example}, found {value.found}")
         return seconds
 
     return parse
@@ -300,9 +306,16 @@ def _text(example: str) -> Parser:
     def parse(value: Value) -> str:
         if value.kind in ("list", "mapping") or not value.text.strip():
             raise _Wrong(f"expected {example}, found {value.found}")
-        return value.text
+        return _handed_on(value)
 
     return parse
+
+
+def _handed_on(value: Value) -> str:
+    """A text that a process will be given: no kernel takes a zero byte in it, and half a surrogate is no character."""
+    if "\0" in value.text or any("\ud800" <= each <= "\udfff" for each in value.text):
+        raise _Wrong(f"expected text without zero bytes and lone surrogates, found {value.found}")
+    return value.text
 
 
 def _matching(pattern: re.Pattern[str], example: str) -> Parser:
@@ -408,7 +421,7 @@ def _read_env(value: Value, key: str, mistakes: list[Mistake]) -> Layer:
 def _variable(value: Value) -> str:
     if value.kind in ("list", "mapping"):
         raise _Wrong(f"expected one value, found {value.found}")
-    return value.text
+    return _handed_on(value)
 
 
 def _shape_keys() -> dict[str, Parser]:
@@ -434,7 +447,7 @@ KEYS: Mapping[str, Any] = {
     "repo": _repo,
     "revision": _text("a commit, tag or branch of the Hub"),
     "gpu": _gpu,
-    "gpus": _whole("GPUs"),
+    "gpus": _whole("GPUs", most=1024),
     "file": _text("the name of one file of the repo such as model-Q4_K_M.gguf"),
     "dtype": _text("a dtype such as bfloat16"),
     "quantize": _text("a method such as awq"),
@@ -464,10 +477,10 @@ KEYS: Mapping[str, Any] = {
     "context_length": _TOKENS,
     "answer_tokens": _TOKENS,
     "start_timeout": _duration("20m"),
-    "replicas": _whole("replicas"),
+    "replicas": _whole("replicas", most=1024),
     "port": _whole("a port", least=1, most=65535),
     "listen": _address,
     "trust_remote_code": _truth,
-    "weight_bytes": _whole("bytes"),
+    "weight_bytes": _whole("bytes", most=2**60),
     "shape": _shape_keys(),
 }

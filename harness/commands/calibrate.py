@@ -21,6 +21,7 @@ import numpy as np
 
 from harness import __version__
 from harness.errors import HarnessError, UsageError
+from harness.input_files import as_type, read_json_object
 from harness.load import runner
 from harness.load.null_engine import Truth, read_log
 from harness.load.plan import LoadPlan
@@ -218,9 +219,7 @@ def _key(processes: int) -> str:
 def _load() -> dict[str, list[Floor]]:
     """All stored floors; none where the file is of another version or cannot be read."""
     try:
-        document = json.loads(_file().read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            return {}
-        return {key: [Floor(**each) for each in floors] for key, floors in document["floors"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+        document = read_json_object(_file())
+        return as_type(dict[str, list[Floor]], document["floors"], _file()) if document["schema"] == SCHEMA else {}
+    except (UsageError, KeyError):
         return {}

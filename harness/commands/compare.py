@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.errors import UsageError
+from harness.input_files import brief, read_yaml
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
@@ -67,10 +66,7 @@ def compare(
 
 def read_gate(path: Path) -> Gate:
     """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: fail`. Raises UsageError."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from error
+    document = read_yaml(path) or {}
     if not isinstance(document, dict) or not isinstance(document.get("limits", {}), dict):
         raise UsageError("expected `limits:` with figures and shares, such as ttft_p95: 10%", where=str(path))
     for key in document:
@@ -87,7 +83,7 @@ def read_gate(path: Path) -> Gate:
 def _inconclusive(document: Mapping[str, Any], path: Path) -> bool:
     found = document.get("inconclusive", "pass")
     if found not in ("pass", "fail"):
-        raise UsageError(f"inconclusive: expected pass or fail, found {found!r}", where=str(path))
+        raise UsageError(f"inconclusive: expected pass or fail, found {brief(repr(found))}", where=str(path))
     return bool(found == "fail")
 
 
@@ -95,7 +91,7 @@ def _require_known(name: str, known: Sequence[str], path: Path) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        raise UsageError(f"unknown key {name!r}", where=str(path), advice=advice)
+        raise UsageError(f"unknown key '{brief(name)}'", where=str(path), advice=advice)
 
 
 def _figure_names() -> list[str]:
@@ -112,7 +108,7 @@ def _share(value: object, path: Path, key: str) -> float:
         share = -1.0
     ambiguous = not str(value).strip().endswith("%") and share >= 1  # 5 is meant as 5 %, and would allow 500 %
     if isinstance(value, bool) or ambiguous or not 0 <= share < 100:
-        raise UsageError(f"{key}: expected a share such as 10% or 0.1, found {value!r}", where=str(path))
+        raise UsageError(f"{key}: expected a share such as 10% or 0.1, found {brief(repr(value))}", where=str(path))
     return share
 
 

@@ -32,7 +32,7 @@ def report(runs: Sequence[Path], formats: Sequence[str] | None = None, output: P
 
 def summary_of(run: Run) -> Summary:
     """What a run amounts to."""
-    return summarise(run.records, run.manifest, run.facts, read_server(run.folder))
+    return summarise(run.records, run.manifest, run.facts, read_server(run.folder, run.manifest.complete))
 
 
 def write_reports(summary: Summary, formats: Sequence[Format], folder: Path) -> list[Path]:
@@ -41,7 +41,7 @@ def write_reports(summary: Summary, formats: Sequence[Format], folder: Path) -> 
     paths = []
     for each in formats:
         path = folder / each.file
-        write_atomically(path, each.render(summary).encode("utf-8"))
+        write_atomically(path, each.render(summary).encode("utf-8", "backslashreplace"))
         paths.append(path)
     return paths
 

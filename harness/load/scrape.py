@@ -71,7 +71,8 @@ class Samples:
         with self._whole:
             columns = [self.at, self.metric, self.labels, self.value]
             table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
-        pq.write_table(table, path, compression="zstd")
+        with path.open("wb") as file:  # by its path Arrow takes only UTF-8
+            pq.write_table(table, file, compression="zstd")
 
 
 class Scraper:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.measure.run_folder import RunFolder, write_atomically
+from harness.errors import UsageError
+from harness.input_files import as_type, read_json_object
+from harness.measure.run_folder import MOST_SECONDS, RunFolder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,21 @@ def write_client(folder: RunFolder, facts: ClientFacts) -> None:
 
 def read_client(folder: RunFolder) -> ClientFacts | None:
     """client.json, or None where there is none yet."""
-    if not folder.client.is_file():
+    if not folder.client.exists():
         return None
-    return client_from_dict(json.loads(folder.client.read_text(encoding="utf-8")))
+    facts = as_type(ClientFacts, read_json_object(folder.client), folder.client)
+    if not all(_bounded(sample) for sample in facts.samples):
+        raise UsageError("not as expected: a sample beyond all bounds", where=str(folder.client))
+    return facts
 
 
-def client_from_dict(document: Mapping[str, Any]) -> ClientFacts:
-    floor = document.get("floor")
-    return ClientFacts(
-        samples=samples_from_dicts(document.get("samples", ())),
-        lost_processes=tuple(document.get("lost_processes", ())),
-        floor=Floor(**floor) if floor else None,
-    )
+def samples_from_notes(notes: Sequence[Mapping[str, Any]], where: object) -> tuple[ClientSample, ...]:
+    """Samples of a journal's notes, by their moment. Raises UsageError where one is none."""
+    samples = as_type(tuple[ClientSample, ...], [note for note in notes if note.get("kind") == "sample"], where)
+    if not all(_bounded(sample) for sample in samples):
+        raise UsageError("not as expected: a sample beyond all bounds", where=str(where))
+    return tuple(sorted(samples, key=lambda sample: (sample.at, sample.process)))
 
 
-def samples_from_dicts(entries: Sequence[Mapping[str, Any]]) -> tuple[ClientSample, ...]:
-    return tuple(ClientSample(**entry) for entry in entries)
+def _bounded(sample: ClientSample) -> bool:
+    return all(abs(each) <= MOST_SECONDS for each in (sample.at, sample.cpu_fraction, sample.loop_lag_max))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+from harness.input_files import brief
 from harness.measure.record import STATUSES, RequestRecord
 
 if TYPE_CHECKING:
@@ -174,26 +175,57 @@ def read_journal(folder: Path) -> Journal:
     """
     from harness.measure.records import Records
 
-    ended: list[RequestRecord] = []
-    notes: list[Mapping[str, Any]] = []
-    begun: dict[str, RequestRecord] = {}
+    reading = _Reading()
     for path in sorted(folder.glob("journal-*.log")):
-        count_told = None
+        reading.count_told = None
         for kind, payload in read_entries(path):
-            if kind == BEGIN:
-                record = _in_flight(payload)
-                record.count_told = count_told
-                begun[record.request_id] = record
-            elif kind == TOKENS:
-                _take_tokens(begun, payload)
-            elif kind == END:
-                ended.append(unpack_record(payload))
-            elif kind == NOTE:
-                notes.append(json.loads(payload))
-                count_told = notes[-1].get("count_told", count_told)
-    for record in ended:
-        begun.pop(record.request_id, None)
-    return Journal(Records.from_list([*ended, *begun.values()]).sorted(), tuple(notes))
+            try:
+                reading.take(kind, payload)
+            except (struct.error, ValueError, IndexError, RecursionError) as error:
+                # Its checksum holds, so no crash cut it: another program, or another version, wrote it.
+                raise UsageError(f"holds an entry that is not as expected: {brief(error)}", where=str(path)) from error
+    try:
+        records = Records.from_list(reading.records())
+    except OverflowError as error:
+        raise UsageError(f"holds a number beyond all bounds: {brief(error)}", where=str(folder)) from error
+    if mistake := records.mistake():
+        raise UsageError(f"its journals are not as expected: {mistake}", where=str(folder))
+    return Journal(records.sorted(), tuple(reading.notes))
+
+
+class _Reading:
+    """What the entries of all logs amount to so far."""
+
+    def __init__(self) -> None:
+        self.ended: list[RequestRecord] = []
+        self.notes: list[Mapping[str, Any]] = []
+        self.begun: dict[str, RequestRecord] = {}
+        self.count_told: Any = None
+
+    def take(self, kind: int, payload: bytes) -> None:
+        """Raises what unpacking raises where the payload is not what its kind says."""
+        if kind == BEGIN:
+            record = _in_flight(payload)
+            record.count_told = self.count_told
+            self.begun[record.request_id] = record
+        elif kind == TOKENS:
+            _take_tokens(self.begun, payload)
+        elif kind == END:
+            self.ended.append(unpack_record(payload))
+        elif kind == NOTE:
+            note = json.loads(payload)
+            if not isinstance(note, dict) or not isinstance(note.get("kind"), str):
+                raise ValueError("a note without a kind")
+            self.notes.append(note)
+            told = note.get("count_told", self.count_told)
+            if told not in (None, "per_event", "per_answer"):
+                raise ValueError("count_told of a note")
+            self.count_told = told
+
+    def records(self) -> list[RequestRecord]:
+        for record in self.ended:
+            self.begun.pop(record.request_id, None)
+        return [*self.ended, *self.begun.values()]
 
 
 def read_entries(path: Path) -> Iterator[tuple[int, bytes]]:

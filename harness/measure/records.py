@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
+from harness.input_files import brief, out_of_memory
 from harness.measure.record import STATUSES, RequestRecord
+from harness.measure.run_folder import MOST_SECONDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 COMPLETED, FAILED, DROPPED, IN_FLIGHT = range(4)
 MISSING = -1  # an integer that is null
+MOST_TOKENS = 2**40  # of one request
 
 _FLOATS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "queue_time", "first_share")
 _COUNTS = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
+_NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_count")  # of every table of records
 _TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes")
 
 Floats = NDArray[np.float64]
@@ -92,6 +97,21 @@ class Records:
         ragged = {"token_at": self.token_at[events], "token_count": self.token_count[events], "offsets": offsets}
         plain = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name not in ragged}
         return Records(**plain, **ragged)
+
+    def mistake(self) -> str | None:
+        """What no run can have recorded, in words; figures are computed from it and must not fail."""
+        for name in (*_FLOATS, "token_at"):
+            column = getattr(self, name)
+            if np.any(np.abs(column[~np.isnan(column)]) > MOST_SECONDS):
+                return f"{name}: a moment beyond all bounds"
+        if np.isnan(self.scheduled_at).any() or np.isnan(self.token_at).any():
+            return "scheduled_at or token_at: no number"
+        if np.any(self.token_count < 0) or np.any(self.level < 0) or np.any(self.glued_events < 0):
+            return "token_count, level or glued_events: below zero"
+        for name in _COUNTS:
+            if np.any(getattr(self, name) < MISSING) or np.any(getattr(self, name) > MOST_TOKENS):
+                return f"{name}: beyond all bounds"
+        return None
 
     def sorted(self) -> Records:
         """By level, then by the moment due, then by id: the same whatever process recorded which."""
@@ -171,16 +191,27 @@ class Records:
     def from_table(cls, table: pa.Table) -> Records:
         import pyarrow as pa
 
+        types = _types()
+
         def column(name: str) -> pa.Array:
-            if name not in table.column_names:  # a column of ours: another program may have left it out
-                return pa.nulls(len(table), pa.float64())
-            chunks = table[name].combine_chunks()
+            kind = types[name]
+            if name not in table.column_names:
+                if name in _NEEDED:
+                    raise ValueError(f"holds no column {name}")
+                return pa.nulls(len(table), kind)  # a column of ours: another program may have left it out
+            if table[name].null_count and name in _NEEDED:
+                raise ValueError(f"{name}: {table[name].null_count} are null")
+            chunks = table[name].cast(kind).combine_chunks()
             return pa.concat_arrays(chunks.chunks) if isinstance(chunks, pa.ChunkedArray) else chunks
 
         def numbers(name: str, null: float, kind: type) -> NDArray[Any]:
             return column(name).fill_null(null).to_numpy(zero_copy_only=False).astype(kind)
 
         at, counts = column("token_at"), column("token_count")
+        if not at.value_lengths().equals(counts.value_lengths()):
+            raise ValueError("token_at and token_count differ in their lengths")
+        if at.flatten().null_count or counts.flatten().null_count:
+            raise ValueError("token_at or token_count hold nulls")
         columns: dict[str, Any] = {name: numbers(name, np.nan, np.float64) for name in _FLOATS}
         columns |= {name: numbers(name, MISSING, np.int64) for name in _COUNTS}
         columns |= {name: _objects(column(name).to_pylist()) for name in (*_TEXTS, "request_id")}
@@ -195,24 +226,50 @@ class Records:
         )
 
 
+@cache
+def _types() -> dict[str, pa.DataType]:
+    """What each column holds."""
+    import pyarrow as pa
+
+    return {
+        **dict.fromkeys(_FLOATS, pa.float64()),
+        **dict.fromkeys((*_COUNTS, "level", "glued_events"), pa.int64()),
+        **dict.fromkeys((*_TEXTS, "request_id", "status"), pa.string()),
+        "token_at": pa.list_(pa.float64()),
+        "token_count": pa.list_(pa.int32()),
+    }
+
+
 def write_parquet(records: Records, path: Path) -> None:
     """records.parquet, replaced in one step."""
     import pyarrow.parquet as pq
 
     beside = path.with_name(f".{path.name}.part")
-    pq.write_table(records.to_table(), beside, compression="zstd")
+    with beside.open("wb") as file:
+        pq.write_table(records.to_table(), file, compression="zstd")
     beside.replace(path)
 
 
 def read_parquet(path: Path) -> Records:
     """Records of a finished run. Raises UsageError where the file is no such table."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return Records.from_table(pq.read_table(path))
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from error
+        records = _from_file(path)
+    except MemoryError as error:
+        raise out_of_memory(path) from error
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"cannot be read: {brief(error)}", where=str(path)) from error
+    if mistake := records.mistake():
+        raise UsageError(f"not as expected: {mistake}", where=str(path))
+    return records
+
+
+def _from_file(path: Path) -> Records:
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:  # by its path Arrow takes only UTF-8
+        return Records.from_table(pq.read_table(file))
 
 
 def concatenate(parts: Sequence[Records]) -> Records:

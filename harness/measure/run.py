@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.measure.client import ClientFacts, ClientSample, Floor, read_client, samples_from_dicts, write_client
+from harness.errors import UsageError
+from harness.input_files import brief
+from harness.measure.client import ClientFacts, ClientSample, Floor, read_client, samples_from_notes, write_client
 from harness.measure.journal import Journal, read_journal
+from harness.measure.offered import expected_arrivals
 from harness.measure.records import Records, read_parquet, write_parquet
-from harness.measure.run_folder import Manifest, RunFolder, read_manifest
+from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,25 @@ class Run:
 def read_run(folder: RunFolder) -> Run:
     """From records.parquet, or from the journals where it was not written yet. Raises UsageError."""
     manifest = read_manifest(folder)
-    if folder.records.is_file():
+    for level in manifest.levels:
+        _require_arrival(level, folder)
+    if folder.records.exists():
         return Run(folder, manifest, read_parquet(folder.records), read_client(folder) or ClientFacts())
+    if manifest.end is not None and not folder.journals():
+        found = "holds neither records.parquet nor a journal, though its run came to an end"
+        raise UsageError(found, where=str(folder.path))
     journal = read_journal(folder.path)
-    return Run(folder, manifest, journal.records, read_client(folder) or ClientFacts(samples=_samples(journal)))
+    return Run(
+        folder, manifest, journal.records, read_client(folder) or ClientFacts(samples=_samples(journal, folder.path))
+    )
+
+
+def _require_arrival(level: Level, folder: RunFolder) -> None:
+    try:
+        expected_arrivals(level, 0.0, 1.0)
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+        found = f"not as expected: arrival of level {level.level} is {brief(repr(level.arrival))}"
+        raise UsageError(found, where=str(folder.manifest)) from error
 
 
 def keep_records(folder: RunFolder, floor: Floor | None = None, lost_processes: Sequence[str] = ()) -> Run:
@@ -36,7 +54,7 @@ def keep_records(folder: RunFolder, floor: Floor | None = None, lost_processes: 
     A crash in between leaves the journals, from which the same can be made again.
     """
     manifest, journal = read_manifest(folder), read_journal(folder.path)
-    facts = ClientFacts(_samples(journal), tuple(lost_processes), floor)
+    facts = ClientFacts(_samples(journal, folder.path), tuple(lost_processes), floor)
     write_client(folder, facts)
     write_parquet(journal.records, folder.records)
     for path in folder.journals():
@@ -44,8 +62,5 @@ def keep_records(folder: RunFolder, floor: Floor | None = None, lost_processes: 
     return Run(folder, manifest, journal.records, facts)
 
 
-def _samples(journal: Journal) -> tuple[ClientSample, ...]:
-    notes = [dict(note) for note in journal.notes if note["kind"] == "sample"]
-    for note in notes:
-        del note["kind"]
-    return tuple(sorted(samples_from_dicts(notes), key=lambda sample: (sample.at, sample.process)))
+def _samples(journal: Journal, where: object) -> tuple[ClientSample, ...]:
+    return samples_from_notes(journal.notes, where)

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.input_files import as_type, brief, read_json_object
 from harness.measure.clock import Anchor
 
 SCHEMA = 1
+MOST_SECONDS = 1e9  # of a moment in a run: thirty years
+MOST_COUNT = 2**63
+LEAST_RATE = 1e-6  # requests per second: one in twelve days
 
 
 @dataclass(frozen=True)
@@ -217,30 +221,36 @@ def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
 def read_manifest(folder: RunFolder) -> Manifest:
     """The manifest of a run. Keys that this version does not know are left out. Raises UsageError."""
     where = str(folder.manifest)
-    try:
-        document = json.loads(folder.manifest.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise ValueError("expected a JSON object")
-        if document.get("schema") != SCHEMA:
-            found = f"schema {document.get('schema')!r}, this version reads {SCHEMA}"
-            raise UsageError(found, where=where, advice="Use the version of harness that wrote it.")
-        return _manifest(document)
-    except FileNotFoundError as error:
-        raise UsageError("not found", where=where, advice="Name a folder that `harness bench` wrote.") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"cannot be read: {error}", where=where) from error
+    document = read_json_object(folder.manifest)
+    if document.get("schema") != SCHEMA:
+        found = f"schema {brief(repr(document.get('schema')))}, this version reads {SCHEMA}"
+        raise UsageError(found, where=where, advice="Use the version of harness that wrote it.")
+    manifest = as_type(Manifest, document, where)
+    if mistake := _mistake(manifest):
+        raise UsageError(f"not as expected: {mistake}", where=where)
+    return manifest
 
 
-def _manifest(document: Mapping[str, Any]) -> Manifest:
-    known = _known(Manifest, document)
-    known["command"] = tuple(known["command"])
-    known["levels"] = tuple(Level(**_known(Level, entry)) for entry in known["levels"])
-    return Manifest(**known)
-
-
-def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in dataclasses.fields(kind)}
-    return {name: value for name, value in document.items() if name in names}
+def _mistake(manifest: Manifest) -> str | None:
+    """What no run can have had, though its type is right; figures are computed from it and must not fail."""
+    numbers = [level.level for level in manifest.levels]
+    if len(set(numbers)) < len(numbers) or any(not 0 <= number < MOST_COUNT for number in numbers):
+        return "levels: their numbers are not distinct, or beyond all bounds"
+    for level in manifest.levels:
+        moments = (level.started_at, level.sending_ended_at, level.ended_at, level.duration, level.warmup)
+        if not all(each is None or abs(each) <= MOST_SECONDS for each in moments):
+            return f"$.levels: a moment of level {level.level} is beyond all bounds"
+        if level.rate is not None and not LEAST_RATE <= level.rate <= MOST_COUNT:
+            return f"$.levels: rate of level {level.level} is {level.rate}"
+        if any(each is not None and not 0 <= each <= MOST_COUNT for each in (level.users, level.requests)):
+            return f"$.levels: a count of level {level.level} is beyond all bounds"
+    if not (0 <= manifest.processes <= MOST_COUNT and 0 <= manifest.gpus <= MOST_COUNT):
+        return "processes or gpus: beyond all bounds"
+    numbers_told = [*manifest.limits.values(), *manifest.slo.values(), *(manifest.seeds or {}).values()]
+    numbers_told += [each for each in (manifest.timeout, manifest.think_time, manifest.price_per_gpu_hour) if each]
+    if not all(abs(each) <= MOST_COUNT for each in numbers_told):
+        return "a number of limits, slo, seeds, timeout, think_time or price_per_gpu_hour is beyond all bounds"
+    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.errors import UsageError
+from harness.input_files import brief
 from harness.measure.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,22 +44,32 @@ class ServerSamples:
         return float(np.where(steps < 0, values[first + 1 : last + 1], steps).sum())
 
 
+_COLUMNS = {"at": "float64", "metric": "string", "value": "float64"}
 _NONE = (np.empty(0), np.empty(0))
 
 
-def read_server(folder: RunFolder) -> ServerSamples:
-    """Empty where the file is not there or cannot be read: a run without it is whole all the same."""
+def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
+    """Empty where the file is not there: a run without it is whole all the same. Where it cannot be read, likewise if
+    the run was cut off, which may have cut the file too; of a complete run, UsageError.
+    """
     if not folder.server.is_file():
         return ServerSamples()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(folder.server, columns=["at", "metric", "value"])
-    except (OSError, pa.ArrowException, KeyError):
-        return ServerSamples()
-    names = np.asarray(table["metric"].to_pylist(), dtype=object)
-    moments, values = table["at"].to_numpy(), table["value"].to_numpy()
+        with folder.server.open("rb") as file:  # by its path Arrow takes only UTF-8
+            table = pq.read_table(file, columns=list(_COLUMNS))
+        columns = {name: table[name].cast(kind).to_pylist() for name, kind in _COLUMNS.items()}
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        if not complete:
+            return ServerSamples()
+        advice = "Remove it to report without what the engine said."
+        raise UsageError(f"cannot be read: {brief(error)}", where=str(folder.server), advice=advice) from error
+    names = np.asarray(columns["metric"], dtype=object)
+    moments, values = (np.asarray(columns[name], dtype=np.float64) for name in ("at", "value"))
+    known = np.isfinite(moments) & np.isfinite(values)
+    names, moments, values = names[known], moments[known], values[known]
     series = {}
     for name in sorted({each for each in names if isinstance(each, str) and each.startswith(SHARED)}):
         chosen = names == name

@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from harness.errors import MissingError
+from harness.errors import MissingError, UsageError
+from harness.input_files import as_type, read_json_object
 
 SCHEMA = 1
 _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
@@ -114,16 +115,9 @@ def forget(name: str) -> None:
 def recall(name: str) -> Remembered | None:
     """The record of this name; None when there is none that can be read."""
     try:
-        document: dict[str, Any] = json.loads(path_of(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        return None
-    document["command"] = tuple(document.get("command", ()))
-    document["args"] = tuple(document.get("args", ()))
-    try:
-        return Remembered(**document)
-    except TypeError:  # written by another version with other fields
+        document = read_json_object(path_of(name))
+        return as_type(Remembered, document, path_of(name)) if document.get("schema") == SCHEMA else None
+    except UsageError:  # damaged, or written by another version with other fields
         return None
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from harness.catalog.slo import Slo, slo_from_mapping
+from harness.errors import UsageError
+from harness.input_files import brief
 from harness.measure.client import ClientFacts, Floor
 from harness.measure.offered import changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Records, concatenate
@@ -98,7 +100,7 @@ def summarise(
         for level in manifest.levels
         if level.started_at is not None or np.any(ordered.level == level.level)
     ]
-    slo = slo_from_mapping(dict(manifest.slo))
+    slo = _slo(manifest)
     sections = tuple(_judged(part, manifest, slo, known, told) for part in parts)
     alone = len(sections) == 1
     total = sections[0] if alone else _measure(_together(parts), manifest, slo, known, told)
@@ -110,6 +112,14 @@ def summarise(
         warnings=_run_warnings(sections),
     )
     return Summary(manifest, total, sections, known.floor)
+
+
+def _slo(manifest: Manifest) -> Slo:
+    try:
+        return slo_from_mapping(dict(manifest.slo))
+    except ValueError as error:
+        where = f"manifest.json of {manifest.run_id}"
+        raise UsageError(f"not as expected: slo: {brief(error)}", where=where) from error
 
 
 @dataclass(frozen=True)

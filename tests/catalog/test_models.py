@@ -98,7 +98,7 @@ CASES = [
     ("gpus: two", "gpus: expected a whole number of GPUs, found 'two'"),
     ("gpus: 1.5", "gpus: expected a whole number of GPUs, found 1.5"),
     ("gpus: true", "gpus: expected a whole number of GPUs, found true"),
-    ("gpus: 0", "gpus: expected a whole number of GPUs of at least 1, found 0"),
+    ("gpus: 0", "gpus: expected a whole number of GPUs from 1 to 1024, found 0"),
     ('gpus: "2"', "gpus: expected a whole number of GPUs, found '2' in quotes"),
     ("port: 70000", "port: expected a whole number of a port from 1 to 65535, found 70000"),
     ("listen: everywhere", "listen: expected an IPv4 address of this host such as 127.0.0.1, found 'everywhere'"),

@@ -112,7 +112,7 @@ def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
         ("limits: {ttft_p95: 5}", "expected a share such as 10% or 0.1, found 5"),
         ("inconclusive: maybe", "expected pass or fail"),
         ("- 1", "expected `limits:`"),
-        ("limits: [", "cannot be read"),
+        ("limits: [", "not valid YAML"),
     ],
 )
 def test_a_wrong_gate_is_refused_with_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
