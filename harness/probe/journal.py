@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.engines.base import EngineFacts
 from harness.errors import UsageError
+from harness.input_files import as_text, brief, read_bytes
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
 
 NAME = "starts.jsonl"
@@ -28,7 +29,7 @@ class StartJournal:
         """The finished starts so far, none without a journal. Raises UsageError when it is of another search."""
         if not self._path.is_file():
             return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
+        lines = as_text(read_bytes(self._path, most=1 << 30), self._path).splitlines()
         documents = [document for line in lines if (document := _parsed(line)) is not None]
         if not documents:
             return []
@@ -39,7 +40,14 @@ class StartJournal:
                 where=str(self._path),
                 advice="Resume with the same options, or name another --output.",
             )
-        return [outcome_from_json(document) for document in documents[1:]]
+        try:
+            return [outcome_from_json(document) for document in documents[1:]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(
+                f"a start is not as expected: {type(error).__name__}: {brief(error)}",
+                where=str(self._path),
+                advice="Name another --output.",
+            ) from error
 
     def add(self, outcome: Outcome) -> None:
         """On disk when this returns. A line that a crash cut off makes room first."""
@@ -58,7 +66,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
     """None for the line that a crash cut off."""
     try:
         document = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
