@@ -160,7 +160,7 @@ def _measure(
     for note in workload.notes() if isinstance(workload, Dataset) else ():
         progress(note)
     _check(served, options, workload, levels, progress)
-    folder = RunFolder.create(options.output or _default_folder(served, workload.name))
+    folder = RunFolder.create(options.output) if options.output else _default_folder(served, workload.name)
     manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
     write_manifest(folder, manifest)
     write_atomically(folder.stack, served.service.facts().stack.encode())
@@ -530,17 +530,11 @@ def _check(
     preflight.require(served.endpoint, served.info, intent, progress)
 
 
-def _default_folder(served: Served, workload: str) -> Path:
+def _default_folder(served: Served, workload: str) -> RunFolder:
     model = served.model.name if served.model else (served.info.model_id or "service").rpartition("/")[2]
     gpu = served.model.gpu if served.model else None
     name = run_name(datetime.now(timezone.utc), model, gpu, workload)
-    folder = Path("reports") / name
-    # Two runs within a second get folders of their own.
-    return next(
-        path
-        for number in range(1000)
-        if not (path := folder.with_name(name + (f"-{number}" if number else ""))).exists()
-    )
+    return RunFolder.create_beside(Path("reports") / name)
 
 
 def _asked_model(served: Served) -> str:

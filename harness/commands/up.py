@@ -15,7 +15,7 @@ from harness.commands.render import render
 from harness.commands.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.commands.target import Say, Target
 from harness.errors import HarnessError, UsageError
-from harness.stack import found, machine
+from harness.stack import found, locks, machine
 from harness.stack.ending import stop_in_order
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
@@ -99,12 +99,16 @@ def up(
     companions.require_possible(beside, runtimes, [safe_name(model.name) for model in models])
     emulate = any(target.emulate for _, target in chosen)
     images = companions.fetch_images(beside, may_leave_out=emulate, say=progress)
-    stays = {model.name: _still_good(model, target, progress) for model, target in chosen}
-    fresh = [pair for pair in chosen if not stays[pair[0].name]]
-    started_now = _start_all(fresh, outlives_harness, progress)
+    # Two at once would both see that nothing runs, and what the first one started would be nobody's.
+    with locks.held([model.name for model in models], progress):
+        stays = {model.name: _still_good(model, target, progress) for model, target in chosen}
+        fresh = [pair for pair in chosen if not stays[pair[0].name]]
+        started_now = _start_all(fresh, outlives_harness, progress)
     running = [each for model in models for each in stays[model.name] or started_now[model.name]]
     if images:
-        started = companions.start(beside, images, project=project_name(), runtime=running[0].runtime, say=progress)
+        project = project_name()
+        with locks.held([f"companions of {project}"], progress):
+            started = companions.start(beside, images, project=project, runtime=running[0].runtime, say=progress)
         running += [running_companion(service) for service in started]
     return running
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import re
@@ -31,11 +32,11 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """A new, empty folder. Raises UsageError where something is in it already, or where no folder can be."""
+        """A new, empty folder, this process's own until its manifest is written: of two that begin at once one is
+        refused. Raises UsageError where something is in it already, or where no folder can be.
+        """
         if os.path.exists(path) and not os.path.isdir(path):
             raise UsageError("is a file, not a folder", where=str(path), advice="Name a new folder with --output.")
-        if os.path.isdir(path) and any(path.iterdir()):
-            raise UsageError("folder is not empty", where=str(path), advice="Name a new one with --output.")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -43,7 +44,25 @@ class RunFolder:
                 raise  # what this machine lacks, such as space
             found = f"cannot be made: {error.strerror}"
             raise UsageError(found, where=str(path), advice="Name a new folder with --output.") from error
+        if not _claim(path):
+            raise UsageError("another run begins in it now", where=str(path), advice="Name a new one with --output.")
+        if any(path.iterdir()):
+            _let_go(path)
+            raise UsageError("folder is not empty", where=str(path), advice="Name a new one with --output.")
         return cls(path)
+
+    @classmethod
+    def create_beside(cls, path: Path) -> RunFolder:
+        """The same with `-1`, `-2`, ... behind the name where it is taken: runs that begin in one second."""
+        for number in range(1000):
+            own = path.with_name(f"{path.name}-{number}" if number else path.name)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                own.mkdir()
+            except FileExistsError:
+                continue
+            return cls(own)
+        raise UsageError("is taken, and so are 999 beside it", where=str(path), advice="Name a new one with --output.")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -100,6 +119,33 @@ class RunFolder:
 
     def journals(self) -> list[Path]:
         return sorted(self.path.glob("journal-*.log"))
+
+
+_claims: dict[str, int] = {}
+
+
+def _claim(path: Path) -> bool:
+    """Lock the folder itself: the kernel gives it back when this process dies, and nothing is left in it. False where
+    another process has it.
+    """
+    key = str(path.resolve())
+    if key in _claims:
+        return True
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except OSError:  # a file system without locks: an old manifest still keeps a second run out
+        pass
+    _claims[key] = descriptor
+    return True
+
+
+def _let_go(path: Path) -> None:
+    if (descriptor := _claims.pop(str(path.resolve()), None)) is not None:
+        os.close(descriptor)
 
 
 def run_name(start: datetime, model: str, gpu: str | None, workload: str) -> str:
@@ -216,6 +262,7 @@ def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
     """manifest.json, replaced in one step: a reader sees the old or the new one, never half of it."""
     document = {"schema": manifest.schema, **dataclasses.asdict(manifest)}
     write_atomically(folder.manifest, (json.dumps(document, indent=2) + "\n").encode())
+    _let_go(folder.path)
 
 
 def read_manifest(folder: RunFolder) -> Manifest:

@@ -30,6 +30,7 @@ from docker.utils import parse_repository_tag
 from harness.engines import ENGINES, engine_named
 from harness.engines.base import Endpoint, Invocation
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
+from harness.stack import locks
 from harness.stack import state as memory
 from harness.stack.companion import Companion, stack_files
 from harness.stack.document import LABEL, to_yaml
@@ -304,16 +305,17 @@ class Stack:
 
     def write(self, plan: StackPlan) -> None:
         """The file with these services; others that are in it already stay."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        # Readable to whichever user the container has; the folder itself is private.
-        for each in stack_files(plan.companions):
-            (self.folder / each.name).write_text(each.text, encoding="utf-8")
         new = yaml.safe_load(to_compose(plan))
-        old = self.read()
-        for section in ("services", "volumes", "secrets", "configs"):
-            if merged := {**old.get(section, {}), **new.get(section, {})}:
-                new[section] = merged
-        self._save(new)
+        with self._alone():
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            # Readable to whichever user the container has; the folder itself is private.
+            for each in stack_files(plan.companions):
+                (self.folder / each.name).write_text(each.text, encoding="utf-8")
+            old = self.read()
+            for section in ("services", "volumes", "secrets", "configs"):
+                if merged := {**old.get(section, {}), **new.get(section, {})}:
+                    new[section] = merged
+            self._save(new)
 
     def read(self) -> dict[str, Any]:
         try:
@@ -321,6 +323,10 @@ class Stack:
         except (OSError, yaml.YAMLError):
             return {}
         return document if isinstance(document, dict) else {}
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """While the file is read and written again: another harness may be adding its own service to it."""
+        return locks.held([f"stack-{self.project}"])
 
     def text_of(self, service: str) -> str:
         """The stack as it would be with this service alone."""
@@ -358,12 +364,13 @@ class Stack:
         for container in self.containers(service):  # also what Compose no longer knows
             with contextlib.suppress(*GONE):
                 container.remove(force=True)
-        document = self.read()
-        document.get("services", {}).pop(service, None)
-        if document.get("services"):
-            self._save(document)
-            return
-        self.remove_rest()
+        with self._alone():
+            document = self.read()
+            document.get("services", {}).pop(service, None)
+            if document.get("services"):
+                self._save(document)
+                return
+            self.remove_rest()
 
     def remove_rest(self) -> None:
         """What is left of the project; the volume with the models stays."""

@@ -3,6 +3,8 @@
     services/<name>.json     one service: how it runs, where it answers, and how to find its processes or its stack
     logs/<name>-<id>.out     output of a local process, .err beside it
     stacks/<project>/        the rendered stack of a Compose project
+    locks/                   one per entry that is being started and per stack that is being written (stack/locks.py)
+    faults/                  tracebacks of faults of harness itself
     secrets/                 files of mode 0600 that containers mount
 
 The folder itself is of mode 0700. A record is written whole and renamed, so a reader never sees half of one.

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -24,7 +25,8 @@ from harness.stack import state
 from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from
 from harness.stack.readiness import StartFailed
-from tests.stack.conftest import launcher  # noqa: F401 - a fixture
+from tests.stack.conftest import STAND_IN, launcher  # noqa: F401 - a fixture
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 
@@ -285,3 +287,57 @@ def test_entry_that_cannot_be_started_reserves_no_port(target: Target, catalogue
     with pytest.raises(UsageError, match=r"192\.0\.2\.7"):
         up(named(target, "two"))
     assert ports_from(FIRST_PORT, 1) == first
+
+
+def begin_up(target: Target, catalogue: Path, *names: str, **environment: str) -> subprocess.Popen[str]:
+    assert target.launcher is not None
+    command = [sys.executable, "-m", "harness", "up", *names, "--runtime", "local", "--launcher", target.launcher]
+    return subprocess.Popen(
+        [*command, "--catalogue", str(catalogue)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_several_that_start_one_entry_at_once_share_one_engine(target: Target, catalogue: Path) -> None:
+    """All end with 0, one engine is there, `status` knows it and `down` ends it."""
+    try:
+        asked = [("one",), ("one", "two"), ("two", "one")]
+        started = [begin_up(target, catalogue, *names) for names in asked]
+        ended = [(process.communicate(timeout=60)[0], process.returncode) for process in started]
+        assert [code for _, code in ended] == [0, 0, 0], ended
+        assert any("another harness" in said for said, _ in ended)
+        assert sorted(each.name for each in status()) == ["one", "two"]
+        markers = {record.marker for record in state.recall_all()}
+        engines = [each for each in psutil.process_iter() if _is_stand_in(each)]
+        assert len(engines) == len(markers) == 2
+    finally:
+        down()
+
+
+def _is_stand_in(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[1:2] == [str(STAND_IN)] and process.environ().get("XDG_STATE_HOME") == os.environ.get(
+            "XDG_STATE_HOME"
+        )
+    except psutil.Error:
+        return False
+
+
+def test_a_start_that_is_killed_holds_nobody_up(target: Target, catalogue: Path) -> None:
+    """The lock goes with its process."""
+    hanging = begin_up(target, catalogue, "one", STAND_IN="hang")
+    try:
+        until(lambda: any(each.attached for each in state.recall_all()))
+        waiting = begin_up(target, catalogue, "one")
+        assert waiting.stdout is not None
+        assert f"process {hanging.pid}" in waiting.stdout.readline()
+        hanging.kill()
+        assert (waiting.communicate(timeout=60)[1], waiting.returncode) == (None, 0)
+        assert [each.phase for each in status(["one"])] == ["ready"]
+    finally:
+        hanging.kill()
+        hanging.communicate()
+        down()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from harness.measure.run_folder import (
     write_atomically,
     write_manifest,
 )
+from tests.waiting import until
 
 
 def manifest() -> Manifest:
@@ -94,6 +97,53 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "new" / "file" / "below")
     with pytest.raises(UsageError, match="cannot be made"):
         RunFolder.create(tmp_path / ("long" * 100))
+
+
+_TAKE = """
+import sys
+from pathlib import Path
+from harness.measure.run_folder import RunFolder, write_manifest
+from tests.measure.test_run_folder import manifest
+sys.stdin.readline()
+folder = RunFolder.create(Path(sys.argv[1])) if sys.argv[2] == "exact" else RunFolder.create_beside(Path(sys.argv[1]))
+print(folder.path, flush=True)
+sys.stdin.readline()
+write_manifest(folder, manifest())
+"""
+
+
+def test_of_runs_that_begin_in_one_folder_at_once_one_is_refused(tmp_path: Path) -> None:
+    """Whether the folder was there before or not; after the first one died it may be taken again."""
+    for path in (tmp_path / "new", tmp_path / "empty"):
+        if path.name == "empty":
+            path.mkdir()
+        outcomes = begin_together(path, "exact")
+        assert sum(bool(told) for told, _ in outcomes) == 1, outcomes
+        assert sum("begins in it" in said or "not empty" in said for _, said in outcomes) == 3, outcomes
+        assert read_manifest(RunFolder.open(path)) == manifest()
+    assert RunFolder.create(tmp_path / "later").path.is_dir()
+
+
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    """Where nobody named one."""
+    outcomes = begin_together(tmp_path / "reports" / "run", "beside")
+    assert len({told for told, _ in outcomes}) == 4
+    assert all(told for told, _ in outcomes)
+
+
+def begin_together(path: Path, how: str) -> list[tuple[str, str]]:
+    """What each of four processes said on stdout and stderr."""
+    command = [sys.executable, "-c", _TAKE, str(path), how]
+    runs = [
+        subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, cwd=Path(__file__).parents[2])
+        for _ in range(4)
+    ]
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("\n")
+        run.stdin.flush()
+    until(lambda: sum(run.poll() is None for run in runs) == (1 if how == "exact" else 4))
+    return [run.communicate("\n", timeout=60) for run in runs]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
