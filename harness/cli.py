@@ -18,6 +18,7 @@ from harness import __version__, terminal
 from harness.commands.target import Target
 from harness.errors import ConditionNotMet, HarnessError, InternalError, Interrupted, MissingError, UsageError
 from harness.input_files import brief
+from harness.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +82,7 @@ def _fault(error: Exception) -> InternalError:
 
         path = subfolder("faults") / f"{os.getpid()}-{time.time_ns()}.txt"
         path.touch(mode=0o600)
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        path.write_text(redact("".join(traceback.format_exception(error))), encoding="utf-8", errors="backslashreplace")
         advice += f", with {path}"
     except (OSError, HarnessError):
         pass  # the line above must come in any case

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from harness.redaction import redact, redacted
+
 Progress = Callable[[str], None]
 
 
@@ -80,6 +82,7 @@ def print_result(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """A result for programs: one JSON document on stdout. Raises OSError where stdout cannot take it."""
+    document = redacted(document)
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -137,9 +140,10 @@ _ACTS = re.compile(
 
 
 def plain(text: str, colours: bool = False) -> str:
-    """Text of a server, a file or a path, with what a terminal would act on written as `\\x1b`. colours: those of an
-    engine's log are left.
+    """Text of a server, a file or a path, without secrets, and with what a terminal would act on written as `\\x1b`.
+    colours: those of an engine's log are left.
     """
+    text = redact(text)
     if _ACTS.search(text) is None:
         return text
     if colours:

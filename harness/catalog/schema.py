@@ -21,6 +21,7 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.shapes import ModelShape
 from harness.catalog.slo import parse_bound
 from harness.errors import UsageError
+from harness.redaction import is_secret, remember_secret
 from harness.units import parse_duration
 
 DEFAULT_ENGINE = "tgi"  # of an entry that names none
@@ -34,7 +35,7 @@ _HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*
 _LOCAL = re.compile(r"(?:/|~|\.\.?/).*", re.DOTALL)
 _IMAGE_TAG = re.compile(r"\w[\w.-]{0,127}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"(?i)HF_TOKEN|HF_API_TOKEN|HUGGING_?FACE_HUB_TOKEN|.*(?:API_KEY|ACCESS_KEY|PASSWORD|SECRET)")
+_HUB_TOKEN = re.compile(r"(?i)HF_TOKEN|HF_API_TOKEN|HUGGING_?FACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -410,10 +411,12 @@ def _read_env(value: Value, key: str, mistakes: list[Mistake]) -> Layer:
         path = f"{key}/{name}"
         if not _ENV_NAME.fullmatch(name):
             mistakes.append(Mistake(entry.line, path, "expected a variable's name of letters, digits and '_'"))
-        elif _SECRET.fullmatch(name):
+        elif _HUB_TOKEN.fullmatch(name):
             text = "a secret does not belong in this file; set it in harness's own environment instead"
             mistakes.append(Mistake(entry.line, path, text))
         else:
+            if entry.kind not in ("list", "mapping") and is_secret(name, entry.text):
+                remember_secret(entry.text)
             _read_setting(layer, name, entry, path, _variable, mistakes)
     return layer
 

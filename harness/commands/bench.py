@@ -47,6 +47,7 @@ from harness.measure.run_folder import (
     write_atomically,
     write_manifest,
 )
+from harness.redaction import redact, secrets_of
 from harness.report.to_text import to_text
 from harness.stack.readiness import StartFailed, tell_last_lines
 from harness.stack.service import Service
@@ -161,9 +162,11 @@ def _measure(
         progress(note)
     _check(served, options, workload, levels, progress)
     folder = RunFolder.create(options.output) if options.output else _default_folder(served, workload.name)
+    if served.model and secrets_of(served.model.env):
+        folder.path.chmod(0o700)
     manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
     write_manifest(folder, manifest)
-    write_atomically(folder.stack, served.service.facts().stack.encode())
+    write_atomically(folder.stack, redact(served.service.facts().stack).encode("utf-8", "backslashreplace"))
     progress(f"writing to {folder.path}")
     plan = LoadPlan(
         url=served.endpoint.url,

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.commands import companions
 from harness.commands.serving import resolve_model
 from harness.commands.target import Target
+from harness.redaction import secrets_of
 from harness.stack import machine
 from harness.stack import render as renderers
 from harness.stack.companion import ConfigFile
@@ -27,7 +28,10 @@ def render(
 ) -> str:
     """The text of the stack, or, with `output`, the names of the files written there. Raises UsageError."""
     plan = _plan(targets, format, companions.wanted(gateway=gateway, monitoring=monitoring))
-    text, beside = _token_by_hand(plan, format) + renderers.render(plan, format), renderers.files(plan, format)
+    text, beside = (
+        _token_by_hand(plan, format) + _secrets_by_hand(plan, format) + renderers.render(plan, format),
+        renderers.files(plan, format),
+    )
     if output is None:
         return text + "".join(map(_as_comment, beside))
     output.mkdir(parents=True, exist_ok=True)
@@ -44,6 +48,18 @@ def _token_by_hand(plan: StackPlan, format: str) -> str:
     command = f'(umask 077; printf %s "$HF_TOKEN" > {shlex.quote(plan.token_file)})'
     what = "The Hub token is read from a file that `harness up` writes and its last `down` removes. By hand:"
     return f"# {what}\n#   {command}\n"
+
+
+def _secrets_by_hand(plan: StackPlan, format: str) -> str:
+    """`harness up` lays a private file over the stack's; who starts a rendered stack otherwise has to."""
+    hidden = {service.name: sorted(secrets_of(service.environment)) for service in plan.services}
+    lines = [f"#   {name}: {', '.join(names)}\n" for name, names in hidden.items() if names]
+    if not lines or format == "kubernetes":  # whose document says how its own Secrets are made
+        return ""
+    return (
+        "# Not written here, because they are secrets; `harness up` lays a file of mode 0600 with them over this one:\n"
+        + "".join(lines)
+    )
 
 
 def _plan(targets: Sequence[Target], format: str, names: Sequence[str]) -> StackPlan:

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, write_atomically
 from harness.measure.server import read_server
+from harness.redaction import redact
 from harness.report.formats import FORMATS, Format, find_format
 from harness.stats.summary import Summary, summarise
 
@@ -41,9 +42,17 @@ def write_reports(summary: Summary, formats: Sequence[Format], folder: Path) -> 
     paths = []
     for each in formats:
         path = folder / each.file
-        write_atomically(path, each.render(summary).encode("utf-8", "backslashreplace"))
+        write_atomically(path, _text(each, summary).encode("utf-8", "backslashreplace"))
         paths.append(path)
     return paths
+
+
+def _text(form: Format, summary: Summary) -> str:
+    """Without secrets. HTML is left: its scripts are not ours to change, and what it shows comes from files that
+    hold none.
+    """
+    text = form.render(summary)
+    return text if form.name == "html" else redact(text)
 
 
 def finish(run: Run, with_reports: bool = True) -> Summary:

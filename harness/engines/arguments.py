@@ -101,6 +101,12 @@ class Flags:
         return tuple(kept)
 
 
+def changed(own: Mapping[str, str], changes: Mapping[str, str] | None) -> dict[str, str]:
+    """An entry's variables, empty ones too, with others over them; an empty value of `changes` takes one away."""
+    over = changes or {}
+    return {name: value for name, value in {**own, **over}.items() if over.get(name) != ""}
+
+
 def is_flag(word: str) -> bool:
     """Whether a word of a command line is a flag: it begins with a dash and is no negative number."""
     return word.startswith("-") and word != "-" and not re.fullmatch(r"-\d[\d.e+-]*", word)

@@ -15,6 +15,7 @@ from harness.engines.client import Client, NoAnswer
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.engines.other_servers import llama_cpp_python, transformers_serve
 from harness.errors import ServiceError, UsageError
+from harness.redaction import remember_secret
 
 NO_KEY = (401, 403)
 _LOOKED_AT = ("/info", "/v1/models")  # pages whose refusal says that a key is wanted
@@ -23,6 +24,8 @@ _LOOKED_AT = ("/info", "/v1/models")  # pages whose refusal says that a key is w
 def endpoint_at(url: str, model_name: str | None = None) -> Endpoint:
     """Somebody else's service, with the key of HARNESS_API_KEY where there is one."""
     key = os.environ.get("HARNESS_API_KEY")
+    if key:
+        remember_secret(key)
     return Endpoint(url, Secret(key) if key else None, model_name)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.input_files import as_type, brief, read_json_object
 from harness.measure.clock import Anchor
+from harness.redaction import arguments_without_secrets, redacted, without_secrets
 
 SCHEMA = 1
 MOST_SECONDS = 1e9  # of a moment in a run: thirty years
@@ -260,7 +261,9 @@ def utc_text(moment: datetime) -> str:
 
 def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
     """manifest.json, replaced in one step: a reader sees the old or the new one, never half of it."""
-    document = {"schema": manifest.schema, **dataclasses.asdict(manifest)}
+    document = redacted({"schema": manifest.schema, **dataclasses.asdict(manifest)})
+    document["command"] = arguments_without_secrets(manifest.command)
+    document["flags"] = without_secrets(manifest.flags)
     write_atomically(folder.manifest, (json.dumps(document, indent=2) + "\n").encode())
     _let_go(folder.path)
 

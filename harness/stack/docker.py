@@ -30,6 +30,7 @@ from docker.utils import parse_repository_tag
 from harness.engines import ENGINES, engine_named
 from harness.engines.base import Endpoint, Invocation
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
+from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack import locks
 from harness.stack import state as memory
 from harness.stack.companion import Companion, stack_files
@@ -38,8 +39,8 @@ from harness.stack.ending import whole_grace
 from harness.stack.launch import address_for_us
 from harness.stack.lines import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
-from harness.stack.process import release_port, require_free_port, without_secrets
-from harness.stack.render_compose import to_compose
+from harness.stack.process import release_port, require_free_port
+from harness.stack.render_compose import secret_services, to_compose
 from harness.stack.service import ServiceFacts, State
 from harness.units import format_bytes
 
@@ -302,10 +303,12 @@ class Stack:
         self.project = project
         self.folder = memory.subfolder("stacks") / project
         self.file = self.folder / "compose.yaml"
+        self.secret_file = self.folder / "secrets.yaml"
 
     def write(self, plan: StackPlan) -> None:
         """The file with these services; others that are in it already stay."""
-        new = yaml.safe_load(to_compose(plan))
+        new = self._document(plan)
+        own = frozenset(new["services"])
         with self._alone():
             self.folder.mkdir(mode=0o700, exist_ok=True)
             # Readable to whichever user the container has; the folder itself is private.
@@ -316,13 +319,15 @@ class Stack:
                 if merged := {**old.get(section, {}), **new.get(section, {})}:
                     new[section] = merged
             self._save(new)
+            others = {name: body for name, body in _services_in(self.secret_file).items() if name not in own}
+            self._save_secrets({**others, **self._secret_services(plan)})
+
+    def _document(self, plan: StackPlan) -> dict[str, Any]:
+        document: dict[str, Any] = yaml.safe_load(to_compose(plan))
+        return document
 
     def read(self) -> dict[str, Any]:
-        try:
-            document = yaml.safe_load(self.file.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            return {}
-        return document if isinstance(document, dict) else {}
+        return _document_in(self.file)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """While the file is read and written again: another harness may be adding its own service to it."""
@@ -335,13 +340,26 @@ class Stack:
         return to_yaml({**document, "services": services})
 
     def _save(self, document: dict[str, Any]) -> None:
-        scratch = self.file.with_suffix(".tmp")
-        scratch.write_text(to_yaml(document), encoding="utf-8")
-        scratch.chmod(0o600)
-        scratch.replace(self.file)
+        _write_private(self.file, to_yaml(document))
+
+    def _secret_services(self, plan: StackPlan) -> dict[str, Any]:
+        return secret_services(plan)
+
+    def _save_secrets(self, services: Mapping[str, Any]) -> None:
+        """What `self.file` shows as [REDACTED]; Compose and Swarm lay it over that file."""
+        if services:
+            document = {"version": self.read()["version"]} if "version" in self.read() else {}
+            _write_private(self.secret_file, to_yaml({**document, "services": dict(services)}))
+        else:
+            self.secret_file.unlink(missing_ok=True)
+
+    def files(self) -> list[Path]:
+        """Of the stack, each laid over the one before."""
+        return [self.file, *([self.secret_file] if self.secret_file.is_file() else [])]
 
     def compose(self, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-        return docker_command(["compose", "-p", self.project, "-f", str(self.file), *arguments], timeout)
+        files = [word for path in self.files() for word in ("-f", str(path))]
+        return docker_command(["compose", "-p", self.project, *files, *arguments], timeout)
 
     def containers(self, service: str | None = None) -> list[docker.models.containers.Container]:
         """Ours, running or not."""
@@ -364,13 +382,18 @@ class Stack:
         for container in self.containers(service):  # also what Compose no longer knows
             with contextlib.suppress(*GONE):
                 container.remove(force=True)
+        self._forget_service(service)
+
+    def _forget_service(self, service: str) -> None:
+        """Take it out of the files; what is left of the project goes with its last one."""
         with self._alone():
             document = self.read()
             document.get("services", {}).pop(service, None)
-            if document.get("services"):
-                self._save(document)
+            if not document.get("services"):
+                self.remove_rest()
                 return
-            self.remove_rest()
+            self._save(document)
+            self._save_secrets({k: v for k, v in _services_in(self.secret_file).items() if k != service})
 
     def remove_rest(self) -> None:
         """What is left of the project; the volume with the models stays."""
@@ -399,6 +422,28 @@ class Stack:
 
 
 _SHARED_CACHE = "already exists but was created for project"  # Compose's warning of a cache that several stacks share
+
+
+def _document_in(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _services_in(path: Path) -> dict[str, Any]:
+    services = _document_in(path).get("services")
+    return services if isinstance(services, dict) else {}
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Of mode 0600 from its first byte on."""
+    scratch = path.with_suffix(".tmp")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    scratch.replace(path)
 
 
 class BringUp:
@@ -649,7 +694,7 @@ def record_of(service: ServicePlan | Companion, plan: StackPlan, runtime: str = 
         emulated=service.emulated,
         marker=plan.project,
         digest=service.digest,
-        args=service.args if isinstance(service, ServicePlan) else (),
+        args=arguments_without_secrets(service.args) if isinstance(service, ServicePlan) else (),
         environment=without_secrets(service.environment),
         image=service.image,
         service=service.name,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.catalog.models import Model
 from harness.engines.base import Secret
+from harness.redaction import remember_secret
 from harness.stack import state
 from harness.stack.plan import FIRST_PORT, Machine, StackPlan, plan_stack
 from harness.stack.process import ports_from
@@ -66,6 +67,13 @@ def _gpu(row: Sequence[str]) -> GpuHere:
 
 def hub_token() -> Secret | None:
     """The token of the environment, else of the Hub's own token file."""
+    token = _hub_token()
+    if token is not None:
+        remember_secret(token.reveal())
+    return token
+
+
+def _hub_token() -> Secret | None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if value := os.environ.get(name, "").strip():
             return Secret(value)

@@ -27,6 +27,7 @@ import psutil
 from harness.engines import engine_named
 from harness.engines.base import Endpoint
 from harness.errors import MissingError
+from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack import family
 from harness.stack import state as memory
 from harness.stack.ending import whole_grace
@@ -134,7 +135,7 @@ class ProcessService:
             digest=self._launch.digest,
             **memory.owned_by_us(),
             command=self._launch.command,
-            args=self._launch.args,
+            args=arguments_without_secrets(self._launch.args),
             environment=without_secrets(self._launch.options),
             log=str(log),
             started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -221,7 +222,7 @@ class ProcessService:
             engine=self._launch.engine,
             engine_version=self._launch.engine_version,
             command=self._launch.command,
-            args=self._launch.args,
+            args=arguments_without_secrets(self._launch.args),
             environment=without_secrets(self._launch.options),
             stack=_as_script(self._launch),
         )
@@ -388,17 +389,6 @@ def version_output(program: str) -> str:
     return (answer.stdout + answer.stderr).decode("utf-8", "replace") if answer.returncode == 0 else ""
 
 
-_SECRET_NAMES = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_AUTHTOKEN")
-
-
-def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The same names; the value of whatever is named like a secret is `[REDACTED]`."""
-    return {
-        name: "[REDACTED]" if f"_{name.upper()}".endswith(_SECRET_NAMES) else value
-        for name, value in environment.items()
-    }
-
-
 def _spawn(launch: Launch, marker: str, log: Path) -> subprocess.Popen[bytes]:
     inherited = {
         key: value for key, value in os.environ.items() if not any(fnmatchcase(key, name) for name in launch.forget)
@@ -479,7 +469,12 @@ def _as_script(launch: Launch) -> str:
     lines = [f"  {name}: {value!r}" for name, value in without_secrets(launch.options).items()]
     return (
         "\n".join(
-            [f"runtime: {launch.runtime}", f"command: {[*launch.command, *launch.args]!r}", "environment:", *lines]
+            [
+                f"runtime: {launch.runtime}",
+                f"command: {[*launch.command, *arguments_without_secrets(launch.args)]!r}",
+                "environment:",
+                *lines,
+            ]
         )
         + "\n"
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack.companion import compose_body, compose_configs, named_volumes
 from harness.stack.document import LABEL, compose_file, escaped, to_yaml
 from harness.stack.plan import CONTAINER_PORT, ServicePlan, StackPlan
@@ -45,7 +46,7 @@ def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: Sta
     """One service: what the plan says, then what all services share."""
     own: dict[str, Any] = {
         "image": service.image,
-        "environment": dict(sorted({**_visible(service), **service.environment}.items())),
+        "environment": dict(sorted({**_visible(service), **without_secrets(service.environment)}.items())),
         "ports": [{"target": CONTAINER_PORT, "published": str(service.host_port), "host_ip": service.listen}],
         "volumes": _volumes(service),
         "labels": labels(service, plan.project),
@@ -53,11 +54,28 @@ def compose_service(service: ServicePlan, template: Mapping[str, Any], plan: Sta
     if service.container.entrypoint:
         own["entrypoint"] = list(service.container.entrypoint)
     if service.args:
-        own["command"] = list(service.args)
+        own["command"] = list(arguments_without_secrets(service.args))
     if service.container.token_places:
         own["secrets"] = [{"source": SECRET, "target": place} for place in service.container.token_places]
     shared = _shared(service, template)
     return {**own, **accelerator(service), **_shared_memory(service), **shared}
+
+
+def secret_services(plan: StackPlan) -> dict[str, Any]:
+    """What the document shows as [REDACTED], by service, as a document to be laid over it; `$` doubled."""
+    hidden: dict[str, Any] = {}
+    for service in plan.services:
+        environment = {
+            name: service.environment[name]
+            for name, shown in without_secrets(service.environment).items()
+            if shown != service.environment[name]
+        }
+        own: dict[str, Any] = {"environment": environment} if environment else {}
+        if tuple(service.args) != arguments_without_secrets(service.args):
+            own["command"] = list(service.args)
+        if own:
+            hidden[service.name] = escaped(own)
+    return hidden
 
 
 def labels(service: ServicePlan, project: str) -> dict[str, str]:

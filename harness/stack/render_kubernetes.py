@@ -24,6 +24,7 @@ import yaml
 from harness.engines import engine_named
 from harness.engines.base import Engine
 from harness.errors import UsageError
+from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack.companion import HEALTH_PATHS, Companion
 from harness.stack.document import Literal, compose_file, escaped, to_yaml
 from harness.stack.monitoring import JOB, SCRAPE_INTERVAL
@@ -95,7 +96,11 @@ def to_kubernetes(plan: StackPlan) -> str:
             (MONITOR_COMMENT if not index else "", each)
             for index, each in enumerate(_monitors(plan.project, sorted({model.engine.app for model in models})))
         ]
-    return HEADER + "".join(f"---\n{comment}{to_yaml(document)}" for comment, document in documents)
+    return (
+        HEADER
+        + _secrets_comment(models)
+        + "".join(f"---\n{comment}{to_yaml(document)}" for comment, document in documents)
+    )
 
 
 def kubernetes_name(name: str) -> str:
@@ -224,8 +229,8 @@ def _container(model: _Model, template: Mapping[str, Any]) -> dict[str, Any]:
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
         **({"command": escaped(list(command))} if command else {}),
-        **({"args": escaped(list(args))} if args else {}),
-        "env": [*_environment(plan.environment), {"name": plan.container.token_variable, "valueFrom": token}],
+        **({"args": escaped(list(arguments_without_secrets(args)))} if args else {}),
+        "env": [*_environment(plan), {"name": plan.container.token_variable, "valueFrom": token}],
         "ports": [{"name": "http", "containerPort": CONTAINER_PORT}],
         "resources": _resources(plan),
         "volumeMounts": _mounts(plan, template),
@@ -236,9 +241,41 @@ def _container(model: _Model, template: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
+def _environment(plan: ServicePlan) -> list[dict[str, Any]]:
+    """Secrets are the cluster's own."""
+    hidden = {name for name, shown in without_secrets(plan.environment).items() if shown != plan.environment[name]}
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": _env_secret(plan), "key": name}}}
+        if name in hidden
+        else _plain({name: value})[0]
+        for name, value in sorted(plan.environment.items())
+    ]
+
+
+def _plain(variables: Mapping[str, str]) -> list[dict[str, Any]]:
     """`$` is doubled, because Kubernetes puts other variables in for `$(NAME)`."""
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in sorted(variables.items())]
+
+
+def _env_secret(plan: ServicePlan) -> str:
+    """Name of the Secret that holds what the entry's `env` has of secrets."""
+    return f"{service_host(plan)}-env"
+
+
+def _secrets_comment(models: Sequence[_Model]) -> str:
+    """How the Secrets are made that the document refers to; empty where there are none."""
+    lines = []
+    for model in models:
+        plan = model.plan
+        names = [name for name, shown in without_secrets(plan.environment).items() if shown != plan.environment[name]]
+        if names:
+            literals = " ".join(f"--from-literal={name}=..." for name in sorted(names))
+            lines.append(f"# - kubectl create secret generic {_env_secret(plan)} {literals}\n")
+    return (
+        "".join(["# Values of `env` that are secrets are not written here; make them first:\n", *lines])
+        if lines
+        else ""
+    )
 
 
 def _resources(plan: ServicePlan) -> dict[str, Any]:
@@ -356,7 +393,7 @@ def _companion(companion: Companion, project: str) -> list[dict[str, Any]]:
         "name": companion.engine,
         "image": companion.image,
         "args": escaped(list(companion.body.get("command", []))),
-        "env": _environment(companion.environment),
+        "env": _plain(companion.environment),
         "ports": [{"name": "http", "containerPort": companion.port}],
         "volumeMounts": mounts,
         "securityContext": {

@@ -21,7 +21,7 @@ from harness.errors import UsageError
 from harness.stack.companion import Companion, stack_files
 from harness.stack.document import escaped, to_yaml
 from harness.stack.plan import ServicePlan, StackPlan
-from harness.stack.render_compose import compose_document
+from harness.stack.render_compose import compose_document, secret_services
 
 FORMAT = "3.8"  # the newest that Docker Engine 20.10 reads
 GPU_RESOURCE = "NVIDIA-GPU"  # the kind under which nodes announce their GPUs
@@ -56,6 +56,21 @@ def to_swarm(plan: StackPlan, secret_version: str = "") -> str:
     Raises UsageError for what a Swarm service cannot be given.
     """
     return HEADER + to_yaml(escaped(swarm_document(plan, secret_version)))
+
+
+def swarm_secret_services(plan: StackPlan) -> dict[str, Any]:
+    """What the document shows as [REDACTED], as a document to be laid over it."""
+    return {
+        swarm_name(name): {**body, **({"environment": _literal(body["environment"])} if "environment" in body else {})}
+        for name, body in secret_services(plan).items()
+    }
+
+
+def _literal(environment: Mapping[str, str]) -> dict[str, str]:
+    """Swarm reads values as Go templates, in which `{{.Node.Hostname}}` is the node's name: `{{` is written as the
+    template of those two characters.
+    """
+    return {name: value.replace("{{", '{{"{{"}}') for name, value in environment.items()}
 
 
 def swarm_name(name: str) -> str:
@@ -104,6 +119,8 @@ def _service(plan: ServicePlan | Companion, body: Mapping[str, Any], project: st
         {"target": int(port["target"]), "published": int(port["published"]), "mode": "host"} for port in body["ports"]
     ]
     service["deploy"] = _deploy(plan, body)
+    if "environment" in body:
+        service["environment"] = _literal(body["environment"])
     mounts = [_mount(each) for each in body.get("volumes", [])]
     if isinstance(plan, Companion):
         mounts += [_memory(each.partition(":")[0]) for each in body.get("tmpfs", [])]

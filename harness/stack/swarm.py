@@ -19,7 +19,6 @@ from harness.engines.base import Endpoint
 from harness.errors import MissingError, ServiceError
 from harness.stack import emulator_image, machine
 from harness.stack import state as memory
-from harness.stack.companion import stack_files
 from harness.stack.docker import (
     GONE,
     SDK_ERRORS,
@@ -43,6 +42,7 @@ from harness.stack.render_swarm import (
     SUFFIX,
     swarm_document,
     swarm_name,
+    swarm_secret_services,
 )
 from harness.stack.service import State
 
@@ -97,17 +97,12 @@ class SwarmStack(Stack):
         super().__init__(project)
         self.file = self.folder / "stack.yaml"
 
-    def write(self, plan: StackPlan) -> None:
-        """The file with these services; others that are in it already stay."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        for each in stack_files(plan.companions):
-            (self.folder / each.name).write_text(each.text, encoding="utf-8")
-        new = escaped(swarm_document(plan, _version_of(plan.token_file)))
-        old = self.read()
-        for section in ("services", "volumes", "secrets", "configs"):
-            if merged := {**old.get(section, {}), **new.get(section, {})}:
-                new[section] = merged
-        self._save(new)
+    def _document(self, plan: StackPlan) -> dict[str, Any]:
+        document: dict[str, Any] = escaped(swarm_document(plan, _version_of(plan.token_file)))
+        return document
+
+    def _secret_services(self, plan: StackPlan) -> dict[str, Any]:
+        return swarm_secret_services(plan)
 
     def deploy(self, *, local_images: bool) -> None:
         """Hand the file to Swarm, which changes what differs. Raises MissingError with Swarm's complaint.
@@ -115,9 +110,8 @@ class SwarmStack(Stack):
         local_images: they are in no registry that Swarm could ask for their digest.
         """
         resolve = "never" if local_images else "changed"
-        answer = docker_command(
-            ["stack", "deploy", "--compose-file", str(self.file), "--resolve-image", resolve, self.project], 300
-        )
+        files = [word for path in self.files() for word in ("--compose-file", str(path))]
+        answer = docker_command(["stack", "deploy", *files, "--resolve-image", resolve, self.project], 300)
         if answer.returncode != 0:
             lines = [line for line in (answer.stderr + answer.stdout).splitlines() if line.strip()]
             raise MissingError(f"Swarm does not take the stack: {lines[-1] if lines else 'no reason given'}")
@@ -157,12 +151,7 @@ class SwarmStack(Stack):
         """Stop and remove one service; the network and the file too when it was the last."""
         docker_command(["service", "rm", self.full_name(service)], 60)
         self._wait_for_end(service, grace)
-        document = self.read()
-        document.get("services", {}).pop(service, None)
-        if document.get("services"):
-            self._save(document)
-        else:
-            self.remove_rest()
+        self._forget_service(service)
 
     def _wait_for_end(self, service: str, grace: float) -> None:
         """Swarm gives a container its own grace period; what is still there after ours is killed."""

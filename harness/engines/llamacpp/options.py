@@ -9,7 +9,7 @@ from harness.catalog.accepts import Accepts
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
-from harness.engines.arguments import Taken, Value, limit_flags, require_known, require_own, words
+from harness.engines.arguments import Taken, Value, changed, limit_flags, require_known, require_own, words
 from harness.engines.base import Invocation, Place
 from harness.engines.llamacpp import source
 from harness.engines.llamacpp.flags import FLAGS, NEWEST, TITLE, VARIABLES, asks_for_one_cache, number, setting
@@ -84,8 +84,7 @@ def invocation(
     changes: Mapping[str, str] | None = None,
 ) -> Invocation:
     """The command line of llama-server for an entry, its own arguments last. Raises UsageError."""
-    wanted = {**model.env, **(changes or {})}
-    environment = {name: value for name, value in wanted.items() if value != ""}
+    environment = changed(model.env, changes)
     own = Invocation(model.engine.args, environment)
     _require_no_type(model)
     options: dict[str, Value] = {

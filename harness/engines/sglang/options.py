@@ -13,7 +13,7 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.shapes import find_shape
 from harness.catalog.version import EVER, Version, version_text
-from harness.engines.arguments import Taken, Value, limit_flags, read_flags, require_known, require_own, words
+from harness.engines.arguments import Taken, Value, changed, limit_flags, read_flags, require_known, require_own, words
 from harness.engines.base import Place
 from harness.engines.sglang.log import BELOW_CONTEXT
 from harness.errors import UsageError
@@ -189,5 +189,4 @@ def _kv_cache(model: Model, version: Version) -> str | None:
 
 def environment_for(model: Model, changes: Mapping[str, str] | None) -> dict[str, str]:
     """Variables of one start; SGLang reports to nobody."""
-    wanted = {**model.env, **(changes or {})}
-    return {name: value for name, value in wanted.items() if value != ""}
+    return changed(model.env, changes)

@@ -15,6 +15,7 @@ from harness.catalog.version import EVER, Version, version_text
 from harness.engines.arguments import (
     Taken,
     Value,
+    changed,
     limit_flags,
     read_flags,
     require_known,
@@ -195,8 +196,9 @@ def environment_for(model: Model, changes: Mapping[str, str] | None, *, containe
     """
     ours = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     kept = {"VLLM_CACHE_ROOT": COMPILED} if container else {}
-    wanted = {**ours, **kept, **model.env, **(changes or {})}
-    return {name: value for name, value in wanted.items() if value != ""}
+    defaults = {**ours, **kept}
+    own = {name: value for name, value in {**defaults, **model.env}.items() if value != "" or name not in defaults}
+    return changed(own, changes)
 
 
 COMPILED = "/root/.cache/huggingface/vllm"
