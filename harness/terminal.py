@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from harness.redaction import redact, redacted
+from harness.text import visible
 
 Progress = Callable[[str], None]
 
@@ -133,24 +134,17 @@ def _discard(stream: TextIO) -> None:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_ACTS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control codes but tab and line end
-    r"\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"  # what turns text around or hides it
-)
 
 
 def plain(text: str, colours: bool = False) -> str:
-    """Text of a server, a file or a path, without secrets, and with what a terminal would act on written as `\\x1b`.
-    colours: those of an engine's log are left.
+    """Text without secrets, and with what a terminal would act on written as `\\x1b`. colours: those of an engine's log
+    are left.
     """
     text = redact(text)
-    if _ACTS.search(text) is None:
-        return text
-    if colours:
-        parts = _COLOUR.split(text)
-        codes = [*_COLOUR.findall(text), ""]
-        return "".join(plain(part) + code for part, code in zip(parts, codes, strict=True))
-    return _ACTS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    if not colours:
+        return visible(text)
+    codes = [*_COLOUR.findall(text), ""]
+    return "".join(visible(part) + code for part, code in zip(_COLOUR.split(text), codes, strict=True))
 
 
 def show_what_can_be_shown() -> None:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -361,3 +362,17 @@ def test_a_folder_where_a_file_should_be_is_one_line(whole_runs: dict[bool, Path
         (folder / name).mkdir()
         assert cli.run(["report", str(folder), "--format", "json,markdown"]) in (2, 3)
         assert len(capsys.readouterr().err.strip().split("\n")) == 1
+
+
+def test_hostile_names_reach_junit_as_text(whole_runs: dict[bool, Path], tmp_path: Path) -> None:
+    """XML has no way to write a control code; a reader must get a whole document."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole_runs[True], folder)
+    document = json.loads((folder / "manifest.json").read_text())
+    document["run_id"] = document["model"] = "\x00\x1b[2J\ud800]]><x a='\"&"
+    (folder / "manifest.json").write_text(json.dumps(document))
+    junit, markdown = tmp_path / "result.xml", tmp_path / "result.md"
+    runs = [str(whole_runs[True]), str(folder)]
+    assert cli.run(["compare", *runs, "--junit", str(junit), "--markdown", str(markdown)]) in (0, 1)
+    assert "]]><x a='\"&" in "".join(ElementTree.parse(junit).getroot().itertext())
+    assert not set("\x00\x1b") & set(junit.read_text() + markdown.read_text())

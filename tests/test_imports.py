@@ -23,15 +23,15 @@ FLOORS = [
     {"catalog", "workload", "measure"},
     {"input_files"},
     {"terminal"},
-    {"errors", "units", "redaction"},
+    {"errors", "units", "redaction", "text"},
 ]
 ALLOWED_EXTRA = {
     "__main__": {"cli", "emulator"},  # hands `emulate` over to the emulator's own process
-    "emulator": {"simulator", "catalog", "measure", "errors", "units", "input_files", "redaction"},
-    "report": {"stats", "measure", "catalog", "errors", "units", "input_files", "redaction"},
-    "stats": {"measure", "catalog", "errors", "units", "input_files", "redaction"},
-    "engines": {"catalog", "workload", "errors", "units", "input_files", "redaction"},
-    "simulator": {"catalog", "measure", "errors", "units", "input_files", "redaction"},
+    "emulator": {"simulator", "catalog", "measure", "errors", "units", "input_files", "redaction", "text"},
+    "report": {"stats", "measure", "catalog", "errors", "units", "input_files", "redaction", "text"},
+    "stats": {"measure", "catalog", "errors", "units", "input_files", "redaction", "text"},
+    "engines": {"catalog", "workload", "errors", "units", "input_files", "redaction", "text"},
+    "simulator": {"catalog", "measure", "errors", "units", "input_files", "redaction", "text"},
 }
 
 # Each library has one door, so that it can be replaced, faked or upgraded in one place.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import terminal
 from harness.errors import UsageError
 from harness.input_files import brief, read_yaml
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder
+from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
 from harness.stats.compare import DEFAULT_LIMIT, Comparison, Gate
 from harness.stats.compare import compare as compare_runs
@@ -119,15 +120,15 @@ def _runs(paths: Sequence[str | Path]) -> list[Run]:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(redact(text), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _tell_github(comparison: Comparison) -> None:
     for line in workflow_commands(comparison):
-        print(line, file=sys.stderr, flush=True)
+        terminal.say(line)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(comparison_to_markdown(comparison))
+            file.write(redact(comparison_to_markdown(comparison)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 
 from harness.report.content import Table
@@ -10,6 +10,7 @@ from harness.report.to_markdown import table
 from harness.report.to_text import aligned
 from harness.stats.compare import Change, Comparison
 from harness.stats.ratio import THROUGHPUT
+from harness.text import markdown, visible
 from harness.units import format_duration, format_number, format_percent
 
 
@@ -28,8 +29,8 @@ def comparison_to_text(comparison: Comparison) -> str:
 def comparison_to_markdown(comparison: Comparison) -> str:
     """For a pull request or a step summary."""
     emulated = "Emulated runs: " if comparison.emulated else ""
-    parts = [f"# {emulated}NEW is {_WORDS[comparison.verdict]} BASE", gate_sentence(comparison)]
-    parts += [f"> **Not comparable: {problem}.**" for problem in comparison.problems]
+    parts = [f"# {emulated}NEW is {_WORDS[comparison.verdict]} BASE", markdown(gate_sentence(comparison))]
+    parts += [f"> **Not comparable: {markdown(problem)}.**" for problem in comparison.problems]
     if comparison.changes:
         parts.append(table(_table(comparison)))
         parts.append(
@@ -38,11 +39,15 @@ def comparison_to_markdown(comparison: Comparison) -> str:
             "number of figures."
         )
     if comparison.left_out:
-        parts.append("Left out, as neither side has them:\n\n" + "\n".join(f"- {each}" for each in comparison.left_out))
-    parts.append("\n".join(["- BASE: " + ", ".join(comparison.base), "- NEW: " + ", ".join(comparison.new)]))
+        parts.append("Left out, as neither side has them:\n\n" + _listed(comparison.left_out))
+    parts.append(_listed(["BASE: " + ", ".join(comparison.base), "NEW: " + ", ".join(comparison.new)]))
     if comparison.differences:
-        parts.append("What else differs:\n\n" + "\n".join(f"- {each}" for each in comparison.differences))
+        parts.append("What else differs:\n\n" + _listed(comparison.differences))
     return "\n\n".join(parts) + "\n"
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
 
 
 def comparison_to_junit(comparison: Comparison) -> str:
@@ -67,6 +72,9 @@ def comparison_to_junit(comparison: Comparison) -> str:
         figure, _, load = each.partition(": ")[0].partition(" at ")
         case = ElementTree.SubElement(suite, "testcase", {"classname": load, "name": figure})
         ElementTree.SubElement(case, "skipped", {"message": each})
+    for element in suites.iter():  # XML has no way to write a control code
+        element.attrib = {name: visible(value) for name, value in element.attrib.items()}
+        element.text = None if element.text is None else visible(element.text)
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 

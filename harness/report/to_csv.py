@@ -25,10 +25,15 @@ def to_csv(summary: Summary) -> str:
     return text.getvalue()
 
 
+def _cell(text: str) -> str:
+    """A spreadsheet takes what begins so for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _row(summary: Summary, section: Section, name: str, figure: Figure) -> list[object]:
     numbers = figure.as_dict()
     return [
-        summary.manifest.run_id,
+        _cell(summary.manifest.run_id),
         str(summary.manifest.emulated).lower(),
         section.level,
         section.users,

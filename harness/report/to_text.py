@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.report import content
 from harness.report.content import Table
 from harness.stats.summary import Summary
+from harness.text import one_line
 
 _COLUMNS = (
     "Load",
@@ -25,18 +26,18 @@ def to_text(summary: Summary) -> str:
     whole = content.level_table(summary)
     chosen = [whole.columns.index(name) for name in _COLUMNS]
     rows = tuple(tuple(_plain(row[place]) for place in chosen) for row in whole.rows)
-    lines = [content.title(summary), "", *aligned(Table(_COLUMNS, rows, frozenset(range(1, 8)))), ""]
-    lines.append(content.answer(summary))
+    lines = [one_line(content.title(summary)), "", *aligned(Table(_COLUMNS, rows, frozenset(range(1, 8)))), ""]
+    lines.append(one_line(content.answer(summary)))
     lines.append(f"Verdict: {content.verdict(summary)}")
     for found, limit, advice, _ in content.reason_table(summary.total.reasons, summary).rows:
-        lines.append(f"  {found} (limit: {limit}). {advice}")
-    lines += [f"Note: {remark}" for remark in content.remarks(summary)]
+        lines.append(one_line(f"  {found} (limit: {limit}). {advice}"))
+    lines += [f"Note: {one_line(remark)}" for remark in content.remarks(summary)]
     return "\n".join(lines)
 
 
 def aligned(table: Table) -> list[str]:
     """Columns of equal width, figures flush right."""
-    rows = [table.columns, *table.rows]
+    rows = [tuple(one_line(cell) for cell in row) for row in (table.columns, *table.rows)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
     return ["  ".join(_cell(row, place, widths, table) for place in range(len(widths))).rstrip() for row in rows]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import json
 import re
@@ -242,6 +244,45 @@ def test_what_people_wrote_cannot_become_markup() -> None:
     page = to_html(single(model=hostile, workload={"name": hostile}))
     assert "<script>alert" not in page
     assert "\\|x" in to_markdown(single(model=hostile))
+
+
+HOSTILE = "\x1b[2J\x00\u202e\ud800<img src=x onerror=alert(1)>[a](http://b)![c](d)**e**`|f`\n# g\n]]>&lt;'\"|=1+1"
+
+
+@pytest.mark.parametrize("form", [each.name for each in FORMATS])
+def test_no_format_hands_on_what_its_reader_would_act_on(form: str) -> None:
+    """Names of models, engines and data, addresses, messages: Markdown, a terminal, a browser, a spreadsheet."""
+    changes = {"model": HOSTILE, "engine": HOSTILE, "url": HOSTILE, "run_id": f"={HOSTILE}", "command": (HOSTILE,)}
+    text = find_format(form).render(single(**changes, workload={"name": HOSTILE}))
+    if form in ("markdown", "text"):
+        assert not set("\x1b\x00\u202e\ud800") & set(text)
+        assert not re.search(r"^# g", text, re.M)
+    if form == "markdown":
+        assert not re.search(r"(?<!\\)<img|(?<!\\)\[a|(?<!\\)\*\*e", text)
+        columns = {
+            len(re.findall(r"(?<!\\)\|", line)) for line in text.split("## Run")[1].split("\n") if line[:1] == "|"
+        }
+        assert columns == {3}
+    if form == "html":
+        assert "<img src=x" not in text
+    if form == "csv":
+        assert all(not row[0].startswith("=") for row in csv.reader(io.StringIO(text)))
+    if form == "json":
+        assert json.loads(text)["model"] == HOSTILE
+
+
+def test_the_page_runs_its_own_scripts_only() -> None:
+    """By a policy that names them by their hashes; nothing is fetched, nothing evaluated."""
+    page = to_html(single())
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].replace("&#39;", "'").split(";"))
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts}
+    assert (len(scripts), set(rules["script-src"].split())) == (2, hashes)
+    assert rules["default-src"] == "'none'"
+    assert not re.search(r"\son\w+=", re.sub(r"<script.*?</script>", "", page, flags=re.S))
+    assert "script-src 'none'" in to_html(RUNS["nothing"]()).replace("&#39;", "'")
 
 
 def test_the_answer_names_the_highest_level_that_holds() -> None:
