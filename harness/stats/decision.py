@@ -1,0 +1,113 @@
+"""Does a bound hold on a level? The share of what meets it, how sure that share is, and what follows.
+
+A bound on a quantile, such as p95 of TTFT within 1 s, holds where at least that share (95 %) is within the limit. The
+share of one level is an estimate: its interval is that of interval.py, taken between batches of consecutive requests.
+The bound is decided to hold where the whole interval lies above the share that is needed, to break where it lies below,
+and is undecided where the interval contains it. Requests without an answer count as misses, as MLPerf LoadGen counts
+queries over latency: early_stopping.h finds the same interval for independent ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import ndtr
+
+from harness.catalog.slo import Bound, Slo
+from harness.measure.records import COMPLETED, Floats, Ints, Records
+from harness.stats.absence import lacks
+from harness.stats.dependence import batches
+from harness.stats.interval import share_interval, size_of_share, student
+from harness.stats.metrics import BY_NAME
+from harness.stats.slo import QUANTILES, UNJUDGED_MOST
+
+Decision = Literal["holds", "breaks", "undecided"]
+
+
+@dataclass(frozen=True)
+class BoundShare:
+    """How much of a level meets one bound. share: 0 to 1, of requests, or of gaps for a bound on ITL; NaN where nothing
+    was due or too much lacks the figure. samples: behind it. size: the independent ones that they amount to.
+    interval: 95 %.
+    """
+
+    bound: Bound
+    share: float
+    samples: int
+    size: float
+    interval: tuple[float, float]
+
+    @property
+    def needed(self) -> float:
+        """The share that the bound asks for."""
+        return QUANTILES[self.bound.statistic]
+
+    @property
+    def decision(self) -> Decision:
+        lower, upper = self.interval
+        if lower > self.needed:
+            return "holds"
+        return "breaks" if upper < self.needed else "undecided"
+
+    def as_dict(self) -> dict[str, Any]:
+        known = not math.isnan(self.share)
+        return {
+            "name": self.bound.name,
+            "limit": self.bound.limit,
+            "needed": self.needed,
+            "share": self.share if known else None,
+            "interval": list(self.interval),
+            "decision": self.decision,
+        }
+
+
+def decide(shares: Sequence[BoundShare]) -> Decision:
+    """Of all bounds at once: they hold where each holds, and break where one breaks."""
+    found = {each.decision for each in shares}
+    if "breaks" in found:
+        return "breaks"
+    return "holds" if found == {"holds"} else "undecided"
+
+
+def bound_shares(records: Records, slo: Slo) -> tuple[BoundShare, ...]:
+    """Of each bound on a quantile; bounds on `max` and `mean` are no shares and are left out. records: those due in the
+    window, in order of time, those without an outcome included.
+    """
+    return tuple(bound_share(records, bound) for bound in slo.bounds if bound.statistic in QUANTILES)
+
+
+def bound_share(records: Records, bound: Bound) -> BoundShare:
+    """Failed, dropped and unfinished requests are misses: of a bound on ITL with as many gaps as others have."""
+    samples, place = _outcomes(records, bound)
+    lacking = np.count_nonzero(lacks(records, bound.metric) & records.having(COMPLETED))
+    if len(samples) == 0 or lacking > UNJUDGED_MOST * len(records):
+        return BoundShare(bound, math.nan, 0, 0.0, (0.0, 1.0))
+    met = samples <= bound.limit
+    batch = batches(int(place[-1]) + 1)[place]
+    share, size = float(met.mean()), size_of_share(met, samples, batch)
+    beyond = float(ndtr(-student(max(int(batch[-1]), 1))))  # few batches know their spread badly
+    return BoundShare(bound, share, len(samples), size, share_interval(share, size, beyond))
+
+
+def _outcomes(records: Records, bound: Bound) -> tuple[Floats, Ints]:
+    """Samples in order of their requests, a lost one beyond the limit, and the place of each one's request among those
+    that gave any.
+    """
+    metric = BY_NAME[bound.metric]
+    done = records.having(COMPLETED)
+    values = metric.of(records)
+    kept = done[values.request]
+    samples, owner = values.samples[kept], values.request[kept]
+    lost = np.flatnonzero(~done)
+    each = max(1, round(len(samples) / max(1, len(np.unique(owner))))) if metric.pooled else 1
+    # Far enough out to be a miss, near enough not to drown what the others share.
+    beyond = max(2 * bound.limit, float(samples.max(initial=0.0)))
+    samples = np.concatenate([samples, np.full(len(lost) * each, beyond)])
+    owner = np.concatenate([owner, np.repeat(lost, each)])
+    order = np.argsort(owner, kind="stable")
+    _, place = np.unique(owner[order], return_inverse=True)
+    return samples[order], place.astype(np.int64)

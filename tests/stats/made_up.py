@@ -1,0 +1,217 @@
+"""Made-up services whose knee is known from theory, and the records of levels against them.
+
+Written for the statistics alone: they share nothing with `harness.simulator`. Each gives the records of one level, for
+a load and a generator of random numbers; `knee` is the load from which on the SLO no longer holds, by a formula.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.catalog.slo import Slo, parse_slo
+from harness.measure.records import COMPLETED, FAILED, Records
+from harness.measure.run_folder import Level
+from tests.runs import closed_level, open_level
+
+
+def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.ndarray | None = None) -> Records:
+    """Requests in order of the moment due. first: seconds until the first token; gaps: (requests, gaps of each)."""
+    count, events = len(due), gaps.shape[1] + 1
+    token_at = (due + first)[:, None] + np.concatenate([np.zeros((count, 1)), np.cumsum(gaps, axis=1)], axis=1)
+    none = np.full(count, None, dtype=object)
+    lost = np.zeros(count, dtype=bool) if failed is None else failed
+    kept = np.repeat(np.where(lost, 0, events), 1)
+    plain: dict[str, Any] = {
+        "request_id": np.array([f"{number:08d}" for number in range(count)], dtype=object),
+        "level": np.zeros(count, dtype=np.int64),
+        "scheduled_at": due,
+        "sent_at": due,
+        "first_byte_at": due + first,
+        "token_at": token_at[~lost].ravel(),
+        "token_count": np.ones(int(kept.sum()), dtype=np.int32),
+        "offsets": np.concatenate([[0], np.cumsum(kept)]).astype(np.int64),
+        "finished_at": np.where(lost, due + 0.01, token_at[:, -1]),
+        "status": np.where(lost, FAILED, COMPLETED).astype(np.int8),
+        "error_kind": np.where(lost, "overloaded", None).astype(object),
+        "count_told": np.full(count, "per_event", dtype=object),
+        "queue_time": np.full(count, np.nan),
+        "first_share": np.full(count, np.nan),
+        "glued_events": np.zeros(count, dtype=np.int64),
+    }
+    for name in ("finish_reason", "session_id", "notes"):
+        plain[name] = none.copy()
+    for name in ("turn", "http_status"):
+        plain[name] = np.full(count, -1, dtype=np.int64)
+    for name, value in (("input_tokens", 100), ("output_tokens", events)):
+        plain[name] = plain[f"asked_{name}"] = np.full(count, value, dtype=np.int64)
+    return Records(**plain)
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """What all have in common.
+
+    noise: standard deviation of a level's own speed (log). drift: how much slower the service is at the end of a level
+    than at its begin, 0.2 for 20 %. step: the same, all at once at half time. hysteresis: how much slower it is after a
+    level that was beyond its knee.
+    """
+
+    noise: float = 0.0
+    drift: float = 0.0
+    step: float = 0.0
+    hysteresis: float = 0.0
+    slo: Slo = field(default_factory=lambda: parse_slo("ttft_p95=1s"))
+    open_loop = False
+    whole = True
+
+    @property
+    def knee(self) -> float:
+        raise NotImplementedError
+
+    def level(
+        self, load: float, seconds: float, random: np.random.Generator, *, spoilt: bool = False
+    ) -> tuple[Level, Records]:
+        """One level, warm-up included."""
+        slower = math.exp(random.normal(0, self.noise)) if self.noise else 1.0
+        slower *= 1 + self.hysteresis if spoilt else 1.0
+        records = self._records(load, seconds, random, slower)
+        if self.open_loop:
+            return open_level(0, load, 0.0, seconds), records
+        return closed_level(0, int(load), 0.0, seconds), records
+
+    def _slowness(self, at: np.ndarray | float, seconds: float) -> Any:
+        """How much slower the service is at a moment of a level."""
+        return 1 + self.drift * np.minimum(np.asarray(at) / seconds, 1.0) + self.step * (np.asarray(at) > seconds / 2)
+
+    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PrefillQueue(MadeUp):
+    """M/M/1: one prompt is read after another. Sojourns are exponential with rate capacity - load, so p95 of TTFT is
+    ln 20 / (capacity - load) (L. Kleinrock, Queueing Systems I, 1975, section 3.2).
+    """
+
+    capacity: float = 10.0
+    open_loop = True
+    whole = False
+
+    @property
+    def knee(self) -> float:
+        return self.capacity - math.log(20) / self.slo.bounds[0].limit
+
+    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
+        count = random.poisson(load * seconds)
+        due = np.sort(random.uniform(0, seconds, count))
+        takes = random.exponential(slower / self.capacity, count) * self._slowness(due, seconds)
+        total = np.cumsum(takes)
+        first = total + np.maximum.accumulate(due - (total - takes)) - due if count else due
+        gaps = 0.03 * np.exp(random.normal(0, 0.1, (count, 4))) * slower * self._slowness(due, seconds)[:, None]
+        return records_of(due, first, gaps)
+
+
+@dataclass(frozen=True)
+class Slots(MadeUp):
+    """Users who think, and a limit of concurrent requests: the machine-repair model M/M/c//N, whose wait is known from
+    what an arriving user finds: the state of the same system with one user less (Kleinrock, section 3.8; the arrival
+    theorem of K. C. Sevcik and I. Mitrani, Journal of the ACM 28 (1981) 358-371).
+    """
+
+    slots: int = 16
+    takes: float = 2.0
+    thinks: float = 4.0
+    first: float = 0.1
+
+    @property
+    def knee(self) -> float:
+        users = self.slots
+        while self.miss(users) <= 0.05:
+            users += 1
+        return float(users - 1)
+
+    def miss(self, users: int) -> float:
+        """Share of the requests that wait for longer than the bound leaves."""
+        waits = self.slo.bounds[0].limit - self.first
+        weights = [1.0]
+        for busy in range(1, users):  # states of a system with users - 1
+            weights.append(weights[-1] * (users - busy) / self.thinks * self.takes / min(busy, self.slots))
+        total, pace, missed = sum(weights), self.slots / self.takes * waits, 0.0
+        for found in range(self.slots, users):
+            ahead = found - self.slots + 1  # departures to wait for: more than `waits` if fewer come in it
+            missed += (
+                weights[found]
+                / total
+                * sum(math.exp(-pace) * pace**each / math.factorial(each) for each in range(ahead))
+            )
+        return missed
+
+    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
+        asks = [(float(each), 0) for each in random.exponential(self.thinks, int(load))]
+        heapq.heapify(asks)
+        free = [0.0] * self.slots
+        due, first, whole = [], [], []
+        draws = iter(random.exponential(1.0, (int(load) * (int(seconds / 2) + 20), 2)))
+        while asks:
+            at, _ = heapq.heappop(asks)
+            if at >= seconds:
+                continue
+            begun = max(at, heapq.heappop(free))
+            service, think = next(draws)
+            takes = service * self.takes * slower * self._slowness(at, seconds)
+            heapq.heappush(free, begun + takes)
+            due.append(at)
+            first.append(begun - at + self.first * slower)
+            whole.append(takes)
+            heapq.heappush(asks, (begun + takes + think * self.thinks, 0))
+        spread = np.exp(random.normal(0, 0.1, (len(due), 4)))
+        gaps = np.maximum(np.array(whole) - self.first, 0.02)[:, None] / 4 * spread
+        return records_of(np.array(due), np.array(first), gaps)
+
+
+@dataclass(frozen=True)
+class KvBound(MadeUp):
+    """Chats that are always answered, each step longer by `each` for every chat in the batch; what does not fit into
+    the KV cache waits for a place. ITL is log-normal around that step, so its p95 is known.
+    """
+
+    slo: Slo = field(default_factory=lambda: parse_slo("ttft_p95=1s,itl_p95=60ms"))
+    base: float = 0.020
+    each: float = 0.0008
+    fits: int = 1000
+    spread: float = 0.1
+    tokens: int = 60
+
+    @property
+    def knee(self) -> float:
+        limit = next(bound.limit for bound in self.slo.bounds if bound.metric == "itl")
+        by_steps = (limit * math.exp(-1.6448536 * self.spread) - self.base) / self.each
+        return min(math.floor(by_steps), self.fits)
+
+    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
+        users, batch = int(load), min(int(load), self.fits)
+        step = (self.base + self.each * batch) * slower
+        asks = [(0.001 * user + random.uniform(0, step * self.tokens), user) for user in range(users)]
+        heapq.heapify(asks)
+        free = [0.0] * batch
+        due, first, gaps = [], [], []
+        while asks:
+            at, user = heapq.heappop(asks)
+            if at >= seconds:
+                continue
+            begun = max(at, heapq.heappop(free))
+            pace = step * float(self._slowness(begun, seconds))
+            own = pace * np.exp(random.normal(0, self.spread, self.tokens))
+            waits = 0.15 * slower + begun - at
+            due.append(at)
+            first.append(waits)
+            gaps.append(own)
+            end = at + waits + float(own.sum())
+            heapq.heappush(free, end)
+            heapq.heappush(asks, (end + 0.001, user))
+        return records_of(np.array(due), np.array(first), np.array(gaps))
