@@ -19,11 +19,12 @@ from harness.measure.run_folder import Manifest
 from harness.stats.absence import Cause, whole
 from harness.stats.answers import cut_after_end, invisible, mostly, not_streamed, not_told, one_piece, uncounted
 from harness.stats.evidence import Evidence, Reason
-from harness.stats.metrics import ttft
+from harness.stats.metrics import BY_NAME, ttft
 from harness.stats.quantile import quantile
 from harness.stats.section import Section
 from harness.stats.slo import QUANTILES
-from harness.stats.steadiness import enough_for, longest_silence, queue_growth, rank_sum, wait_growth
+from harness.stats.steadiness import backlog_growth, enough_for, growth_limit, longest_silence, rank_sum
+from harness.stats.trend import RATIO, trends
 from harness.units import format_count, format_duration, format_number, format_percent
 
 CPU_MOST = 0.9  # of a core: beyond, an event loop has no reserve left for a burst
@@ -34,8 +35,6 @@ LATE_MOST = 0.0025
 LAG_LEAST, LAG_SHARE = 0.010, 0.05  # schedule lag at p99: 10 ms, or this share of the median TTFT
 DROPPED_MOST, ERRORS_MOST, OPEN_MOST = 0.01, 0.01, 0.01
 RATE_OFF, RATE_SIGMAS = 0.05, 4.0
-GROWTH_MOST, GROWTH_LEAST = 0.10, 4.0  # of the requests due, and requests
-WAIT_GROWTH = 1.5
 WARMUP_RATIO, WARMUP_SIGMAS, WARMUP_LEAST = 1.25, 4.0, 8
 LENGTH_OFF, LENGTH_TOKENS = 0.10, 32.0
 STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; where first tokens take long, more
@@ -150,16 +149,17 @@ def sent_rate(evidence: Evidence) -> Iterator[Reason]:
 def oversaturated(evidence: Evidence) -> Iterator[Reason]:
     """Beyond capacity an open loop's queue grows for as long as the load lasts: no figure is the server's own then."""
     if evidence.level.ended_by == "oversaturated":
-        yield _oversaturated("the level was ended early because the queue kept growing")
+        yield _oversaturated("the level was ended early because the queue kept growing", 0.0)
         return
     if not evidence.open_loop or len(evidence.inside) < 20:
         return
-    growth = queue_growth(evidence.records, evidence.window)
-    limit = max(GROWTH_LEAST, GROWTH_MOST * len(evidence.inside))
-    if growth > limit and wait_growth(evidence.inside, evidence.window) > WAIT_GROWTH:
-        share = format_percent(growth / len(evidence.inside))
+    growth = backlog_growth(evidence.records, evidence.window)
+    limit = growth_limit(len(evidence.inside), changes(evidence.level))
+    if growth > limit:
         yield _oversaturated(
-            f"requests without a first token grew by {format_count(growth)}, {share} of those due, and TTFT with them"
+            f"in the window's second half at least {format_count(round(growth))} more requests waited for their first "
+            "token than at its begin",
+            limit,
         )
 
 
@@ -272,6 +272,22 @@ def warmup_over(evidence: Evidence) -> Iterator[Reason]:
             return
 
 
+def drift(evidence: Evidence) -> Iterator[Reason]:
+    """A level in which the server gets slower or faster is an average of two servers: neither is what was measured."""
+    if changes(evidence.level) or any(oversaturated(evidence)) or any(warmup_over(evidence)):
+        return  # said already, or in the nature of the load
+    found = [each for each in trends(evidence.inside, evidence.window) if each.drifts]
+    if found:
+        most = max(found, key=lambda each: abs(math.log(each.ratio)))
+        yield Reason(
+            "drift",
+            f"median {BY_NAME[most.metric].label} changed {format_number(most.ratio)} times over the window",
+            f"within a factor of {RATIO}, or by chance",
+            "Something changed while it was measured: a GPU that heats up and clocks down, another load, a cache that "
+            "filled. Run it again; look at the clock rates.",
+        )
+
+
 def lengths(evidence: Evidence) -> Iterator[Reason]:
     """Prompts and answers of another length than asked are another workload."""
     completed = evidence.inside.select(evidence.inside.having(COMPLETED))
@@ -313,6 +329,7 @@ RULES: tuple[Rule, ...] = (
     not_streamed,
     one_piece,
     warmup_over,
+    drift,
     lengths,
 )
 
@@ -492,8 +509,8 @@ def _regularity(arrival: str | None) -> float:
     return 1.0
 
 
-def _oversaturated(found: str) -> Reason:
-    limit = f"growth within {format_percent(GROWTH_MOST)} of the requests due"
+def _oversaturated(found: str, most: float) -> Reason:
+    limit = f"at most {format_count(math.floor(most))} more" if most else "a queue that comes back to where it was"
     advice = (
         "The server is beyond its capacity at this rate: lower it, or find the capacity with several --rate levels."
     )

@@ -95,6 +95,7 @@ INVALID = {
     "not_streamed": Case(records=[replace(each, notes="not_streamed:application/json") for each in steady()]),
     "one_piece": Case(records=[replace(each, token_at=each.token_at[-1:] * 11) for each in steady()]),
     "warmup": Case(records=[ticking(n, n * 0.1, first=0.8 if n * 0.1 < 16 else 0.2) for n in range(600)]),
+    "drift": Case(records=[ticking(n, n * 0.1, gap=0.02 if n < 300 else 0.024) for n in range(600)]),
     "lengths": Case(records=steady(asked_output_tokens=20)),
 }  # fmt: skip
 
