@@ -580,14 +580,14 @@ def report(
 
 @app.command()
 def compare(
-    base: Annotated[str, typer.Argument(help="A run folder, or several with commas between: repeats of one setting.")],
+    base: Annotated[str, typer.Argument(help="Repeats of one setting: a folder of them, or run folders with commas.")],
     new: Annotated[str, typer.Argument(help="Likewise.")],
     gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
     junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
     markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
     json: JsonOption = False,
 ) -> int:
-    """Two runs side by side, and a regression gate: exit 1 when NEW is worse beyond the limits or cannot be judged.
+    """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
 
     Example: harness compare reports/before reports/after --junit result.xml
     """

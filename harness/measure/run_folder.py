@@ -122,6 +122,17 @@ class RunFolder:
         return sorted(self.path.glob("journal-*.log"))
 
 
+REPEAT = re.compile(r"repeat-\d+")
+
+
+def repeats_in(path: Path) -> list[Path]:
+    """The run folders that a folder of repeats holds, in their order; the path itself where it is no such folder."""
+    if not path.is_dir() or (path / "manifest.json").exists():
+        return [path]
+    found = [each for each in path.iterdir() if REPEAT.fullmatch(each.name) and each.is_dir()]
+    return sorted(found, key=lambda each: int(each.name.partition("-")[2])) or [path]
+
+
 _claims: dict[str, int] = {}
 
 
