@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.catalog.document import Value, parse
-from harness.errors import UsageError
+from harness.errors import UsageError, cannot_write
 
 _OLDER = {"max_input_tokens": "max_input_length"}
 _OURS = "# probe: "
@@ -182,7 +182,10 @@ def _scalar(value: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replaces the file at once: whoever reads it meanwhile sees the old or the new one. Raises UsageError."""
+    """Replaces the file at once: whoever reads it meanwhile sees the old or the new one.
+
+    Raises UsageError, and MissingError where there is no space or no leave.
+    """
     target = path.resolve()
     try:
         handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=".models-", suffix=".yaml")
@@ -195,4 +198,4 @@ def write_whole(path: Path, text: str) -> None:
             os.unlink(scratch)
             raise
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise cannot_write(error, path) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import terminal
-from harness.errors import UsageError
+from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, repeats_in
@@ -124,7 +124,7 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(redact(text), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise cannot_write(error, path) from error
 
 
 def _tell_github(comparison: Comparison) -> None:

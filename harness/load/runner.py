@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, MissingError
 from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.run_folder import Level
@@ -32,6 +32,9 @@ _READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
 _REPORT = "This is a fault of the harness; please report it."
 
 OnLevel = Callable[[Level], None]
+
+
+_LACKING = 3  # how a load process ends that this machine gives no room (load/worker.py)
 
 
 class ClientFailed(HarnessError):
@@ -225,6 +228,9 @@ class Crew:
     def require_someone(self) -> None:
         """Raises ClientFailed when no process is left."""
         if not self.alive():
+            if any(process.poll() == _LACKING for process in self.processes.values()):
+                folder = str(self._folder or "load")
+                raise MissingError(self.last_words(), where=folder, advice="Free some space, or write elsewhere.")
             raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
 
     def order(self, **what: Any) -> None:

@@ -18,6 +18,7 @@ from locust import User, events, task
 
 from harness.engines import APIS
 from harness.errors import UsageError
+from harness.load import locust_listen  # noqa: F401 - sets where Locust listens
 from harness.load.locust_keeper import Asking, Keeper
 from harness.load.locust_member import Member
 from harness.units import parse_duration

@@ -19,6 +19,7 @@ from __future__ import annotations
 # First of all: it patches the standard library, which nothing may have used before.
 import locust  # noqa: F401  isort: skip
 
+import errno
 import gc
 import json
 import logging
@@ -198,8 +199,16 @@ class Worker:
             say("tick", **live)
 
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LACKING = 3  # exit code of a load process that this machine gives no room
+
+
 def _die(context: Any, kind: Any, value: Any, trace: Any) -> None:
     """A bug in the load must not look like a silent server: say it and end the process."""
+    if isinstance(value, OSError) and value.errno in NO_SPACE:  # no bug: the journal has no room
+        sys.stderr.write(f"{os.strerror(value.errno or 0)}\n")
+        sys.stderr.flush()
+        os._exit(LACKING)
     sys.excepthook(kind, value, trace)
     sys.stderr.flush()
     os._exit(70)
