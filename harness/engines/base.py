@@ -127,6 +127,11 @@ class Reading(Protocol):
         """Token events so far; 0 where nothing can be said before the end."""
         ...
 
+    @property
+    def too_large(self) -> bool:
+        """More came without an end than any answer has: it is given up, and what follows is not looked at."""
+        ...
+
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body as they arrived, transfer coding removed; an empty one counts as a slice too."""
         ...
@@ -140,11 +145,15 @@ class Reading(Protocol):
         ...
 
 
+MOST_DOCUMENT = 64 << 20  # bytes of an answer that is one document
+
+
 class WholeReading:
     """An answer of which nothing can be said before its end."""
 
     events = 0
     over = False
+    too_large = False
 
     def since(self, number: int) -> News:
         return NO_NEWS
@@ -152,11 +161,16 @@ class WholeReading:
     def __init__(self, judge: Callable[[bytes, int, bool], Answer]) -> None:
         """judge: makes the Answer of the body, the number of its slices, and whether its end was seen."""
         self._judge, self._slices = judge, list[bytes]()
+        self._size = 0
 
     def feed(self, slices: Sequence[bytes]) -> None:
-        self._slices.extend(slices)
+        self._size += sum(map(len, slices))
+        self.too_large = self._size > MOST_DOCUMENT
+        self._slices.extend(b"" if self.too_large else each for each in slices)
 
     def finish(self, *, complete: bool) -> Answer:
+        if self.too_large:
+            return Answer(error_kind="too_large")
         return self._judge(b"".join(self._slices), len(self._slices), complete)
 
 

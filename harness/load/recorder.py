@@ -164,6 +164,8 @@ class Recorder:
         asked.moments.frombytes(moments.tobytes())
         asked.reading.feed(slices)
         self._transport.absorbed += len(slices)
+        if asked.reading.too_large and not exchange.finished:
+            self._transport.cancel(exchange, "too_large")
         events = asked.reading.events - asked.heard
         if events:
             asked.heard += events
@@ -304,7 +306,12 @@ def _take_error(record: RequestRecord, error: str) -> None:
 def _take_headers(record: RequestRecord, fields: Mapping[bytes, bytes]) -> None:
     """What TGI tells of a whole answer in its headers: the prompt's tokens, and milliseconds in the queue."""
     tokens, queued = fields.get(b"x-prompt-tokens", b""), fields.get(b"x-queue-time", b"")
-    if record.input_tokens is None and tokens.isdigit():
+    if record.input_tokens is None and _is_number(tokens):
         record.input_tokens = int(tokens)
-    if queued.isdigit():
+    if _is_number(queued):
         record.queue_time = int(queued) / 1000
+
+
+def _is_number(text: bytes) -> bool:
+    """Digits, and so few that a record has room for them."""
+    return text.isdigit() and len(text) <= 9

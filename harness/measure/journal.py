@@ -120,7 +120,7 @@ def pack_record(record: RequestRecord) -> bytes:
             fixed,
             array("d", record.token_at).tobytes(),
             array("i", record.token_count).tobytes(),
-            "\0".join(text or "" for text in texts).encode(),
+            "\0".join((text or "").replace("\0", " ") for text in texts).encode("utf-8", "replace"),
         )
     )
 
