@@ -303,7 +303,9 @@ def _conclude(
     summary = finish(run, with_reports=options.report)
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)
-    if summary.total.requests.completed == 0 and _service_away(outcome, summary):
+    if summary.total.requests.completed == 0 and not _service_away(outcome, summary):
+        raise ServiceError(f"no request was completed: {_why_none(summary)}", where=str(folder.path))
+    if summary.total.requests.completed == 0:
         stalled = any(level.ended_by == "stalled" for level in outcome.levels)
         silent = f"nobody got a token for {runner.STALLED_AFTER:.0f} s" if stalled else "the service is away or died"
         why = death.found if death else silent
@@ -311,6 +313,19 @@ def _conclude(
         raise ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
     unmet = _unmet(summary, options, slo)
     return BenchResult(folder, summary, unmet, 1 if unmet else 0)
+
+
+def _why_none(summary: Summary) -> str:
+    """The errors by kind, with the service's own words."""
+    total = summary.total
+    if not total.errors:
+        return f"none of {total.requests.sent} was answered in time" if total.requests.sent else "none was due"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in total.errors.items())
+    said = max(total.messages, key=lambda each: each.count, default=None)
+    if said is None:
+        return f"{kinds} of {total.requests.sent + total.requests.dropped}"
+    status = f"HTTP {said.http_status}: " if said.http_status else ""
+    return f"{kinds} of {total.requests.sent + total.requests.dropped}; the service says: {status}{said.message}"
 
 
 def _service_away(outcome: LoadOutcome, summary: Summary) -> bool:
@@ -527,6 +542,7 @@ def _check(
     intent = preflight.Intent(
         api=options.api or default_api(served.info),
         longest_input=lengths[0].longest if lengths[0] else None,
+        shortest_input=lengths[0].at(1e-6) if lengths[0] else None,
         longest_output=lengths[1].longest if lengths[1] else None,
         concurrency=max((level.users or 0 for level in levels), default=0) or None,
     )

@@ -69,6 +69,7 @@ class Answer:
     token_count: tokens of each such event. first_content: index into these of the first event with text, None without.
     error_kind: None, or one of ERROR_KINDS. glued_events: events that arrived in a slice together with an earlier one.
     count_told, first_share: as in a RequestRecord. streamed: False for one document where a stream was asked for.
+    error_message: what the service said of its error.
     """
 
     slice_of_event: list[int] = field(default_factory=list)
@@ -82,6 +83,7 @@ class Answer:
     count_told: Literal["per_event", "per_answer"] | None = None
     first_share: float | None = None
     streamed: bool = True
+    error_message: str | None = None
 
 
 ERROR_KINDS = (

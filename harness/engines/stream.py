@@ -86,6 +86,7 @@ class Stream:
     output_tokens: int | None = None
     finish_reason: str | None = None
     error_kind: str | None = None
+    error_message: str | None = None
     final: bool = False
     done: bool = False
     broken_json: bool = False
@@ -505,6 +506,7 @@ def to_answer(stream: Stream, sizes: Sequence[int], *, complete: bool) -> Answer
         output_tokens=stream.output_tokens,
         finish_reason=stream.finish_reason,
         error_kind=_judge(stream, complete),
+        error_message=stream.error_message,
         glued_events=len(slice_of_event) - len(set(slice_of_event)),
         count_told=stream.count_told,
         first_share=stream.first_share,

@@ -8,7 +8,7 @@ import gevent
 from locust import User, task
 
 from harness.load.level import Holding
-from harness.load.session import UNSENT, UNSENT_WAIT
+from harness.load.session import UNSENT
 
 STARTS_PER_SECOND = 5000.0  # of users: thousands of requests within a moment would measure the service's accept queue
 
@@ -39,7 +39,7 @@ def ask_next(holding: Holding) -> bool:
     if prepared is None:
         return False
     error = holding.session.ask(prepared)
-    pause = UNSENT_WAIT if error in UNSENT else holding.session.plan.think_time
+    pause = holding.session.pause if error in UNSENT else holding.session.plan.think_time
     if pause:
         holding.over.wait(pause)
     return True

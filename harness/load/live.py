@@ -30,6 +30,8 @@ class Live:
     before: int = 0
     engine: str = ""
     _taken_at: float = field(default_factory=time.monotonic)
+    _away_since: float = field(default_factory=time.monotonic)
+    _completed: int = 0
 
     def take(self, tick: dict[str, Any]) -> None:
         self.told[tick["process"]] = tick
@@ -47,6 +49,15 @@ class Live:
         if not self.told or not all(each["refused_in_a_row"] for each in self.told.values()):
             self._taken_at = time.monotonic()
         return time.monotonic() - self._taken_at
+
+    @property
+    def turned_away_for(self) -> float:
+        """Seconds in which every request failed and none was being answered: the service takes nobody."""
+        open_now, tokens = self.total("open"), self.total("tokens_per_second") + self.total("events_per_second")
+        if tokens or self.count("completed") != self._completed or not self.count("failed") or open_now:
+            # One that is open may be answered yet; where each is turned away at once there is hardly ever one.
+            self._completed, self._away_since = self.count("completed"), time.monotonic()
+        return time.monotonic() - self._away_since
 
     def total(self, name: str) -> float:
         """A figure of all processes together."""

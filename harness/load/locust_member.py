@@ -22,7 +22,7 @@ from gevent.event import AsyncResult, Event
 from harness.errors import UsageError
 from harness.load import locust_messages as say
 from harness.load.plan import LoadPlan
-from harness.load.session import UNSENT, UNSENT_WAIT, Session
+from harness.load.session import UNSENT, Session
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder, read_manifest
@@ -107,7 +107,7 @@ class Member:
         running.taken[user_class] = taken + 1
         error = running.session.ask(running.session.prepare(taken * SLOTS + running.slots[user_class]))
         if error in UNSENT:
-            running.over.wait(UNSENT_WAIT)
+            running.over.wait(running.session.pause)
         return True
 
     def end(self) -> None:

@@ -18,10 +18,12 @@ import numpy as np
 from gevent.hub import get_hub
 
 from harness.engines.base import Answer, Api, Reading
-from harness.load.framing import ProtocolError
+from harness.load.framing import Head, ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import CUT_AFTER_END, INVISIBLE, NOT_STREAMED, RequestRecord, from_first_text
+from harness.redaction import redact
+from harness.text import one_line
 
 _TICK = 0.02  # seconds between two looks at deadlines and the clock
 _SWEEP_EVERY = 0.7  # with a flush every quarter of a second, a kill costs less than a second of any answer
@@ -212,6 +214,8 @@ class Recorder:
             self._count(answer, moments, exchange)
             _take(record, answer, [moment - self._start for moment in moments])
             _take_headers(record, head.fields)
+            if record.error_kind is not None:
+                record.error_message = _headers_message(head) or record.error_message
             record.notes = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
         if error not in _OUR_END and record.finished_at is not None:
             self.heard_at = max(self.heard_at, record.finished_at + self._start)
@@ -277,7 +281,7 @@ def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
     record.input_tokens, record.output_tokens = answer.input_tokens, answer.output_tokens
     record.finish_reason, record.glued_events = answer.finish_reason, answer.glued_events
     record.count_told, record.first_share = answer.count_told, answer.first_share
-    record.error_kind = answer.error_kind
+    record.error_kind, record.error_message = answer.error_kind, answer.error_message
     record.status = "completed" if answer.error_kind is None else "failed"
 
 
@@ -292,6 +296,16 @@ def _notes(record: RequestRecord, answer: Answer, fields: Mapping[bytes, bytes],
     if record.status == "completed" and answer.first_content is None:
         words.append(INVISIBLE)
     return ",".join(words) or None
+
+
+def _headers_message(head: Head) -> str | None:
+    """What the head of an answer that failed says by itself: where it redirects to, or how it is packed."""
+    place, packed = head.fields.get(b"location"), head.fields.get(b"content-encoding", b"identity")
+    if 300 <= head.status < 400 and place is not None:
+        return f"redirects to {one_line(redact(place[:200].decode('latin-1')))}"
+    if head.status < 300 and packed not in (b"identity", b""):
+        return f"compressed stream (content-encoding {one_line(packed[:40].decode('latin-1'))})"
+    return None
 
 
 def _take_error(record: RequestRecord, error: str) -> None:

@@ -27,6 +27,7 @@ from harness.measure.run_folder import Level
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
+TURNED_AWAY_AFTER = 5.0  # seconds in which every request was answered with an error
 REFUSED_AFTER = 5.0  # seconds in which nobody took a connection
 _READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
 _REPORT = "This is a fault of the harness; please report it."
@@ -72,7 +73,10 @@ def run(
             done = live.count("completed")
             levels.append(held)
             on_level(held)
-            if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped") or crew.interrupted:
+            if (
+                held.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
+                or crew.interrupted
+            ):
                 break
         return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams)
 
@@ -152,6 +156,8 @@ class _Held:
             return "stalled"
         if self._gone() is not None or live.refused_for > REFUSED_AFTER:
             return "service_gone"
+        if live.turned_away_for > TURNED_AWAY_AFTER:
+            return "turned_away"
         return "oversaturated" if growth.endless(live) else None
 
 

@@ -29,10 +29,11 @@ from harness.measure.run_folder import RunFolder
 from harness.workload.request import LEVEL_NUMBERS, Request
 from harness.workload.workload import Workload
 
-# Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor: else it
-# would ask thousands of times a second.
+# Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor, or because
+# the service turned it away: else it would ask thousands of times a second.
 UNSENT_WAIT = 1.0
-UNSENT = ("refused", "dropped")
+UNSENT = ("refused", "dropped", "turned_away")
+_PAUSE_MOST = 30.0  # seconds that a service may ask for by Retry-After; a level is not to be slept through
 _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 
 
@@ -93,6 +94,7 @@ class Session:
         self.recent: deque[RequestRecord] = deque(maxlen=4096)
         self.counts: Counter[str] = Counter()
         self.refused_in_a_row = 0
+        self._not_before = 0.0  # CLOCK_MONOTONIC seconds; until then the service wants no further attempts
         self._hub = get_hub()
         self._told = told
         self._api = APIS[plan.api]
@@ -149,7 +151,22 @@ class Session:
             waiter.wait()
         finally:
             self.transport.cancel(exchange, "in_flight")
-        return exchange.error
+        return exchange.error or ("turned_away" if self._turned_away(exchange) else None)
+
+    @property
+    def pause(self) -> float:
+        """Seconds that a user waits whose request was UNSENT: as long as the service asks, else UNSENT_WAIT."""
+        return max(UNSENT_WAIT, min(_PAUSE_MOST, self._not_before - time.monotonic()))
+
+    def _turned_away(self, exchange: Exchange) -> bool:
+        """The answer has the status of an error; how long it asks to wait is noted (RFC 9110, 10.2.3)."""
+        head = exchange.head
+        if head is None or head.status < 300:
+            return False
+        asked = head.fields.get(b"retry-after", b"")
+        if asked.isdigit() and len(asked) < 6:
+            self._not_before = max(self._not_before, time.monotonic() + int(asked))
+        return True
 
     def begin(
         self, prepared: Prepared, scheduled_at: float | None, then: Callable[[], None] = lambda: None

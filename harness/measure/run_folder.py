@@ -176,8 +176,8 @@ class Level:
     None leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from
     when on no request was due: the duration was over or the count reached. ended_at: when the last answer was in or
     given up. ended_by: `duration`, `requests`, `trace`, or why it ended early: `oversaturated`, `stalled`,
-    `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no limit) and `users_changed` (the
-    next level began).
+    `turned_away` (every request failed), `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no
+    limit) and `users_changed` (the next level began).
     """
 
     level: int

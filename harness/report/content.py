@@ -214,6 +214,18 @@ def request_table(summary: Summary) -> Table:
     return Table(columns, rows, frozenset(range(1, 6)))
 
 
+def message_table(summary: Summary) -> Table | None:
+    """What the service itself said of its errors; None where it said nothing."""
+    messages = summary.total.messages
+    if not messages:
+        return None
+    rows = tuple(
+        (each.kind, "" if each.http_status is None else str(each.http_status), format_count(each.count), each.message)
+        for each in messages
+    )
+    return Table(("Error", "HTTP", "Requests", "What the service said"), rows, frozenset((1, 2)))
+
+
 def _request_row(section: Section) -> tuple[str, ...]:
     counts = section.requests
     kinds = ", ".join(f"{kind}: {format_count(count)}" for kind, count in section.errors.items())

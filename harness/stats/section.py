@@ -10,6 +10,7 @@ from typing import Any
 from harness.measure.client import Floor
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
+from harness.stats.messages import ErrorMessage, messages_as_dict
 from harness.stats.series import Curve, TimePoint
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
@@ -90,6 +91,7 @@ class Section:
     requests: Counts
     due: int
     errors: Mapping[str, int]
+    messages: tuple[ErrorMessage, ...]
     figures: Mapping[str, Figure]
     curves: Mapping[str, Curve]
     timeline: tuple[TimePoint, ...]
@@ -127,6 +129,7 @@ class Section:
             "window_rule": self.window_rule,
             "requests": self.requests.as_dict(),
             "errors": dict(self.errors),
+            "error_messages": messages_as_dict(self.messages),
             "metrics": {name: each.as_dict() for name, each in self.figures.items()},
             "throughput": self.throughput.as_dict(),
             "goodput": {

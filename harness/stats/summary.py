@@ -23,6 +23,7 @@ from harness.stats.absence import as_asked, main_cause, whole
 from harness.stats.capacity import Capacity, find_capacity
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
+from harness.stats.messages import error_messages
 from harness.stats.metrics import METRICS
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
@@ -193,6 +194,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         requests=_count(part.records),
         due=len(part.inside),
         errors=dict(sorted(Counter(kind for kind in part.records.error_kind if kind).items())),
+        messages=error_messages(part.records),
         figures=figures,
         curves=curves,
         timeline=timeline(part.records, part.levels[0].level) if len(part.levels) == 1 else (),
