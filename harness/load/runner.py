@@ -27,6 +27,7 @@ from harness.measure.run_folder import Level
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
+DUMB_AFTER = 30.0  # seconds; a load process says how it is getting on once a second
 TURNED_AWAY_AFTER = 5.0  # seconds in which every request was answered with an error
 REFUSED_AFTER = 5.0  # seconds in which nobody took a connection
 _READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
@@ -98,6 +99,7 @@ class _Held:
         self._crew, self._level, self._live = crew, level, live
         self._on_level, self._progress, self._gone, self._show, self._engine = on_level, progress, gone, show, engine
         self._held: dict[int, dict[str, Any]] = {}
+        self._began = 0.0
 
     def hold(self) -> Level:
         crew = self._crew
@@ -112,9 +114,11 @@ class _Held:
         self._on_level(begun)
         self._live.level = begun
         growth = Growth(begun)
+        self._began = time.monotonic()
         crew.order(do="begin", at=at)
         while set(crew.alive()) - set(self._held):
             self._listen()
+            self._end_the_dumb()
             reason = self._reason_to_end(growth)
             if reason is not None and crew.reason is None:
                 crew.stop(reason)
@@ -149,6 +153,13 @@ class _Held:
                 live.engine = self._engine()
                 self._show(live_line(live))
 
+    def _end_the_dumb(self) -> None:
+        """A load process that was stopped, or hangs, never says that it is done: who is silent for long is ended."""
+        crew = self._crew
+        for number in set(crew.alive()) - set(self._held):
+            if time.monotonic() - crew.heard.get(number, self._began) > DUMB_AFTER:
+                crew.processes[number].kill()
+
     def _reason_to_end(self, growth: Growth) -> str | None:
         """Why the level should not go on, None where it should."""
         live = self._live
@@ -175,6 +186,7 @@ class Crew:
         self.interrupted = False
         self.streams = 0
         self.page: str | None = None
+        self.heard: dict[int, float] = {}  # when each last said something, CLOCK_MONOTONIC seconds
         self._plan: LoadPlan | None = None
         self._folder: Path | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -256,6 +268,8 @@ class Crew:
             said = self._said.get(timeout=timeout)
         except queue.Empty:
             said = None
+        if said is not None:
+            self.heard[said["process"]] = time.monotonic()
         if said is not None and said["say"] == "page":
             self.page = said["url"]
         for number, process in self.processes.items():

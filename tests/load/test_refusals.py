@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +21,7 @@ from harness.measure.journal import read_journal
 from harness.measure.run_folder import Level
 from harness.stats.messages import error_messages
 from harness.workload.workload import drawn
+from tests.waiting import until
 
 
 def _plan(folder: Path, port: int, level: Level, timeout: float) -> LoadPlan:
@@ -119,3 +122,21 @@ def test_retry_after_is_heeded(tmp_path: Path) -> None:
     assert len(asked) == 4
     records = list(read_journal(tmp_path).records)
     assert {(each.error_kind, each.error_message) for each in records} == {("overloaded", "queue is full")}
+
+
+def test_a_load_process_that_was_stopped_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP: it never says that it is done, and the level must not wait for it for ever."""
+    monkeypatch.setattr(runner, "DUMB_AFTER", 2.0)
+    with turning_away() as (port, asked), runner.Crew(2) as crew:
+
+        def stop() -> None:
+            until(lambda: len(asked) > 2)
+            crew.processes[1].send_signal(signal.SIGSTOP)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        plan = _plan(tmp_path, port, Level(0, users=4, duration=4.0), timeout=5.0)
+        outcome = runner.run(replace(plan, processes=2), crew=crew)
+        stopper.join()
+    assert outcome.lost_processes == ("1",)
+    assert outcome.levels[0].ended_at is not None
