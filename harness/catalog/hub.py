@@ -33,7 +33,8 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import disable_progress_bars, get_session
 from huggingface_hub.utils.logging import set_verbosity_error
 
-from harness.catalog.shapes import ModelShape, find_shape, quantization_from_config, shape_from_config
+from harness.catalog.config_json import quantization_from_config, shape_from_config
+from harness.catalog.shapes import ModelShape, find_shape
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
 from harness.errors import HarnessError, MissingError, UsageError
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.catalog.config_json import shape_from_config
 from harness.catalog.gpus import Gpu, find_gpu, gpus
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model, add_entry
-from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters, shape_from_config
+from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
 from harness.engines import engine_of, load_catalogue, stored_as
 from harness.errors import UsageError

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.catalog.config_json import config_from_shape, shape_from_config
 from harness.catalog.models import Model, load_catalogue
-from harness.catalog.shapes import ModelShape, config_from_shape, find_shape, shape_from_config
+from harness.catalog.shapes import ModelShape, find_shape
 from harness.emulator.template import BUILT_IN, ChatTemplate
 from harness.emulator.tokens import AnyTokenizer, Tokenizer
 from harness.emulator.vocabulary import read_tokenizer

@@ -33,7 +33,8 @@ from harness.units import format_bytes, format_count
 class Candidate:
     """A model on GPUs of one kind. quantize: how its weights are stored, by the catalogue's names. law: of LAWS.
 
-    options: what that law is told besides, by its own names; an unknown one is a mistake of whoever asks.
+    options: what that law is told besides, by its own names; an unknown one is a mistake of whoever asks. weight_bytes:
+    of all weights as they are loaded, where that is known better than from the shape.
     """
 
     law: str
@@ -45,6 +46,7 @@ class Candidate:
     kv_cache_dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
+    weight_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _tgi_plan(candidate: Candidate) -> ServingPlan:
         dtype=candidate.dtype,
         quantize=candidate.quantize,
         kv_cache_dtype=candidate.kv_cache_dtype,
+        weight_bytes=candidate.weight_bytes,
         **candidate.options,
     )
 
@@ -204,6 +207,7 @@ def _machine(candidate: Candidate) -> Machine:
         quantize=candidate.quantize,
         kv_cache_dtype=candidate.kv_cache_dtype,
         world=candidate.world,
+        weight_bytes=candidate.weight_bytes,
     )
 
 

@@ -6,16 +6,14 @@ import dataclasses
 
 import pytest
 
+from harness.catalog.config_json import config_from_shape, quantization_from_config, shape_from_config
 from harness.catalog.shapes import (
     ModelShape,
     active_parameters,
     bytes_per_weight,
-    config_from_shape,
     find_shape,
     kv_bytes_per_token,
     parameters,
-    quantization_from_config,
-    shape_from_config,
     shapes,
     weight_bytes,
 )
@@ -195,7 +193,7 @@ def test_config_json_of_deepseek() -> None:
 def test_a_config_without_layers_is_refused_by_name() -> None:
     """The message says which field is missing."""
     with pytest.raises(UsageError, match="num_hidden_layers"):
-        shape_from_config({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 10})
+        shape_from_config({"model_type": "acme", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 10})
 
 
 def test_quantization_is_read_from_the_config() -> None:
