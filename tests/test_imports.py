@@ -18,7 +18,7 @@ FLOORS = [
     {"cli"},
     {"commands"},
     {"report"},
-    {"stack", "probe", "preflight", "load", "stats"},
+    {"stack", "probe", "preflight", "load", "stats", "sizing"},
     {"engines", "simulator"},
     {"catalog", "workload", "measure"},
     {"input_files"},

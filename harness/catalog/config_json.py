@@ -52,6 +52,9 @@ def shape_from_config(config: Config, name: str | None = None) -> ModelShape:
     mixer = mixer_of(text, family, plan)
     fields |= {"mixer_layers": mixer.layers, "mixer_parameters": mixer.parameters, "state_values": mixer.state_values}
     fields["other_parameters"] = _others(text, family, fields, plan)
+    fields["stored"] = quantization_from_config(config) or ""
+    classes = config.get("architectures")
+    fields["architecture"] = str(classes[0]) if isinstance(classes, list) and classes else ""
     return ModelShape(name=name or str(config.get("_name_or_path") or fields["model_type"]), **fields)
 
 
@@ -78,7 +81,7 @@ def config_classes() -> dict[str, dict[str, Any]]:
 
 
 _OTHER_KINDS = ("zamba", "zamba2", "doge", "recurrent_gemma", "longcat_flash", "muse_spark_text", "hrm_text", "xlstm",
-                "jetmoe", "moshi", "cpmant", "ctrl")  # fmt: skip
+                "jetmoe", "moshi", "cpmant", "ctrl", "deepseek_v4", "dory", "mamba2")  # fmt: skip
 """Blocks that are shared between layers, or built unlike any other: counting them as usual would be wrong by far."""
 
 

@@ -150,6 +150,22 @@ def _insert_below(text: str, at: int, lines: list[str]) -> str:
     return text[:end] + "".join(newline + line for line in lines) + text[end:]
 
 
+def with_values(text: str, file: str, name: str, values: Mapping[str, object]) -> str:
+    """The file's text with these keys of the entry, which it has already, set to other single values."""
+    root, _ = parse(text, file)
+    entry = root.entries["models"].entries[name]
+    places = [(entry.entries[key], value) for key, value in values.items() if key in entry.entries]
+    if len(places) < len(values) or entry.shared or any(place.shared for place, _ in places):
+        raise UsageError(
+            "says it by an anchor, so it is not changed here",
+            where=f"{file}: models/{name}",
+            advice=f"Write by hand: {_flow(values)}.",
+        )
+    for place, value in sorted(places, key=lambda pair: pair[0].start, reverse=True):
+        text = text[: place.start] + _scalar(value) + text[place.end :]
+    return text
+
+
 def with_entry(text: str, file: str, name: str, keys: Mapping[str, object]) -> str:
     """The file's text with a new entry behind the last one. Values: text, numbers, or mappings of them."""
     root, _ = parse(text, file)

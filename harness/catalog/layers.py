@@ -121,9 +121,18 @@ def _kinds(text: Config, family: str, count: int, window: int) -> list[Kind]:
     mixers = _mixers(text, family, count)
     if mixers is not None:
         return ["mixer" if each else "full" for each in mixers]
-    if not window:
-        return ["full"] * count
-    return ["windowed" if each else "full" for each in _windowed(text, count)]
+    windowed = _windowed(text, count) if window else None
+    if windowed is not None:
+        return ["windowed" if each else "full" for each in windowed]
+    period: Sequence[Kind] | None = text.get("layer_period")
+    if period is None:
+        return ["windowed" if window else "full"] * count
+    if not period:
+        raise UsageError(
+            "no 'layer_types'", where="config.json", advice="Which layers have attention or a window must be said."
+        )
+    kinds = [period[index % len(period)] for index in range(count)]
+    return ["full" if kind == "windowed" and not window else kind for kind in kinds]
 
 
 def _kind(key: str, word: object, window: int) -> Kind:
@@ -160,8 +169,8 @@ def _mixers(text: Config, family: str, count: int) -> list[bool] | None:
     return None
 
 
-def _windowed(text: Config, count: int) -> list[bool]:
-    """Which layers have the window; all of them where nothing is said."""
+def _windowed(text: Config, count: int) -> list[bool] | None:
+    """Which layers have the window; None where the file says nothing of that kind."""
     rope = text.get("no_rope_layers")
     if _number(text, "attention_chunk_size") and isinstance(rope, list) and len(rope) >= count:
         return [bool(each) for each in rope[:count]]
@@ -181,10 +190,7 @@ def _windowed(text: Config, count: int) -> list[bool]:
     first = _number(text, "max_window_layers")
     if first is not None and text.get("use_sliding_window"):  # Qwen2: the first layers have no window
         return [index >= first for index in range(count)]
-    period_of_class: Sequence[str] | None = text.get("layer_period")
-    if period_of_class:
-        return [period_of_class[index % len(period_of_class)] == "windowed" for index in range(count)]
-    return [True] * count
+    return None
 
 
 def _sparse(text: Config, family: str, count: int) -> int:

@@ -6,8 +6,9 @@ transformer's layers, counted matrix by matrix.
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import yaml
 
 from harness.errors import UsageError
+
+SHAPE_VARIABLE = "HARNESS_EMULATOR_SHAPE"
+"""By which the emulator is told the shape of an entry that gives one, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class ModelShape:
     their own, 0 for all with attention. global_kv_heads, global_head_dim: of layers without a window where they differ.
     mixer_layers: with Mamba, linear attention or a convolution of mixer_parameters weights each; state_values: numbers
     that one running chat keeps in all of them. query_gate: the attention's output is gated, one gate per value.
-    other_parameters: weights that no other field counts.
+    other_parameters: weights that no other field counts. stored: the method by which the maker's checkpoints are
+    quantised, by the names of QUANTIZATIONS or its own; empty for none. architecture: the class that config.json names.
     """
 
     name: str
@@ -77,6 +82,8 @@ class ModelShape:
     state_values: int = 0
     query_gate: bool = False
     other_parameters: int = 0
+    stored: str = ""
+    architecture: str = ""
 
     @property
     def with_attention(self) -> int:
@@ -100,6 +107,15 @@ class ModelShape:
         full = self.with_kv - self.windowed_layers
         wide = 2 * self.global_head_dim or key + value
         return (self.windowed_layers, self.kv_heads, key + value), (full, self.global_kv_heads or self.kv_heads, wide)
+
+
+def shape_for_emulator(shape: ModelShape | None) -> dict[str, str]:
+    """The environment variable that hands a shape over; empty where there is none to hand."""
+    if shape is None:
+        return {}
+    known = {field.name: getattr(shape, field.name) for field in fields(shape)}
+    defaults = {field.name: field.default for field in fields(shape)}
+    return {SHAPE_VARIABLE: json.dumps({key: value for key, value in known.items() if value != defaults[key]})}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from harness.catalog.models import Model
 from harness.catalog.version import Version
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
+from harness.engines.support import Architectures
 from harness.workload.request import Request
 
 if TYPE_CHECKING:
@@ -501,6 +502,7 @@ class Engine(Protocol):
     on_full_cache: OnFullCache
     gauge_pages: tuple[str, ...]  # paths that tell of its work beside /metrics
     accepts: Accepts
+    architectures: Architectures  # which models it serves, by release
 
     def version(self, text: str) -> Version:
         """A release of this engine. Raises UsageError for a text that is none."""

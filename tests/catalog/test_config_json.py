@@ -147,7 +147,7 @@ def test_the_checkpoints_own_method(section: dict[str, Any], method: str | None)
         ({"model_type": "t5", "is_encoder_decoder": True}, "an encoder with a decoder is not reckoned here"),
         ({"model_type": "zamba2"}, "model type 'zamba2' is not reckoned here"),
         (
-            {"model_type": "deepseek_v4", "num_hidden_layers": 2, "layer_types": ["heavily_compressed_attention"] * 2},
+            {"model_type": "llama", "num_hidden_layers": 2, "layer_types": ["heavily_compressed_attention"] * 2},
             "layers of the kind 'heavily_compressed_attention' are not reckoned here",
         ),
         ({"model_type": "acme", "hidden_size": 64, "num_attention_heads": 4}, "no 'num_hidden_layers'"),
