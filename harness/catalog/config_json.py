@@ -157,10 +157,11 @@ def _feed_forward(text: Config, family: str, hidden: int, plan: Layers) -> dict[
     if family.startswith("lfm2") and text.get("block_auto_adjust_ff_dim", family == "lfm2"):
         dense = _adjusted(text, dense)
     experts = plan.experts
+    some = plan.feed_forward if plan.feed_forward != plan.count else 0
     if not experts:
         if family == "granitemoehybrid":
             dense = _int(text, "shared_intermediate_size") or dense
-        return {"intermediate": dense}
+        return {"intermediate": dense, "feed_forward_layers": some}
     width = _width(text, "moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size") or dense
     top = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts")
     top_k = _width(text, *top) or 1
@@ -173,7 +174,7 @@ def _feed_forward(text: Config, family: str, hidden: int, plan: Layers) -> dict[
         "intermediate_dense": (_int(text, "intermediate_size_mlp", "dense_intermediate_size") or dense)
         if plan.dense
         else 0,
-        "feed_forward_layers": plan.feed_forward if plan.feed_forward != plan.count else 0,
+        "feed_forward_layers": some,
     }
 
 

@@ -66,7 +66,8 @@ def read_layers(text: Config, family: str, count: int) -> Layers:
         window = 0
     kinds = _kinds(text, family, count, window)
     sparse = _sparse(text, family, count) if experts else 0
-    return Layers(tuple(kinds), window if "windowed" in kinds else 0, experts, sparse, count - sparse)
+    window = window if "windowed" in kinds else 0
+    return Layers(tuple(kinds), window, experts if sparse else 0, sparse, count - sparse)
 
 
 _WINDOWS = ("sliding_window", "sliding_window_size", "attention_chunk_size")
@@ -85,7 +86,8 @@ def _of_letters(letters: str, experts: int) -> Layers:
     kinds: dict[str, Kind] = {"M": "mixer", "*": "full", "-": "none", "E": "none"}
     if set(letters) - set(kinds):
         raise _unknown("hybrid_override_pattern", letters)
-    return Layers(tuple(kinds[each] for each in letters), 0, experts, letters.count("E"), letters.count("-"))
+    sparse = letters.count("E")
+    return Layers(tuple(kinds[each] for each in letters), 0, experts if sparse else 0, sparse, letters.count("-"))
 
 
 _WORDS: Mapping[str, Kind] = {

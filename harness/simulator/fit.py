@@ -49,13 +49,18 @@ class Candidate:
     weight_bytes: int | None = None
 
 
+A_CHAT = 2048
+"""Tokens of the chats that are counted where one may be longer."""
+
+
 @dataclass(frozen=True)
 class Fits:
     """It starts. tokens: of the KV cache as the engine tells it. usable_tokens: what requests can get at once.
 
     max_total_tokens: of one request. max_batch_prefill_tokens: of one step. parts: per GPU, they sum up to its memory
     or to the share of it that the engine takes. contradiction: what it refuses all the same once it knows its memory.
-    caution: what makes it serve worse than this looks.
+    caution: what makes it serve worse than this looks. chats: of A_CHAT tokens, where such a one takes more per token
+    than one of the whole context does: windows that are not filled yet, states of a fixed size.
     """
 
     tokens: int
@@ -66,6 +71,7 @@ class Fits:
     total_bytes: int
     contradiction: str | None = None
     caution: str | None = None
+    chats: int | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +218,15 @@ def _machine(candidate: Candidate) -> Machine:
 
 
 def _vllm_start(candidate: Candidate) -> Outcome:
-    return _of_pool(vllm_pool(VllmPlan(_machine(candidate), **candidate.options)))
+    plan = VllmPlan(_machine(candidate), **candidate.options)
+    pool = vllm_pool(plan)
+    outcome, shape = _of_pool(pool), candidate.shape
+    if isinstance(pool, DoesNotStart) or isinstance(outcome, Lacks):
+        return outcome
+    if not shape.state_values and not shape.window:
+        return outcome
+    short = plan.machine.kv_bytes_of_request(min(A_CHAT, plan.context), plan.step[0], plan.block_size)
+    return replace(outcome, chats=min(outcome.usable_tokens // A_CHAT, pool.available_bytes // short))
 
 
 def _sglang_start(candidate: Candidate) -> Outcome:

@@ -13,14 +13,12 @@ from harness.engines import engine_of, stored_as, support_of
 from harness.engines.support import Support
 from harness.errors import UsageError
 from harness.simulator import fit as law_of_memory
-from harness.simulator.fit import LAWS, Candidate, Fits, Lacks, describe, weights_bytes
+from harness.simulator.fit import A_CHAT, LAWS, Candidate, Fits, Lacks, describe, weights_bytes
 from harness.simulator.world import World
 from harness.sizing.known import known_shape, loaded_bytes, shape_of
+from harness.sizing.pace import what_cannot_hold
 from harness.sizing.remedies import remedies_for
 from harness.units import format_bytes, format_count
-
-A_CHAT = 2048
-"""Tokens of the chats that are counted where one may be longer."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Fit:
 
     outcome: the sum, None where it is not the memory that decides. remedies: what would fit instead, each tried by the
     same arithmetic. estimate: what the figures rest on, where that is less than measured starts. support: whether the
-    engine's release serves the architecture at all.
+    engine's release serves the architecture at all. slo: why a bound of the entry's SLO cannot hold on this card.
     """
 
     name: str
@@ -41,6 +39,7 @@ class Fit:
     remedies: tuple[str, ...] = ()
     estimate: str = ""
     support: Support | None = None
+    slo: str | None = None
 
     @property
     def good(self) -> bool:
@@ -68,6 +67,7 @@ class Fit:
             "missing_bytes": self.outcome.missing_bytes if isinstance(self.outcome, Lacks) else 0,
             "remedies": list(self.remedies),
             "estimate": self.estimate or None,
+            "slo": self.slo,
             "support": self.support.as_json() if self.support else None,
         }
 
@@ -82,6 +82,8 @@ def check_text(verdicts: Sequence[Fit]) -> str:
         lines.append(f"{_WORDS[each.fits]:<12}  {each.name}: {each.reason}")
         if each.support is not None and (len(verdicts) == 1 or each.support.kind == "no"):
             lines.append(f"    {'CANNOT BE SERVED: ' if each.support.kind == 'no' else ''}{each.support.reason}")
+        if each.slo is not None:
+            lines.append(f"    {each.slo}")
         if each.outcome is not None and (len(verdicts) == 1 or not each.fits):
             lines += [f"    {line}" for line in describe(each.outcome).splitlines()]
         if each.outcome is not None and each.estimate:
@@ -107,7 +109,9 @@ def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
 
     def said(reason: str, fits: bool | None, **rest: Any) -> Fit:
         outcome = rest.pop("outcome", None)
-        return Fit(model.name, gpu, model.gpus, reason, fits, outcome, support=support_of(model, shape), **rest)
+        slow = None if shape is None else what_cannot_hold(model, shape, gpu)
+        support = support_of(model, shape)
+        return Fit(model.name, gpu, model.gpus, reason, fits, outcome, support=support, slo=slow, **rest)
 
     shape: ModelShape | None = None
 
@@ -207,6 +211,8 @@ def _chats(model: Model, outcome: Fits) -> str:
     longest = outcome.max_total_tokens
     length = min(A_CHAT, longest)
     room = outcome.usable_tokens // length if length else 0
+    if outcome.chats is not None and length == A_CHAT:
+        room = outcome.chats
     limits = model.limits
     caps = [cap for cap in (limits.max_batch_size, limits.max_concurrent_requests) if cap is not None]
     capped = min([room, *caps])

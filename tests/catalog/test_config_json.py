@@ -1,6 +1,7 @@
 """Shapes from config.json as published, held against counts that Transformers made and products made by hand.
 
-architectures.json: of each model the fields of its config.json that sizes depend on; the parameters of its language
+architectures.json: of each model the fields of its config.json that sizes depend on, as public copies of it have them
+(acme/gemma-4-alike is a made-up one of Gemma 4's kind); the parameters of its language
 model, counted by building it in Transformers 5.24.0 without memory; and the values of its KV cache per token as a
 product written by hand: 2 (keys and values) * layers * KV heads * head size.
 """

@@ -108,7 +108,7 @@ def test_kv_cache_is_what_tgi_stores() -> None:
         ("HuggingFaceH4/zephyr-7b-beta", "Mistral-7B-v0.1"),
         ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "Qwen2.5-7B"),
         ("Qwen/Qwen2.5-Coder-32B-Instruct", "Qwen2.5-32B"),
-        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen3-4B"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen3-4B-2507"),
         ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "Llama-3.1-8B"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1-Distill-Qwen-7B"),
         ("google/gemma-3-27b-it", "Gemma-3-27B"),
@@ -136,7 +136,13 @@ NOT_IN_CONFIG = {"name", "vision_parameters"}
 
 
 @pytest.mark.parametrize(
-    "shape", [shape for shape in shapes().values() if not shape.kv_lora], ids=lambda shape: shape.name
+    "shape",
+    [
+        shape
+        for shape in shapes().values()
+        if not shape.kv_lora and not shape.mixer_layers and shape.name != "GLM-4.5-Air"
+    ],
+    ids=lambda shape: shape.name,
 )
 def test_the_launchers_view_of_a_shape_reads_back(shape: ModelShape) -> None:
     """A config.json made from a shape gives that shape's sizes again, but for windows, which TGI's memory ignores."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from harness.emulator.model import load_model
 from harness.engines import accepted, load_catalogue
 from harness.errors import MissingError, UsageError
 from harness.probe.prior import expect
-from harness.simulator.fit import weights_bytes
+from harness.simulator.fit import Fits, weights_bytes
 from harness.sizing.check import check, check_text
 from harness.sizing.known import known_shape
 from harness.units import GIB
@@ -60,19 +61,73 @@ def test_the_list_shows_every_entry() -> None:
 
 
 @pytest.mark.parametrize("name", list(load_catalogue(SHIPPED).models))
-def test_every_shipped_entry_fits_its_gpu(name: str) -> None:
-    """By the model's memory arithmetic, and by a coarse one of its own: weights and a chat within TGI's nine tenths."""
+def test_every_shipped_entry_can_be_served_as_it_stands(name: str) -> None:
+    """By the memory law of its engine, and by a coarse sum of its own: weights and a chat within nine tenths. Its
+    engine serves it, its SLO can hold, and its price has a source.
+    """
     (fit,) = check_models([name], catalogue=SHIPPED)
-    assert fit.fits, fit.reason
+    assert fit.good, fit
+    assert fit.slo is None
+    assert fit.support is not None
+    assert fit.support.kind in ("native", "fallback")
     entry = load_catalogue(SHIPPED).models[name]
     shape = find_shape(entry.repo)
     assert shape is not None
     assert entry.context_length == shape.context
-    bytes_per_weight = 0.55 if entry.quantize == "awq" else 2
+    assert entry.price_per_gpu_hour
+    assert entry.price_source
+    bytes_per_weight = 0.55 if entry.quantize == "awq" or shape.stored == "mxfp4" else 2
     packed = parameters(shape) - 2 * shape.vocab * shape.hidden
     weights = packed * bytes_per_weight + 2 * 2 * shape.vocab * shape.hidden
     chat = 2048 * kv_bytes_per_token(shape)
     assert weights + chat + 1.5 * GIB * entry.gpus < 0.9 * fit.gpu.visible_bytes * entry.gpus
+
+
+def test_the_shipped_catalogue_is_of_today() -> None:
+    """At least sixteen; half of them newer than mid-2025, as the text says; one for a T4, and a large one."""
+    text = SHIPPED.read_text(encoding="utf-8")
+    models = load_catalogue(SHIPPED).models
+    recent = re.findall(r"(?m)^  [a-z0-9.-]+: +# (?:June|July|August|September|October|November|December) 2025;?", text)
+    assert len(models) >= 16
+    assert 2 * len(recent) >= len(models)
+    assert any(model.gpu == "T4" for model in models.values())
+    assert max(parameters(shape) for model in models.values() if (shape := find_shape(model.repo))) > 70e9
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            "repo: meta-llama/Llama-3.1-8B, gpu: L4, slo: {itl_p95: 60ms}",
+            "itl_p95=60ms cannot hold: one chat alone gets a token every 63 ms on L4",
+        ),
+        ("repo: meta-llama/Llama-3.1-8B, gpu: L4, slo: {itl_p95: 80ms, ttft_p95: 1ms}", None),
+        ("repo: meta-llama/Llama-3.1-8B, gpu: L4, gpus: 2, slo: {itl_p95: 60ms}", None),
+        # Of 57 GiB one token reads the experts that it chose.
+        ("repo: Qwen/Qwen3-30B-A3B, gpu: H100, dtype: bfloat16, slo: {tpot_p50: 6ms}", None),
+        ("repo: Qwen/Qwen3-30B-A3B, gpu: H100, dtype: bfloat16, slo: {tpot_p50: 1ms}", "tpot_p50=1ms cannot hold"),
+    ],
+)
+def test_an_slo_that_no_memory_is_fast_enough_for(entry: str, words: str | None) -> None:
+    """It is said, with the sum; what may hold or not is left to a measurement."""
+    one = model(entry)
+    assert one.gpu is not None
+    fit = check(one, find_gpu(one.gpu))
+    assert (fit.slo or "").startswith(words or "")
+    assert (fit.slo is None) == (words is None)
+    assert words is None or words in check_text([fit])
+
+
+def test_a_short_chat_of_a_hybrid_takes_its_whole_state() -> None:
+    """Nemotron Nano: 64 MB of state against 33 MB of cache for 2,048 tokens."""
+    one = model("repo: nvidia/NVIDIA-Nemotron-Nano-9B-v2, gpu: L40S, engine: {name: vllm}")
+    fit = check(one, find_gpu("L40S"))
+    shape = find_shape(one.repo)
+    assert shape is not None
+    assert isinstance(fit.outcome, Fits)
+    each = 2 * shape.state_values + 2048 * kv_bytes_per_token(shape)
+    cache = fit.as_json()["memory_bytes"]["KV cache"]
+    assert fit.outcome.chats == pytest.approx(cache / each, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +294,8 @@ def test_the_sum_is_shown_for_one_model_and_for_each_that_does_not_fit() -> None
     fields = fit.as_json()
     assert sum(fields["memory_bytes"].values()) == fields["gpu_memory_bytes"]
     assert json.dumps(fields)
-    assert len(check_text(check_models([], catalogue=SHIPPED)).splitlines()) == len(load_catalogue(SHIPPED).models)
+    lines = check_text(check_models([], catalogue=SHIPPED)).splitlines()
+    assert len([line for line in lines if line.startswith("fits ")]) == len(load_catalogue(SHIPPED).models)
 
 
 def test_a_gpu_named_on_the_command_line_is_checked_instead() -> None:
