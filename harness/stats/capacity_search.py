@@ -173,7 +173,15 @@ class CapacitySearch:
         above = min((each.load for each in told if not each.seems_to_hold and each.load > below), default=below)
         if above > 1.5 * below:
             return self._rounded(math.sqrt(above * below)), True
-        return self._beside_the_knee(), False
+        return self._between_decided(below, above) or self._beside_the_knee(), False
+
+    def _between_decided(self, below: float, above: float) -> float | None:
+        """In the middle of a gap whose ends are decided: the knee is sharp and lies in it. None where it is not so."""
+        sure = {each.load for each in self.told if each.decision == ("holds" if each.load <= below else "breaks")}
+        if not {below, above} <= sure or above / below <= 1 + self.goal.precision:
+            return None
+        middle = self._rounded(math.sqrt(above * below))
+        return middle if below < middle < above else None
 
     def _both_ways(self, best: float) -> bool:
         """Beside the knee there are two levels that were come to from below, and two from above."""

@@ -12,7 +12,7 @@ from harness.measure.records import Records
 from harness.measure.run_folder import Level
 from harness.stats.decision import BoundShare, Decision, bound_shares, decide
 from harness.stats.steadiness import backlog_growth, growth_limit
-from harness.stats.trend import trends
+from harness.stats.trend import PACES, trends
 from harness.stats.window import steady_window
 
 Approach = Literal["below", "above"]
@@ -99,6 +99,7 @@ def outcome_of(
         seconds=seconds,
         approach=approach,
         saturated=outgrew,
-        drifts=not outgrew and any(each.drifts for each in trends(inside, window)),
+        # Only by the engine's own pace: to leave out levels whose queue happened to grow would leave the lucky ones.
+        drifts=not outgrew and any(each.drifts and each.metric in PACES for each in trends(inside, window)),
         brief=brief,
     )

@@ -26,8 +26,7 @@ BLOCKS = 20
 LEAST_IN_BLOCK = 3  # samples, for a median that means something
 LEAST_BLOCKS = 8
 STEPS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)  # of the window: when a change may come at once
-METRICS = ("itl", "tpot", "ttft", "e2e")
-WAITS = ("ttft", "e2e")
+PACES, WAITS = ("itl", "tpot"), ("ttft", "e2e")
 # Waits for a place wander for longer than a level lasts though nothing changes, and spread far more than this (p90 over
 # p10; an exponential wait: 22): then they tell nothing of the engine.
 WAITS_SPREAD = 3.0
@@ -53,7 +52,7 @@ def trends(inside: Records, window: Window) -> list[Trend]:
     """Of every metric with enough samples. inside: the records due in the window."""
     done = inside.select(inside.having(COMPLETED))
     found = []
-    for name in METRICS:
+    for name in (*PACES, *WAITS):
         values = BY_NAME[name].of(done)
         if name in WAITS and _spread(values.samples) > WAITS_SPREAD:
             continue
