@@ -14,6 +14,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,6 +122,7 @@ class _Sender:
         self.waves = [[Answered(request, number) for request in wave] for number, wave in enumerate(waves)]
         self.answers = [each for wave in self.waves for each in wave]
         self.began = self.moved = time.monotonic()
+        self.stirred = asyncio.Event()  # a token or an end came
         self.doubt: float | None = None  # since when a failed generation makes us doubt that the service lives
 
     async def run(self) -> Burst:
@@ -183,8 +185,15 @@ class _Sender:
                 return "stalled"
             if now - self.began > self.patience.total:
                 return "late"
-            await asyncio.sleep(look if self.doubt is None else min(look, 0.02))
+            await self._look_again(look if self.doubt is None else min(look, 0.02))
         return None if self.alive() else "died"
+
+    async def _look_again(self, look: float) -> None:
+        """Return shortly after the next token or end, at the latest after `look` seconds."""
+        self.stirred.clear()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.stirred.wait(), look)
+        await asyncio.sleep(_LOOK_BETWEEN)  # tokens of a batch come together
 
     async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:
         model_name = self.endpoint.model_name or ""
@@ -220,7 +229,11 @@ class _Sender:
         if count:
             now = self._now()
             each.token_at += [now] * count
-            self.moved = time.monotonic()
+            self._stir()
+
+    def _stir(self) -> None:
+        self.moved = time.monotonic()
+        self.stirred.set()
 
     def _understand(self, each: Answered, slices: list[bytes], complete: bool) -> None:
         answer = self.api.decode(each.http_status or 0, slices, stream=self.stream, complete=complete)
@@ -231,11 +244,11 @@ class _Sender:
             return
         if not each.token_at:
             each.token_at = [each.finished_at] * (answer.output_tokens or 1)
-        self.moved = time.monotonic()
+        self._stir()
 
     def _failed(self, each: Answered, kind: str, text: str) -> None:
         each.finished_at, each.error_kind, each.error = self._now(), kind, text.strip()[:400]
-        self.moved = time.monotonic()
+        self._stir()
         if kind in ("generation", "stream_broken", "incomplete", "refused") and self.doubt is None:
             self.doubt = time.monotonic()
 

@@ -333,7 +333,9 @@ def _stacked_fills(
     rows = permits - first
     for length in lengths(longest, prefill):
         yield stacked(room, length, prefill, longest, total, rows=rows, equal=True, leads=first)
-    yield evenly(room, rows, prefill, longest, total, leads=first)
+    if permits >= 4 * MOST_LEADS:  # chats as short as these leave no room for answers that make up for a late arrival
+        first = leads(permits, longest, read_rate)
+    yield evenly(room, permits - first, prefill, longest, total, leads=first)
     yield written(room, permits, total)
 
 
