@@ -203,6 +203,7 @@ class _Probe:
                 *advice_of(self.search, found, mixed),
                 *contradictions,
                 *self._prompt_advice(),
+                *self._write_advice(found),
             ],
         }
         return document, cells
@@ -230,28 +231,49 @@ class _Probe:
             "cache_filled": _share_filled(proved),
         }
 
-    def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
+    def _not_written(self) -> str | None:
+        """Why `--write` leaves the entry as it is; None where it does not."""
         started = self.search.evidence.started
         if self.wish.quick and started is not None and started.kind != "pool" and not started.chunking:
             # One start without load is at the engine's own lengths, which are not what the goal asks for.
-            self.progress(f"{self.model.name}: nothing written, because --quick has not searched for the history")
+            return "nothing was written, because --quick has not searched for the history"
+        return None
+
+    def _write_advice(self, found: Recommendation) -> list[str]:
+        """What `--write` cannot put into the entry."""
+        if self.options.write and (why := self._not_written()):
+            return [f"{why[0].upper()}{why[1:]}."]
+        if found.setting.prefix_caching is not False:
+            return []
+        flags = self.engine.without_prefix_cache(self.search.knowledge.version)
+        said = ", ".join(f"{name}={value}" for name, value in flags.items())
+        return [f"These limits need {said} as well, which is no limit: put it under env: in the entry."] if said else []
+
+    def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
+        if why := self._not_written():
+            self.progress(f"{self.model.name}: {why}")
             return
         values = {flag.name: flag.value for flag in found.flags if flag.name != "prefix_caching"}
         reasons = {flag.name: flag.brief or flag.reason for flag in found.flags}
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)
         self.progress(f"{self.model.name}: limits written to {path}")
-        if found.setting.prefix_caching is False:
-            flags = self.engine.without_prefix_cache(self.search.knowledge.version)
-            said = ", ".join(f"{name}={value}" for name, value in flags.items())
-            self.progress(f"{self.model.name}: these limits need {said} as well: put it under env: in the entry")
+        for line in self._write_advice(found):
+            self.progress(f"{self.model.name}: {line}")
 
 
 def _share_filled(proved: Outcome) -> float | None:
     """The largest part of a measured cache that the proof had in flight."""
-    usable = proved.started.usable if proved.started and proved.started.kind == "flash" else None
-    filled = [result.load.tokens for result in proved.loads if result.load.kind == "fill"]
-    return round(min(1.0, max(filled) / usable), 3) if usable and filled else None
+    started = proved.started
+    if started is None or started.kind != "flash" or not started.usable:
+        return None
+    size = started.block_size
+    filled = [
+        sum(-(-shape.reserved(started.speculate) // size) * size for shape in result.load.shapes)
+        for result in proved.loads
+        if result.load.kind == "fill"
+    ]
+    return round(min(1.0, max(filled) / started.usable), 3) if filled else None
 
 
 def _folder(options: ProbeOptions, model: Model) -> Path:

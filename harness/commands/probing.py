@@ -25,6 +25,7 @@ from harness.engines.tokens import find_tokenizer
 from harness.load.burst import Answered, Burst, Patience, send_burst
 from harness.probe import loads, prompts
 from harness.probe.ask import Search
+from harness.probe.checks import WRITTEN
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
 from harness.stack.ending import stop_in_order
 from harness.stack.readiness import StartFailed, answers, gauges_now
@@ -230,7 +231,8 @@ class _Loading:
                 return result
             if best is None or (result.carried or 0) > (best.carried or 0):
                 best = result
-            ended = fills and (result.beside or 0) < load.rows and (result.carried or 0) < _FULL * load.size
+            ended = (result.beside or 0) < load.rows and (result.carried or 0) < _FULL * load.size
+            ended = ended if fills else load.kind == "fill" and (result.beside or 0) < WRITTEN * load.rows
             if as_meant and not ended:
                 return result
         assert best is not None

@@ -39,19 +39,22 @@ class Check:
 def checks_of(evidence: Evidence) -> list[Check]:
     """Of the last start that was to prove something; empty where none came so far."""
     proofs = [each for each in evidence.outcomes if each.setting.purpose == "verify" and each.came_up and each.loads]
-    return [_check(result) for result in _proof_loads(proofs[-1])] if proofs else []
+    if not proofs:
+        return []
+    flash = proofs[-1].started is not None and proofs[-1].started.kind == "flash"
+    return [_check(result, flash=flash) for result in _proof_loads(proofs[-1])]
 
 
 def _proof_loads(outcome: Outcome) -> list[LoadResult]:
     return [result for result in outcome.loads if result.load.kind in PROOF]
 
 
-def _check(result: LoadResult) -> Check:
+def _check(result: LoadResult, *, flash: bool) -> Check:
     load = result.load
     name = f"{_TITLES[load.kind]} ({load.name})"
     if result.verdict == "refused":
         return Check(name, False, False, f"it was refused: {result.reason}")
-    if result.verdict == "held" and (missing := _not_filled(result)):
+    if result.verdict == "held" and (missing := _not_filled(result, flash=flash)):
         return Check(name, False, False, missing)
     if load.kind == "overload" and result.verdict == "held" and not result.refused:
         return Check(name, True, False, "nothing was refused")
@@ -59,11 +62,13 @@ def _check(result: LoadResult) -> Check:
     return Check(name, True, held, None if held else result.reason or result.verdict)
 
 
-def _not_filled(result: LoadResult) -> str | None:
-    """Of a load that is to write a budget: how much was missing when the last prompts were read. On a slow machine
-    chats may end before others begin, and then the budget was not tried.
+def _not_filled(result: LoadResult, *, flash: bool) -> str | None:
+    """Of a load that is to fill a budget: how much of it was missing. On a slow machine chats may end before others
+    begin, and then the budget was not tried. flash: blocks are taken at admission, so being there is enough.
     """
     load = result.load
+    if flash and load.kind == "fill" and result.beside is not None and result.beside < WRITTEN * load.rows:
+        return f"only {result.beside:,} of {load.rows:,} chats were in flight at once"
     if load.target_tokens_in_flight is None or result.carried is None or result.carried >= WRITTEN * load.size:
         return None
     return f"only {result.carried:,} of {load.size:,} tokens were in flight when the last prompts were read"

@@ -188,4 +188,5 @@ def _part_filled(started: EngineFacts, usable: int, share: float) -> Load:
     new = loads.answer_length(usable, started.prefill_tokens or 4096)
     new = max(1, min(new, (started.max_total_tokens or usable) - history))
     slack = 1 - started.speculate
-    return loads.varied(loads.fill(int(usable * share), history, new, most=loads.ROWS_CAP, slack=slack))
+    load = loads.fill(int(usable * share), history, new, most=loads.ROWS_CAP, slack=slack, block=started.block_size)
+    return loads.varied(load)

@@ -97,15 +97,16 @@ def onto(count: int, long_tokens: int, new: int = ALIVE) -> Load:
     return Load("onto", (short, (Shape(long_tokens, SPARE),)), chats=count)
 
 
-def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: int = 0) -> Load:
+def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: int = 0, block: int = 1) -> Load:
     """Chats of this length that together take exactly `budget` tokens, at most `most` of them; the odd one comes first.
 
     slack: tokens by which a chat's reservation is smaller than prompt plus answer (1 on block-allocated engines).
+    block: tokens of a block; each chat takes whole ones.
     """
-    each = input_tokens + new_tokens - slack
+    each = -(-(input_tokens + new_tokens - slack) // block) * block
     count = min(most, budget // each)
     shapes = [Shape(input_tokens, new_tokens)] * count
-    rest = budget - count * each
+    rest = (budget - count * each) // block * block
     if rest >= new_tokens + 8 and count < most:
         shapes.insert(0, Shape(rest - new_tokens + slack, new_tokens))
     return Load("fill", (tuple(shapes),), budget=budget, history=input_tokens)
@@ -317,7 +318,7 @@ def _fills(setting: Setting, started: EngineFacts, room: int, slack: int, read_r
     )
     for share in (1.0, 0.5):
         length = max(1, int(min(history, total - new) * share))
-        yield fill(room, length, new, most=permits, slack=slack)
+        yield fill(room, length, new, most=permits, slack=slack, block=started.block_size)
 
 
 def _stacked_fills(

@@ -138,7 +138,7 @@ def test_what_dies_of_a_full_cache_gets_less_memory(tmp_path: Path) -> None:
 def test_what_hangs_beyond_a_size_is_bounded_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that gives no token any more is as dead as one that ended; the boundary is found all the same."""
     monkeypatch.setattr(probing, "_STALL", 1.0)
-    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", hang_tokens=10_000, **PACE)
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", context=4224, hang_tokens=10_000, **PACE)
     found = run(fake, tmp_path / "out")
     assert found["verified_under_load"]
     assert 0.97 * 10_000 <= found["limits"]["max_batch_total_tokens"] <= 10_000
@@ -218,6 +218,24 @@ def test_quick_starts_once_and_says_what_it_did_not_do(tmp_path: Path) -> None:
     assert found["starts"] == len(fake.starts()) == 1
     assert found["verified_under_load"] is False
     assert any("--quick" in line for line in found["advice"])
+
+
+def test_quick_writes_no_limit_that_it_did_not_search(tmp_path: Path) -> None:
+    """Without chunking or flash attention one start is at the engine's own lengths: the entry stays as it was."""
+    for kind in ({"chunking": False}, {"kind": "padded"}):
+        fake = fake_launcher(tmp_path / str(kind) / "engine", answer_tokens=ANSWER, **kind)
+        before = fake.catalogue.read_text()
+        found = run(fake, tmp_path / str(kind) / "out", quick=True, write=True)
+        assert fake.catalogue.read_text() == before
+        assert any("nothing was written" in line.lower() for line in found["advice"])
+
+
+def test_what_cannot_be_written_is_said_in_the_result(tmp_path: Path) -> None:
+    """A prefix cache that must be off is no limit of the entry."""
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, context=131_072)
+    found = run(fake, tmp_path / "out", quick=True, write=True)
+    assert found["recommended_flags"]["PREFIX_CACHING"] == "0"
+    assert any("PREFIX_CACHING=0" in line and "env:" in line for line in found["advice"])
 
 
 def test_write_puts_the_limits_into_the_entry(tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ def test_a_budget_that_was_not_in_flight_was_not_tried() -> None:
         assert ran or f"{carried:,} of {load.size:,}" in (check.why or "")
 
 
+def test_a_flash_engine_is_full_when_all_are_there() -> None:
+    """It takes blocks at admission: what counts is that nobody had left before the last came."""
+    load = loads.fill(20_000, 1000, 100, most=40)
+    for beside, ran in ((load.rows, True), (load.rows // 2, False)):
+        (check,) = checks_of(gather(proof(LoadResult(load, "held", carried=5000, beside=beside))))
+        assert (check.ran, check.held) == (ran, ran)
+
+
 def test_without_a_proof_there_are_no_checks() -> None:
     """And nothing is verified."""
     assert not checks_of(gather([Outcome(Setting(), FACTS, True)]))

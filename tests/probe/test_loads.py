@@ -45,12 +45,20 @@ def test_a_crowd_has_all_chats_and_one_whole_prefill_on_top(
     )
 
 
-@given(st.integers(2_000, 200_000), st.integers(64, 4096), st.integers(24, 400), st.integers(1, 300))
-def test_a_fill_never_exceeds_its_budget(budget: int, length: int, new: int, most: int) -> None:
-    """Reservations add up to at most the budget, in at most so many chats."""
-    load = loads.fill(budget, length, new, most=most, slack=1)
-    assert sum(shape.reserved() for shape in load.shapes) <= budget
+@given(
+    st.integers(2_000, 200_000),
+    st.integers(64, 4096),
+    st.integers(24, 400),
+    st.integers(1, 300),
+    st.sampled_from([1, 16, 256]),
+)
+def test_a_fill_never_exceeds_its_budget(budget: int, length: int, new: int, most: int, block: int) -> None:
+    """Reservations in whole blocks add up to at most the budget, in at most so many chats, and nearly fill it."""
+    load = loads.fill(budget, length, new, most=most, slack=1, block=block)
+    taken = sum(-(-shape.reserved() // block) * block for shape in load.shapes)
+    assert taken <= budget
     assert len(load.shapes) <= most
+    assert len(load.shapes) == most or budget - taken <= new + 8 + block
 
 
 @given(st.integers(600, 30_000), st.integers(1, 100), st.booleans())
