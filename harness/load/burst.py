@@ -13,7 +13,7 @@ import json
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +29,7 @@ Ending = Literal["done", "died", "stalled", "late"]
 _LOOK = 0.05  # seconds between two looks of the watchdog
 _LOOK_BETWEEN = 0.005  # the same while a wave is awaited that should follow at a certain moment
 _AFTER_DEATH = 3.0  # seconds that an engine gets to end after a failed generation, before it counts as alive
+_GATHERING = 10.0  # seconds for all requests of a wave to be ready
 _GIVE_UP = 2.0  # seconds for open answers to be cut off
 
 
@@ -102,6 +103,30 @@ def send_burst(
         return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream, extras).run())
 
 
+class _Gate:
+    """Lets the requests of a wave go at once. Making them and connecting takes a millisecond or more for each; if the
+    first had gone before the last was made, an engine would have begun to answer it.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.opened, self._all = asyncio.Event(), asyncio.Event()
+        self._there: set[int] = set()
+
+    def arrive(self, each: Answered) -> None:
+        """Of a request that is ready to go, or has failed."""
+        self._there.add(id(each))
+        if len(self._there) == self.count:
+            self._all.set()
+
+    async def open_when_all_are_there(self) -> None:
+        """At the latest after a while: a server may not let so many connect."""
+        if self.count > 1:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all.wait(), _GATHERING)
+        self.opened.set()
+
+
 class _Sender:
     def __init__(
         self,
@@ -143,9 +168,12 @@ class _Sender:
 
     async def _watch(self, session: aiohttp.ClientSession, tasks: list[asyncio.Task[None]]) -> Ending:
         for number, wave in enumerate(self.waves):
+            gate = _Gate(len(wave))
             for each in wave:  # in order: a queue is first come, first served
-                tasks.append(asyncio.create_task(self._ask(session, each)))
+                tasks.append(asyncio.create_task(self._ask(session, each, gate)))
                 await asyncio.sleep(0)
+            await gate.open_when_all_are_there()
+            self.moved = time.monotonic()
             last = number == len(self.waves) - 1
             ending = await self._wait_for(
                 self._all_ended if last else self._begun_until(number), _LOOK if last else _LOOK_BETWEEN
@@ -195,33 +223,49 @@ class _Sender:
             await asyncio.wait_for(self.stirred.wait(), look)
         await asyncio.sleep(_LOOK_BETWEEN)  # tokens of a batch come together
 
-    async def _ask(self, session: aiohttp.ClientSession, each: Answered) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, each: Answered, gate: _Gate) -> None:
         model_name = self.endpoint.model_name or ""
         call = self.api.encode(each.request, str(uuid.uuid4()), model_name, stream=self.stream, extras=self.extras)
         slices: list[bytes] = []
         each.sent_at = self._now()
         try:
-            complete = await self._read(session, call, each, slices)
+            complete = await self._read(session, call, each, slices, gate)
         except aiohttp.ClientConnectorError as error:
             self._failed(each, "refused", str(error))
             return
         except (aiohttp.ClientError, OSError) as error:
             self._failed(each, "stream_broken", f"{type(error).__name__}: {error}")
             return
+        finally:
+            gate.arrive(each)
         self._understand(each, slices, complete)
 
-    async def _read(self, session: aiohttp.ClientSession, call: Call, each: Answered, slices: list[bytes]) -> bool:
+    async def _read(
+        self, session: aiohttp.ClientSession, call: Call, each: Answered, slices: list[bytes], gate: _Gate
+    ) -> bool:
         headers = dict(call.headers)
+        body: bytes | AsyncIterator[bytes] | None = call.body
+        if gate.count > 1 and call.body:
+            headers["content-length"] = str(len(call.body))
+            body = self._held_back(call.body, each, gate)
         if self.endpoint.api_key is not None:
             headers["authorization"] = f"Bearer {self.endpoint.api_key.reveal()}"
         url = self.endpoint.url + call.path
-        async with session.request(call.method, url, data=call.body, headers=headers, proxy=proxy()) as response:
+        async with session.request(call.method, url, data=body, headers=headers, proxy=proxy()) as response:
             each.http_status = response.status
             async for piece in response.content.iter_any():
                 slices.append(piece)
                 if response.status == 200 and self.stream:
                     self._hear(each, piece)
         return True
+
+    async def _held_back(self, body: bytes, each: Answered, gate: _Gate) -> AsyncIterator[bytes]:
+        """All but the last byte, and that when the whole wave is there."""
+        yield body[:-1]
+        gate.arrive(each)
+        await gate.opened.wait()
+        each.sent_at = self._now()
+        yield body[-1:]
 
     def _hear(self, each: Answered, piece: bytes) -> None:
         """Token events by their mark; which of them carried text is read at the end."""

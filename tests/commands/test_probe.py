@@ -137,8 +137,10 @@ def test_what_dies_of_a_full_cache_gets_less_memory(tmp_path: Path) -> None:
 
 def test_what_hangs_beyond_a_size_is_bounded_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that gives no token any more is as dead as one that ended; the boundary is found all the same."""
-    monkeypatch.setattr(probing, "_STALL", 1.0)
-    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", context=4224, hang_tokens=10_000, **PACE)
+    monkeypatch.setattr(probing, "_STALL", 2.0)
+    fake = fake_launcher(
+        tmp_path / "engine", answer_tokens=ANSWER, kind="padded", context=4224, hang_tokens=10_000, **PACE
+    )
     found = run(fake, tmp_path / "out")
     assert found["verified_under_load"]
     assert 0.97 * 10_000 <= found["limits"]["max_batch_total_tokens"] <= 10_000

@@ -194,3 +194,28 @@ def test_a_stream_that_breaks_off_is_broken() -> None:
     with server(cut) as endpoint:
         burst = send(endpoint, [ask(1)])
     assert not burst.answers[0].ok
+
+
+def test_a_wave_goes_when_all_of_it_is_ready() -> None:
+    """No request is whole before each has come: else an engine would answer the first while the last is made."""
+    heads, whole = [0], []
+    count = 40
+
+    async def main() -> Burst:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            heads[0] += 1
+            await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
+            whole.append(heads[0])
+            await three_tokens(writer, 1)
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+            endpoint = Endpoint(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+            return await asyncio.to_thread(send, endpoint, [ask(count)])
+
+    burst = asyncio.run(main())
+    assert burst.ending == "done"
+    assert all(each.ok for each in burst.answers)
+    assert whole == [count] * count
