@@ -80,7 +80,12 @@ def _deaf(frame: FrameType | None) -> bool:
     for _ in range(_DEPTH):
         if frame is None:
             return False
-        if frame.f_code.co_name in _DEAF_NAMES or frame.f_globals.get("__name__", "").startswith(_DEAF_MODULES):
+        module = str(frame.f_globals.get("__name__", ""))
+        if frame.f_code.co_name in _DEAF_NAMES or module.startswith(_DEAF_MODULES):
+            return True
+        # exec() of a text, as dataclasses do: a KeyboardInterrupt that passes it makes Python end by SIGINT in spite of
+        # whoever catches it (run_eval_code_obj in Python/pythonrun.c).
+        if frame.f_code.co_filename == "<string>" and module != "__main__":
             return True
         frame = frame.f_back
     return False

@@ -23,6 +23,7 @@ from gevent import monkey
 from gevent.hub import get_hub
 
 from harness.load.connection import Address, Connection, Connector
+from harness.load.contention import RunQueue
 from harness.load.framing import Body, Head, ProtocolError, split_head
 from harness.load.stamps import Clock
 
@@ -162,6 +163,7 @@ class Transport:
         self.pause = PAUSE
         self.reads = self.absorbed = self.behind = 0
         self.absences = Absences()
+        self.run_queue = RunQueue()
         self._connector = Connector(address)
         self._pool: list[Connection] = []
         self._deadlines: deque[Exchange] = deque()
@@ -195,6 +197,7 @@ class Transport:
         for connection in [*self.active, *self._pool]:
             self._drop(connection)
         self._epoll.close()
+        self.run_queue.close()
 
     # Reading
 
@@ -203,10 +206,13 @@ class Transport:
         self._waits_from = _now()
 
     def _waited(self) -> None:
-        """The first thing after it. A wait that lasted is no absence: whatever had come would have ended it at once."""
+        """The first thing after it. A wait that lasted is no absence, but for its end: whatever came made this process
+        ready to run, and other work on the machine may have kept it from running.
+        """
         now = _now()
-        if now - self._waits_from > LASTED:
-            self._looked = now
+        waited = now - self._waits_from
+        if waited > LASTED:
+            self._looked = now - min(waited, self.run_queue.since())
 
     def drain(self) -> None:
         """Read everything that is readable now; then work, or pause for more."""

@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 import numpy as np
 
+from harness.load.contention import Contention
 from harness.load.session import Session
 from harness.measure.client import ClientSample
 from harness.measure.record import NOT_STREAMED, RequestRecord
@@ -26,6 +27,7 @@ class Watch:
         self._session = session
         self._lag = 0.0
         self._cpu, self._at = time.thread_time(), time.monotonic()
+        self._contention = Contention.now(session.transport.run_queue)
         self._counted = (0, 0, 0, 0)
         self._heard = 0
         self._heard_at = time.monotonic()
@@ -40,6 +42,7 @@ class Watch:
         passed = max(1e-9, now - self._at)
         counted = recorder.events, recorder.late, recorder.answers, recorder.late_answers
         events, late_events, answers, late_answers = (after - before for after, before in zip(counted, self._counted))
+        contention = Contention.now(session.transport.run_queue)
         sample = ClientSample(
             at=session.now(),
             process=str(session.process),
@@ -51,7 +54,9 @@ class Watch:
             answers=answers,
             late_answers=late_answers,
             backlog=session.transport.backlog,
+            **dataclasses.asdict(contention.since(self._contention)),
         )
+        self._contention = contention
         rate = (recorder.heard - self._heard) / passed
         self._cpu, self._at, self._lag = cpu, now, 0.0
         self._counted, self._heard = counted, recorder.heard

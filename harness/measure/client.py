@@ -24,7 +24,9 @@ class ClientSample:
     longest that its event loop was late. streams: answers being read at the moment. events: token events read.
     late_events: those whose moment was noted too late to be true, by the load's own rule. backlog: bytes of answers not
     decoded yet. answers: those of which events were read; late_answers: those of them whose first event was
-    late, or whose request left late.
+    late, or whose request left late. run_queue, stolen, throttled: seconds in which it was ready and did not run,
+    because of other work on the machine, of the hypervisor (of all processors), of its control group's quota; 0 where
+    nobody tells.
     """
 
     at: float
@@ -37,6 +39,9 @@ class ClientSample:
     backlog: int = 0
     answers: int = 0
     late_answers: int = 0
+    run_queue: float = 0.0
+    stolen: float = 0.0
+    throttled: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def client_loop_lag(evidence: Evidence) -> Iterator[Reason]:
 
 def late_events(evidence: Evidence) -> Iterator[Reason]:
     """Token events whose moment was noted too late blur TTFT and ITL."""
-    advice = "Raise --processes or lower the load: the client could not read as fast as the server wrote."
+    advice = _why_late(evidence)
     names = ("late_events", "events", "late_answers", "answers")
     late, events, late_first, answers = (sum(getattr(each, name) for each in evidence.samples) for name in names)
     if events and late / events > LATE_MOST:
@@ -98,6 +98,28 @@ def late_events(evidence: Evidence) -> Iterator[Reason]:
     elif late_first > 1 and late_first / answers > LATE_MOST:
         found = f"{format_percent(late_first / answers)} of the first tokens were read late"
         yield Reason("late_events", found, format_percent(LATE_MOST), advice, "client")
+
+
+_KEPT_OFF = 0.01  # of the time: from here on other work explains what came late
+
+
+def _why_late(evidence: Evidence) -> str:
+    """Whose fault it was, by what the machine tells: more load processes help only where the load is too much."""
+    samples = evidence.samples
+    seconds = max(evidence.window.length * len({each.process for each in samples}), 1e-9)
+    names = ("run_queue", "stolen", "throttled")
+    queue, stolen, throttled = (sum(getattr(each, name) for each in samples) for name in names)
+    if throttled / seconds > _KEPT_OFF:
+        return f"Its control group's CPU quota held the client back for {format_duration(throttled)}: give it more."
+    if stolen / seconds > _KEPT_OFF:
+        return (
+            f"The hypervisor took {format_duration(stolen)} of CPU time from this machine: measure from a quieter one."
+        )
+    busy = max((each.cpu_fraction for each in samples), default=0.0)
+    if queue / seconds > _KEPT_OFF and busy < CPU_MOST:
+        kept = format_duration(queue)
+        return f"Other work kept the client off the processor for {kept}: end it, or measure from elsewhere."
+    return "Raise --processes or lower the load: the client could not read as fast as the server wrote."
 
 
 def schedule_lag(evidence: Evidence) -> Iterator[Reason]:
