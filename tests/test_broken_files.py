@@ -366,13 +366,46 @@ def test_a_folder_where_a_file_should_be_is_one_line(whole_runs: dict[bool, Path
 
 def test_hostile_names_reach_junit_as_text(whole_runs: dict[bool, Path], tmp_path: Path) -> None:
     """XML has no way to write a control code; a reader must get a whole document."""
-    folder = tmp_path / "run"
+    folder = tmp_path / os.fsdecode(b"\x1b[2J\xff]]><x a='\"&")
     shutil.copytree(whole_runs[True], folder)
-    document = json.loads((folder / "manifest.json").read_text())
-    document["run_id"] = document["model"] = "\x00\x1b[2J\ud800]]><x a='\"&"
-    (folder / "manifest.json").write_text(json.dumps(document))
     junit, markdown = tmp_path / "result.xml", tmp_path / "result.md"
     runs = [str(whole_runs[True]), str(folder)]
     assert cli.run(["compare", *runs, "--junit", str(junit), "--markdown", str(markdown)]) in (0, 1)
-    assert "]]><x a='\"&" in "".join(ElementTree.parse(junit).getroot().itertext())
-    assert not set("\x00\x1b") & set(junit.read_text() + markdown.read_text())
+    assert "\\x1b[2J\\udcff]]><x a='\"&" in "".join(ElementTree.parse(junit).getroot().itertext())
+    assert "\x1b" not in junit.read_text() + markdown.read_text()
+
+
+CONFIGS: tuple[dict[str, Any], ...] = (
+    {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32,
+     "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+     "max_position_embeddings": 8192, "torch_dtype": "bfloat16", "tie_word_embeddings": False},
+    {"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48,
+     "num_attention_heads": 32, "head_dim": 128,
+     "num_key_value_heads": 4, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128,
+     "num_experts_per_tok": 8, "vocab_size": 151936, "decoder_sparse_step": 1, "mlp_only_layers": [],
+     "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+    {"model_type": "deepseek_v3", "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128,
+     "num_key_value_heads": 128, "intermediate_size": 18432, "moe_intermediate_size": 2048, "n_routed_experts": 256,
+     "n_shared_experts": 1, "first_k_dense_replace": 3, "q_lora_rank": 1536, "kv_lora_rank": 512,
+     "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "vocab_size": 129280},
+    {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34,
+     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "intermediate_size": 10240,
+     "sliding_window": 1024, "vocab_size": 262208}, "vision_config": {"hidden_size": 1152}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config["model_type"]))
+def test_a_damaged_config_of_a_model_is_refused_or_reckoned(
+    config: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    """A directory that somebody downloaded by halves: `models check` says what is wrong with its config.json."""
+    random_ = random.Random(f"{SEED} {config['model_type']}")
+    folder, path = tmp_path / "model", tmp_path / "models.yaml"
+    folder.mkdir()
+    for _ in range(40 * MANY):
+        (folder / "config.json").write_bytes(damaged_json(json.dumps(config).encode(), random_))
+        engine = random_.choice(("tgi", "vllm", "sglang"))
+        path.write_text(f"models: {{one: {{repo: {folder}, gpu: H100, engine: {{name: {engine}}}}}}}\n")
+        code = cli.run(["models", "check", "one", "--catalogue", str(path)])
+        assert code in (0, 1, 2), capsys.readouterr().err
+        capsys.readouterr()

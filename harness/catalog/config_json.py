@@ -17,6 +17,7 @@ from harness.catalog.layers import Layers, read_layers
 from harness.catalog.mixers import mixer_of
 from harness.catalog.shapes import ModelShape
 from harness.errors import UsageError
+from harness.input_files import brief
 
 Config = Mapping[str, Any]
 
@@ -26,6 +27,21 @@ _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
 def shape_from_config(config: Config, name: str | None = None) -> ModelShape:
     """The shape that a config.json describes. Raises UsageError that names what is missing or not reckoned."""
+    try:
+        shape = _shape_from_config(config, name)
+        if mistake := shape.mistake():
+            raise ValueError(mistake)
+        return shape
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        # A file of another program, or half of one: a field that should be a number is a list, or the other way round.
+        raise UsageError(
+            f"not as expected: {type(error).__name__}: {brief(error)}",
+            where="config.json",
+            advice="Download it again, or give the shape of this model by hand.",
+        ) from error
+
+
+def _shape_from_config(config: Config, name: str | None) -> ModelShape:
     text = text_config(config)
     family = str(text.get("model_type") or "")
     _refuse_other_kinds(text, family)

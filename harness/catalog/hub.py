@@ -37,6 +37,7 @@ from harness.catalog.config_json import quantization_from_config, shape_from_con
 from harness.catalog.shapes import ModelShape, find_shape
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
 from harness.errors import HarnessError, MissingError, UsageError
+from harness.input_files import read_json_object
 from harness.units import format_bytes
 
 TIMEOUT = 10.0
@@ -223,10 +224,9 @@ def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | 
 
 def _read_config(path: Path) -> Mapping[str, Any] | None:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(path)
+    except UsageError:
         return None
-    return config if isinstance(config, dict) else None
 
 
 def _header_bytes(api: HfApi, repo: str, revision: str | None) -> tuple[int, SizeSource] | None:
@@ -274,7 +274,7 @@ def _local_header_bytes(path: Path) -> int:
             header = json.loads(file.read(min(length, 100_000_000)))
         spans = [tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"]
         return sum(int(end) - int(start) for start, end in spans)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError("no safetensors file", where=str(path), advice="Download it again.") from error
 
 

@@ -21,6 +21,9 @@ SHAPE_VARIABLE = "HARNESS_EMULATOR_SHAPE"
 """By which the emulator is told the shape of an entry that gives one, as JSON."""
 
 
+_MOST = 2**50  # of a size or a count
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """The fields of config.json that memory and speed depend on. Counts; context in tokens.
@@ -84,6 +87,18 @@ class ModelShape:
     other_parameters: int = 0
     stored: str = ""
     architecture: str = ""
+
+    def mistake(self) -> str | None:
+        """What no model can have, in words; memory and time are computed from it and must not fail."""
+        for name, value in vars(self).items():
+            if isinstance(value, int) and not 0 <= value <= _MOST:
+                return f"{name} is {'below zero' if value < 0 else 'beyond all bounds'}"
+        for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "vocab", "context"):
+            if getattr(self, name) < 1:
+                return f"{name} is 0"
+        if self.window and self.windowed_layers > self.layers:
+            return "more layers have a window than there are"
+        return None
 
     @property
     def with_attention(self) -> int:

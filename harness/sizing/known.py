@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from harness.catalog.config_json import shape_from_config
 from harness.catalog.models import Model
 from harness.catalog.shapes import ModelShape, find_shape, weight_bytes
 from harness.engines import engine_of, stored_as
 from harness.errors import UsageError
+from harness.input_files import read_json_object
 
 
 def shape_of(model: Model) -> ModelShape:
@@ -33,17 +32,7 @@ def known_shape(model: Model) -> ModelShape | None:
     if not model.is_local:
         return find_shape(model.repo)
     config = Path(model.repo).expanduser() / "config.json"
-    return shape_from_config(_json(config), model.repo) if config.is_file() else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError("cannot be read as JSON", where=str(path)) from error
-    if not isinstance(document, dict):
-        raise UsageError("expected a JSON object", where=str(path))
-    return document
+    return shape_from_config(read_json_object(config), model.repo) if config.is_file() else None
 
 
 def size_of_files(model: Model) -> int | None:

@@ -145,7 +145,7 @@ def _collectives(machine: Machine) -> int:
 
 def _tokens(plan: SglangPlan, loaded: tuple[Part, ...], available: int, reserve: int) -> Pool | DoesNotStart:
     machine, page = plan.machine, plan.page_size
-    tokens = available // machine.kv_bytes
+    tokens = available // max(1, machine.kv_bytes)  # a shape by hand may have no KV cache at all
     if plan.max_total_tokens is not None:
         tokens = min(tokens, plan.max_total_tokens)
     tokens = tokens // page * page
