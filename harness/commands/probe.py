@@ -34,6 +34,7 @@ from harness.probe.pool import PoolSearch
 from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation
 from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
+from harness.redaction import secrets_of
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
@@ -279,7 +280,10 @@ def _share_filled(proved: Outcome) -> float | None:
 def _folder(options: ProbeOptions, model: Model) -> Path:
     """As asked; with `resume` alone the latest probe of this model that has no result yet."""
     fresh = Path("reports") / run_name(datetime.now(timezone.utc), model.name, model.gpu, "probe")
-    return probe_folder(options, (_unfinished(model) if options.resume else None) or fresh)
+    folder = probe_folder(options, (_unfinished(model) if options.resume else None) or fresh)
+    if secrets_of(model.env):
+        folder.chmod(0o700)
+    return folder
 
 
 def _unfinished(model: Model) -> Path | None:
