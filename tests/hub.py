@@ -6,6 +6,7 @@ import gzip
 import json
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,9 @@ class Hub(BaseHTTPRequestHandler):
     """The routes of the Hub that are needed. repos: files by repository; a number instead is answered as status."""
 
     repos: ClassVar[dict[str, dict[str, bytes] | int | str]] = {}
+    renamed: ClassVar[dict[str, str]] = {}
+    infos: ClassVar[dict[str, bytes]] = {}
+    delay: ClassVar[float] = 0.0
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
@@ -61,6 +65,13 @@ class Hub(BaseHTTPRequestHandler):
             return
         api = parts[0] == "api"
         repo = "/".join(parts[2:4] if api else parts[:2])
+        time.sleep(self.delay)
+        if repo in self.renamed:
+            self._send(307, b"", {"location": self.path.replace(repo, self.renamed[repo])})
+            return
+        if api and repo in self.infos:
+            self._send(200, self.infos[repo], {})
+            return
         files = self.repos.get(repo, 404)
         if not isinstance(files, dict):
             self._refuse(files)
@@ -75,7 +86,8 @@ class Hub(BaseHTTPRequestHandler):
         elif status == 404:
             self._send(401, b"", {"x-error-code": "RepoNotFound"})
         else:
-            self._send(int(status), f"you sent {self.headers.get('authorization')}".encode(), {})
+            headers = {"retry-after": "17"} if status == 429 else {}
+            self._send(int(status), f"you sent {self.headers.get('authorization')}".encode(), headers)
 
     def _model(self, repo: str, files: dict[str, bytes], rest: list[str]) -> None:
         if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
@@ -129,6 +141,14 @@ def repositories() -> dict[str, dict[str, bytes] | int | str]:
         "org/odd": {"README.md": b"x"},
         "org/data": {"README.md": b"x", "data/trace.jsonl.gz": TRACE},
         "org/many": {"one.jsonl": TRACE, "two.csv": b"", "weights.bin": b""},
+        "org/limited": 429,
+        "org/adapter": {"adapter_config.json": b"{}", "adapter_model.safetensors": ONE},
+        "org/gguf": {"README.md": b"x", "m-Q4_K_M.gguf": b"GGUF", "m-Q8_0.gguf": b"GGUF"},
+        "org/spoilt": {"config.json": b"{oops", "model.safetensors": ONE},
+        "org/list": {"config.json": b"[]", "model.safetensors": ONE},
+        "org/index": {"config.json": config, "model.safetensors.index.json": b"{}"},
+        "org/lacking": {"config.json": config, "model.safetensors.index.json": INDEX.encode()},
+        "org/code": {"config.json": json.dumps(CONFIG | {"auto_map": {"AutoConfig": "c.C"}}).encode()},
         "org/gated": "gated",
         "org/broken": 500,
         "org/refused": 403,
@@ -138,12 +158,48 @@ def repositories() -> dict[str, dict[str, bytes] | int | str]:
 @contextmanager
 def running_hub() -> Iterator[str]:
     """The address of a Hub that serves `repositories`."""
-    Hub.repos = repositories()
+    Hub.repos, Hub.renamed, Hub.infos, Hub.delay = repositories(), {}, {}, 0.0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Sends everything elsewhere."""
+
+    target: ClassVar[str] = ""
+    status: ClassVar[int] = 308
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("location", f"{self.target}{self.path}")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def running_mirror(target: str | None, status: int) -> Iterator[str]:
+    """The address of a mirror that redirects to another Hub; to itself without one."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    address = f"http://127.0.0.1:{server.server_port}"
+    Mirror.target, Mirror.status = target or address, status
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield address
     finally:
         server.shutdown()
         server.server_close()

@@ -82,19 +82,37 @@ def describe(repo: str, revision: str | None = None, *, endpoint: str | None = N
         return _describe_directory(Path(repo).expanduser(), repo)
     disable_progress_bars()
     set_verbosity_error()
-    api = _api(endpoint)
+    try:
+        return _ask(repo, revision, endpoint)
+    except Unreachable as error:
+        folder = _cached_snapshot(repo, revision)
+        if folder is None:
+            raise
+        found = _describe_directory(folder, repo)
+        notes = (*found.notes, f"This is what the cache has of it: {error.found}.")
+        return replace(found, revision=folder.name, notes=notes)
+
+
+def _ask(repo: str, revision: str | None, endpoint: str | None) -> HubModel:
     with _translated(repo):
+        api = _api(endpoint)
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        # A renamed repository answers under its old name too, with a redirect.
+        now = info.id if info.id and info.id.lower() != repo.lower() else repo
         names = frozenset(file.rfilename for file in info.siblings or ())
         _refuse_what_is_no_model(repo, names)
-        config = _config(api, repo, info.sha)
-        exact = _header_bytes(api, repo, info.sha) or _file_bytes(info)
-    # A renamed repository answers under its old name too, with a redirect.
-    now = info.id if info.id and info.id.lower() != repo.lower() else repo
+        config = _config(api, now, info.sha)
+        exact = _header_bytes(api, now, info.sha) or _file_bytes(info)
     licence = getattr(info.card_data, "license", None) if info.card_data else None
     found = _put_together(now, info.sha, config, exact, gated=bool(info.gated))
     notes = (*found.notes, *_notes(repo, now, names, config))
     return replace(found, licence=licence if isinstance(licence, str) else None, notes=notes)
+
+
+def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
+    """What the cache has of a model, as far as its config.json is there."""
+    folder = _cached(f"models--{repo.replace('/', '--')}", revision)
+    return folder if folder is not None and (folder / "config.json").is_file() else None
 
 
 def _refuse_what_is_no_model(repo: str, names: frozenset[str]) -> None:
@@ -172,8 +190,11 @@ def cached_folder(repo: str, revision: str | None) -> Path | None:
 
     Without a revision that of the main branch, as of the last time that anybody asked, or the only one there is.
     """
-    reference = _folder(repo) / "refs" / (revision or "main")
-    snapshots = _folder(repo) / "snapshots"
+    return _cached(f"datasets--{repo.replace('/', '--')}", revision)
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    reference, snapshots = _cache() / name / "refs" / (revision or "main"), _cache() / name / "snapshots"
     try:
         commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
         kept = [snapshots / commit] if commit else list(snapshots.glob("*"))
@@ -192,7 +213,12 @@ def _cache() -> Path:
 
 def token_is_accepted(token: str, *, endpoint: str | None = None) -> bool:
     """Whether the Hub knows this token. Raises MissingError where the Hub cannot be reached or does not say."""
-    address = f"{(endpoint or os.environ.get('HF_ENDPOINT') or ENDPOINT).rstrip('/')}/api/whoami-v2"
+    address = f"{_endpoint(endpoint) or ENDPOINT}/api/whoami-v2"
+    token = token.strip()
+    try:
+        token.encode("latin-1")
+    except UnicodeEncodeError:  # characters that no header can carry
+        return False
     try:
         with _translated("token"):
             answer = get_session().get(address, headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT)
@@ -206,10 +232,39 @@ def token_is_accepted(token: str, *, endpoint: str | None = None) -> bool:
 
 
 def _api(endpoint: str | None) -> HfApi:
-    """A mirror's address may end with a slash, which would be written twice; a token with a line end is no header."""
-    chosen = (endpoint or os.environ.get("HF_ENDPOINT") or "").strip().rstrip("/")
+    """A token with a line end at its end is no header, and comes so out of files."""
     token = os.environ.get("HF_TOKEN", "").strip()
-    return HfApi(endpoint=chosen or None, token=token or None)
+    chosen = _endpoint(endpoint)
+    return HfApi(endpoint=None if chosen is None else _behind_redirects(chosen), token=token or None)
+
+
+def _endpoint(endpoint: str | None) -> str | None:
+    """The Hub that is asked; None for the library's own. A slash at its end would be written twice."""
+    chosen = (endpoint or os.environ.get("HF_ENDPOINT") or "").strip().rstrip("/")
+    return chosen or None
+
+
+_MOVED = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+
+
+def _behind_redirects(endpoint: str) -> str:
+    """Where a mirror sends everything: the library follows that for some of its requests and not for others."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON:
+        return endpoint
+    probe = "/api/whoami-v2"
+    for _ in range(_MOST_REDIRECTS):
+        answer = get_session().get(f"{endpoint}{probe}", timeout=TIMEOUT, allow_redirects=False)
+        location = answer.headers.get("location", "").partition("?")[0]
+        if answer.status_code not in _MOVED or not location.startswith("http") or not location.endswith(probe):
+            return endpoint
+        endpoint = location.removesuffix(probe)
+    raise MissingError(
+        "redirects in a circle", where=f"HF_ENDPOINT={endpoint}", advice="Name the Hub or the mirror itself."
+    )
+
+
+_ON = ("1", "true", "yes", "on")
 
 
 def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | None:
@@ -223,20 +278,25 @@ def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | 
 
 
 def _read_config(path: Path) -> Mapping[str, Any] | None:
+    """None where there is no such file. Raises UsageError for one that is no JSON object."""
+    if not path.is_file():
+        return None
     try:
         return read_json_object(path)
-    except UsageError:
-        return None
+    except UsageError as error:
+        raise UsageError(error.found, where=path.name, advice="The repository is damaged.") from error
 
 
 def _header_bytes(api: HfApi, repo: str, revision: str | None) -> tuple[int, SizeSource] | None:
     """The bytes of all tensors: offsets, not counts, because packed 4-bit weights pass for 32-bit integers."""
     try:
         metadata = api.get_safetensors_metadata(repo, revision=revision)
-    except (NotASafetensorsRepoError, SafetensorsParsingError):
-        return None
+    except LocalEntryNotFoundError:
+        raise
+    except (NotASafetensorsRepoError, SafetensorsParsingError, EntryNotFoundError, KeyError, AttributeError):
+        return None  # no such files, or an index that names others
     spans = [tensor.data_offsets for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
-    return sum(end - start for start, end in spans), "safetensors headers"
+    return (sum(end - start for start, end in spans), "safetensors headers") if spans else None
 
 
 def _file_bytes(info: ModelInfo) -> tuple[int, SizeSource] | None:
@@ -373,8 +433,12 @@ def _translated(repo: str, kind: str = "model") -> Iterator[None]:
         raise UsageError("is no Hub id", where=repo, advice="Write it as ORGANISATION/NAME.") from error
     except HfHubHTTPError as error:
         raise _refused(repo, error) from error
+    except ValueError as error:  # of the JSON parsers, which some of these errors also are
+        advice = "Check HF_ENDPOINT: a proxy or a page to log in may answer instead."
+        raise MissingError("the Hub answered what is no JSON", where=repo, advice=advice) from error
     except OSError as error:
-        raise _unreachable(repo, kind) from error
+        slow = "timed out" in str(error).lower() or "timeout" in type(error).__name__.lower()
+        raise _unreachable(repo, kind, slow=slow) from error
 
 
 def _refused(repo: str, error: HfHubHTTPError) -> MissingError:
@@ -382,6 +446,11 @@ def _refused(repo: str, error: HfHubHTTPError) -> MissingError:
     if status in (401, 403):
         advice = "HF_TOKEN is not valid for it; make a new one at https://huggingface.co/settings/tokens."
         return MissingError(f"the Hub refused the request ({status})", where=repo, advice=advice)
+    if status == 429:
+        wait = getattr(error, "response", None).headers.get("retry-after", "")  # type: ignore[union-attr]
+        when = f"in {wait} s" if wait.isdigit() else "later"
+        advice = f"Try again {when}; with HF_TOKEN set the limit is higher."
+        return MissingError("the Hub limits how often it is asked (429)", where=repo, advice=advice)
     answered = f"the Hub answered {status}" if status else "the Hub did not answer properly"
     return MissingError(answered, where=repo, advice="Try again later.")
 
@@ -390,9 +459,10 @@ def _path(repo: str, kind: str) -> str:
     return repo if kind == "model" else f"datasets/{repo}"
 
 
-def _unreachable(repo: str, kind: str) -> Unreachable:
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+def _unreachable(repo: str, kind: str, *, slow: bool = False) -> Unreachable:
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON:
         return Unreachable("HF_HUB_OFFLINE is set, and the Hub is needed", where=repo, advice="Unset it.")
     instead = "a directory that holds the model" if kind == "model" else "a file that holds it"
     advice = f"Check the network and HF_ENDPOINT, or name {instead}."
-    return Unreachable("the Hub cannot be reached", where=repo, advice=advice)
+    found = f"the Hub did not answer within {TIMEOUT:g} s" if slow else "the Hub cannot be reached"
+    return Unreachable(found, where=repo, advice=advice)

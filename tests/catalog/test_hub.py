@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.hub import describe, resolve_revision
+from harness.catalog.hub import describe, resolve_revision, token_is_accepted
 from harness.catalog.shapes import weight_bytes
 from harness.errors import HarnessError, MissingError, UsageError
-from tests.hub import COMMIT, CONFIG, ONE, TOKEN, TWO, running_hub
+from tests.hub import COMMIT, CONFIG, ONE, TOKEN, TWO, Hub, running_hub, running_mirror
 
 
 @pytest.fixture
@@ -65,6 +65,16 @@ def test_a_revision_is_resolved_to_its_commit(hub: str) -> None:
         ("org/one", "v9", UsageError, "org/one: has no such revision"),
         ("org/gated", None, MissingError, "org/gated: is gated, and this machine has no token"),
         ("org/broken", None, MissingError, "org/broken: the Hub answered 500"),
+        (
+            "org/limited",
+            None,
+            MissingError,
+            "org/limited: the Hub limits how often it is asked (429). Try again in 17",
+        ),
+        ("org/adapter", None, UsageError, "org/adapter: holds an adapter (LoRA), not a model. Add its base model"),
+        ("org/gguf", None, UsageError, "org/gguf: holds GGUF files (2, such as m-Q4_K_M.gguf), which only llama.cpp"),
+        ("org/spoilt", None, UsageError, "config.json: cannot be read as JSON"),
+        ("org/list", None, UsageError, "config.json: expected a JSON object"),
         ("org/refused", None, MissingError, "org/refused: the Hub refused the request (403). HF_TOKEN is not valid"),
         ("org/odd", None, UsageError, "org/odd: has no config.json, and harness does not know its shape"),
         ("a/b/c", None, UsageError, "a/b/c: is no Hub id. Write it as ORGANISATION/NAME."),
@@ -88,6 +98,86 @@ def test_no_hub_is_what_this_machine_lacks(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(MissingError, match="HF_HUB_OFFLINE is set, and the Hub is needed"):
         describe("org/one", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("ending", ["", "/", "//", "/ "])
+def test_an_address_may_end_with_a_slash(ending: str, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people write HF_ENDPOINT."""
+    monkeypatch.setenv("HF_ENDPOINT", hub + ending)
+    assert describe("org/one").weight_bytes == 128
+    assert token_is_accepted(TOKEN)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_mirror_that_redirects_is_followed(status: int, hub: str) -> None:
+    """For questions, files and parts of files alike."""
+    with running_mirror(hub, status) as mirror:
+        found = describe("org/two", endpoint=mirror)
+        assert (found.weight_bytes, found.revision) == (200, COMMIT)
+        assert resolve_revision("org/one", endpoint=mirror) == COMMIT
+
+
+def test_a_mirror_that_redirects_to_itself_is_named(hub: str) -> None:
+    """It ends, and says where."""
+    with running_mirror(None, 307) as mirror, pytest.raises(MissingError, match="redirects in a circle"):
+        describe("org/one", endpoint=mirror)
+
+
+def test_a_renamed_model_is_found_under_its_new_name(hub: str) -> None:
+    """The Hub redirects from the old one; the entry gets the new one."""
+    Hub.renamed["old/name"] = "org/one"
+    found = describe("old/name", endpoint=hub)
+    assert (found.repo, found.weight_bytes) == ("org/one", 128)
+    assert "old/name is called org/one now." in found.notes
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " "])
+def test_a_token_with_a_line_end_is_the_token(ending: str, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `HF_TOKEN=$(cat file)` in a Windows shell, or a secret of a cluster, gives it."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN + ending)
+    assert describe("org/one", endpoint=hub).weight_bytes == 128
+    assert token_is_accepted(TOKEN + ending, endpoint=hub)
+
+
+@pytest.mark.parametrize("repo", ["org/index", "org/lacking"])
+def test_an_index_without_its_files_leaves_arithmetic(repo: str, hub: str) -> None:
+    """An upload that is not finished."""
+    assert describe(repo, endpoint=hub).size_source == "config.json"
+
+
+def test_what_is_odd_about_a_model_is_said(hub: str) -> None:
+    """Weights that run code when they are read, and code of its own."""
+    assert any("pickle files only" in note for note in describe("org/bin", endpoint=hub).notes)
+    assert any("trust_remote_code" in note for note in describe("org/code", endpoint=hub).notes)
+    assert describe("org/one", endpoint=hub).notes == ()
+
+
+def test_a_page_to_log_in_is_no_hub(hub: str) -> None:
+    """HTML where JSON is expected: exit 3, and what it may be."""
+    Hub.infos["org/one"] = b"<html>Please log in</html>"
+    with pytest.raises(MissingError, match=r"org/one: the Hub answered what is no JSON\. Check HF_ENDPOINT"):
+        describe("org/one", endpoint=hub)
+
+
+def test_a_slow_hub_is_not_waited_for(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds; here less."""
+    monkeypatch.setattr("harness.catalog.hub.TIMEOUT", 0.05)
+    Hub.delay = 0.3
+    with pytest.raises(MissingError, match="org/one: the Hub did not answer within 0.05 s"):
+        describe("org/one", endpoint=hub)
+
+
+def test_what_was_looked_up_once_is_known_without_a_network(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the cache: the same shape and commit; sizes by arithmetic, since the weights are not there."""
+    before = describe("org/one", endpoint=hub)
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HUB_OFFLINE", "0")):
+        monkeypatch.setenv(name, value)
+        found = describe("org/one", endpoint="http://127.0.0.1:9")
+        assert (found.shape, found.revision) == (before.shape, COMMIT)
+        assert found.size_source == "config.json"
+        assert any(note.startswith("This is what the cache has of it: ") for note in found.notes)
+    with pytest.raises(MissingError):
+        describe("org/two", endpoint="http://127.0.0.1:9")
 
 
 def fill(folder: Path, **files: bytes) -> Path:
