@@ -163,7 +163,7 @@ def test_a_slow_hub_is_not_waited_for(hub: str, monkeypatch: pytest.MonkeyPatch)
     """Ten seconds; here less."""
     monkeypatch.setattr("harness.catalog.hub.TIMEOUT", 0.05)
     Hub.delay = 0.3
-    with pytest.raises(MissingError, match="org/one: the Hub did not answer within 0.05 s"):
+    with pytest.raises(MissingError, match=r"org/one: the Hub did not answer within 0\.05 s"):
         describe("org/one", endpoint=hub)
 
 
