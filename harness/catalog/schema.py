@@ -443,7 +443,7 @@ def _shape_keys() -> dict[str, Parser]:
         if each.type == "bool":
             parsers[each.name] = _truth
         elif each.type == "int":
-            parsers[each.name] = _whole(each.name, least=0)
+            parsers[each.name] = _whole(each.name, least=0, most=2**60)
         else:
             parsers[each.name] = _text(_SHAPE_WORDS[each.name])
     return parsers

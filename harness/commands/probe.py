@@ -35,6 +35,7 @@ from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation
 from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
 from harness.redaction import secrets_of
+from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
@@ -173,6 +174,8 @@ class _Probe:
         goals: dict[str, GoalFigures] = {}
         if started.kind != "pool":
             goals = goals_of(self.search.state, found, limits["max_batch_total_tokens"], proved=proved)
+        compared = self._predicted(limits, frozenset(self.engine.limit_names(version)))
+        doubt = suspicion(compared, self.model.name)
         document: dict[str, Any] = {
             "schema": 1,
             "model": self.model.name,
@@ -185,6 +188,7 @@ class _Probe:
             "kind": started.kind,
             "starts": evidence.starts,
             "limits": limits,
+            "predicted": {each.name: each.as_json() for each in compared},
             "source": sources_of(limits, found, evidence),
             "boundary": {limit: bracket.as_json() for limit, bracket in boundaries(evidence, found).items()},
             "verified_under_load": proved,
@@ -203,11 +207,18 @@ class _Probe:
                 *([sentence_of_goals(goals, self.wish.goal)] if goals else []),
                 *advice_of(self.search, found, mixed),
                 *contradictions,
+                *([f"{doubt}."] if doubt else []),
                 *self._prompt_advice(),
                 *self._write_advice(found),
             ],
         }
         return document, cells
+
+    def _predicted(self, limits: Mapping[str, Any], names: frozenset[str]) -> list[Compared]:
+        """The budget by the memory law with the limits that were found, beside the one that the engine told."""
+        kept = {name: value for name, value in limits.items() if name in names - {BUDGET} and isinstance(value, int)}
+        told = replace(self.model, limits=replace(self.model.limits, **kept))
+        return compare(predict(told, self.target.gpu), limits)
 
     def _prompt_advice(self) -> list[str]:
         """What is assumed where the engine's tokenizer could not be asked."""

@@ -14,6 +14,7 @@ from harness.commands.target import Say
 from harness.commands.up import Running, running_companion, running_of
 from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
+from harness.sizing.predicted import compare
 from harness.stack import found
 from harness.stack.readiness import gauges_now, look_at
 from harness.stack.service import OwnService, State
@@ -80,6 +81,7 @@ def _with_load(running: Running, service: OwnService) -> Running:
     return replace(
         running,
         limits=Limits(**limits),
+        predicted=tuple(compare(service.record.predicted if service.record else {}, limits)),
         queue=None if load.waiting is None else int(load.waiting),
         batch=None if load.running is None else int(load.running),
         kv_use=used,
@@ -90,7 +92,18 @@ def status_text(running: Sequence[Running]) -> str:
     """One line per service."""
     if not running:
         return "nothing runs"
-    header = ["name", "phase", "runtime", "endpoint", "running", "queued", "KV used", "token budget", "GPU"]
+    header = [
+        "name",
+        "phase",
+        "runtime",
+        "endpoint",
+        "running",
+        "queued",
+        "KV used",
+        "token budget",
+        "predicted",
+        "GPU",
+    ]
     return terminal.table([_row(each) for each in running], header)
 
 
@@ -105,6 +118,7 @@ def _row(each: Running) -> list[str]:
         "–" if each.queue is None else str(each.queue),
         "–" if each.kv_use is None else format_percent(each.kv_use),
         "–" if budget is None else format_count(budget),
+        "–" if not each.predicted else f"{format_count(each.predicted[0].predicted)} ({each.predicted[0].off_by:+.1%})",
         each.gpu or "–",
     ]
 

@@ -15,12 +15,13 @@ from harness.commands.render import render
 from harness.commands.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.commands.target import Say, Target
 from harness.errors import HarnessError, UsageError
+from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
 from harness.stack import found, locks, machine
 from harness.stack.ending import stop_in_order
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from, release_port
-from harness.stack.readiness import Ready, look_at
+from harness.stack.readiness import Ready, StartFailed, look_at
 from harness.stack.service import OwnService, Service
 from harness.stack.state import project_name, safe_name
 from harness.units import format_count, format_duration
@@ -31,6 +32,7 @@ class Running:
     """One service that was started: where it answers, what it allows, and how it is.
 
     phase: a Phase of stack.service. detail: why, when it is not ready. seconds: of this start; 0 when it was up before.
+    predicted: limits as reckoned before the start, beside those found.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Running:
     kv_use: float | None = None
     seconds: float = 0.0
     detail: str | None = None
+    predicted: tuple[Compared, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; `endpoint` is the address."""
@@ -68,6 +71,7 @@ class Running:
             "image_digest": self.image_digest,
             "requests": {"queued": self.queue, "running": self.batch},
             "kv_use": self.kv_use,
+            "predicted": {each.name: each.as_json() for each in self.predicted},
             "detail": self.detail,
         }
 
@@ -151,10 +155,19 @@ def _start_all(chosen: Sequence[tuple[Model, Target]], outlives_harness: bool, s
         for _, service in services:
             service.start()
         for model, service in services:
-            ready = await_ready(service, model, say)
-            service.keep(_told(ready.limits))
+            predicted = predict(model, service.record.gpu if service.record else None)
+            try:
+                ready = await_ready(service, model, say)
+            except StartFailed as failed:
+                if failed.failure.kind == "memory" and predicted:
+                    say(f"{model.name}: before the start the sum was: a KV cache of {predicted[BUDGET]:,} tokens")
+                raise
+            service.keep(_told(ready.limits), predicted)
             kept.add(service.name)
-            running[model.name].append(running_of(service, ready, model.gpu))
+            one = running_of(service, ready, model.gpu)
+            if doubt := suspicion(list(one.predicted), model.name):
+                say(doubt)
+            running[model.name].append(one)
     return running
 
 
@@ -221,6 +234,12 @@ def _told(limits: Limits) -> dict[str, int]:
 _GRACE_UNREADY = 15.0
 
 
+def predicted_of(service: Service, limits: Limits) -> tuple[Compared, ...]:
+    """Limits as reckoned before the start, beside what is in force."""
+    record = getattr(service, "record", None)
+    return tuple(compare(record.predicted, limits.known())) if record is not None else ()
+
+
 def running_of(service: Service, ready: Ready, gpu: str | None = None) -> Running:
     """What the command line shows of a service that answers."""
     facts = service.facts()
@@ -238,6 +257,7 @@ def running_of(service: Service, ready: Ready, gpu: str | None = None) -> Runnin
         image=facts.image,
         image_digest=facts.image_digest,
         seconds=ready.seconds,
+        predicted=predicted_of(service, ready.limits),
     )
 
 
@@ -277,7 +297,11 @@ def up_text(running: Sequence[Running]) -> str:
 
 def _paragraph(each: Running) -> str:
     head = f"{each.name}: {each.url}  ({_engine(each)}{_ready_in(each)})"
-    lines = [f"  {name.replace('_', ' ')}: {_limit(value)}" for name, value in each.limits.known().items()]
+    beside = {known.name: f" ({known.text()})" for known in each.predicted}
+    lines = [
+        f"  {name.replace('_', ' ')}: {_limit(value)}{beside.get(name, '')}"
+        for name, value in each.limits.known().items()
+    ]
     return "\n".join([head, *lines])
 
 

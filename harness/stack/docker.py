@@ -550,10 +550,10 @@ class ComposeService:
         if not self._bring_up.begun:
             self._bring_up.start()
 
-    def keep(self, limits: Mapping[str, int] | None = None) -> None:
+    def keep(self, limits: Mapping[str, int] | None = None, predicted: Mapping[str, int] | None = None) -> None:
         """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""
         memory.forget(self._record_name())
-        self._record = replace(self._record, attached=None, limits=dict(limits or {}))
+        self._record = replace(self._record, attached=None, limits=dict(limits or {}), predicted=dict(predicted or {}))
         memory.remember(self._record)
         release_port(self._port())
 

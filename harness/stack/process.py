@@ -148,12 +148,12 @@ class ProcessService:
         self._tails = _tails(self._record)
         memory.remember(replace(self._record, name=self._record_name()))
 
-    def keep(self, limits: Mapping[str, int] | None = None) -> None:
+    def keep(self, limits: Mapping[str, int] | None = None, predicted: Mapping[str, int] | None = None) -> None:
         """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""
         if self._record is None:
             return
         memory.forget(self._record_name())
-        self._record = replace(self._record, attached=None, limits=dict(limits or {}))
+        self._record = replace(self._record, attached=None, limits=dict(limits or {}), predicted=dict(predicted or {}))
         memory.remember(self._record)
         release_port(self._launch.port)
         self._let_go()

@@ -78,7 +78,7 @@ class OwnService(Service, Protocol):
         """Hash of what was asked for; another one means that the entry has changed."""
         ...
 
-    def keep(self, limits: Mapping[str, int] | None = None) -> None:
+    def keep(self, limits: Mapping[str, int] | None = None, predicted: Mapping[str, int] | None = None) -> None:
         """From now on it outlives the harness; `status`, `logs` and `down` find it under its name."""
         ...
 

@@ -40,6 +40,7 @@ class Remembered:
     entry. attached: process number of the harness that will stop it itself, None once it was left to run. args: the
     engine's arguments behind the command. environment: the engine's options, no secrets. service: its name in the
     Compose project. limits: what was in force when it became ready, because the log that says so may be gone later.
+    predicted: the same as reckoned before the start.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Remembered:
     log: str | None = None
     service: str = ""
     limits: dict[str, int] = field(default_factory=dict)
+    predicted: dict[str, int] = field(default_factory=dict)
     started_at: str = ""
     schema: int = SCHEMA
 

@@ -76,6 +76,39 @@ def test_from_up_to_down(target: Target) -> None:
     assert status_text([]) == "nothing runs"
 
 
+def test_a_start_that_tells_another_budget_than_the_sum_is_pointed_at(target: Target, catalogue: Path) -> None:
+    """The stand-in has 2,048 tokens whatever it serves; `status` and `up` show both figures."""
+    catalogue.write_text("models:\n  one: {repo: Qwen/Qwen2.5-0.5B, gpu: L4}\n", encoding="utf-8")
+    said: list[str] = []
+    running = up(named(target, "one"), progress=said.append)
+    try:
+        (budget,) = running[0].predicted
+        assert (budget.found, budget.predicted > 1_000_000) == (2048, True)
+        assert any("shape, dtype or GPU in its entry may be wrong" in line for line in said)
+        assert "% less)" in up_text(running)
+        (shown,) = status()
+        assert shown.as_json()["predicted"]["max_batch_total_tokens"]["found"] == 2048
+        assert f"{budget.predicted:,} (-99." in status_text([shown])
+    finally:
+        down()
+
+
+def test_an_entry_with_a_shape_of_its_own_is_played(catalogue: Path) -> None:
+    """No table has it; the emulator gets the shape from the entry, and finds what the sum said."""
+    catalogue.write_text(
+        "models:\n  mine:\n    repo: acme/new-3b\n    gpu: L4\n    dtype: bfloat16\n"
+        "    shape: {model_type: llama, layers: 30, hidden: 2560, heads: 20, kv_heads: 4, head_dim: 128,"
+        " intermediate: 8192, vocab: 100000, tied: true, context: 16384}\n",
+        encoding="utf-8",
+    )
+    running = up([Target(model="mine", runtime="embedded", catalogue=str(catalogue))])
+    try:
+        (budget,) = running[0].predicted
+        assert abs(budget.off_by) < 0.02
+    finally:
+        down()
+
+
 def test_up_twice_is_harmless(target: Target) -> None:
     """The second one says so and starts nothing."""
     said: list[str] = []
