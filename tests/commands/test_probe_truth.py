@@ -40,6 +40,7 @@ def test_the_card_is_right_to_one_chat(name: str, tmp_path: Path) -> None:
     found = probe(target, ProbeOptions(quick=True, output=tmp_path / "out")).as_json()
     known = json.loads(truth.read_text())
     assert found["limits"]["max_batch_total_tokens"] == known["max_batch_total_tokens"]
+    assert abs(found["predicted"]["max_batch_total_tokens"]["off_by"]) < 0.05, found["predicted"]
     assert len(found["capacity"]) >= 3
     for cell in found["capacity"]:
         allocator = StackAllocator(known["outcome"]["blocks"], known["outcome"]["block_size"])
