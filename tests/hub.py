@@ -59,6 +59,9 @@ class Hub(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.requestline.split()[1].startswith("//"):  # `path` has lost a slash too many, which the Hub minds
+            self._send(404, b"", {})
+            return
         parts = self.path.partition("?")[0].strip("/").removeprefix("datasets/").split("/")
         if parts == ["api", "whoami-v2"]:
             self._send(200 if self.headers.get("authorization") == f"Bearer {TOKEN}" else 401, b"{}", {})

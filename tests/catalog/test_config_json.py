@@ -16,6 +16,7 @@ import pytest
 
 from harness.catalog.config_json import quantization_from_config, shape_from_config, text_config
 from harness.catalog.gpus import find_gpu
+from harness.catalog.layers import read_layers
 from harness.catalog.shapes import active_parameters, kv_bytes_per_token, parameters, weight_bytes
 from harness.errors import UsageError
 from harness.simulator.laws.pool import Machine
@@ -84,6 +85,29 @@ def test_letters_say_which_layers_have_the_window() -> None:
     config = PUBLISHED["LGAI-EXAONE/EXAONE-4.0-32B"]["config"]
     written = {key: value for key, value in config.items() if key != "layer_types"} | {"sliding_window_pattern": "LLLG"}
     assert shape_from_config(written) == shape_from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "full"),
+    [
+        ({"full_attention_interval": 4}, [3, 7]),
+        ({"attn_layer_period": 4, "attn_layer_offset": 1}, [1, 5, 9]),
+        ({"sliding_window": 64, "sliding_window_pattern": 4}, [3, 7]),
+        ({"sliding_window": 64, "sliding_window_pattern": "LLG"}, [2, 5, 8, 9]),
+        ({"sliding_window": 64, "layer_period": ["windowed", "full"]}, [1, 3, 5, 7, 9]),
+        ({"attn_type_list": [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]}, [1, 9]),
+        ({"full_attn_idxs": [0, 8]}, [0, 8]),
+        ({"linear_attn_config": {"full_attn_layers": [4, 8]}}, [3, 7]),
+        ({"layer_group_size": 4}, [3, 7, 8, 9]),
+        ({"attention_chunk_size": 64, "no_rope_layers": [1, 0] * 5}, [1, 3, 5, 7, 9]),
+        ({"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 3}, [0, 1, 2]),
+        ({"use_sliding_window": False, "sliding_window": 64}, list(range(10))),
+    ],
+)
+def test_which_of_ten_layers_see_everything(fields: dict[str, Any], full: list[int]) -> None:
+    """The period does not divide the ten, so that where it begins counts."""
+    plan = read_layers(fields, "acme", 10)
+    assert [index for index, kind in enumerate(plan.kinds) if kind == "full"] == full
 
 
 def test_what_vllm_keeps_of_a_window() -> None:

@@ -18,6 +18,8 @@ TABLE = read_architectures(
 # fallback: 0.8.0
 OldForCausalLM 0.8.0 0.11.0
 LlamaForCausalLM 0.8.0 -
+Llama4ForCausalLM 0.21.0 -
+Llama4ForConditionalGeneration 0.8.0 -
 Qwen3ForCausalLM 0.11.0 -
 SmolLM3ForCausalLM 0.11.0 - fallback
 """
@@ -37,6 +39,8 @@ def shape(model_type: str, architecture: str = "", **more: Any) -> Any:
     [
         ((0, 11, 0), shape("llama"), "native", "X 0.11.0 serves LlamaForCausalLM natively"),
         ((0, 30, 0), shape("llama"), "native", "natively, 0.21.0 is the newest that was read"),
+        # Either of the classes that its model type may name will do.
+        ((0, 8, 0), shape("llama4"), "native", "serves Llama4ForConditionalGeneration natively"),
         ((0, 7, 0), shape("llama"), "unknown", "is not known here, 0.8.0 does"),
         ((0, 8, 0), shape("qwen3"), "no", "does not serve Qwen3ForCausalLM: 0.8.0 did not yet, 0.11.0 does"),
         ((0, 9, 2), shape("qwen3"), "unknown", "may serve Qwen3ForCausalLM: 0.8.0 does not, 0.11.0 does"),
