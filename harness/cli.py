@@ -471,6 +471,9 @@ def bench(
         Optional[str], typer.Option(help="Part of each level's start that the metrics leave out.")
     ] = None,
     requests: Annotated[Optional[int], typer.Option(min=1, help="Of each level, at most.")] = None,
+    sessions: Annotated[
+        Optional[int], typer.Option(min=1, help="Conversations of each level, at most; each is carried to its end.")
+    ] = None,
     input_tokens: Annotated[
         Optional[str],
         typer.Option(help="Prompt length: 200, 4k (4,096), a distribution such as lognormal:500:300, or file:PATH."),
@@ -533,6 +536,7 @@ def bench(
         duration=duration,
         warmup=warmup,
         requests=requests,
+        sessions=sessions,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         workload=workload,

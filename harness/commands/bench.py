@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -54,10 +54,12 @@ from harness.stack.service import Service
 from harness.stats.summary import Summary
 from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
-from harness.workload.named import named
+from harness.workload.mix import SLOTS, Mix
+from harness.workload.named import find
 from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
 from harness.workload.traces.window import DATASET_ROWS, Window
-from harness.workload.workload import Asked, Dataset, Drawn, dataset, drawn, replayed, summarise
+from harness.workload.user_spec import UserSpec
+from harness.workload.workload import Asked, Chat, Dataset, Drawn, Replayed, dataset, replayed, summarise
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
@@ -85,6 +87,7 @@ class BenchOptions:
     duration: str | None = None
     warmup: str | None = None
     requests: int | None = None
+    sessions: int | None = None
     input_tokens: str | None = None
     output_tokens: str | None = None
     workload: str | None = None
@@ -135,9 +138,10 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     levels = plan_levels(options, replay=rows is not None and rows.timed)
     # The load processes first: they get ready while the service is looked at.
     with runner.Crew(options.processes) as crew:
+        users = _users(crew, options, levels) if rows is None else ()
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
-                target, options, rows, served, crew, progress, levels=levels, slo=slo, timeout=timeout
+                target, options, rows or users, served, crew, progress, levels=levels, slo=slo, timeout=timeout
             )
         with _pointing_to(folder):
             return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
@@ -146,7 +150,7 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
 def _measure(
     target: Target,
     options: BenchOptions,
-    rows: Trace | None,
+    asked: Trace | Sequence[UserSpec],
     served: Served,
     crew: runner.Crew,
     progress: Callable[[str], None],
@@ -156,8 +160,8 @@ def _measure(
     timeout: float,
 ) -> tuple[RunFolder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
-    options = dataclasses.replace(options, api=options.api or default_api(served.info))
-    workload = make_workload(options, served, rows)
+    options = _as_the_users_say(options, asked, served)
+    workload = make_workload(options, served, asked)
     for note in workload.notes() if isinstance(workload, Dataset) else ():
         progress(note)
     _check(served, options, workload, levels, progress)
@@ -183,6 +187,7 @@ def _measure(
         processes=options.processes,
         web_ui=options.web_ui,
         extras=extras_of(served.info).as_dict(),
+        locustfile=None if isinstance(asked, Trace) else str(_file(options).absolute()),
     )
     with _pointing_to(folder):
         return folder, *_load(plan, served, _Book(folder, manifest), crew, progress)
@@ -341,11 +346,11 @@ def plan_levels(options: BenchOptions, *, replay: bool = False) -> tuple[Level, 
     _duration(options.think_time, "--think-time")
     if replay:
         return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
-    if duration is None and options.requests is None:
+    if duration is None and options.requests is None and options.sessions is None:
         duration = DEFAULT_DURATION
     if warmup is not None and duration is not None and warmup >= duration:
         raise UsageError(f"--warmup {options.warmup} leaves nothing of --duration {options.duration or '60s'}")
-    one = Level(0, duration=duration, warmup=warmup, requests=options.requests)
+    one = Level(0, duration=duration, warmup=warmup, requests=options.requests, sessions=options.sessions)
     if options.rate is not None:
         rates = _numbers(options.rate, "--rate", float)
         arrival = options.arrival or DEFAULT_ARRIVAL
@@ -364,11 +369,11 @@ def _require_a_use(options: BenchOptions) -> None:
             raise UsageError(f"--{first} and --{second} exclude each other", advice="Give one of them.")
     if options.arrival is not None and options.rate is None:
         raise UsageError("--arrival says how the requests of --rate come, and there is no --rate")
-    if options.think_time is not None and (options.rate is not None or options.trace is not None):
+    if options.think_time is not None and ((options.rate is not None and options.dataset) or options.trace is not None):
         raise UsageError("--think-time is for --users: the requests of --rate and --trace come when they are due")
     for source, others in (
-        ("trace", ("input_tokens", "output_tokens", "workload")),
-        ("dataset", ("input_tokens", "workload")),
+        ("trace", ("input_tokens", "output_tokens", "workload", "sessions")),
+        ("dataset", ("input_tokens", "workload", "sessions")),
     ):
         for name in others:
             if getattr(options, source) is not None and getattr(options, name) is not None:
@@ -436,9 +441,8 @@ def _require_inputs(options: BenchOptions, progress: Callable[[str], None]) -> T
     rows = _read_rows(options, progress)
     if options.output_tokens is not None:
         parse_lengths(options.output_tokens, "output_tokens")
-    if rows is None:
-        spec = named(options.workload or DEFAULT_WORKLOAD)
-        parse_lengths(options.input_tokens or spec.input_tokens, "input_tokens")
+    if options.input_tokens is not None:
+        parse_lengths(options.input_tokens, "input_tokens")
     return rows
 
 
@@ -487,32 +491,74 @@ def _window(options: BenchOptions) -> Window:
     )
 
 
-def make_workload(options: BenchOptions, served: Served, rows: Trace | None = None) -> Asked:
-    """What is asked: the rows of a file, or lengths drawn from the named workload's distributions or those of the
-    options.
-    """
+def _file(options: BenchOptions) -> Path:
+    return find(options.workload or DEFAULT_WORKLOAD)
+
+
+def _users(crew: runner.Crew, options: BenchOptions, levels: tuple[Level, ...]) -> tuple[UserSpec, ...]:
+    """What the users of the workload's file ask, with the options' own lengths and pauses. Raises UsageError."""
+    found = crew.describe(str(_file(options)))
+    if len(found) > SLOTS:
+        raise UsageError(f"{len(found)} user classes, at most {SLOTS} can be told apart", where=str(_file(options)))
+    users = [
+        dataclasses.replace(
+            each,
+            input_tokens=options.input_tokens or each.input_tokens,
+            output_tokens=options.output_tokens or each.output_tokens,
+        )
+        for each in found
+    ]
+    converse = any(each.converses for each in users)
+    if converse and options.think_time is not None:
+        users = [dataclasses.replace(each, think_time=options.think_time) for each in users]
+    if not converse and options.think_time is not None and options.rate is not None:
+        raise UsageError("--think-time is for --users and for conversations: requests of --rate come when they are due")
+    if converse and options.requests is not None:
+        advice = "--sessions counts conversations."
+        raise UsageError("--requests counts requests, and the workload holds conversations", advice=advice)
+    if not converse and options.sessions is not None:
+        advice = "--requests counts those."
+        raise UsageError("--sessions counts conversations, and the workload asks single requests", advice=advice)
+    for each in users:
+        each.check()
+        if each.tasks and any(level.arrival is not None for level in levels):
+            found_task = f"{each.tasks[0]} does not yield: nothing can be sent for it when an arrival is due"
+            raise UsageError(found_task, where=each.where, advice="Use --users, or make it yield what it asks.")
+    return tuple(users)
+
+
+def _as_the_users_say(options: BenchOptions, asked: Trace | Sequence[UserSpec], served: Served) -> BenchOptions:
+    """The options with what is left to the user classes, and else to the service."""
+    specs = () if isinstance(asked, Trace) else asked
+    api = options.api or next((each.api for each in specs if each.api is not None), None) or default_api(served.info)
+    return dataclasses.replace(options, api=api, stream=options.stream and all(each.stream for each in specs))
+
+
+def make_workload(options: BenchOptions, served: Served, asked: Trace | Sequence[UserSpec]) -> Asked:
+    """What is asked: the rows of a file, or what the users of a locustfile say."""
     vocabulary = vocabulary_of(served.endpoint)
     salt = f"{time.time_ns():x}"
-    if rows is not None and rows.timed:
-        return replayed(rows, _window(options), seed=options.seed, salt=salt, vocabulary=vocabulary)
-    if rows is not None:
+    if isinstance(asked, Trace) and asked.timed:
+        return replayed(asked, _window(options), seed=options.seed, salt=salt, vocabulary=vocabulary)
+    if isinstance(asked, Trace):
         return dataset(
-            rows,
+            asked,
             seed=options.seed,
             rows=options.dataset_rows or DATASET_ROWS,
             output_tokens=options.output_tokens,
             salt=salt,
             vocabulary=vocabulary,
         )
-    spec = named(options.workload or DEFAULT_WORKLOAD)
-    return drawn(
-        spec.name,
-        options.input_tokens or spec.input_tokens,
-        options.output_tokens or spec.output_tokens,
-        seed=options.seed,
-        salt=salt,
-        vocabulary=vocabulary,
-    )
+    parts = [
+        spec.workload(
+            seed=options.seed + slot,
+            salt=f"{salt}-{slot}" if slot else salt,
+            vocabulary=vocabulary,
+            limits=served.limits.known(),
+        )
+        for slot, spec in enumerate(asked)
+    ]
+    return parts[0] if len(parts) == 1 else Mix(tuple(parts), tuple(spec.weight for spec in asked))
 
 
 def _check(
@@ -523,7 +569,8 @@ def _check(
     progress: Callable[[str], None],
 ) -> None:
     """May we measure at all? Warnings are said, what would measure nothing ends the command."""
-    lengths = (workload.input_lengths, workload.output_lengths) if isinstance(workload, Drawn) else (None, None)
+    first = workload.base if isinstance(workload, Chat) else workload
+    lengths = (first.input_lengths, first.output_lengths) if isinstance(first, Drawn) else (None, None)
     intent = preflight.Intent(
         api=options.api or default_api(served.info),
         longest_input=lengths[0].longest if lengths[0] else None,
@@ -587,7 +634,7 @@ def _manifest(
             "cpus": psutil.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
-        dataset=None if isinstance(workload, Drawn) else workload.trace.facts(),
+        dataset=workload.trace.facts() if isinstance(workload, Replayed | Dataset) else None,
         lengths=summarise(workload, options.requests),
         seeds={"workload": options.seed, "arrivals": options.seed},
         slo=bounds.as_dict(),

@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,13 +22,14 @@ import gevent
 import psutil
 
 from harness import __version__
+from harness.engines import APIS
 from harness.engines.base import Endpoint, EngineInfo
 from harness.engines.identify import default_api, endpoint_at, extras_of, identify
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
-from harness.load.locust_member import SLOTS, Mix
 from harness.load.plan import LoadPlan
+from harness.load.user import StreamUser, spec_of
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
 from harness.measure.run_folder import (
@@ -40,9 +41,13 @@ from harness.measure.run_folder import (
     utc_text,
     write_manifest,
 )
-from harness.workload.workload import drawn
+from harness.units import parse_duration
+from harness.workload.mix import SLOTS, Mix
+from harness.workload.user_spec import UserSpec
 
 logger = logging.getLogger("harness")
+
+_SHARED = ("api", "stream", "model_name", "timeout", "seed")
 
 GRACE = 50.0  # seconds for open answers at the end; Locust's master itself waits 60 s for its workers
 _WATCH_EVERY = 0.1
@@ -52,14 +57,14 @@ _WARMUP_SHARE, _WARMUP_MOST = 0.1, 30.0  # after the ramp, as stats/window.py ha
 
 @dataclass(frozen=True)
 class Asking:
-    """What the user classes of a run ask. They share all of it but the lengths."""
+    """What the user classes of a run ask. They share all of it but what each asks."""
 
     api: str | None
     stream: bool
     model_name: str | None
     timeout: float
     seed: int
-    lengths: Mapping[str, tuple[str, str, str]]  # user class -> workload, input tokens, output tokens
+    users: Mapping[str, UserSpec]  # by user class
 
 
 @dataclass
@@ -96,9 +101,9 @@ class Kept:
 class Keeper:
     """Announces a run when Locust starts a test, and closes it when the test has ended."""
 
-    def __init__(self, environment: Any, runner: Any, asking: Any) -> None:
-        """asking: gives the Asking of the environment's user classes when a test starts."""
-        self._environment, self._runner, self._asking = environment, runner, asking
+    def __init__(self, environment: Any, runner: Any, users: Callable[[Any], Sequence[type[StreamUser]]]) -> None:
+        """users: gives the environment's user classes when a test starts."""
+        self._environment, self._runner, self._users = environment, runner, users
         self._kept: Kept | None = None
         self._began = self._quitting = False
         runner.register_message(say.JOINED, self._on_joined)
@@ -140,13 +145,13 @@ class Keeper:
     def _begin(self) -> Kept:
         """Folder, manifest and plan of a run. Raises HarnessErrors."""
         _refuse_folder_in_use()
-        asking = self._asking()
+        asking = asking_of(self._users(self._environment))
         url = str(self._environment.host or "").rstrip("/")
         if not url:
             raise UsageError("no host", advice="Name the service with --host http://host:port.")
         info, endpoint = identify(endpoint_at(url, asking.model_name))
         options = self._environment.parsed_options
-        mix = _mix(asking, endpoint)
+        mix = _mix(asking, endpoint, info.limits.known())
         anchor = Anchor.now()
         folder = RunFolder.create(output_folder(anchor.utc, info.model_id or "service", mix.name))
         run_time = float(options.run_time) if options is not None and options.run_time else None
@@ -166,7 +171,7 @@ class Keeper:
             folder=str(folder.path.resolve()),
             clock_monotonic=anchor.monotonic,
         )
-        slots = {name: slot for slot, name in enumerate(asking.lengths)}
+        slots = {name: slot for slot, name in enumerate(asking.users)}
         announcement = {"plan": plan.to_json(), "machine": say.machine(), "slots": slots, "grace": GRACE}
         return Kept(folder, manifest, announcement, run_time)
 
@@ -310,16 +315,36 @@ def _warmup(kept: Kept, ended: float) -> float | None:
     return float(ramp + math.ceil(min(_WARMUP_SHARE * rest, _WARMUP_MOST)))
 
 
-def _mix(asking: Asking, endpoint: Endpoint) -> Mix:
-    if len(asking.lengths) > SLOTS:
-        raise UsageError(f"{len(asking.lengths)} user classes, at most {SLOTS} can be told apart")
-    vocabulary = vocabulary_of(endpoint)
-    salt = f"{time.time_ns():x}"
+def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
+    """What these classes ask. Raises UsageError for values that cannot be read, or that differ where they must not."""
+    if not classes:
+        raise UsageError("no user class is derived from StreamUser", advice="See locustfiles/chat.py.")
+    for name in _SHARED:
+        values = {getattr(each, name) for each in classes}
+        if len(values) > 1:
+            names = ", ".join(each.__name__ for each in classes)
+            raise UsageError(f"{names} differ in {name}", advice="The users of one run share it.")
+    first = classes[0]
+    if first.api is not None and first.api not in APIS:
+        raise UsageError(f"unknown api {first.api!r}", where=first.__name__, advice=f"Known: {', '.join(APIS)}.")
+    try:
+        timeout = parse_duration(first.timeout)
+    except ValueError as error:
+        raise UsageError(f"{error}, found {first.timeout!r}", where=f"{first.__name__}.timeout") from error
+    users = {each.__name__: spec_of(each) for each in classes}
+    return Asking(first.api, first.stream, first.model_name, timeout, first.seed, users)
+
+
+def _mix(asking: Asking, endpoint: Endpoint, limits: Mapping[str, int | float]) -> Mix:
+    if len(asking.users) > SLOTS:
+        raise UsageError(f"{len(asking.users)} user classes, at most {SLOTS} can be told apart")
+    vocabulary, salt = vocabulary_of(endpoint), f"{time.time_ns():x}"
     return Mix(
         tuple(
-            drawn(name, inputs, outputs, seed=asking.seed + slot, salt=f"{salt}-{slot}", vocabulary=vocabulary)
-            for slot, (name, inputs, outputs) in enumerate(asking.lengths.values())
-        )
+            spec.workload(seed=asking.seed + slot, salt=f"{salt}-{slot}", vocabulary=vocabulary, limits=limits)
+            for slot, spec in enumerate(asking.users.values())
+        ),
+        tuple(spec.weight for spec in asking.users.values()),
     )
 
 

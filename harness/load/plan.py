@@ -20,7 +20,8 @@ class LoadPlan:
     `workload.from_dict` makes Requests of, for a trace with their moments. timeout: seconds for one request.
     think_time: seconds between an answer and the same user's next request. folder: the run's folder, where each process
     keeps its journal. clock_monotonic: the moment that 0 stands for in the records. run_id: part of the requests'
-    ids; None: the folder's name. extras: fields of engines.base.Extras.
+    ids; None: the folder's name. extras: fields of engines.base.Extras. locustfile: whose users ask; None: the plain
+    one's.
     """
 
     url: str
@@ -38,6 +39,7 @@ class LoadPlan:
     web_ui: bool = False
     run_id: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    locustfile: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from gevent.hub import get_hub
 
+from harness.engines.answer_text import AnswerText
 from harness.engines.base import Answer, Api, Reading
 from harness.load.framing import ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
@@ -47,6 +48,7 @@ class Asked:
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
     called when the answer is over. heard: so many token events were decoded; noted: so many are in the journal.
+    recorded: it is over, and its record is complete. text: gathers the answer's text where the workload wants it.
     """
 
     record: RequestRecord
@@ -54,7 +56,9 @@ class Asked:
     planned: bool = False
     heard: int = 0
     noted: int = 0
-    then: Callable[[], None] = lambda: None
+    recorded: bool = False
+    text: AnswerText | None = None
+    then: Callable[[Exchange], None] = lambda exchange: None
     reading: Reading | None = None
     moments: array[float] = field(default_factory=lambda: array("d"))
 
@@ -163,6 +167,8 @@ class Recorder:
         moments = self._transport.clock.seconds(exchange.moments)
         asked.moments.frombytes(moments.tobytes())
         asked.reading.feed(slices)
+        if asked.text is not None:
+            asked.text.feed(slices)
         self._transport.absorbed += len(slices)
         events = asked.reading.events - asked.heard
         if events:
@@ -191,10 +197,18 @@ class Recorder:
             moments = np.array([asked.moments[index] for index in slices])
         self._journal.tokens(asked.record.request_id, (moments - self._start).tobytes(), array("i", tokens).tobytes())
 
+    def settle(self, exchange: Exchange) -> None:
+        """Record an exchange that is over now, ahead of those that wait, for whoever goes on with its answer."""
+        if not exchange.asked.recorded:
+            self._record(exchange)
+
     def _record(self, exchange: Exchange) -> None:
-        """The record of an exchange that is over, into the journal."""
-        self._decode(exchange)
+        """The record of an exchange that is over, into the journal, once."""
         asked: Asked = exchange.asked
+        if asked.recorded:
+            return
+        asked.recorded = True
+        self._decode(exchange)
         record, head = asked.record, exchange.head
         error = exchange.error
         if error is not None and asked.reading is not None and asked.reading.over:
@@ -210,7 +224,8 @@ class Recorder:
             self._count(answer, moments, exchange)
             _take(record, answer, [moment - self._start for moment in moments])
             _take_headers(record, head.fields)
-            record.notes = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
+            told = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
+            record.notes = ",".join(filter(None, (record.notes, told))) or None
         if error not in _OUR_END and record.finished_at is not None:
             self.heard_at = max(self.heard_at, record.finished_at + self._start)
         if error is not None:

@@ -20,10 +20,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.run_folder import Level
+from harness.workload.user_spec import UserSpec
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
@@ -201,6 +202,22 @@ class Crew:
             raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
         self.order(do="plan", plan=asdict(plan))
 
+    def describe(self, file: str) -> list[UserSpec]:
+        """What the users of a locustfile ask, as the load process says that runs it. Raises UsageError for the file,
+        ClientFailed.
+        """
+        if len(self._ready) < len(self.processes):
+            self._ready = self.await_all("ready", within=_READY_WITHIN)
+        self.order(only=0, do="describe", file=file)
+        until = time.monotonic() + _PREPARED_WITHIN
+        while (said := self.next(timeout=0.5)) is None or said["say"] != "described":
+            if self.lost or time.monotonic() > until:
+                raise ClientFailed(self.last_words(), where=file, advice="The file ends or holds up the process.")
+        if "error" in said:
+            wrong = said["error"]
+            raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
+        return [UserSpec.from_dict(each) for each in said["users"]]
+
     def now(self) -> float:
         """Seconds since the run's start."""
         assert self._plan is not None
@@ -227,10 +244,12 @@ class Crew:
         if not self.alive():
             raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
 
-    def order(self, **what: Any) -> None:
-        """One line to every process that is there."""
+    def order(self, only: int | None = None, **what: Any) -> None:
+        """One line to every process that is there, or to one."""
         line = (json.dumps(what) + "\n").encode()
-        for process in self.processes.values():
+        for number, process in self.processes.items():
+            if only not in (None, number):
+                continue
             if process.stdin is not None and process.poll() is None:
                 try:
                     process.stdin.write(line)

@@ -164,9 +164,9 @@ class Level:
     `gamma:SHAPE`, `ramp:TO:SECONDS`, `steps:SECONDS:RATE:...`, `trace` or None in a closed loop. warmup: as asked;
     None leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from
     when on no request was due: the duration was over or the count reached. ended_at: when the last answer was in or
-    given up. ended_by: `duration`, `requests`, `trace`, or why it ended early: `oversaturated`, `stalled`,
-    `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no limit) and `users_changed` (the
-    next level began).
+    given up. sessions: conversations that are begun at most. ended_by: `duration`, `requests`, `sessions`, `trace`, or
+    why it ended early: `oversaturated`, `stalled`, `service_gone`, `interrupted`; of Locust by hand also `stopped`
+    (there was no limit) and `users_changed` (the next level began).
     """
 
     level: int
@@ -175,6 +175,7 @@ class Level:
     arrival: str | None = None
     duration: float | None = None
     requests: int | None = None
+    sessions: int | None = None
     warmup: float | None = None
     started_at: float | None = None
     sending_ended_at: float | None = None

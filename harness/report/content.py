@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.measure.client import Floor
+from harness.stats.conversations import ENDS, TtftOf
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure
 from harness.stats.section import Section
@@ -128,7 +129,8 @@ def load(section: Section) -> str:
     if section.users is not None:
         return "1 user" if section.users == 1 else f"{format_count(section.users)} users"
     if section.offered_rate is not None:
-        return f"{format_number(section.offered_rate)} requests/s"
+        what = "requests" if section.conversations is None else "conversations"
+        return f"{format_number(section.offered_rate)} {what}/s"
     return "all levels"
 
 
@@ -219,6 +221,38 @@ def _request_row(section: Section) -> tuple[str, ...]:
     kinds = ", ".join(f"{kind}: {format_count(count)}" for kind, count in section.errors.items())
     numbers = (counts.sent + counts.dropped, counts.completed, counts.failed, counts.dropped, counts.in_flight_at_end)
     return (load(section), *(format_count(number) for number in numbers), kinds or "none")
+
+
+def conversation_table(summary: Summary) -> Table | None:
+    """How the conversations of each level ended; None where requests stood alone."""
+    levels = [(load(each), each.conversations) for each in summary.levels if each.conversations is not None]
+    if not levels:
+        return None
+    columns = ("Load", "Conversations", "Carried to their end", "History no longer fitted", "Failed", "Cut by the end")
+    rows = tuple(
+        (name, format_count(told.begun), *(format_count(told.ended[end]) for end in ENDS)) for name, told in levels
+    )
+    return Table(columns, rows, frozenset(range(1, 6)))
+
+
+def growth_tables(summary: Summary) -> list[Table]:
+    """TTFT by turn, and by the length of the history, of each level that has conversations."""
+    levels = [(load(each), each.conversations) for each in summary.levels if each.conversations is not None]
+    tables = []
+    for what, of in (("Turn", "by_turn"), ("History, tokens", "by_history")):
+        rows = tuple(
+            (name, _span_of(each), format_count(each.n), format_duration(each.p50), format_duration(each.p95))
+            for name, told in levels
+            for each in getattr(told, of)
+        )
+        tables += (
+            [Table(("Load", what, "Requests", "TTFT p50", "TTFT p95"), rows, frozenset(range(1, 5)))] if rows else []
+        )
+    return tables
+
+
+def _span_of(each: TtftOf) -> str:
+    return format_count(each.low) if each.low == each.high else f"{format_count(each.low)}–{format_count(each.high)}"
 
 
 def engine_table(summary: Summary) -> Table | None:

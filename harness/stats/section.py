@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.measure.client import Floor
+from harness.stats.conversations import Conversations
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
 from harness.stats.series import Curve, TimePoint
@@ -101,6 +102,7 @@ class Section:
     divided: int
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
+    conversations: Conversations | None = None
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
 
@@ -143,6 +145,7 @@ class Section:
             "tokens_per_event": or_none(self.tokens_per_event),
             "client": self.client.as_dict(),
             "server": self.server.as_dict(),
+            **({} if self.conversations is None else {"conversations": self.conversations.as_dict()}),
             "validity": {
                 "verdict": "valid" if self.valid else "invalid",
                 "reasons": [reason.as_dict() for reason in self.reasons],
