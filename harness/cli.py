@@ -498,6 +498,14 @@ def bench(
     think_time: Annotated[
         Optional[str], typer.Option(help="With --users: pause between an answer and the user's next request.")
     ] = None,
+    in_step: Annotated[
+        bool,
+        typer.Option(
+            "--in-step",
+            help="With --users: all begin at once and ask again without a pause, and stay in step. Default: starts are "
+            "spread over an answer's time, and each user pauses for a random moment, 2 % of that on average.",
+        ),
+    ] = False,
     model_name: Annotated[
         Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
     ] = None,
@@ -548,6 +556,7 @@ def bench(
         seed=seed,
         timeout=timeout,
         think_time=think_time,
+        in_step=in_step,
         output=output,
         report=report,
         web_ui=web_ui,

@@ -34,6 +34,7 @@ from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.scrape import Scraper
+from harness.load.starts import JITTER
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
@@ -99,6 +100,7 @@ class BenchOptions:
     seed: int = 1
     timeout: str = "10m"
     think_time: str | None = None
+    in_step: bool = False
     output: Path | None = None
     report: bool = True
     web_ui: bool = False
@@ -183,6 +185,8 @@ def _measure(
         seed=options.seed,
         folder=str(folder.path),
         think_time=manifest.think_time,
+        spread=not options.in_step,
+        jitter=0.0 if options.in_step or workload.converses else JITTER,
         clock_monotonic=float(manifest.clock["monotonic"]),
         processes=options.processes,
         web_ui=options.web_ui,
@@ -367,6 +371,8 @@ def _require_a_use(options: BenchOptions) -> None:
     for first, second in (("users", "rate"), ("users", "trace"), ("rate", "trace"), ("trace", "dataset")):
         if getattr(options, first) is not None and getattr(options, second) is not None:
             raise UsageError(f"--{first} and --{second} exclude each other", advice="Give one of them.")
+    if options.in_step and (options.rate is not None or options.trace is not None):
+        raise UsageError("--in-step is for --users: the requests of --rate and --trace come when they are due")
     if options.arrival is not None and options.rate is None:
         raise UsageError("--arrival says how the requests of --rate come, and there is no --rate")
     if options.think_time is not None and ((options.rate is not None and options.dataset) or options.trace is not None):

@@ -8,8 +8,6 @@ from harness.load.level import Holding
 from harness.load.turns import play
 from harness.load.user import StreamUser, waits
 
-STARTS_PER_SECOND = 5000.0  # of users: thousands of requests within a moment would measure the service's accept queue
-
 
 class ClosedLoop:
     """Sends for the users of a level. holding: the level, set before they start."""
@@ -28,7 +26,7 @@ class ClosedLoop:
         if user.number is None:
             user.number = holding.enter()
             holding.begun.wait()
-            gevent.sleep(user.number / STARTS_PER_SECOND)
+            holding.starts.wait(user.number)
         while ask_next(holding, user):
             if waits(type(user)):
                 return
@@ -42,9 +40,10 @@ def ask_next(holding: Holding, user: StreamUser) -> bool:
         return False
     session = holding.session
     try:
-        play(session, prepared, holding.over)
+        last = play(session, prepared, holding.over)
     finally:
         holding.playing -= 1
-    if pause := session.plan.think_time or session.pause_after(prepared):
+    pause = session.plan.think_time or session.pause_after(prepared) or holding.starts.pause(prepared.index, last)
+    if pause:
         holding.over.wait(pause)
     return True

@@ -13,6 +13,7 @@ import gevent
 from gevent.event import Event
 
 from harness.load.session import Prepared, Session
+from harness.load.starts import Starts
 from harness.load.user import StreamUser
 from harness.measure.run_folder import Level
 from harness.workload.mix import SLOTS
@@ -41,6 +42,7 @@ class Holding:
     began_at: float = 0.0
     begun: Event = field(default_factory=Event)
     over: Event = field(default_factory=Event)
+    starts: Starts = field(init=False)
     playing: int = 0
     _begun_by_all: int = 0
     _taken: Counter[int] = field(default_factory=Counter)
@@ -49,6 +51,8 @@ class Holding:
     _ready_bytes: int = 0
 
     def __post_init__(self) -> None:
+        plan = self.session.plan
+        self.starts = Starts(self.session, self.level.users or 0, spread=plan.spread, over=self.over)
         if len(self.users) > 1 or self.users[0].scripts:
             self.ahead = 0  # who asks next decides what is asked
 
@@ -56,6 +60,7 @@ class Holding:
         """Wait for this moment of CLOCK_MONOTONIC, then let users send; a level with a duration ends after it."""
         gevent.sleep(max(0.0, at - time.monotonic()))
         self.began_at = at
+        self.starts.begin(at)
         self.begun.set()
         if self.level.duration is not None and (self.level.arrival is None or self.converses):
             gevent.spawn_later(self.level.duration, self.end, "duration")

@@ -117,6 +117,8 @@ class _Held:
             begun,
             sending_ended_at=max(each["sending_ended_at"] for each in self._held.values()),
             ended_at=max(each["ended_at"] for each in self._held.values()),
+            spread=max((each["spread"] for each in self._held.values() if each["spread"]), default=None),
+            jitter=(crew.jitter or None) if begun.users else None,
             ended_by=crew.reason or next((each["ended_by"] for each in self._held.values() if each["ended_by"]), None),
         )
 
@@ -217,6 +219,11 @@ class Crew:
             wrong = said["error"]
             raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
         return [UserSpec.from_dict(each) for each in said["users"]]
+
+    @property
+    def jitter(self) -> float:
+        """The users' mean pause, as a share of an answer's time."""
+        return 0.0 if self._plan is None or self._plan.think_time else self._plan.jitter
 
     def now(self) -> float:
         """Seconds since the run's start."""

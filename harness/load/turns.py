@@ -5,14 +5,17 @@ from __future__ import annotations
 from gevent.event import Event
 
 from harness.load.session import UNSENT, UNSENT_WAIT, Prepared, Session
+from harness.load.transport import Exchange
 
 
-def play(session: Session, prepared: Prepared, over: Event) -> None:
-    """Send it, and what its conversation asks next, until that ends or no more may be sent.
+def play(session: Session, prepared: Prepared, over: Event) -> Exchange | None:
+    """Send it, and what its conversation asks next, until that ends or no more may be sent. The last one that
+    was sent; None where it was dropped.
 
     over: is set when no more may be sent.
     """
     at: Prepared | None = prepared
+    exchange = None
     try:
         while at is not None:
             exchange = session.ask(at)
@@ -26,3 +29,4 @@ def play(session: Session, prepared: Prepared, over: Event) -> None:
     finally:  # Locust takes users away by an exception
         if at is not None:
             session.leave(at)
+    return exchange

@@ -149,6 +149,7 @@ class Worker:
             ended_by=holding.ended_by,
             sending_ended_at=sending_ended_at,
             ended_at=session.now(),
+            spread=holding.starts.spread,
         )
 
     def _stopped_by_hand(self) -> None:

@@ -166,7 +166,8 @@ class Level:
     when on no request was due: the duration was over or the count reached. ended_at: when the last answer was in or
     given up. sessions: conversations that are begun at most. ended_by: `duration`, `requests`, `sessions`, `trace`, or
     why it ended early: `oversaturated`, `stalled`, `service_gone`, `interrupted`; of Locust by hand also `stopped`
-    (there was no limit) and `users_changed` (the next level began).
+    (there was no limit) and `users_changed` (the next level began). spread, jitter: of a closed loop whose users were
+    kept out of step: seconds over which their starts were spread, and their mean pause as a share of an answer's time.
     """
 
     level: int
@@ -181,6 +182,8 @@ class Level:
     sending_ended_at: float | None = None
     ended_at: float | None = None
     ended_by: str | None = None
+    spread: float | None = None
+    jitter: float | None = None
 
     @property
     def in_order(self) -> bool:

@@ -302,6 +302,7 @@ def method(summary: Summary) -> list[str]:
         f"ITL is every single gap between token events, pooled over requests; {_tokens_per_event(total)} "
         "TPOT is (last token − first token) / (tokens after the first event), per request.",
         *_counting(total),
+        *_out_of_step(summary.levels),
         "Quantiles are interpolated linearly between order statistics (type 7 of Hyndman and Fan). Intervals in "
         "brackets hold the true quantile with 95 % confidence; they are taken between blocks of consecutive requests, "
         "as requests close in time are not independent.",
@@ -332,6 +333,17 @@ def _counting(section: Section) -> list[str]:
         f"Of {answers} the server told the tokens of the whole, not of each event: the first event is given its share "
         "of the text, the others the rest in equal parts."
     ]
+
+
+def _out_of_step(levels: Sequence[Section]) -> list[str]:
+    """How users of a closed loop were kept from asking all together."""
+    spread = [f"{load(each)} {format_duration(each.spread)}" for each in levels if each.spread is not None]
+    jitter = next((each.jitter for each in levels if each.jitter is not None), None)
+    said = [f"Users began spread over the time of an answer ({', '.join(spread)})."] if spread else []
+    if jitter is not None:
+        share = format_percent(jitter)
+        said.append(f"Before it asked again a user paused at random, {share} of its answer's time on average.")
+    return [" ".join(said)] if said else []
 
 
 def _windows(levels: Sequence[Section]) -> list[str]:

@@ -76,7 +76,8 @@ class Section:
     duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
     those due in any level's window. seconds: total length of the windows. due: requests due in the window.
     glued_events, events: token events of the requests in the window. tokens_per_event: of the completed ones; NaN where
-    the server tells no counts. divided: completed requests whose count is known for the answer alone.
+    the server tells no counts. divided: completed requests whose count is known for the answer alone. spread, jitter:
+    as in Level.
     """
 
     level: int | None
@@ -103,6 +104,8 @@ class Section:
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
     conversations: Conversations | None = None
+    spread: float | None = None
+    jitter: float | None = None
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
 

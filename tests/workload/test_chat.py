@@ -135,8 +135,9 @@ def test_a_turn_that_does_not_fit_ends_the_conversation() -> None:
             told = request.input_tokens + 3 + beyond * len(request.messages)
             return replace(echo(request), input_tokens=told)
 
-        sent, ended = play(chat(turns=parse_lengths("40"), total_most=400), 1, model)
-        assert ended == "history_full"
+        played = [play(chat(turns=parse_lengths("40"), total_most=400), number, model) for number in range(12)]
+        assert {ended for _, ended in played} == {"history_full"}
+        sent = [request for requests, _ in played for request in requests]
         totals = [
             request.input_tokens + 3 + beyond * len(request.messages) + request.max_new_tokens for request in sent
         ]
