@@ -312,20 +312,31 @@ def _conclude(
     summary = finish(run, with_reports=options.report)
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)
-    if summary.total.requests.completed == 0 and _service_away(outcome, summary):
-        stalled = any(level.ended_by == "stalled" for level in outcome.levels)
-        silent = f"nobody got a token for {runner.STALLED_AFTER:.0f} s" if stalled else "the service is away or died"
-        why = death.found if death else silent
-        advice = death.advice if death else "Its own log says why, as far as it knows."
-        raise ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
+    if summary.total.requests.completed == 0:
+        raise _nothing_completed(folder, outcome, summary, death)
     unmet = _unmet(summary, options, slo)
     return BenchResult(folder, summary, unmet, 1 if unmet else 0)
 
 
-def _service_away(outcome: LoadOutcome, summary: Summary) -> bool:
-    if any(level.ended_by in ("service_gone", "stalled") for level in outcome.levels):
-        return True
-    return bool(summary.total.errors) and set(summary.total.errors) <= {"refused", "stream_broken", "timeout"}
+def _nothing_completed(
+    folder: RunFolder, outcome: LoadOutcome, summary: Summary, death: Failure | None
+) -> ServiceError:
+    """Why, as far as the engine's log, the server's own answers, or the way that requests ended say."""
+    errors = ", ".join(f"{kind}: {count:,}" for kind, count in summary.total.errors.items())
+    if death is not None:
+        why, advice = death.found, death.advice
+    elif outcome.words is not None:
+        why, advice = f"the server says: {outcome.words}", f"Failures by kind: {errors}."
+    elif any(level.ended_by == "stalled" for level in outcome.levels):
+        why, advice = (
+            f"nobody got a token for {runner.STALLED_AFTER:.0f} s",
+            "Its own log says why, as far as it knows.",
+        )
+    elif set(summary.total.errors) <= {"refused", "stream_broken", "timeout"} and errors:
+        why, advice = f"the service is away or died ({errors})", "Its own log says why, as far as it knows."
+    else:
+        why, advice = errors or "none was answered before the end", "Lengthen --duration, or see the engine's log."
+    return ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
 
 
 def _unmet(summary: Summary, options: BenchOptions, slo: Slo | None) -> str | None:

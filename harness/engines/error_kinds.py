@@ -30,6 +30,7 @@ _TEXTS = {
 }
 
 
+_WORDS_MOST = 300  # characters of a server's words that are shown
 _TEXT_MOST = 4096  # characters of a message that are looked at
 # What 503 means, by words of its text. vLLM 0.32 turns requests away with "The engine is currently busy ..." and "...
 # has reached its prefill token backlog limit" (vllm/exceptions.py), SGLang 0.5 with "The request queue is full.", "The
@@ -66,6 +67,20 @@ def event_error_kind(payload: Mapping[str, Any]) -> str:
         if kind is not None:
             return kind
     return "generation"
+
+
+def error_words(body: bytes) -> str | None:
+    """What a server says of a failure, in its own words, on one line: of a document, or of an event of a stream."""
+    text = body.strip()
+    if text.startswith((b"data:", b"event:", b"id:")):
+        text = b"".join(line[5:] for line in text.splitlines() if line.startswith(b"data:")).strip()
+    payload: Any = json_object(text)
+    for key in ("error", "message", "detail"):
+        if isinstance(payload, Mapping) and payload.get(key):
+            payload = payload[key]
+    words = payload if isinstance(payload, str) else text.decode("utf-8", "replace")
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
+    return plain[:_WORDS_MOST] or None
 
 
 def _told(payload: Mapping[str, Any]) -> str | None:

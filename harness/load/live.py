@@ -14,6 +14,7 @@ from harness.units import format_count, format_duration, format_number
 _EVERY = 5.0  # seconds between lines where nobody watches
 # A level is ended as over-saturated after so many seconds, with so many requests waiting, a share of all that was due.
 GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
+FAILING_AFTER, FAILING_LEAST = 4.0, 5  # seconds, and requests, in which nothing but failures came
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Live:
     before: int = 0
     engine: str = ""
     _taken_at: float = field(default_factory=time.monotonic)
+    _failing_at: float = field(default_factory=time.monotonic)
 
     def take(self, tick: dict[str, Any]) -> None:
         self.told[tick["process"]] = tick
@@ -56,6 +58,21 @@ class Live:
     def silent(self) -> float:
         """Seconds in which nobody got a token while requests were open."""
         return min((each["silent"] for each in self.told.values() if each["open"]), default=0.0)
+
+    @property
+    def failing(self) -> bool:
+        """Whether nothing was answered in the whole run, nothing is being answered, and requests have failed for
+        FAILING_AFTER seconds.
+        """
+        nothing = not self.count("completed") and self.total("open") <= self.total("waiting")
+        if not nothing or self.count("failed") < FAILING_LEAST:
+            self._failing_at = time.monotonic()
+        return time.monotonic() - self._failing_at > FAILING_AFTER
+
+    @property
+    def words(self) -> str | None:
+        """What the server said of a failure."""
+        return next((each["words"] for each in self.told.values() if each["words"]), None)
 
     def count(self, name: str) -> int:
         return sum(each["counts"].get(name, 0) for each in self.told.values())

@@ -194,6 +194,8 @@ class Member:
         """Tell Locust, whose own page and statistics follow its events. Its times are of its own making: whole
         milliseconds, two digits; the records hold what was measured.
         """
+        if record.status == "in_flight":
+            return  # given up by us: neither answered nor failed
         ended = record.finished_at if record.finished_at is not None else record.scheduled_at
         self._environment.events.request.fire(
             request_type="stream",

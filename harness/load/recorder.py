@@ -19,6 +19,7 @@ from gevent.hub import get_hub
 
 from harness.engines.answer_text import AnswerText
 from harness.engines.base import Answer, Api, Reading
+from harness.engines.error_kinds import error_words
 from harness.load.framing import ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
@@ -48,7 +49,8 @@ class Asked:
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
     called when the answer is over. heard: so many token events were decoded; noted: so many are in the journal.
-    recorded: it is over, and its record is complete. text: gathers the answer's text where the workload wants it.
+    recorded: it is over, and its record is complete. last: the latest slice, which holds a failure's words. text:
+    gathers the answer's text where the workload wants it.
     """
 
     record: RequestRecord
@@ -57,6 +59,7 @@ class Asked:
     heard: int = 0
     noted: int = 0
     recorded: bool = False
+    last: bytes = b""
     text: AnswerText | None = None
     then: Callable[[Exchange], None] = lambda exchange: None
     reading: Reading | None = None
@@ -66,11 +69,11 @@ class Asked:
 class Recorder:
     """Decodes what the transport has read and writes the records of what is over.
 
-    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each record. events: token events so far, of
-    answers that are over; late: those of them whose moment was noted too late to be true; answers and late_answers: the
-    same of the first event of each answer. heard: token events so far, of all answers; heard_at: when the latest of
-    them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead: work of others for idle time; does a piece of it
-    and says whether more is left.
+    start: CLOCK_MONOTONIC seconds that 0 stands for. words: what the server said of the latest failure. told: is called
+    with each record. events: token events so far, of answers that are over; late: those of them whose moment was noted
+    too late to be true; answers and late_answers: the same of the first event of each answer. heard: token events so
+    far, of all answers; heard_at: when the latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead:
+    work of others for idle time; does a piece of it and says whether more is left.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Recorder:
         self._all_recorded_at = time.monotonic()
         self.events = self.late = self.answers = self.late_answers = self.heard = 0
         self.heard_at = 0.0
+        self.words: str | None = None
         self.ahead: Callable[[], bool] = lambda: False
         transport.work = self.work
         self._timer = get_hub().loop.timer(_TICK, _TICK)
@@ -167,6 +171,7 @@ class Recorder:
         moments = self._transport.clock.seconds(exchange.moments)
         asked.moments.frombytes(moments.tobytes())
         asked.reading.feed(slices)
+        asked.last = slices[-1] or asked.last
         if asked.text is not None:
             asked.text.feed(slices)
         self._transport.absorbed += len(slices)
@@ -230,6 +235,8 @@ class Recorder:
             self.heard_at = max(self.heard_at, record.finished_at + self._start)
         if error is not None:
             _take_error(record, error)
+        if record.status == "failed" and ((record.http_status or 0) >= 400 or b'"error"' in asked.last):
+            self.words = error_words(asked.last) or self.words
         self._journal.end(record)
         self._told(record)
 

@@ -63,16 +63,17 @@ def run(
         crew = crew or stack.enter_context(Crew(plan.processes))
         crew.take(plan)
         levels: list[Level] = []
-        done = 0
+        done, words = 0, None
         for level in plan.levels:
             live = Live(level, before=done)
             held = _Held(crew, level, live, on_level, progress, gone, show or progress, engine).hold()
             done = live.count("completed")
             levels.append(held)
             on_level(held)
-            if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped") or crew.interrupted:
+            words = live.words or words
+            if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "failing") or crew.interrupted:
                 break
-        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams)
+        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams, words)
 
 
 class _Held:
@@ -152,6 +153,8 @@ class _Held:
             return "stalled"
         if self._gone() is not None or live.refused_for > REFUSED_AFTER:
             return "service_gone"
+        if live.failing:
+            return "failing"
         return "oversaturated" if growth.endless(live) else None
 
 

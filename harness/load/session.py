@@ -32,8 +32,8 @@ from harness.workload.request import LEVEL_NUMBERS, Player, Reply, Request, Scri
 from harness.workload.workload import Workload
 
 # Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor: else it
-# would ask thousands of times a second.
-UNSENT_WAIT = 1.0
+# would ask thousands of times a second. After failures the wait grows with their number in a row, to as much.
+UNSENT_WAIT, FAILED_WAIT = 1.0, 0.02
 UNSENT = ("refused", "dropped")
 _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 
@@ -92,7 +92,8 @@ class Session:
 
     level: the number of the load that is being held. open: what is being answered, by request id. recent: the latest
     records. counts: of records by status, and of what was `sent`. refused_in_a_row: requests that found nobody, since
-    the last one that did. counts_events: each event that is read is one token.
+    the last one that did. failed_in_a_row: requests that failed, since the last one that did not. counts_events: each
+    event that is read is one token.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Session:
         self.open: dict[str, Exchange] = {}
         self.recent: deque[RequestRecord] = deque(maxlen=4096)
         self.counts: Counter[str] = Counter()
-        self.refused_in_a_row = 0
+        self.refused_in_a_row = self.failed_in_a_row = 0
         self._hub = get_hub()
         self._told, self._sessions = told, sessions
         self._api = APIS[plan.api]
@@ -158,6 +159,12 @@ class Session:
             return None
         session_id = prepared.request.session_id
         return self._encode(prepared.script, request, prepared.index, prepared.sent_before + 1, session_id)
+
+    def back_off(self, exchange: Exchange | None) -> float:
+        """Seconds that a user waits for what became of its last request, before it asks again."""
+        if exchange is None or exchange.error in UNSENT:
+            return UNSENT_WAIT
+        return min(UNSENT_WAIT, FAILED_WAIT * self.failed_in_a_row)
 
     def pause_after(self, prepared: Prepared) -> float:
         """Seconds before the same user begins anew."""
@@ -220,10 +227,7 @@ class Session:
         exchange = self.begin(prepared, None, lambda _: wake())
         if exchange is None:
             return None
-        try:
-            waiter.wait()
-        finally:
-            self.transport.cancel(exchange, "in_flight")
+        waiter.wait()  # a user that is taken away here leaves its answer to come, and to be recorded
         return exchange
 
     def begin(
@@ -301,5 +305,7 @@ class Session:
 
     def _finished(self, record: RequestRecord) -> None:
         self.counts[record.status] += 1
+        if record.status != "in_flight":
+            self.failed_in_a_row = 0 if record.status == "completed" else self.failed_in_a_row + 1
         self.recent.append(record)
         self._told(record)

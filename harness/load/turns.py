@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gevent.event import Event
 
-from harness.load.session import UNSENT, UNSENT_WAIT, Prepared, Session
+from harness.load.session import Prepared, Session
 from harness.load.transport import Exchange
 
 
@@ -22,8 +22,8 @@ def play(session: Session, prepared: Prepared, over: Event) -> Exchange | None:
             if over.is_set() and exchange is not None and exchange.error == "in_flight":
                 break
             at = session.follow(at, exchange)
-            if exchange is None or exchange.error in UNSENT:
-                over.wait(UNSENT_WAIT)
+            if wait := session.back_off(exchange):
+                over.wait(wait)
             if at is not None and over.wait(at.request.delay or 0.0):
                 break
     finally:  # Locust takes users away by an exception

@@ -160,7 +160,7 @@ class Worker:
 
     def _fire(self, record: RequestRecord) -> None:
         """Tell Locust, whose own page and statistics follow its events."""
-        if self.session is None or not self.session.plan.web_ui:
+        if self.session is None or not self.session.plan.web_ui or record.status == "in_flight":
             return
         ended = record.finished_at if record.finished_at is not None else record.scheduled_at
         self.environment.events.request.fire(
