@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import shlex
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +13,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from harness import __version__, preflight, terminal
+from harness import preflight, terminal
 from harness.catalog.hub_dataset import fetch_dataset
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
 from harness.commands.report import finish
 from harness.commands.serving import Served, open_service
 from harness.commands.target import Target
-from harness.engines import ENGINES, engine_named
+from harness.engines import engine_named
 from harness.engines.base import Gauges
 from harness.engines.failure import Failure
 from harness.engines.identify import default_api, extras_of
@@ -33,7 +29,7 @@ from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
-from harness.load.scrape import Scraper
+from harness.load.run_recorder import begin_manifest, scraper_for
 from harness.load.starts import JITTER
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
@@ -42,7 +38,6 @@ from harness.measure.run_folder import (
     Level,
     Manifest,
     RunFolder,
-    clock_entry,
     run_name,
     utc_text,
     write_atomically,
@@ -60,7 +55,7 @@ from harness.workload.named import find
 from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
 from harness.workload.traces.window import DATASET_ROWS, Window
 from harness.workload.user_spec import UserSpec
-from harness.workload.workload import Asked, Chat, Dataset, Drawn, Replayed, dataset, replayed, summarise
+from harness.workload.workload import Asked, Chat, Dataset, Drawn, dataset, replayed
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
@@ -140,7 +135,11 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     levels = plan_levels(options, replay=rows is not None and rows.timed)
     # The load processes first: they get ready while the service is looked at.
     with runner.Crew(options.processes) as crew:
-        users = _users(crew, options, levels) if rows is None else ()
+        users: tuple[UserSpec, ...] = ()
+        if rows is None:
+            file = crew.describe(str(_file(options)))
+            levels = _levels_of_shape(file.shape, options, progress) or levels
+            users = _users(file.users, options, levels)
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
                 target, options, rows or users, served, crew, progress, levels=levels, slo=slo, timeout=timeout
@@ -249,7 +248,7 @@ def _load(
         state = served.service.state()
         return None if state.running else f"exit code {state.exit_code}"
 
-    scraper = _scraper(served, plan.clock_monotonic)
+    scraper = scraper_for(served.info, served.endpoint, plan.clock_monotonic)
     try:
         with scraper:
             outcome = runner.run(
@@ -283,14 +282,6 @@ def _last_words(service: Service, progress: Callable[[str], None]) -> Failure | 
     tell_last_lines(failure, service.name, progress)
     progress(str(StartFailed(failure, service.name)))
     return failure
-
-
-def _scraper(served: Served, clock_monotonic: float) -> Scraper:
-    """Reads the metrics as the engine that answers writes them; of an unknown one the page alone is kept."""
-    for engine in ENGINES:
-        if engine.name == served.info.engine:
-            return Scraper(served.endpoint, clock_monotonic, engine.read_gauges, others=engine.gauge_pages)
-    return Scraper(served.endpoint, clock_monotonic)
 
 
 def _busy(latest: Gauges) -> str:
@@ -512,9 +503,22 @@ def _file(options: BenchOptions) -> Path:
     return find(options.workload or DEFAULT_WORKLOAD)
 
 
-def _users(crew: runner.Crew, options: BenchOptions, levels: tuple[Level, ...]) -> tuple[UserSpec, ...]:
+def _levels_of_shape(
+    shape: tuple[tuple[int, float], ...], options: BenchOptions, progress: Callable[[str], None]
+) -> tuple[Level, ...]:
+    """The levels that a locustfile's load shape asks for, where no option says otherwise; none without a shape."""
+    given = [name for name in ("users", "rate", "duration", "requests", "sessions") if getattr(options, name)]
+    if shape and given:
+        progress(f"the load shape of {_file(options)} is left out: --{given[0]} says how much is asked")
+    if not shape or given:
+        return ()
+    warmup = _duration(options.warmup, "--warmup")
+    steps = enumerate(shape)
+    return tuple(Level(number, users=users, duration=seconds, warmup=warmup) for number, (users, seconds) in steps)
+
+
+def _users(found: Sequence[UserSpec], options: BenchOptions, levels: tuple[Level, ...]) -> tuple[UserSpec, ...]:
     """What the users of the workload's file ask, with the options' own lengths and pauses. Raises UsageError."""
-    found = crew.describe(str(_file(options)))
     if len(found) > SLOTS:
         raise UsageError(f"{len(found)} user classes, at most {SLOTS} can be told apart", where=str(_file(options)))
     users = [
@@ -604,12 +608,6 @@ def _default_folder(served: Served, workload: str) -> RunFolder:
     return RunFolder.create_beside(Path("reports") / name)
 
 
-def _asked_model(served: Served) -> str:
-    """The model that a URL serves; one of several goes by the name that it is asked by."""
-    alone = served.info.engine in {engine.name for engine in ENGINES} and len(served.info.model_names) < 2
-    return (served.info.model_id if alone else served.endpoint.model_name) or "unknown"
-
-
 def _manifest(
     folder: RunFolder,
     served: Served,
@@ -619,44 +617,36 @@ def _manifest(
     slo: Slo | None,
     timeout: float,
 ) -> Manifest:
-    facts, model, anchor = served.service.facts(), served.model, Anchor.now()
-    version = served.info.version or facts.engine_version
-    bounds = slo or (model.slo if model else Slo())
-    return Manifest(
-        run_id=folder.run_id,
-        harness_version=__version__,
-        command=("harness", *sys.argv[1:]),
-        model=model.name if model else _asked_model(served),
-        revision=(model.revision if model else None) or facts.environment.get("REVISION"),
-        engine=f"{served.info.engine} {version}" if version else served.info.engine,
-        emulated=served.info.emulated,
-        start=utc_text(anchor.utc),
-        clock=clock_entry(anchor),
-        workload=workload.describe(),
-        levels=levels,
+    facts, model = served.service.facts(), served.model
+    plain = begin_manifest(
+        folder,
+        Anchor.now(),
+        served.info,
+        served.endpoint,
+        workload,
+        levels,
+        program="harness",
         api=options.api or default_api(served.info),
         stream=options.stream,
-        exact_lengths=extras_of(served.info).sets_length,
+        seed=options.seed,
+        timeout=timeout,
+        requests=options.requests,
+    )
+    version = served.info.version or facts.engine_version
+    return dataclasses.replace(
+        plain,
+        model=model.name if model else plain.model,
+        revision=(model.revision if model else None) or facts.environment.get("REVISION"),
+        engine=f"{served.info.engine} {version}" if version else served.info.engine,
         runtime=facts.runtime,
-        url=served.endpoint.url,
         image=facts.image,
         image_digest=facts.image_digest,
         flags={**facts.environment, **({"args": shlex.join(facts.args)} if facts.args else {})},
         limits=served.limits.known(),
         gpu=model.gpu if model else None,
         gpus=model.gpus if model else 1,
-        host={
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "cpus": psutil.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-        dataset=workload.trace.facts() if isinstance(workload, Replayed | Dataset) else None,
-        lengths=summarise(workload, options.requests),
-        seeds={"workload": options.seed, "arrivals": options.seed},
-        slo=bounds.as_dict(),
+        slo=(slo or (model.slo if model else Slo())).as_dict(),
         slo_asked=slo is not None,
-        timeout=timeout,
         think_time=_duration(options.think_time, "--think-time") or 0.0,
         processes=options.processes,
         price_per_gpu_hour=model.price_per_gpu_hour if model else None,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import psutil
 
-from harness import __version__
 from harness.engines import APIS
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import Endpoint
 from harness.engines.identify import default_api, endpoint_at, extras_of, identify
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
 from harness.load.plan import LoadPlan
+from harness.load.run_recorder import begin_manifest, scraper_for
+from harness.load.scrape import Scraper
 from harness.load.user import StreamUser, spec_of
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
@@ -36,7 +34,6 @@ from harness.measure.run_folder import (
     Level,
     Manifest,
     RunFolder,
-    clock_entry,
     run_name,
     utc_text,
     write_manifest,
@@ -78,6 +75,7 @@ class Kept:
     manifest: Manifest
     announcement: dict[str, Any]
     run_time: float | None
+    scraper: Scraper
     test_began: float = 0.0
     level_began: float = 0.0
     ramped_at: float | None = None
@@ -129,6 +127,7 @@ class Keeper:
             return
         self._began = True
         logger.info("writing to %s", self._kept.folder.path)
+        self._kept.scraper.__enter__()
         self._announce()
         gevent.spawn(self._watch, self._kept)
 
@@ -156,11 +155,15 @@ class Keeper:
         folder = RunFolder.create(output_folder(anchor.utc, info.model_id or "service", mix.name))
         run_time = float(options.run_time) if options is not None and options.run_time else None
         level = Level(0, users=self._runner.target_user_count, duration=run_time, started_at=0.0)
-        manifest = _manifest(folder, anchor, info, asking, mix, endpoint.url, level)
+        api = asking.api or default_api(info)
+        manifest = begin_manifest(
+            folder, anchor, info, endpoint, mix, (level,), program="locust",
+            api=api, stream=asking.stream, seed=asking.seed, timeout=asking.timeout,
+        )  # fmt: skip
         write_manifest(folder, manifest)
         plan = LoadPlan(
             url=endpoint.url,
-            api=asking.api or default_api(info),
+            api=api,
             model_name=endpoint.model_name or "",
             stream=asking.stream,
             extras=extras_of(info).as_dict(),
@@ -173,7 +176,8 @@ class Keeper:
         )
         slots = {name: slot for slot, name in enumerate(asking.users)}
         announcement = {"plan": plan.to_json(), "machine": say.machine(), "slots": slots, "grace": GRACE}
-        return Kept(folder, manifest, announcement, run_time)
+        scraper = scraper_for(info, endpoint, anchor.monotonic)
+        return Kept(folder, manifest, announcement, run_time, scraper)
 
     def _announce(self, client_id: str | None = None) -> None:
         """To all members, or to one that came later."""
@@ -238,6 +242,8 @@ class Keeper:
         while self._awaited(kept) and time.monotonic() < until:
             gevent.sleep(0.02)
         self._kept = None
+        kept.scraper.__exit__()
+        kept.scraper.samples.write(kept.folder.server)
         kept.manifest = replace(kept.manifest, end=utc_text(datetime.now(timezone.utc)), processes=len(kept.members))
         kept.write(ended_at=kept.now())
         lost = sorted(str(number) for client, number in kept.members.items() if client not in kept.done)
@@ -345,35 +351,4 @@ def _mix(asking: Asking, endpoint: Endpoint, limits: Mapping[str, int | float]) 
             for slot, spec in enumerate(asking.users.values())
         ),
         tuple(spec.weight for spec in asking.users.values()),
-    )
-
-
-def _manifest(
-    folder: RunFolder, anchor: Anchor, info: EngineInfo, asking: Asking, mix: Mix, url: str, level: Level
-) -> Manifest:
-    return Manifest(
-        run_id=folder.run_id,
-        harness_version=__version__,
-        command=("locust", *sys.argv[1:]),
-        model=info.model_id or "unknown",
-        engine=f"{info.engine} {info.version}" if info.version else info.engine,
-        emulated=info.emulated,
-        start=utc_text(anchor.utc),
-        clock=clock_entry(anchor),
-        workload=mix.describe(),
-        levels=(level,),
-        api=asking.api or default_api(info),
-        stream=asking.stream,
-        exact_lengths=extras_of(info).sets_length,
-        runtime="url",
-        url=url,
-        limits=info.limits.known(),
-        host={
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "cpus": psutil.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-        seeds={"workload": asking.seed},
-        timeout=asking.timeout,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from locust.shape import LoadTestShape
 from locust.util.load_locustfile import load_locustfile
@@ -14,6 +12,8 @@ from locust.util.load_locustfile import load_locustfile
 from harness.errors import UsageError
 from harness.load.user import StreamUser, spec_of
 from harness.workload.user_spec import UserSpec
+
+_TICK, _LONGEST = 1.0, 86_400.0  # seconds: between two looks of Locust's at a shape, and of a run
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ def load(path: str) -> Locustfile:
     return Locustfile(path, ours, shapes[0] if shapes else None)
 
 
+def fault(path: str, error: BaseException) -> UsageError | None:
+    """What a locustfile's own code raised while users ran, with its line; None where the file took no part in it."""
+    place = _place(path, error)
+    return None if place == path else UsageError(f"a user failed: {_words(error)}", where=place)
+
+
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
@@ -65,6 +71,29 @@ def _place(path: str, error: BaseException) -> str:
     return f"{path}:{lines[-1]}" if lines else path
 
 
-def shape_facts(shape: LoadTestShape | None) -> dict[str, Any] | None:
-    """For the manifest: which shape there is."""
-    return None if shape is None else {"shape": type(shape).__name__, "file": Path(shape.__module__).name}
+def steps_of(shape: LoadTestShape, path: str) -> list[tuple[int, float]]:
+    """What a shape asks for over time: targets of users, each with the seconds that it lasts.
+
+    Its clock is set, second by second. Raises UsageError for one that asks for more than the time, such as what the
+    users have done so far, and for one that does not end.
+    """
+    where, now = f"{path}: {type(shape).__name__}", [0.0]
+    by_hand = f"Run it with `locust -f {path}`."
+    shape.get_run_time = lambda: now[0]  # type: ignore[method-assign]
+    steps: list[tuple[int, float]] = []
+    try:
+        while (tick := shape.tick()) is not None:
+            if len(tick) > 2:
+                raise UsageError("its ticks name user classes", where=where, advice=by_hand)
+            users = int(tick[0])
+            before, seconds = steps.pop() if steps and steps[-1][0] == users else (users, 0.0)
+            steps.append((before, seconds + _TICK))
+            now[0] += _TICK
+            if now[0] > _LONGEST:
+                raise UsageError("does not end within a day", where=where, advice="Give --users and --duration.")
+    except UsageError:
+        raise
+    except Exception as error:  # whatever somebody's file raises, it is theirs
+        found = f"tick() asks for more than the time of the run: {_words(error)}"
+        raise UsageError(found, where=_place(path, error), advice=by_hand) from error
+    return [(users, seconds) for users, seconds in steps if users]

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,16 @@ class _Held:
         return "oversaturated" if growth.endless(live) else None
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a locustfile holds. shape: of its load shape, targets of users with the seconds that each lasts; empty
+    without one.
+    """
+
+    users: tuple[UserSpec, ...]
+    shape: tuple[tuple[int, float], ...] = ()
+
+
 class Crew:
     """The load processes, by number; as a context manager they end with it.
 
@@ -207,8 +217,8 @@ class Crew:
             raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
         self.order(do="plan", plan=asdict(plan))
 
-    def describe(self, file: str) -> list[UserSpec]:
-        """What the users of a locustfile ask, as the load process says that runs it. Raises UsageError for the file,
+    def describe(self, file: str) -> Described:
+        """What a locustfile holds, as the load process says that runs it. Raises UsageError for the file,
         ClientFailed.
         """
         if len(self._ready) < len(self.processes):
@@ -221,7 +231,8 @@ class Crew:
         if "error" in said:
             wrong = said["error"]
             raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
-        return [UserSpec.from_dict(each) for each in said["users"]]
+        steps = tuple((int(users), float(seconds)) for users, seconds in said["shape"] or ())
+        return Described(tuple(UserSpec.from_dict(each) for each in said["users"]), steps)
 
     @property
     def jitter(self) -> float:
@@ -273,6 +284,8 @@ class Crew:
             said = self._said.get(timeout=timeout)
         except queue.Empty:
             said = None
+        if said is not None and said["say"] == "fault":
+            raise UsageError(said["found"], where=said["where"])
         if said is not None and said["say"] == "page":
             self.page = said["url"]
         for number, process in self.processes.items():

@@ -9,7 +9,9 @@ It holds levels when it is told to on stdin, one JSON object a line, and says on
          {"do": "end", "reason": "interrupted"}    send no more in this level
          {"do": "abandon"}                         and do not wait for the answers either
          {"do": "stats", "report": {...}}          Locust's statistics of another process, for the page
-    out  {"say": "ready"} · {"say": "described", "users": [...]} or {..., "error": {...}} · {"say": "prepared"}
+    out  {"say": "ready"} · {"say": "prepared"}
+         {"say": "described", "users": [...], "shape": [...]} or {"say": "described", "error": {...}}
+         {"say": "fault", "found": "...", "where": "..."}: a user's own code failed
          {"say": "tick", ...} once a second · {"say": "page", "url": "..."}
          {"say": "held", "level": 0, ...} after the last answer
 
@@ -67,7 +69,7 @@ class Worker:
         self.environment = Environment(user_classes=[PlainUser], events=locust.events)
         self.closed_loop = drivers[self.environment] = ClosedLoop()
         self.users: list[type[StreamUser]] = [PlainUser]
-        self.environment.events.user_error.add_listener(_user_died)
+        self.environment.events.user_error.add_listener(lambda exception, **_: self.fail(type(exception), exception))
         self.runner: Any = self.environment.create_local_runner()
         self.session: Session | None = None
         self.watch: Watch | None = None
@@ -172,6 +174,19 @@ class Worker:
             context={},
         )
 
+    def fail(self, kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
+        """What a locustfile's own code raises is its author's; anything else is a bug in the load, which must not look
+        like a silent server: say it and end the process.
+        """
+        path = None if self.session is None else self.session.plan.locustfile
+        found = None if path is None else locustfile.fault(path, error)
+        if found is not None:
+            say("fault", found=found.found, where=found.where)
+            return
+        sys.excepthook(kind, error, trace or error.__traceback__)
+        sys.stderr.flush()
+        os._exit(70)
+
     def run(self) -> None:
         """Obey stdin until it ends."""
         gevent.spawn(self._flush)
@@ -227,21 +242,11 @@ def describe(path: str) -> None:
     try:
         found = locustfile.load(path)
         users = [spec.as_dict() for spec in found.specs()]
+        shape = None if found.shape is None else locustfile.steps_of(found.shape, path)
     except UsageError as error:
         say("described", error={"found": error.found, "where": error.where, "advice": error.advice})
         return
-    say("described", users=users)
-
-
-def _die(context: Any, kind: Any, value: Any, trace: Any) -> None:
-    """A bug in the load must not look like a silent server: say it and end the process."""
-    sys.excepthook(kind, value, trace)
-    sys.stderr.flush()
-    os._exit(70)
-
-
-def _user_died(exception: BaseException, tb: Any, **_: Any) -> None:
-    _die(None, type(exception), exception, tb)
+    say("described", users=users, shape=shape)
 
 
 def orders() -> Iterator[dict[str, Any]]:
@@ -277,8 +282,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     hub = get_hub()
     ends = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
-    hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else _die(context, kind, *rest)
-    Worker(int(sys.argv[1])).run()
+    worker = Worker(int(sys.argv[1]))
+    hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else worker.fail(kind, *rest)
+    worker.run()
     # Nothing is left to do, and gevent's own end under Python 3.10 complains of a greenlet that is being finalized.
     _out.flush()
     os._exit(0)

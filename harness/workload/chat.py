@@ -152,7 +152,7 @@ class Chat:
         """mean_input_tokens is that of a question, without what was said before it."""
         base = self.base.describe()
         asked = {
-            "turns": str(self.turns),
+            "turns": str(self.turns) if self.script is None else "as the script asks",
             "think_time": str(self.think_time),
             "system_tokens": self.system_tokens,
             "shared_prefix_tokens": self._shared,
@@ -162,7 +162,7 @@ class Chat:
         return {
             **base,
             **asked,
-            "mean_turns": round(mean(self.turns), 1),
+            "mean_turns": round(mean(self.turns), 1) if self.script is None else None,
             "hash": hash_of({"base": base["hash"], **asked}),
         }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.errors import UsageError
 from harness.load import runner
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.journal import read_journal
@@ -181,7 +182,7 @@ def test_a_history_that_no_longer_fits_ends_its_session(
     url: str, crews: dict[int, runner.Crew], tmp_path: Path, known: bool
 ) -> None:
     """In order, and counted. Where the limit is known nothing is refused; else one refusal teaches it."""
-    base = drawn("long", "150", "40", seed=1)
+    base = drawn("long", "300", "20", seed=1)
     limits = {"prompt_most": 1500, "total_most": 2000} if known else {}
     workload = Chat(base, turns=parse_lengths("30"), **limits)
     records, _, _ = load(crews[1], url, tmp_path, Level(0, users=1, sessions=3), workload)
@@ -190,7 +191,7 @@ def test_a_history_that_no_longer_fits_ends_its_session(
     assert len(refused) == (0 if known else 1)
     assert {record.error_kind for record in refused} <= {"validation"}
     longest = max(record.input_tokens or 0 for record in records)
-    assert 1500 - 150 - 40 - 20 < longest <= 1500
+    assert 1500 - 300 - 20 - 20 < longest <= 1500
 
 
 def test_a_level_that_is_over_cuts_its_conversations(url: str, crews: dict[int, runner.Crew], tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_task_that_yields_is_a_conversation(
     """It branches on answers, keeps what on_start made, and which task a conversation gets its number decides."""
     path = tmp_path / "agent.py"
     path.write_text(SCRIPT)
-    (spec,) = crews[1].describe(str(path))
+    (spec,) = crews[1].describe(str(path)).users
     workload = spec.workload(seed=1, salt="s")
     assert isinstance(workload, Chat)
     seen = []
@@ -240,3 +241,20 @@ def test_a_task_that_yields_is_a_conversation(
         assert {record.status for record in records} == {"completed"}
     assert seen[0] == seen[1]
     assert set(seen[0].values()) == {1, 3}
+
+
+def test_what_a_users_own_code_raises_is_named_with_its_line(
+    url: str, crews: dict[int, runner.Crew], tmp_path: Path
+) -> None:
+    """In either loop; it is no fault of the service, nor of ours."""
+    path = tmp_path / "agent.py"
+    path.write_text(SCRIPT.replace("yield self.ask(tokens=7)", "(yield self.ask(tokens=7)).wisdom"))
+    line = 1 + path.read_text().splitlines().index("        (yield self.ask(tokens=7)).wisdom")
+    workload = crews[1].describe(str(path)).users[0].workload(seed=1)
+    assert isinstance(workload, Chat)
+    for number, asked in enumerate(({"users": 2}, {"rate": 20.0, "arrival": "constant"})):
+        level = Level(0, sessions=9, **asked)  # type: ignore[arg-type]
+        with runner.Crew(1) as crew, pytest.raises(UsageError) as caught:
+            load(crew, url, tmp_path / str(number), level, workload, locustfile=str(path))
+        assert caught.value.where == f"{path}:{line}"
+        assert "AttributeError: 'Reply' object has no attribute 'wisdom'" in caught.value.found

@@ -36,14 +36,14 @@ def write(path: Path, body: str, base: str = "StreamUser") -> Path:
 
 
 def one(crew: Crew, path: Path) -> UserSpec:
-    (spec,) = crew.describe(str(path))
+    (spec,) = crew.describe(str(path)).users
     return spec
 
 
 @pytest.mark.parametrize("name", known())
 def test_shipped_workloads_fit_what_most_services_allow(crew: Crew, name: str) -> None:
     """Answers that TGI does not cut into pieces, a reason for the lengths, and questions that fit a small service."""
-    for spec in crew.describe(str(find(name))):
+    for spec in crew.describe(str(find(name))).users:
         workload = spec.workload(seed=1)
         base = workload.base if isinstance(workload, Chat) else workload
         assert base.input_lengths.longest is not None
@@ -115,3 +115,27 @@ def test_what_a_file_prints_harms_nobody(crew: Crew, here: Path) -> None:
     """Lines of its own do not stand between those of the load process."""
     path = write(here / "loud.py", 'input_tokens = 5\noutput_tokens = 5\nprint(\'{"say": "held"}\', flush=True)')
     assert one(crew, path).input_tokens == "5"
+
+
+SHAPE = """
+from locust import LoadTestShape
+
+class Steps(LoadTestShape):
+    def tick(self):
+        at = self.get_run_time()
+        return None if at >= 12 else (4 if 5 <= at < 8 else 1, 10)
+"""
+
+
+def test_a_load_shape_is_told_as_steps(crew: Crew, here: Path) -> None:
+    """As far as time alone decides; what asks for more belongs under Locust."""
+    path = write(here / "shaped.py", "input_tokens = output_tokens = 5")
+    plain = path.read_text()
+    path.write_text(plain + SHAPE)
+    assert crew.describe(str(path)).shape == ((1, 5.0), (4, 3.0), (1, 4.0))
+    path.write_text(plain + SHAPE.replace("return None if at >= 12 else (4", "return (self.runner.user_count"))
+    with pytest.raises(UsageError, match=r"shaped.py:11: tick\(\) asks for more than the time of the run"):
+        crew.describe(str(path))
+    path.write_text(plain + SHAPE.replace("None if at >= 12 else ", ""))
+    with pytest.raises(UsageError, match="does not end within a day"):
+        crew.describe(str(path))

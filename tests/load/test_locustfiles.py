@@ -104,6 +104,9 @@ def test_shipped_locustfile_runs_by_hand(url: str, here: Path) -> None:
     assert manifest(here / "runs/out")["workload"]["name"] == "chat"
     assert all(row["input_tokens"] == row["asked_input_tokens"] for row in records)
     assert not list((here / "runs/out").glob("journal-*"))
+    scraped = pq.read_table(here / "runs/out/server.parquet").column("metric").to_pylist()
+    assert "harness:running" in scraped
+    assert manifest(here / "runs/out")["lengths"]["input_tokens"]["p50"] > 8
 
 
 def test_run_time_begins_when_the_users_do(url: str, here: Path) -> None:
