@@ -483,7 +483,8 @@ def bench(
         typer.Option(help="Answer length, likewise; with the same file as --input-tokens, drawn as pairs."),
     ] = None,
     workload: Annotated[
-        Optional[str], typer.Option(help="What is asked: a file of locustfiles/, by name. Default: chat.")
+        Optional[str],
+        typer.Option(help="What is asked: a file of locustfiles/, by name, or a path. Default: questions."),
     ] = None,
     api: Annotated[
         Optional[Literal["tgi", "openai-chat", "openai-completions"]],

@@ -61,7 +61,7 @@ DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
 _LAST_LINES = 1000
 DEFAULT_ARRIVAL = "poisson"
-DEFAULT_WORKLOAD = "chat"
+DEFAULT_WORKLOAD = "questions"
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class StreamUser(User):
     """
 
     abstract = True
-    workload: str = "chat"
+    workload: str = "questions"
     input_tokens: str | int | None = None
     output_tokens: str | int | None = None
     turns: str | int | None = None
@@ -166,7 +166,7 @@ def _base(user: type[StreamUser], where: str, name: str, asked_by: tuple[str, ..
         raise UsageError(
             "gives no input_tokens or no output_tokens",
             where=where,
-            advice='Give both, or name another workload that has them: workload = "chat".',
+            advice='Give both, or name another workload that has them: workload = "questions".',
         )
     path = str(find(user.workload, where))
     (first, *_) = load(path).users.values()
