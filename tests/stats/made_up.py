@@ -45,7 +45,7 @@ def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.
     }
     for name in ("finish_reason", "session_id", "notes"):
         plain[name] = none.copy()
-    for name in ("turn", "http_status"):
+    for name in ("turn", "http_status", "history_tokens"):
         plain[name] = np.full(count, -1, dtype=np.int64)
     for name, value in (("input_tokens", 100), ("output_tokens", events)):
         plain[name] = plain[f"asked_{name}"] = np.full(count, value, dtype=np.int64)
