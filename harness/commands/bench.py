@@ -23,6 +23,7 @@ from harness.commands.target import Target
 from harness.engines import engine_named
 from harness.engines.base import Gauges
 from harness.engines.failure import Failure
+from harness.engines.framing import framed
 from harness.engines.identify import default_api, extras_of
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
@@ -559,6 +560,8 @@ def make_workload(options: BenchOptions, served: Served, asked: Trace | Sequence
     """What is asked: the rows of a file, or what the users of a locustfile say."""
     vocabulary = vocabulary_of(served.endpoint)
     salt = f"{time.time_ns():x}"
+    if isinstance(asked, Trace):
+        vocabulary = framed(vocabulary, served.endpoint, options.api or "", system=False)
     if isinstance(asked, Trace) and asked.timed:
         return replayed(asked, _window(options), seed=options.seed, salt=salt, vocabulary=vocabulary)
     if isinstance(asked, Trace):
@@ -570,11 +573,15 @@ def make_workload(options: BenchOptions, served: Served, asked: Trace | Sequence
             salt=salt,
             vocabulary=vocabulary,
         )
+    words = {
+        system: framed(vocabulary, served.endpoint, options.api or "", system=system)
+        for system in {spec.has_system_prompt for spec in asked}
+    }
     parts = [
         spec.workload(
             seed=options.seed + slot,
             salt=f"{salt}-{slot}" if slot else salt,
-            vocabulary=vocabulary,
+            vocabulary=words[spec.has_system_prompt],
             limits=served.limits.known(),
         )
         for slot, spec in enumerate(asked)

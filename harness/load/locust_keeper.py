@@ -20,6 +20,7 @@ import gevent
 
 from harness.engines import APIS
 from harness.engines.base import Endpoint
+from harness.engines.framing import framed
 from harness.engines.identify import default_api, endpoint_at, extras_of, identify
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
@@ -150,12 +151,12 @@ class Keeper:
             raise UsageError("no host", advice="Name the service with --host http://host:port.")
         info, endpoint = identify(endpoint_at(url, asking.model_name))
         options = self._environment.parsed_options
-        mix = _mix(asking, endpoint, info.limits.known())
+        api = asking.api or default_api(info)
+        mix = _mix(asking, endpoint, api, info.limits.known())
         anchor = Anchor.now()
         folder = RunFolder.create(output_folder(anchor.utc, info.model_id or "service", mix.name))
         run_time = float(options.run_time) if options is not None and options.run_time else None
         level = Level(0, users=self._runner.target_user_count, duration=run_time, started_at=0.0)
-        api = asking.api or default_api(info)
         manifest = begin_manifest(
             folder, anchor, info, endpoint, mix, (level,), program="locust",
             api=api, stream=asking.stream, seed=asking.seed, timeout=asking.timeout,
@@ -341,14 +342,21 @@ def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
     return Asking(first.api, first.stream, first.model_name, timeout, first.seed, users)
 
 
-def _mix(asking: Asking, endpoint: Endpoint, limits: Mapping[str, int | float]) -> Mix:
+def _mix(asking: Asking, endpoint: Endpoint, api: str, limits: Mapping[str, int | float]) -> Mix:
     if len(asking.users) > SLOTS:
         raise UsageError(f"{len(asking.users)} user classes, at most {SLOTS} can be told apart")
-    vocabulary, salt = vocabulary_of(endpoint), f"{time.time_ns():x}"
-    return Mix(
-        tuple(
-            spec.workload(seed=asking.seed + slot, salt=f"{salt}-{slot}", vocabulary=vocabulary, limits=limits)
-            for slot, spec in enumerate(asking.users.values())
-        ),
-        tuple(spec.weight for spec in asking.users.values()),
+    plain, salt = vocabulary_of(endpoint), f"{time.time_ns():x}"
+    words = {
+        system: framed(plain, endpoint, api, system=system)
+        for system in {spec.has_system_prompt for spec in asking.users.values()}
+    }
+    parts = tuple(
+        spec.workload(
+            seed=asking.seed + slot,
+            salt=f"{salt}-{slot}",
+            vocabulary=words[spec.has_system_prompt],
+            limits=limits,
+        )
+        for slot, spec in enumerate(asking.users.values())
     )
+    return Mix(parts, tuple(spec.weight for spec in asking.users.values()))

@@ -25,6 +25,7 @@ from harness.workload.vocabulary import Vocabulary
 
 TURNS_MOST = 100_000  # of one conversation: keeps the draws of two conversations apart
 
+_ENDED_BY_MODEL = ("stop", "eos_token")
 ONE, KEEP_ALL = Fixed(1), KeepAll()
 
 
@@ -261,10 +262,11 @@ class Talk:
 
     def _with_history(self, request: Request) -> Request:
         sent = self.chat.history.sent(self.said)
-        before = self.chat.system_tokens + sum(each.tokens for each in sent)
+        vocabulary = self.chat.base.vocabulary
+        before = self.chat.system_tokens + sum(each.tokens + vocabulary.per_exchange for each in sent)
         return replace(
             request,
-            input_tokens=before + request.input_tokens + self.chat.base.vocabulary.overhead,
+            input_tokens=before + request.input_tokens + vocabulary.overhead,
             messages=(*self._system(), *(message for each in sent for message in each.messages)),
             history_tokens=before,
             heard=True,
@@ -280,6 +282,8 @@ class Talk:
         """question: tokens of the prompt alone."""
         self.turn = request.turn or self.turn
         answered = request.max_new_tokens if reply.output_tokens is None else reply.output_tokens
+        if reply.finish_reason in _ENDED_BY_MODEL:
+            answered = max(0, answered - 1)  # the token that ended it is the template's next time
         self.said.append(Exchange(request.prompt, reply.text, question + answered))
         if reply.input_tokens is not None:
             self._seen.append((len(request.messages) + 1, reply.input_tokens - request.input_tokens))

@@ -118,6 +118,7 @@ class Drawn:
             **asked,
             "mean_input_tokens": round(mean(self.input_lengths), 1),
             "mean_output_tokens": round(mean(self.output_lengths), 1),
+            **self.vocabulary.framing(),
             "seed": self.seed,
             "hash": hash_of(asked),
         }

@@ -50,6 +50,10 @@ class UserSpec:
         told = (self.turns, self.think_time, self.history, self.system_tokens, self.shared_prefix)
         return bool(self.scripts) or any(each is not None for each in told)
 
+    @property
+    def has_system_prompt(self) -> bool:
+        return self.system_tokens not in (None, "0")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from harness.engines.base import Endpoint
+from harness.engines.framing import framed
+from harness.engines.vocabulary import vocabulary_of
 from harness.errors import UsageError
 from harness.load import runner
 from harness.load.plan import LoadOutcome, LoadPlan
@@ -24,8 +27,10 @@ from harness.measure.run_folder import Level
 from harness.workload.chat import Chat
 from harness.workload.lengths import parse_lengths
 from harness.workload.pauses import parse_pauses
+from harness.workload.vocabulary import assumed_vocabulary
 from harness.workload.workload import drawn
 from tests.load.recording_proxy import Said, recording, text_of
+from tests.load.test_truth import engine
 
 TURNS = 30
 CHAT = Chat(drawn("chat", "uniform:3:8", "uniform:2:4", seed=5, salt="s"), turns=parse_lengths(str(TURNS)))
@@ -171,6 +176,33 @@ def test_every_api_tells_the_text(
             assert after.asked["messages"][:-1] == [
                 *before.asked["messages"], {"role": "assistant", "content": text},
             ]  # fmt: skip
+
+
+@pytest.mark.parametrize("api", ["openai-chat", "openai-completions", "tgi"])
+@pytest.mark.parametrize("system", [0, 9])
+def test_prompts_are_exactly_as_long_as_asked(
+    url: str, crews: dict[int, runner.Crew], tmp_path: Path, api: str, system: int
+) -> None:
+    """By the server's own count, in every turn: its template, and what parts the messages, are counted in."""
+    endpoint = Endpoint(url, model_name="tgi")
+    words = framed(vocabulary_of(endpoint), endpoint, api, system=system > 0)
+    assert words.framed
+    base = drawn("exact", "uniform:60:90", "uniform:2:9", seed=2, vocabulary=words)
+    workload = Chat(base, turns=parse_lengths("3"), system_tokens=system)
+    records, _, _ = load(crews[1], url, tmp_path, Level(0, users=2, sessions=2), workload, api)
+    assert len(records) == 6
+    for record in records:
+        assert record.input_tokens == record.asked_input_tokens
+    first = [record.asked_input_tokens or 0 for record in records if record.turn == 1]
+    assert all(60 + system <= tokens <= 90 + system for tokens in first)
+
+
+def test_a_service_that_tells_no_counts_leaves_the_estimate(tmp_path: Path) -> None:
+    """And it is called one."""
+    with engine(tmp_path / "log") as silent:  # it knows /generate_stream alone
+        words = framed(assumed_vocabulary(), Endpoint(silent), "openai-chat", system=False)
+    assert words == assumed_vocabulary()
+    assert words.framing()["overhead"] == "assumed"
 
 
 def _document(said: Said) -> Any:
