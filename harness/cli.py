@@ -512,6 +512,9 @@ def bench(
     ] = None,
     output: OutputOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be sent, and what it would cost; send nothing.")
+    ] = False,
     web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
@@ -526,7 +529,7 @@ def bench(
 
     Example: harness bench qwen2.5-7b --users 1,4,16 --duration 60s --slo "ttft_p95=1s,itl_p95=60ms"
     """
-    from harness.commands.bench import BenchOptions
+    from harness.commands.bench import BenchOptions, explain_bench
     from harness.commands.bench import bench as measure
 
     options = BenchOptions(
@@ -563,6 +566,10 @@ def bench(
         web_ui=web_ui,
     )
     target = _target(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
+    if explain:
+        explanation = explain_bench(target, options, progress=terminal.say)
+        _show(json, explanation.as_json(), explanation.as_text())
+        return 0
     result = measure(target, options, progress=terminal.say)
     _show(json, result.as_json(), result.as_text())
     if result.unmet is not None:

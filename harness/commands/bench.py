@@ -6,10 +6,11 @@ import dataclasses
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from harness import preflight, terminal
 from harness.catalog.hub_dataset import fetch_dataset
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
+from harness.commands.explain import REHEARSED, Explanation, explain
 from harness.commands.report import finish
-from harness.commands.serving import Served, open_service
+from harness.commands.serving import Served, open_service, resolve_model
 from harness.commands.target import Target
 from harness.engines import engine_named
 from harness.engines.base import Gauges
@@ -56,6 +58,7 @@ from harness.workload.named import find
 from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
 from harness.workload.traces.window import DATASET_ROWS, Window
 from harness.workload.user_spec import UserSpec
+from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 from harness.workload.workload import Asked, Chat, Dataset, Drawn, dataset, replayed
 
 DEFAULT_USERS = "1,4,16"
@@ -136,17 +139,44 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     levels = plan_levels(options, replay=rows is not None and rows.timed)
     # The load processes first: they get ready while the service is looked at.
     with runner.Crew(options.processes) as crew:
-        users: tuple[UserSpec, ...] = ()
-        if rows is None:
-            file = crew.describe(str(_file(options)))
-            levels = _levels_of_shape(file.shape, options, progress) or levels
-            users = _users(file.users, options, levels)
+        levels, users = _who_asks(crew, options, levels, rows, progress)
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
                 target, options, rows or users, served, crew, progress, levels=levels, slo=slo, timeout=timeout
             )
         with _pointing_to(folder):
             return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
+
+
+def explain_bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> Explanation:
+    """What bench would do with the same options, without a service. Raises HarnessErrors."""
+    _require_a_use(options)
+    model = None if target.model is None else resolve_model(target)
+    plan_levels(options, replay=options.trace is not None)
+    rows = _require_inputs(options, progress)
+    levels = plan_levels(options, replay=rows is not None and rows.timed)
+    with runner.Crew(1) as crew:
+        levels, users = _who_asks(crew, options, levels, rows, progress)
+        limits = model.limits.known() if model is not None else {}
+        workload = workload_of(options, rows or users, lambda system: assumed_vocabulary(), limits)
+        count = len(rows.rows) if rows is not None and rows.timed else REHEARSED
+        played = crew.rehearse(workload, None if rows is not None else str(_file(options)), count, options.seed)
+    return explain(workload, played, levels, model)
+
+
+def _who_asks(
+    crew: runner.Crew,
+    options: BenchOptions,
+    levels: tuple[Level, ...],
+    rows: Trace | None,
+    progress: Callable[[str], None],
+) -> tuple[tuple[Level, ...], tuple[UserSpec, ...]]:
+    """The levels, and the users of the workload's file; none where the rows of a file are asked."""
+    if rows is not None:
+        return levels, ()
+    file = crew.describe(str(_file(options)))
+    levels = _levels_of_shape(file.shape, options, progress) or levels
+    return levels, _users(file.users, options, levels)
 
 
 def _measure(
@@ -557,13 +587,29 @@ def _as_the_users_say(options: BenchOptions, asked: Trace | Sequence[UserSpec], 
 
 
 def make_workload(options: BenchOptions, served: Served, asked: Trace | Sequence[UserSpec]) -> Asked:
-    """What is asked: the rows of a file, or what the users of a locustfile say."""
-    vocabulary = vocabulary_of(served.endpoint)
+    """What is asked of this service, in words that it counts as one token each."""
+    plain = vocabulary_of(served.endpoint)
+
+    @cache
+    def words(system: bool) -> Vocabulary:
+        return framed(plain, served.endpoint, options.api or "", system=system)
+
+    return workload_of(options, asked, words, served.limits.known())
+
+
+def workload_of(
+    options: BenchOptions,
+    asked: Trace | Sequence[UserSpec],
+    words: Callable[[bool], Vocabulary],
+    limits: Mapping[str, int | float],
+) -> Asked:
+    """What is asked: the rows of a file, or what the users of a locustfile say.
+
+    words: of prompts, with a system message or without.
+    """
     salt = f"{time.time_ns():x}"
-    if isinstance(asked, Trace):
-        vocabulary = framed(vocabulary, served.endpoint, options.api or "", system=False)
     if isinstance(asked, Trace) and asked.timed:
-        return replayed(asked, _window(options), seed=options.seed, salt=salt, vocabulary=vocabulary)
+        return replayed(asked, _window(options), seed=options.seed, salt=salt, vocabulary=words(False))
     if isinstance(asked, Trace):
         return dataset(
             asked,
@@ -571,18 +617,14 @@ def make_workload(options: BenchOptions, served: Served, asked: Trace | Sequence
             rows=options.dataset_rows or DATASET_ROWS,
             output_tokens=options.output_tokens,
             salt=salt,
-            vocabulary=vocabulary,
+            vocabulary=words(False),
         )
-    words = {
-        system: framed(vocabulary, served.endpoint, options.api or "", system=system)
-        for system in {spec.has_system_prompt for spec in asked}
-    }
     parts = [
         spec.workload(
             seed=options.seed + slot,
             salt=f"{salt}-{slot}" if slot else salt,
-            vocabulary=words[spec.has_system_prompt],
-            limits=served.limits.known(),
+            vocabulary=words(spec.has_system_prompt),
+            limits=limits,
         )
         for slot, spec in enumerate(asked)
     ]

@@ -25,6 +25,7 @@ from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.run_folder import Level
 from harness.workload.user_spec import UserSpec
+from harness.workload.workload import Asked
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
@@ -33,6 +34,7 @@ _READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
 _REPORT = "This is a fault of the harness; please report it."
 
 OnLevel = Callable[[Level], None]
+Rehearsed = list[tuple[int, int, int, float]]  # as load/rehearsal.py has it, which only a load process can import
 
 
 class ClientFailed(HarnessError):
@@ -224,15 +226,27 @@ class Crew:
         if len(self._ready) < len(self.processes):
             self._ready = self.await_all("ready", within=_READY_WITHIN)
         self.order(only=0, do="describe", file=file)
-        until = time.monotonic() + _PREPARED_WITHIN
-        while (said := self.next(timeout=0.5)) is None or said["say"] != "described":
-            if self.lost or time.monotonic() > until:
-                raise ClientFailed(self.last_words(), where=file, advice="The file ends or holds up the process.")
+        said = self._answer("described", file)
         if "error" in said:
             wrong = said["error"]
             raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
         steps = tuple((int(users), float(seconds)) for users, seconds in said["shape"] or ())
         return Described(tuple(UserSpec.from_dict(each) for each in said["users"]), steps)
+
+    def rehearse(self, workload: Asked, file: str | None, count: int, seed: int) -> list[Rehearsed]:
+        """What a workload would ask first, with made-up answers. file: whose users ask it. Raises UsageError for what
+        the file's own code does.
+        """
+        self.order(only=0, do="rehearse", workload=workload.as_dict(), file=file, count=count, seed=seed)
+        return [[tuple(request) for request in each] for each in self._answer("rehearsed", file or "load")["played"]]
+
+    def _answer(self, word: str, where: str) -> dict[str, Any]:
+        """What the first process says to an order. Raises ClientFailed."""
+        until = time.monotonic() + _PREPARED_WITHIN
+        while (said := self.next(timeout=0.5)) is None or said["say"] != word:
+            if self.lost or time.monotonic() > until:
+                raise ClientFailed(self.last_words(), where=where, advice="The file ends or holds up the process.")
+        return said
 
     @property
     def jitter(self) -> float:

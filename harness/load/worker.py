@@ -3,6 +3,7 @@
 It holds levels when it is told to on stdin, one JSON object a line, and says on stdout how it is getting on:
 
     in   {"do": "describe", "file": "..."}         run a locustfile and say what its users ask
+         {"do": "rehearse", "workload": {...}, ...}  play it with made-up answers
          {"do": "plan", "plan": {...}}             what the next levels are about; ends what was before
          {"do": "prepare", "level": 0}             open connections, start users, prepare requests
          {"do": "begin", "at": 1.5}                hold the level from this moment on (run-relative seconds)
@@ -11,6 +12,7 @@ It holds levels when it is told to on stdin, one JSON object a line, and says on
          {"do": "stats", "report": {...}}          Locust's statistics of another process, for the page
     out  {"say": "ready"} · {"say": "prepared"}
          {"say": "described", "users": [...], "shape": [...]} or {"say": "described", "error": {...}}
+         {"say": "rehearsed", "played": [...]}
          {"say": "fault", "found": "...", "where": "..."}: a user's own code failed
          {"say": "tick", ...} once a second · {"say": "page", "url": "..."}
          {"say": "held", "level": 0, ...} after the last answer
@@ -47,6 +49,7 @@ from harness.load.level import Holding
 from harness.load.open_loop import Dispatcher
 from harness.load.page import Page
 from harness.load.plan import LoadPlan
+from harness.load.rehearsal import rehearse
 from harness.load.session import Session
 from harness.load.user import StreamUser, drivers, waits
 from harness.load.watch import Watch
@@ -174,6 +177,20 @@ class Worker:
             context={},
         )
 
+    def rehearse(self, order: dict[str, Any]) -> None:
+        """Say what would be asked first, with made-up answers."""
+        users = [PlainUser] if order["file"] is None else list(locustfile.load(order["file"]).users.values())
+        workload = from_dict(order["workload"])
+        try:
+            played = rehearse(workload, users, self.environment, order["count"], order["seed"])
+        except Exception as error:
+            found = None if order["file"] is None else locustfile.fault(order["file"], error)
+            if found is None:
+                raise
+            say("fault", found=found.found, where=found.where)
+            return
+        say("rehearsed", played=played)
+
     def fail(self, kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
         """What a locustfile's own code raises is its author's; anything else is a bug in the load, which must not look
         like a silent server: say it and end the process.
@@ -200,6 +217,8 @@ class Worker:
         what = order["do"]
         if what == "describe":
             describe(order["file"])
+        elif what == "rehearse":
+            self.rehearse(order)
         elif what == "plan":
             self.plan(LoadPlan.from_json(json.dumps(order["plan"])))
         elif what == "prepare":

@@ -29,6 +29,7 @@ __all__ = [
     "drawn",
     "from_dict",
     "replayed",
+    "spread",
     "summarise",
 ]
 
@@ -90,12 +91,12 @@ def summarise(workload: Asked, requests: int | None = None) -> dict[str, Any]:
     lengths = [workload.lengths(number) for number in range(requests or SAMPLED_REQUESTS)]
     return {
         "requests": len(lengths),
-        "input_tokens": _spread([tokens for tokens, _ in lengths if tokens is not None]),
-        "output_tokens": _spread([tokens for _, tokens in lengths]),
+        "input_tokens": spread([tokens for tokens, _ in lengths if tokens is not None]),
+        "output_tokens": spread([tokens for _, tokens in lengths]),
     }
 
 
-def _spread(lengths: Sequence[int]) -> dict[str, float] | None:
+def spread(lengths: Sequence[int]) -> dict[str, float] | None:
     """Mean, standard deviation, and quantiles of type 7; None of nothing."""
     if not lengths:
         return None
