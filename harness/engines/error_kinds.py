@@ -72,9 +72,12 @@ def event_error_kind(payload: Mapping[str, Any]) -> str:
 def error_words(body: bytes) -> str | None:
     """What a server says of a failure, in its own words, on one line: of a document, or of an event of a stream."""
     text = body.strip()
-    if text.startswith((b"data:", b"event:", b"id:")):
-        text = b"".join(line[5:] for line in text.splitlines() if line.startswith(b"data:")).strip()
     payload: Any = json_object(text)
+    if text.startswith((b"data:", b"event:", b"id:")):
+        events = [json_object(line[5:]) for line in text.splitlines() if line.startswith(b"data:")]
+        payload = next((each for each in reversed(events) if each is not None and each.get("error")), None)
+        if payload is None:
+            return None
     for key in ("error", "message", "detail"):
         if isinstance(payload, Mapping) and payload.get(key):
             payload = payload[key]

@@ -115,6 +115,7 @@ class Session:
         self.refused_in_a_row = self.failed_in_a_row = 0
         self._hub = get_hub()
         self._told, self._sessions = told, sessions
+        self._said: set[int] = set()  # levels of which the server's words on a failure are noted
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
@@ -268,6 +269,10 @@ class Session:
         self.refused_in_a_row = self.refused_in_a_row + 1 if exchange.error == "refused" else 0
         asked.then(exchange)
 
+    def begin_level(self, number: int) -> None:
+        """Requests belong to this level from now on."""
+        self.level, self.recorder.words = number, None
+
     def flush(self) -> None:
         """Hand the journal to the kernel; called at least every half second."""
         self._journal.flush()
@@ -305,6 +310,9 @@ class Session:
 
     def _finished(self, record: RequestRecord) -> None:
         self.counts[record.status] += 1
+        if record.status == "failed" and self.recorder.words and record.level not in self._said:
+            self._said.add(record.level)
+            self.note("said", {"level": record.level, "words": self.recorder.words})
         if record.status != "in_flight":
             self.failed_in_a_row = 0 if record.status == "completed" else self.failed_in_a_row + 1
         self.recent.append(record)

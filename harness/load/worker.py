@@ -102,7 +102,7 @@ class Worker:
         assert session is not None
         plan = session.plan
         level = next(each for each in plan.levels if each.level == number)
-        session.level = number
+        session.begin_level(number)
         self.abandoned.clear()
         users = len(range(self.process, level.users or 0, plan.processes))
         busy = plan.processes if level.users is None else min(plan.processes, level.users)

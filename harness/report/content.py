@@ -220,7 +220,8 @@ def _request_row(section: Section) -> tuple[str, ...]:
     counts = section.requests
     kinds = ", ".join(f"{kind}: {format_count(count)}" for kind, count in section.errors.items())
     numbers = (counts.sent + counts.dropped, counts.completed, counts.failed, counts.dropped, counts.in_flight_at_end)
-    return (load(section), *(format_count(number) for number in numbers), kinds or "none")
+    said = "".join(f"; {words!r}" for words in section.said)
+    return (load(section), *(format_count(number) for number in numbers), (kinds or "none") + said)
 
 
 def conversation_table(summary: Summary) -> Table | None:

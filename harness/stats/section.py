@@ -76,8 +76,8 @@ class Section:
     duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
     those due in any level's window. seconds: total length of the windows. due: requests due in the window.
     glued_events, events: token events of the requests in the window. tokens_per_event: of the completed ones; NaN where
-    the server tells no counts. divided: completed requests whose count is known for the answer alone. spread, jitter:
-    as in Level.
+    the server tells no counts. divided: completed requests whose count is known for the answer alone. said: the
+    server's words on failures. spread, jitter: as in Level.
     """
 
     level: int | None
@@ -104,6 +104,7 @@ class Section:
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
     conversations: Conversations | None = None
+    said: tuple[str, ...] = ()
     spread: float | None = None
     jitter: float | None = None
     reasons: tuple[Reason, ...] = ()
@@ -132,6 +133,7 @@ class Section:
             "window_rule": self.window_rule,
             "requests": self.requests.as_dict(),
             "errors": dict(self.errors),
+            "errors_said": list(self.said),
             "metrics": {name: each.as_dict() for name, each in self.figures.items()},
             "throughput": self.throughput.as_dict(),
             "goodput": {

@@ -206,6 +206,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         divided=int(np.count_nonzero((completed.count_told == "per_answer") & (completed.event_counts > 1))),
         client=_client(part, manifest, facts),
         server=_server(part, server),
+        said=tuple(dict.fromkeys(each.words for each in facts.said if each.level in [lv.level for lv in part.levels])),
         spread=_same([level.spread for level in part.levels]),
         jitter=_same([level.jitter for level in part.levels]),
         conversations=conversations(part.records, part.inside, [level.level for level in part.levels], facts.sessions),

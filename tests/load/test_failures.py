@@ -10,8 +10,11 @@ import pytest
 from harness.engines.error_kinds import error_words
 from harness.load import live, runner
 from harness.measure.journal import read_journal
-from harness.measure.run_folder import Level
+from harness.measure.run import keep_records
+from harness.measure.run_folder import Level, RunFolder, write_manifest
+from harness.stats.summary import summarise
 from tests.load.test_truth import engine, plan_for
+from tests.runs import manifest
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,10 @@ def test_failures_at_once_are_not_repeated_at_once(
     seconds = (level.sending_ended_at or 0.0) - (level.started_at or 0.0)
     assert len(records) < 20 + 15 * seconds  # it was thousands a second
     assert outcome.words
+    folder = RunFolder(tmp_path)
+    write_manifest(folder, manifest(outcome.levels))
+    run = keep_records(folder)
+    assert summarise(run.records, run.manifest, run.facts).as_dict()["errors_said"] == [outcome.words]
 
 
 def test_a_service_that_answers_now_and_then_is_not_given_up(
@@ -56,6 +63,8 @@ def test_a_service_that_answers_now_and_then_is_not_given_up(
     [
         (b'{"error": "Model is overloaded", "error_type": "overloaded"}', "Model is overloaded"),
         (b'data:{"error":{"message":"too\\nlong","http_status_code":422}}\n\n', "too long"),
+        (b'data: {"token": 1}\n\ndata: {"error": "out of memory"}\n\ndata: [DONE]\n\n', "out of memory"),
+        (b'data: {"token": 1}\n\n', None),
         (b'{"detail": [{"msg": "field required"}]}', '{"detail": [{"msg": "field required"}]}'),
         (b"<html>\x1b[31mBad\x00 Gateway", "<html> [31mBad Gateway"),
         (b"x" * 5000, "x" * 300),
