@@ -2,7 +2,8 @@
 # make test   set everything up and run the tests
 # make check  format, lint and types
 # make bench  the client's own overhead, measured against plain Locust and asyncio (tests/overhead)
-# make test-all   the tests on every Python found here, and the larger container tests
+# make chaos  random faults, commands and signals for ten minutes (tests/chaos; SEED=N repeats one)
+# make test-all   the tests on every Python found here, the larger container tests, and chaos
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 # Test processes side by side; most tests wait for a service or for a clock, so one more than a small machine has cores.
 JOBS   ?= 3
 
-.PHONY: install demo test check bench test-all clean
+.PHONY: install demo test check bench chaos test-all clean
 
 install: $(VENV)/.installed
 
@@ -35,8 +36,13 @@ check: install
 bench: install
 	$(BIN)/python -m tests.overhead
 
+chaos: install
+	HARNESS_FUZZ=4 $(BIN)/python -m pytest tests/test_broken_files.py tests/engines/test_hostile_answers.py
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes 9
+
 test-all: install
 	$(BIN)/python -m tests.matrix
+	$(MAKE) chaos
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -227,19 +227,48 @@ def models_list(catalogue: CatalogueOption = None, json: JsonOption = False) -> 
     return 0
 
 
+GpusOption = Annotated[Optional[int], typer.Option(help="How many of these GPUs.", min=1, metavar="N")]
+DtypeOption = Annotated[Optional[str], typer.Option(help="Instead of the entry's dtype.")]
+QuantizeOption = Annotated[
+    Optional[str], typer.Option(help="Instead of the entry's method; `none` for the weights as they are.")
+]
+EngineOption = Annotated[
+    Optional[str],
+    typer.Option(help="Instead of the entry's: a name, or NAME:VERSION.", metavar="NAME[:VERSION]"),
+]
+
+
 @models_app.command("check")
 def models_check(
-    models: ModelsArg = None, gpu: GpuOption = None, catalogue: CatalogueOption = None, json: JsonOption = False
+    models: ModelsArg = None,
+    gpu: GpuOption = None,
+    gpus: GpusOption = None,
+    dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
+    engine: EngineOption = None,
+    all_gpus: Annotated[bool, typer.Option("--all-gpus", help="A table over every GPU of the sheets.")] = False,
+    catalogue: CatalogueOption = None,
+    json: JsonOption = False,
 ) -> int:
     """Say, before anything is started, whether models fit their GPU and why not. All of them when none is named.
 
-    Example: harness models check llama-3.1-8b --gpu L4
-    """
-    from harness.commands.models import check_models, check_text
+    Also whether the engine's release serves the architecture at all. Exit 1 where one does not fit or cannot be served.
 
-    verdicts = check_models(models or [], gpu=gpu, catalogue=catalogue)
+    Example: harness models check llama-3.1-8b --gpu L4        Any model: harness models check Qwen/Qwen3-8B --all-gpus
+    """
+    from harness.commands.models import Settings, all_gpus_text, check_all_gpus, check_models
+    from harness.sizing.check import check_text
+
+    settings = Settings(gpu, gpus, dtype, quantize, engine)
+    if all_gpus:
+        if gpu is not None:
+            raise UsageError("--gpu and --all-gpus cannot be combined")
+        tables = check_all_gpus(models or [], catalogue=catalogue, settings=settings)
+        _show(json, [each.as_json() for table in tables for each in table], all_gpus_text(tables))
+        return 0 if all(any(each.good for each in table) for table in tables) else 1
+    verdicts = check_models(models or [], catalogue=catalogue, settings=settings)
     _show(json, [each.as_json() for each in verdicts], check_text(verdicts))
-    return 0 if all(each.fits for each in verdicts) else 1
+    return 0 if all(each.good for each in verdicts) else 1
 
 
 @models_app.command("add")
@@ -247,18 +276,44 @@ def models_add(
     repo: Annotated[str, typer.Argument(metavar="HUB_ID", help="A Hub id or a local directory.")],
     name: Annotated[Optional[str], typer.Option(help="Its name in the catalogue. Default: from the id.")] = None,
     gpu: GpuOption = None,
+    gpus: GpusOption = None,
+    dtype: DtypeOption = None,
+    quantize: QuantizeOption = None,
+    engine: EngineOption = None,
     catalogue: CatalogueOption = None,
     json: JsonOption = False,
 ) -> int:
     """Add a model to the catalogue; revision, sizes and defaults are filled in from the Hub.
 
+    The engine is the catalogue's own where that serves the model, else one that does. Exit 1 where the entry that was
+    written does not fit the GPU.
+
     Example: harness models add Qwen/Qwen2.5-7B-Instruct --gpu L4
     """
-    from harness.commands.models import add_model, add_text
+    from harness.commands.models import Settings, add_model, add_text
 
-    added = add_model(repo, name=name, gpu=gpu, catalogue=catalogue)
+    settings = Settings(gpu, gpus, dtype, quantize, engine)
+    added = add_model(repo, name=name, catalogue=catalogue, settings=settings)
     _show(json, added.as_json(), add_text(added))
-    return 0
+    return 0 if added.good else 1
+
+
+@models_app.command("update")
+def models_update(
+    models: ModelsArg = None,
+    write: Annotated[bool, typer.Option("--write", help="Put what has changed into the catalogue.")] = False,
+    catalogue: CatalogueOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Compare entries with the Hub as it is now: revision, name and size. All of them when none is named.
+
+    Example: harness models update qwen2.5-7b --write
+    """
+    from harness.commands.models import update_models, update_text
+
+    updates = update_models(models or [], catalogue=catalogue, write=write)
+    _show(json, [each.as_json() for each in updates], update_text(updates))
+    return 0 if not any(each.problem for each in updates) else 1
 
 
 @app.command()
@@ -601,14 +656,14 @@ def report(
 
 @app.command()
 def compare(
-    base: Annotated[str, typer.Argument(help="A run folder, or several with commas between: repeats of one setting.")],
+    base: Annotated[str, typer.Argument(help="Repeats of one setting: a folder of them, or run folders with commas.")],
     new: Annotated[str, typer.Argument(help="Likewise.")],
     gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
     junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
     markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
     json: JsonOption = False,
 ) -> int:
-    """Two runs side by side, and a regression gate: exit 1 when NEW is worse beyond the limits or cannot be judged.
+    """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
 
     Example: harness compare reports/before reports/after --junit result.xml
     """

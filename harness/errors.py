@@ -14,6 +14,8 @@ that library is used and kept as the cause. A traceback that reaches the user is
 
 from __future__ import annotations
 
+import errno
+
 
 class HarnessError(Exception):
     """Base of all expected failures.
@@ -48,6 +50,15 @@ class MissingError(HarnessError):
     """This machine lacks something that the command needs."""
 
     exit_code = 3
+
+
+_WRONG_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
+
+
+def cannot_write(error: OSError, path: object) -> HarnessError:
+    """UsageError where the path that was named is wrong, MissingError where this machine lacks space or leave."""
+    kind = UsageError if error.errno in _WRONG_PLACE else MissingError
+    return kind(f"cannot be written: {error.strerror}", where=str(path))
 
 
 class ServiceError(HarnessError):

@@ -16,6 +16,7 @@ _HEALTH_TIMEOUT = 60.0  # seconds; an engine's check may wait for the running fo
 @dataclass(frozen=True)
 class Intent:
     """What the load will ask for. longest_input, longest_output: tokens; None where the lengths have no upper bound.
+    shortest_input: of nearly all prompts.
 
     concurrency: requests at once in the heaviest level; None where nothing bounds it (open loop).
     """
@@ -23,6 +24,7 @@ class Intent:
     api: str
     longest_input: int | None = None
     longest_output: int | None = None
+    shortest_input: int | None = None
     concurrency: int | None = None
 
 
@@ -69,6 +71,9 @@ def _lengths(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | No
     limits, longest = info.limits, intent.longest_input
     if longest is None or limits.max_input_tokens is None:
         return None
+    if intent.shortest_input is not None and intent.shortest_input > limits.max_input_tokens:
+        found = f"every prompt has at least {intent.shortest_input} tokens, and the service takes"
+        return Check("lengths", "fail", f"{found} {limits.max_input_tokens}. Lower --input-tokens.")
     if longest > limits.max_input_tokens:
         return Check(
             "lengths", "warn", f"prompts of up to {longest} tokens, but the service takes {limits.max_input_tokens}"

@@ -18,15 +18,15 @@ FLOORS = [
     {"cli"},
     {"commands"},
     {"report"},
-    {"stack", "probe", "preflight", "load", "stats"},
+    {"stack", "probe", "preflight", "load", "stats", "sizing"},
     {"engines", "simulator"},
     {"catalog", "workload", "measure"},
     {"input_files"},
     {"terminal"},
-    {"errors", "units", "redaction", "text"},
+    {"errors", "units", "redaction", "text", "interrupts"},
 ]
 ALLOWED_EXTRA = {
-    "__main__": {"cli", "emulator"},  # hands `emulate` over to the emulator's own process
+    "__main__": {"cli", "emulator", "interrupts"},  # hands `emulate` over to the emulator's own process
     "emulator": {"simulator", "catalog", "measure", "errors", "units", "input_files", "redaction", "text"},
     "report": {"stats", "measure", "catalog", "errors", "units", "input_files", "redaction", "text"},
     "stats": {"measure", "catalog", "errors", "units", "input_files", "redaction", "text"},

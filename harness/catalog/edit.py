@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.catalog.document import Value, parse
-from harness.errors import UsageError
+from harness.errors import UsageError, cannot_write
 
 _OLDER = {"max_input_tokens": "max_input_length"}
 _OURS = "# probe: "
@@ -150,6 +150,22 @@ def _insert_below(text: str, at: int, lines: list[str]) -> str:
     return text[:end] + "".join(newline + line for line in lines) + text[end:]
 
 
+def with_values(text: str, file: str, name: str, values: Mapping[str, object]) -> str:
+    """The file's text with these keys of the entry, which it has already, set to other single values."""
+    root, _ = parse(text, file)
+    entry = root.entries["models"].entries[name]
+    places = [(entry.entries[key], value) for key, value in values.items() if key in entry.entries]
+    if len(places) < len(values) or entry.shared or any(place.shared for place, _ in places):
+        raise UsageError(
+            "says it by an anchor, so it is not changed here",
+            where=f"{file}: models/{name}",
+            advice=f"Write by hand: {_flow(values)}.",
+        )
+    for place, value in sorted(places, key=lambda pair: pair[0].start, reverse=True):
+        text = text[: place.start] + _scalar(value) + text[place.end :]
+    return text
+
+
 def with_entry(text: str, file: str, name: str, keys: Mapping[str, object]) -> str:
     """The file's text with a new entry behind the last one. Values: text, numbers, or mappings of them."""
     root, _ = parse(text, file)
@@ -182,7 +198,10 @@ def _scalar(value: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replaces the file at once: whoever reads it meanwhile sees the old or the new one. Raises UsageError."""
+    """Replaces the file at once: whoever reads it meanwhile sees the old or the new one.
+
+    Raises UsageError, and MissingError where there is no space or no leave.
+    """
     target = path.resolve()
     try:
         handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=".models-", suffix=".yaml")
@@ -195,4 +214,4 @@ def write_whole(path: Path, text: str) -> None:
             os.unlink(scratch)
             raise
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise cannot_write(error, path) from error

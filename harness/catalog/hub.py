@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,9 +33,11 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import disable_progress_bars, get_session
 from huggingface_hub.utils.logging import set_verbosity_error
 
-from harness.catalog.shapes import ModelShape, find_shape, quantization_from_config, shape_from_config
+from harness.catalog.config_json import quantization_from_config, shape_from_config, text_config
+from harness.catalog.shapes import ModelShape, find_shape
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
 from harness.errors import HarnessError, MissingError, UsageError
+from harness.units import format_bytes
 
 TIMEOUT = 10.0
 """Seconds for one answer of the Hub."""
@@ -45,20 +47,28 @@ SizeSource = Literal["safetensors headers", "file sizes", "config.json"]
 
 @dataclass(frozen=True)
 class HubModel:
-    """One model. revision: the commit; None for a directory. weight_bytes: of the files that an engine loads.
+    """One model. repo: its name now. revision: the commit; None for a directory. weight_bytes: of the files that an
+    engine loads; None where neither files nor shape tell it.
 
-    size_source: where weight_bytes is from, best first: the headers of the safetensors files, the sizes of other weight
-    files, arithmetic on config.json. quantize: the checkpoint's own method. dtype: as config.json has it.
+    shape: None where it is not reckoned, then no_shape says why. size_source: where weight_bytes is from, best first:
+    the headers of the safetensors files, the sizes of other weight files, arithmetic on config.json. quantize: the
+    checkpoint's own method. dtype: as config.json has it. model_type, architecture: what an engine goes by. licence: as
+    its page has it. notes: what is odd about it, in sentences.
     """
 
     repo: str
     revision: str | None
-    shape: ModelShape
-    weight_bytes: int
+    shape: ModelShape | None
+    weight_bytes: int | None
     size_source: SizeSource
     quantize: str | None
     dtype: str | None
     gated: bool = False
+    model_type: str = ""
+    architecture: str = ""
+    licence: str | None = None
+    no_shape: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def describe(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> HubModel:
@@ -74,9 +84,45 @@ def describe(repo: str, revision: str | None = None, *, endpoint: str | None = N
     api = _api(endpoint)
     with _translated(repo):
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        names = frozenset(file.rfilename for file in info.siblings or ())
+        _refuse_what_is_no_model(repo, names)
         config = _config(api, repo, info.sha)
         exact = _header_bytes(api, repo, info.sha) or _file_bytes(info)
-    return _put_together(repo, info.sha, config, exact, gated=bool(info.gated))
+    # A renamed repository answers under its old name too, with a redirect.
+    now = info.id if info.id and info.id.lower() != repo.lower() else repo
+    licence = getattr(info.card_data, "license", None) if info.card_data else None
+    found = _put_together(now, info.sha, config, exact, gated=bool(info.gated))
+    notes = (*found.notes, *_notes(repo, now, names, config))
+    return replace(found, licence=licence if isinstance(licence, str) else None, notes=notes)
+
+
+def _refuse_what_is_no_model(repo: str, names: frozenset[str]) -> None:
+    """Raises UsageError for repositories that no entry can serve by their id alone."""
+    if "adapter_config.json" in names and "config.json" not in names:
+        raise UsageError(
+            "holds an adapter (LoRA), not a model",
+            where=repo,
+            advice="Add its base model; adapter_config.json names it. The adapter is an argument of the engine.",
+        )
+    files = sorted(name for name in names if name.lower().endswith(".gguf"))
+    if files and "config.json" not in names:
+        raise UsageError(
+            f"holds GGUF files ({len(files)}, such as {files[0]}), which only llama.cpp serves, by name",
+            where=repo,
+            advice=f"Write the entry with `engine: {{name: llamacpp}}` and `file: {files[0]}`.",
+        )
+
+
+def _notes(repo: str, now: str, names: frozenset[str], config: Mapping[str, Any] | None) -> tuple[str, ...]:
+    notes = []
+    if now != repo:
+        notes.append(f"{repo} is called {now} now.")
+    safe = any(name.endswith(".safetensors") for name in names)
+    if not safe and any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        notes.append("Its weights are pickle files only, which run code when they are read; TGI converts them first.")
+    if config is not None and config.get("auto_map"):
+        notes.append("It brings code of its own: engines that do not know it need `trust_remote_code: true`.")
+    return tuple(notes)
 
 
 def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> str:
@@ -159,7 +205,10 @@ def token_is_accepted(token: str, *, endpoint: str | None = None) -> bool:
 
 
 def _api(endpoint: str | None) -> HfApi:
-    return HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT") or None)
+    """A mirror's address may end with a slash, which would be written twice; a token with a line end is no header."""
+    chosen = (endpoint or os.environ.get("HF_ENDPOINT") or "").strip().rstrip("/")
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return HfApi(endpoint=chosen or None, token=token or None)
 
 
 def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | None:
@@ -237,8 +286,8 @@ def _put_together(
     *,
     gated: bool = False,
 ) -> HubModel:
-    shape = shape_from_config(config, repo) if config is not None else find_shape(repo)
-    if shape is None:
+    shape, no_shape = _shape(repo, config)
+    if shape is None and config is None:
         raise UsageError(
             "has no config.json, and harness does not know its shape",
             where=repo,
@@ -246,9 +295,53 @@ def _put_together(
         )
     config = config or {}
     quantize = quantization_from_config(config)
-    dtype = config.get("torch_dtype") or config.get("dtype")
-    size, source = exact or (_estimate(shape, quantize, dtype), "config.json")
-    return HubModel(repo, revision, shape, size, source, quantize, dtype if isinstance(dtype, str) else None, gated)
+    text = text_config(config)
+    dtype = next((word for key in ("torch_dtype", "dtype") if isinstance(word := text.get(key), str)), None)
+    classes = config.get("architectures")
+    size, source = exact or (None if shape is None else _estimate(shape, quantize, dtype), "config.json")
+    notes: tuple[str, ...] = ()
+    if exact is not None and shape is not None and source == "safetensors headers":
+        shape, notes = _compared(shape, exact[0], _estimate(shape, quantize, dtype), config)
+    return HubModel(
+        repo,
+        revision,
+        shape,
+        size,
+        source,
+        quantize,
+        dtype,
+        gated,
+        model_type=str(config.get("model_type", "")),
+        architecture=str(classes[0]) if isinstance(classes, list) and classes else "",
+        no_shape=no_shape,
+        notes=notes,
+    )
+
+
+def _shape(repo: str, config: Mapping[str, Any] | None) -> tuple[ModelShape | None, str | None]:
+    """From the model's own file, else from the table; and why there is none."""
+    if config is None:
+        return find_shape(repo), None
+    try:
+        return shape_from_config(config, repo), None
+    except UsageError as error:
+        return None, error.found
+
+
+_TOWERS = ("vision_config", "audio_config", "visual")
+
+
+def _compared(
+    shape: ModelShape, held: int, reckoned: int, config: Mapping[str, Any]
+) -> tuple[ModelShape, tuple[str, ...]]:
+    """The shape with what only the files know of, and what is said where both differ by more than a tenth."""
+    more = held - reckoned
+    if more > 0 and any(config.get(key) for key in _TOWERS):
+        shape = replace(shape, vision_parameters=more // 2)
+    elif abs(more) > 0.1 * reckoned and held > 2**20:
+        files, ours = format_bytes(held), format_bytes(reckoned)
+        return shape, (f"Its files hold {files} of weights, its config.json amounts to {ours}; the files count.",)
+    return shape, ()
 
 
 def _estimate(shape: ModelShape, quantize: str | None, dtype: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.catalog.accepts import Accepts
 from harness.catalog.document import CatalogueError, Mistake, Value, parse, read_text
-from harness.catalog.edit import entry_lines, with_entry, with_limits, write_whole
+from harness.catalog.edit import entry_lines, with_entry, with_limits, with_values, write_whole
 from harness.catalog.limits import Limits
 from harness.catalog.schema import (
     DEFAULT_ENGINE,
@@ -275,6 +275,16 @@ def write_limits(
     after = parse_catalogue(changed, str(path))
     wanted = dataclasses.replace(model, limits=dataclasses.replace(model.limits, **limits))  # type: ignore[arg-type]
     _require_only_change(before, after, wanted)
+    write_whole(file, changed)
+
+
+def set_keys(path: str | Path, name: str, values: Mapping[str, Any]) -> None:
+    """Set keys that the entry has to other values; every other character of the file stays. Raises UsageError."""
+    file = Path(path)
+    text = read_text(file)
+    before = parse_catalogue(text, str(path))
+    changed = with_values(text, str(path), name, values)
+    _require_only_change(before, parse_catalogue(changed, str(path)), dataclasses.replace(before.find(name), **values))
     write_whole(file, changed)
 
 

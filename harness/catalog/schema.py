@@ -427,6 +427,13 @@ def _variable(value: Value) -> str:
     return _handed_on(value)
 
 
+_SHAPE_WORDS = {
+    "model_type": "a model type such as llama",
+    "stored": "a checkpoint's method such as mxfp4",
+    "architecture": "a class such as LlamaForCausalLM",
+}
+
+
 def _shape_keys() -> dict[str, Parser]:
     """The fields of ModelShape, so that both cannot drift apart."""
     parsers: dict[str, Parser] = {}
@@ -438,7 +445,7 @@ def _shape_keys() -> dict[str, Parser]:
         elif each.type == "int":
             parsers[each.name] = _whole(each.name, least=0)
         else:
-            parsers[each.name] = _text("a model type such as llama")
+            parsers[each.name] = _text(_SHAPE_WORDS[each.name])
     return parsers
 
 

@@ -1,13 +1,14 @@
 """A model's shape, and what follows from it alone: parameters, weight bytes, KV-cache bytes per token.
 
-The built-in table is shapes.yaml. Formulas are those of the transformer's layers, counted matrix by matrix.
+The built-in table is shapes.yaml; config_json.py reads a shape from a model's own file. Formulas are those of the
+transformer's layers, counted matrix by matrix.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import yaml
 
 from harness.errors import UsageError
+
+SHAPE_VARIABLE = "HARNESS_EMULATOR_SHAPE"
+"""By which the emulator is told the shape of an entry that gives one, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,15 @@ class ModelShape:
     experts, experts_per_token: 0 for a dense model; then `intermediate` is the dense feed-forward's width, otherwise
     one expert's. gated: three matrices per feed-forward instead of two. layers_dense: leading layers with a dense
     feed-forward of `intermediate_dense` in an expert model. window: sliding window in tokens of `windowed_layers`.
-    q_lora, kv_lora, rope_dim, v_head_dim: multi-head latent attention (DeepSeek V2/V3); 0 otherwise.
+    q_lora, kv_lora, rope_dim, v_head_dim: multi-head latent attention (DeepSeek V2/V3); 0 otherwise. index_head_dim:
+    of the key by which sparse attention chooses its tokens, cached beside it (DeepSeek V3.2).
     positions: learned position embeddings. linear_bias, norm_bias: all linear layers, all norms have one.
+    attention_layers, feed_forward_layers: that have one at all; 0 stands for every layer. kv_layers: with a KV cache of
+    their own, 0 for all with attention. global_kv_heads, global_head_dim: of layers without a window where they differ.
+    mixer_layers: with Mamba, linear attention or a convolution of mixer_parameters weights each; state_values: numbers
+    that one running chat keeps in all of them. query_gate: the attention's output is gated, one gate per value.
+    other_parameters: weights that no other field counts. stored: the method by which the maker's checkpoints are
+    quantised, by the names of QUANTIZATIONS or its own; empty for none. architecture: the class that config.json names.
     """
 
     name: str
@@ -60,6 +71,51 @@ class ModelShape:
     linear_bias: bool = False
     norm_bias: bool = False
     embedding_norm: bool = False
+    attention_layers: int = 0
+    kv_layers: int = 0
+    feed_forward_layers: int = 0
+    global_kv_heads: int = 0
+    global_head_dim: int = 0
+    index_head_dim: int = 0
+    mixer_layers: int = 0
+    mixer_parameters: int = 0
+    state_values: int = 0
+    query_gate: bool = False
+    other_parameters: int = 0
+    stored: str = ""
+    architecture: str = ""
+
+    @property
+    def with_attention(self) -> int:
+        """Layers that have attention."""
+        return self.attention_layers or self.layers
+
+    @property
+    def with_kv(self) -> int:
+        """Layers that keep a KV cache of their own."""
+        return self.kv_layers or self.with_attention
+
+    @property
+    def with_feed_forward(self) -> int:
+        return self.feed_forward_layers or self.layers
+
+    @property
+    def caches(self) -> tuple[tuple[int, int, int], ...]:
+        """Layers, KV heads, and values of one head, key and value together: of layers with a window, of the others."""
+        key = self.kv_head_dim or self.head_dim
+        value = self.v_head_dim if self.v_head_dim and not self.kv_lora else key
+        full = self.with_kv - self.windowed_layers
+        wide = 2 * self.global_head_dim or key + value
+        return (self.windowed_layers, self.kv_heads, key + value), (full, self.global_kv_heads or self.kv_heads, wide)
+
+
+def shape_for_emulator(shape: ModelShape | None) -> dict[str, str]:
+    """The environment variable that hands a shape over; empty where there is none to hand."""
+    if shape is None:
+        return {}
+    known = {field.name: getattr(shape, field.name) for field in fields(shape)}
+    defaults = {field.name: field.default for field in fields(shape)}
+    return {SHAPE_VARIABLE: json.dumps({key: value for key, value in known.items() if value != defaults[key]})}
 
 
 @dataclass(frozen=True)
@@ -83,13 +139,14 @@ class ParameterCounts:
 
 def parameter_counts(shape: ModelShape) -> ParameterCounts:
     """Parameters by place."""
-    expert_layers = shape.layers - shape.layers_dense if shape.experts else 0
+    expert_layers = shape.with_feed_forward - shape.layers_dense if shape.experts else 0
+    mixers = shape.mixer_layers * shape.mixer_parameters
     return ParameterCounts(
         embedding=shape.vocab * shape.hidden,
         head=0 if shape.tied else shape.vocab * shape.hidden,
-        linear=shape.layers * attention_parameters(shape) + _dense_feed_forward(shape, expert_layers),
+        linear=_all_attention(shape) + mixers + _dense_feed_forward(shape, expert_layers),
         experts=expert_layers * shape.experts * expert_parameters(shape),
-        small=shape.layers * _small_per_layer(shape) + _small_once(shape),
+        small=_small_of_layers(shape) + _small_once(shape) + shape.other_parameters,
         vision=shape.vision_parameters,
     )
 
@@ -108,15 +165,25 @@ def active_parameters(shape: ModelShape) -> int:
 
 
 def attention_parameters(shape: ModelShape) -> int:
-    """Weights of one layer's attention matrices."""
+    """Weights of one layer's attention matrices; of a layer with a window where the others have other heads."""
     if not shape.kv_lora:
-        return shape.hidden * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
+        queries = (3 if shape.query_gate else 2) * shape.heads
+        return shape.hidden * shape.head_dim * (queries + 2 * shape.kv_heads)
     no_position = shape.head_dim - shape.rope_dim
     query_width = shape.heads * shape.head_dim
     query = shape.hidden * shape.q_lora + shape.q_lora * query_width if shape.q_lora else shape.hidden * query_width
     key_value = shape.hidden * (shape.kv_lora + shape.rope_dim)
     key_value += shape.kv_lora * shape.heads * (no_position + shape.v_head_dim)
     return query + key_value + shape.heads * shape.v_head_dim * shape.hidden
+
+
+def _all_attention(shape: ModelShape) -> int:
+    if not shape.global_kv_heads and not shape.global_head_dim:
+        return shape.with_attention * attention_parameters(shape)
+    kv_heads, head_dim = shape.global_kv_heads or shape.kv_heads, shape.global_head_dim or shape.head_dim
+    full = shape.with_attention - shape.windowed_layers
+    whole = shape.hidden * head_dim * (2 * shape.heads + 2 * kv_heads)
+    return shape.windowed_layers * attention_parameters(shape) + full * whole
 
 
 def expert_parameters(shape: ModelShape) -> int:
@@ -128,17 +195,21 @@ def _dense_feed_forward(shape: ModelShape, expert_layers: int) -> int:
     matrices = 3 if shape.gated else 2
     router_and_shared = shape.hidden * shape.experts + matrices * shape.hidden * shape.shared_intermediate
     width = shape.intermediate_dense if shape.experts else shape.intermediate
-    return expert_layers * router_and_shared + (shape.layers - expert_layers) * matrices * shape.hidden * width
+    dense_layers = shape.with_feed_forward - expert_layers
+    return expert_layers * router_and_shared + dense_layers * matrices * shape.hidden * width
 
 
-def _small_per_layer(shape: ModelShape) -> int:
-    norms = shape.norms_per_layer * shape.hidden * (2 if shape.norm_bias else 1)
-    norms += 2 * shape.head_dim if shape.qk_norm else 0
-    norms += shape.q_lora + shape.kv_lora
-    biases = (shape.heads + 2 * shape.kv_heads) * shape.head_dim if shape.qkv_bias or shape.linear_bias else 0
+def _small_of_layers(shape: ModelShape) -> int:
+    norms = shape.layers * shape.norms_per_layer * shape.hidden * (2 if shape.norm_bias else 1)
+    attention = 2 * shape.head_dim if shape.qk_norm else 0
+    attention += shape.q_lora + shape.kv_lora
+    if shape.qkv_bias or shape.linear_bias:
+        attention += (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    biases = 0
     if shape.linear_bias:
-        biases += shape.hidden + max(1, shape.experts) * (shape.intermediate * (2 if shape.gated else 1) + shape.hidden)
-    return norms + biases
+        widths = shape.intermediate * (2 if shape.gated else 1) + shape.hidden
+        biases = shape.layers * (shape.hidden + max(1, shape.experts) * widths)
+    return norms + shape.with_attention * attention + biases
 
 
 def _small_once(shape: ModelShape) -> int:
@@ -165,6 +236,7 @@ _QUANTIZED_BYTES = {
     "fp8": 1.0,
     "compressed-tensors": 1.0,
     "mxfp4": 0.5 + 1 / 32,
+    "nvfp4": 0.5 + 1 / 16,
 }
 
 QUANTIZATIONS = tuple(_QUANTIZED_BYTES)
@@ -194,9 +266,15 @@ def weight_bytes(shape: ModelShape, quantize: str | None = None, dtype: str | No
     Embedding, head and norms stay at 16 bits in quantised checkpoints. TGI loads more than this: simulator/memory.py.
     """
     counts = parameter_counts(shape)
-    packed = counts.linear + counts.experts
-    full = counts.total - packed
-    return round((packed * bytes_per_weight(quantize, dtype) + full * dtype_bytes(dtype)) / shards)
+    full = counts.total - counts.linear - counts.experts
+    return round((layer_bytes(counts, quantize, dtype) + full * dtype_bytes(dtype)) / shards)
+
+
+def layer_bytes(counts: ParameterCounts, quantize: str | None, dtype: str | None) -> float:
+    """Bytes of the matrices of all layers. Of an MXFP4 checkpoint with experts only these are packed."""
+    width = bytes_per_weight(quantize, dtype)
+    rest = dtype_bytes(dtype) if quantize == "mxfp4" and counts.experts else width
+    return counts.linear * rest + counts.experts * width
 
 
 def kv_cache_element_bytes(kv_cache_dtype: str | None, dtype: str | None = None) -> int:
@@ -212,11 +290,10 @@ def kv_bytes_per_token(
     """Bytes of KV cache that one token takes on one of `shards` GPUs, as TGI stores it.
 
     Every layer at full length whatever its window; latent attention decompressed. A single KV head is replicated
-    (text_generation_server/models/flash_causal_lm.py:1283-1295 of TGI 3.3.7).
+    (text_generation_server/models/flash_causal_lm.py:1283-1295 of TGI 3.3.7). Layers without attention have no cache.
     """
-    heads = 1 if shape.kv_heads == 1 else shape.kv_heads // shards
     width = kv_cache_element_bytes(kv_cache_dtype, dtype)
-    return 2 * shape.layers * heads * (shape.kv_head_dim or shape.head_dim) * width
+    return width * sum(layers * (1 if heads == 1 else heads // shards) * size for layers, heads, size in shape.caches)
 
 
 @cache
@@ -284,169 +361,3 @@ def _squeeze(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum() or character == ".").replace(
         "v0.", "v0"
     )
-
-
-def shape_from_config(config: Mapping[str, Any], name: str | None = None) -> ModelShape:
-    """The shape that a config.json describes. Raises UsageError that names the missing field.
-
-    Vision models keep the language model's fields under `text_config`; the image tower is then not counted.
-    """
-    text = _text_config(config)
-    model_type = str(config.get("model_type", ""))
-    heads = _field(text, "num_attention_heads", "n_head", "num_heads", "n_heads")
-    hidden = _field(text, "hidden_size", "n_embd", "d_model", "n_embed")
-    experts = int(text.get("num_local_experts") or text.get("num_experts") or text.get("n_routed_experts") or 0)
-    layers = _field(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    fields_known = {
-        "name": name or str(config.get("_name_or_path") or model_type),
-        "model_type": model_type,
-        "layers": layers,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": _kv_heads(text, heads),
-        "head_dim": int(text.get("head_dim") or _default_head_dim(model_type, hidden, heads)),
-        "intermediate": _intermediate(text, experts, hidden),
-        "vocab": _field(text, "vocab_size"),
-        "tied": bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", _tied_by_default(model_type)))),
-        "context": _field(text, "max_position_embeddings", "max_seq_len", "n_positions", "seq_length", default=2048),
-        "experts": experts,
-        "experts_per_token": int(text.get("num_experts_per_tok") or 0) if experts else 0,
-    }
-    return ModelShape(**{**fields_known, **_family_fields(text, model_type, layers)})
-
-
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    nested = config.get("text_config")
-    return {**config, **nested} if isinstance(nested, Mapping) else config
-
-
-def _field(config: Mapping[str, Any], *names: str, default: int | None = None) -> int:
-    for name in names:
-        if isinstance(config.get(name), int):
-            return int(config[name])
-    if default is None:
-        raise UsageError(f"no {names[0]!r}", where="config.json", advice="Give the shape of this model by hand.")
-    return default
-
-
-def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
-    if text.get("multi_query") and not text.get("new_decoder_architecture"):
-        return 1
-    return _field(text, "num_key_value_heads", "num_kv_heads", default=heads)
-
-
-def _default_head_dim(model_type: str, hidden: int, heads: int) -> int:
-    return 256 if model_type.startswith("gemma3") else hidden // heads
-
-
-def _tied_by_default(model_type: str) -> bool:
-    """Families whose configuration class ties embeddings unless the file says otherwise."""
-    return model_type.startswith(("gemma", "gpt2", "opt", "bloom", "mpt", "falcon", "starcoder2"))
-
-
-def _intermediate(text: Mapping[str, Any], experts: int, hidden: int) -> int:
-    if experts and text.get("moe_intermediate_size"):
-        return int(text["moe_intermediate_size"])
-    return _field(text, "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", default=4 * hidden)
-
-
-_UNGATED = ("gpt2", "gptj", "gpt_neox", "falcon", "starcoder2", "bloom", "opt", "mpt", "phi")
-
-
-def _family_fields(text: Mapping[str, Any], model_type: str, layers: int) -> dict[str, Any]:
-    """What a family of models has by its code rather than by its configuration."""
-    known: dict[str, Any] = {
-        "gated": model_type not in _UNGATED,
-        "qkv_bias": model_type.startswith("qwen2") or bool(text.get("attention_bias")),
-        "qk_norm": model_type.startswith(("qwen3", "gemma3")),
-        "norms_per_layer": _norms_per_layer(text, model_type),
-        "norm_bias": model_type in _UNGATED and model_type != "mpt",
-        "linear_bias": model_type in ("gpt2", "gpt_neox", "starcoder2", "bloom", "opt", "phi", "gpt_oss"),
-        "embedding_norm": model_type == "bloom",
-        "positions": _positions(text, model_type),
-    }
-    window = text.get("sliding_window")
-    if window and text.get("use_sliding_window", True):
-        known |= {"window": int(window), "windowed_layers": _windowed_layers(text, model_type, layers)}
-    if model_type.startswith("deepseek_v"):
-        known |= _latent_fields(text)
-    return known
-
-
-def _norms_per_layer(text: Mapping[str, Any], model_type: str) -> int:
-    """One where attention and feed-forward run side by side on the same input."""
-    if model_type == "gptj" or (model_type == "falcon" and not text.get("new_decoder_architecture")):
-        return 1
-    return 4 if model_type.startswith(("gemma2", "gemma3")) else 2
-
-
-def _positions(text: Mapping[str, Any], model_type: str) -> int:
-    if model_type == "opt":
-        return int(text.get("max_position_embeddings", 2048)) + 2
-    return int(text.get("n_positions", 1024)) if model_type == "gpt2" else 0
-
-
-def _windowed_layers(text: Mapping[str, Any], model_type: str, layers: int) -> int:
-    if model_type.startswith("gemma3"):
-        return layers - layers // int(text.get("sliding_window_pattern", 6))
-    return layers // 2 if model_type in ("gemma2", "gpt_oss") else layers
-
-
-def _latent_fields(text: Mapping[str, Any]) -> dict[str, Any]:
-    no_position, rope = int(text.get("qk_nope_head_dim", 128)), int(text.get("qk_rope_head_dim", 64))
-    value = int(text.get("v_head_dim", 128))
-    width = int(text.get("moe_intermediate_size", 0))
-    return {
-        "head_dim": no_position + rope,
-        "kv_head_dim": max(no_position + rope, value),
-        "q_lora": int(text.get("q_lora_rank") or 0),
-        "kv_lora": int(text.get("kv_lora_rank", 512)),
-        "rope_dim": rope,
-        "v_head_dim": value,
-        "shared_intermediate": width * int(text.get("n_shared_experts") or 0),
-        "layers_dense": int(text.get("first_k_dense_replace", 0)),
-        "intermediate_dense": int(text.get("intermediate_size", 0)),
-    }
-
-
-def quantization_from_config(config: Mapping[str, Any]) -> str | None:
-    """The `quant_method` of config.json, None for unquantised weights."""
-    section = config.get("quantization_config")
-    method = section.get("quant_method") if isinstance(section, Mapping) else None
-    return str(method) if method else None
-
-
-def config_from_shape(shape: ModelShape) -> dict[str, Any]:
-    """The fields of config.json that TGI's launcher reads, for a shape of the table.
-
-    Its absences are the launcher's too: no `intermediate_size` where the family's configuration has none.
-    """
-    config: dict[str, Any] = {
-        "model_type": shape.model_type,
-        "max_position_embeddings": shape.context,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "num_hidden_layers": shape.layers,
-        "intermediate_size": shape.intermediate_dense or shape.intermediate,
-        "vocab_size": shape.vocab,
-        "tie_word_embeddings": shape.tied,
-    }
-    if shape.head_dim * shape.heads != shape.hidden and not shape.kv_lora:
-        config["head_dim"] = shape.head_dim
-    if shape.vision_parameters:
-        config["vision_config"] = {}
-    if shape.model_type == "falcon":
-        config["new_decoder_architecture"] = shape.norms_per_layer == 2
-    return config | (_expert_config(shape) if shape.experts else {})
-
-
-def _expert_config(shape: ModelShape) -> dict[str, Any]:
-    config: dict[str, Any] = {"num_experts_per_tok": shape.experts_per_token}
-    if shape.shared_intermediate:
-        config["n_shared_experts"] = shape.shared_intermediate // shape.intermediate
-    if shape.model_type in ("mixtral", "gpt_oss"):
-        config["num_local_experts"] = shape.experts
-    else:
-        config["moe_intermediate_size"] = shape.intermediate
-    return config

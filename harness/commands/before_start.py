@@ -12,10 +12,11 @@ from pathlib import Path
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.commands.models import Fit, check
 from harness.commands.target import Say, Target
+from harness.engines import support_of
 from harness.errors import MissingError, UsageError
 from harness.simulator.fit import Lacks, describe, weights_bytes
+from harness.sizing.check import Fit, check
 from harness.stack import machine
 from harness.units import format_bytes
 
@@ -28,6 +29,11 @@ def look_before_start(model: Model, target: Target, say: Say) -> str | None:
     """
     if target.emulate or target.runtime not in ("compose", "swarm", "local"):
         return None
+    support = support_of(model)
+    if support.kind == "no":
+        say(f"{model.name}: {support.reason} (its registry, as it was read)")
+    elif support.kind == "fallback":
+        say(f"{model.name}: {support.reason}")
     here = machine.gpus_in_order()
     if not here:  # another maker's GPU, or none: Docker or the engine will say
         return None

@@ -334,31 +334,35 @@ def _conclude(
     summary = finish(run, with_reports=options.report)
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)
+    if summary.total.requests.completed == 0 and not _service_away(outcome, summary):
+        raise ServiceError(f"no request was completed: {_why_none(summary)}", where=str(folder.path))
     if summary.total.requests.completed == 0:
-        raise _nothing_completed(folder, outcome, summary, death)
+        stalled = any(level.ended_by == "stalled" for level in outcome.levels)
+        silent = f"nobody got a token for {runner.STALLED_AFTER:.0f} s" if stalled else "the service is away or died"
+        why = death.found if death else silent
+        advice = death.advice if death else "Its own log says why, as far as it knows."
+        raise ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
     unmet = _unmet(summary, options, slo)
     return BenchResult(folder, summary, unmet, 1 if unmet else 0)
 
 
-def _nothing_completed(
-    folder: RunFolder, outcome: LoadOutcome, summary: Summary, death: Failure | None
-) -> ServiceError:
-    """Why, as far as the engine's log, the server's own answers, or the way that requests ended say."""
-    errors = ", ".join(f"{kind}: {count:,}" for kind, count in summary.total.errors.items())
-    if death is not None:
-        why, advice = death.found, death.advice
-    elif outcome.words is not None:
-        why, advice = f"the server says: {outcome.words}", f"Failures by kind: {errors}."
-    elif any(level.ended_by == "stalled" for level in outcome.levels):
-        why, advice = (
-            f"nobody got a token for {runner.STALLED_AFTER:.0f} s",
-            "Its own log says why, as far as it knows.",
-        )
-    elif set(summary.total.errors) <= {"refused", "stream_broken", "timeout"} and errors:
-        why, advice = f"the service is away or died ({errors})", "Its own log says why, as far as it knows."
-    else:
-        why, advice = errors or "none was answered before the end", "Lengthen --duration, or see the engine's log."
-    return ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
+def _why_none(summary: Summary) -> str:
+    """The errors by kind, with the service's own words."""
+    total = summary.total
+    if not total.errors:
+        return f"none of {total.requests.sent} was answered in time" if total.requests.sent else "none was due"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in total.errors.items())
+    said = max(total.messages, key=lambda each: each.count, default=None)
+    if said is None:
+        return f"{kinds} of {total.requests.sent + total.requests.dropped}"
+    status = f"HTTP {said.http_status}: " if said.http_status else ""
+    return f"{kinds} of {total.requests.sent + total.requests.dropped}; the service says: {status}{said.message}"
+
+
+def _service_away(outcome: LoadOutcome, summary: Summary) -> bool:
+    if any(level.ended_by in ("service_gone", "stalled") for level in outcome.levels):
+        return True
+    return bool(summary.total.errors) and set(summary.total.errors) <= {"refused", "stream_broken", "timeout"}
 
 
 def _unmet(summary: Summary, options: BenchOptions, slo: Slo | None) -> str | None:
@@ -644,6 +648,7 @@ def _check(
     intent = preflight.Intent(
         api=options.api or default_api(served.info),
         longest_input=lengths[0].longest if lengths[0] else None,
+        shortest_input=lengths[0].at(1e-6) if lengths[0] else None,
         longest_output=lengths[1].longest if lengths[1] else None,
         concurrency=max((level.users or 0 for level in levels), default=0) or None,
     )

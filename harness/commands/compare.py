@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from harness import terminal
-from harness.errors import UsageError
+from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
 from harness.measure.run import Run, read_run
-from harness.measure.run_folder import RunFolder
+from harness.measure.run_folder import RunFolder, repeats_in
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
 from harness.stats.compare import DEFAULT_LIMIT, Comparison, Gate
 from harness.stats.compare import compare as compare_runs
+from harness.stats.good_share import GOOD_SHARE
 from harness.stats.metrics import METRICS
-from harness.stats.ratio import THROUGHPUT
+from harness.stats.run_figure import THROUGHPUT
 from harness.stats.slo import QUANTILES
 
 _GATE_KEYS = ("limits", "default", "inconclusive")
@@ -66,7 +67,7 @@ def compare(
 
 
 def read_gate(path: Path) -> Gate:
-    """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: fail`. Raises UsageError."""
+    """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: pass`. Raises UsageError."""
     document = read_yaml(path) or {}
     if not isinstance(document, dict) or not isinstance(document.get("limits", {}), dict):
         raise UsageError("expected `limits:` with figures and shares, such as ttft_p95: 10%", where=str(path))
@@ -77,15 +78,15 @@ def read_gate(path: Path) -> Gate:
     return Gate(
         limits={str(name): _share(value, path, str(name)) for name, value in document.get("limits", {}).items()},
         default=_share(document.get("default", DEFAULT_LIMIT), path, "default"),
-        inconclusive_fails=_inconclusive(document, path),
+        undecided_passes=_undecided_passes(document, path),
     )
 
 
-def _inconclusive(document: Mapping[str, Any], path: Path) -> bool:
-    found = document.get("inconclusive", "pass")
+def _undecided_passes(document: Mapping[str, Any], path: Path) -> bool:
+    found = document.get("inconclusive", "fail")
     if found not in ("pass", "fail"):
         raise UsageError(f"inconclusive: expected pass or fail, found {brief(repr(found))}", where=str(path))
-    return bool(found == "fail")
+    return bool(found == "pass")
 
 
 def _require_known(name: str, known: Sequence[str], path: Path) -> None:
@@ -97,7 +98,7 @@ def _require_known(name: str, known: Sequence[str], path: Path) -> None:
 
 def _figure_names() -> list[str]:
     metrics = [metric.name for metric in METRICS]
-    return [*metrics, *(f"{name}_{statistic}" for name in metrics for statistic in QUANTILES), THROUGHPUT]
+    return [*metrics, *(f"{name}_{statistic}" for name in metrics for statistic in QUANTILES), THROUGHPUT, GOOD_SHARE]
 
 
 def _share(value: object, path: Path, key: str) -> float:
@@ -114,7 +115,8 @@ def _share(value: object, path: Path, key: str) -> float:
 
 
 def _runs(paths: Sequence[str | Path]) -> list[Run]:
-    return [read_run(RunFolder.open(Path(path))) for path in paths]
+    """Of each path the run, or the repeats that it holds."""
+    return [read_run(RunFolder.open(each)) for path in paths for each in repeats_in(Path(path))]
 
 
 def _write(path: Path, text: str) -> None:
@@ -122,7 +124,7 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(redact(text), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise cannot_write(error, path) from error
 
 
 def _tell_github(comparison: Comparison) -> None:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
 from harness.commands.before_start import docker_folder, fit_here
-from harness.commands.models import check, size_of_weights
-from harness.engines import engine_of, load_catalogue
+from harness.engines import engine_of, load_catalogue, support_of
 from harness.errors import MissingError, UsageError
+from harness.sizing.check import check
+from harness.sizing.known import size_of_files
 from harness.stack import docker, machine
 from harness.stack.found import services_of
 from harness.stack.plan import FIRST_PORT, plan_stack
@@ -226,7 +227,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 
 def _of_model(model: Model, gpu: str | None) -> list[Finding]:
     """What `up` would find out one after another."""
-    return [_image(model), _fits(model, gpu), _port(model), _weights(model), _access(model)]
+    return [_image(model), _support(model), _fits(model, gpu), _port(model), _weights(model), _access(model)]
 
 
 def _image(model: Model) -> Finding:
@@ -270,6 +271,14 @@ def _fits(model: Model, gpu: str | None) -> Finding:
     return Finding("memory", "ok" if fit.fits else "fail", reason, None if fit.fits else remedy)
 
 
+def _support(model: Model) -> Finding:
+    """Whether its engine's release serves the architecture."""
+    found = support_of(model)
+    verdict: Verdict = "ok" if found.kind == "native" else "fail" if found.kind == "no" else "warn"
+    fix = "in its entry: another engine or version" if found.kind == "no" else None
+    return Finding("architecture", verdict, found.reason, fix)
+
+
 def _port(model: Model) -> Finding:
     if model.port is None:
         return Finding("port", "ok", "the first free one")
@@ -287,7 +296,7 @@ def _weights(model: Model) -> Finding:
         folder = Path(model.repo).expanduser()
         verdict: Verdict = "ok" if folder.is_dir() else "fail"
         return Finding("weights", verdict, f"{folder}{'' if folder.is_dir() else ' is no directory'}")
-    size = size_of_weights(model)
+    size = size_of_files(model)
     free = shutil.disk_usage(docker_folder()).free
     if size is None:
         return Finding("weights", "warn", "of unknown size", f"harness models add {model.repo}  # fills it in")

@@ -4,26 +4,65 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.catalog.gpus import Gpu, find_gpu, gpus
-from harness.catalog.limits import Limits
-from harness.catalog.models import Model, add_entry
-from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters, shape_from_config
-from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
-from harness.engines import engine_of, load_catalogue, stored_as
-from harness.errors import UsageError
-from harness.simulator import fit as law_of_memory
-from harness.simulator.fit import LAWS, Candidate, Fits, Lacks, describe, weights_bytes
-from harness.simulator.world import World
+from harness.catalog.models import Catalogue, EngineChoice, Model, add_entry, catalogue_path, set_keys
+from harness.catalog.schema import expected_one_of
+from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters
+from harness.engines import ENGINES, engine_named, load_catalogue, support_of
+from harness.engines.support import Architecture, NamedArchitecture, Support
+from harness.errors import HarnessError, UsageError
+from harness.sizing.check import Fit, cards_text, check, check_text
+from harness.sizing.known import shape_of, size_of_files
 from harness.stack import machine
 from harness.units import GIB, format_bytes, format_count
 
-_MOST_REMEDIES = 3
-_A_CHAT = 2048
+if TYPE_CHECKING:
+    from harness.catalog.hub import HubModel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says instead of an entry. engine: a name, or NAME:VERSION."""
+
+    gpu: str | None = None
+    gpus: int | None = None
+    dtype: str | None = None
+    quantize: str | None = None
+    engine: str | None = None
+
+    def over(self, model: Model) -> Model:
+        """The entry with them. Raises UsageError for a word that the engine does not know."""
+        changed = model
+        if self.engine is not None:
+            changed = dataclasses.replace(changed, engine=engine_choice(self.engine))
+        if self.quantize is not None:
+            method = None if self.quantize == "none" else self.quantize
+            changed = dataclasses.replace(changed, quantize=method, dtype=None)
+        if self.dtype is not None:
+            changed = dataclasses.replace(changed, dtype=self.dtype)
+        if self.gpus is not None:
+            changed = dataclasses.replace(changed, gpus=self.gpus)
+        accepts = engine_named(changed.engine.name).accepts
+        for option, word, words in (
+            ("--quantize", changed.quantize, accepts.quantize),
+            ("--dtype", changed.dtype, accepts.dtypes),
+        ):
+            if word is not None and words and word not in words:
+                raise UsageError(expected_one_of(words, word), where=option)
+        return changed
+
+
+def engine_choice(text: str) -> EngineChoice:
+    """`vllm` or `vllm:0.32.0`. Raises UsageError for an unknown engine, or what is no version."""
+    name, _, version = text.partition(":")
+    engine = engine_named(name, "--engine")
+    engine.version(version or engine.accepts.newest)
+    return EngineChoice(name=name, version=version or engine.accepts.newest)
 
 
 @dataclass(frozen=True)
@@ -55,7 +94,7 @@ class Row:
 
 def list_models(catalogue: str | Path | None = None) -> list[Row]:
     """All entries in the file's order. Raises UsageError for a wrong file."""
-    return [Row(model, _weights(model, _known_shape(model))) for model in load_catalogue(catalogue).models.values()]
+    return [Row(model, size_of_files(model)) for model in load_catalogue(catalogue).models.values()]
 
 
 def list_text(rows: Sequence[Row]) -> str:
@@ -69,190 +108,91 @@ def list_text(rows: Sequence[Row]) -> str:
     return _table(lines)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Whether one model fits one kind of GPU. fits: None where the engine's memory cannot be reckoned.
-
-    outcome: the sum, None where it is not the memory that decides. remedies: what would fit instead, each tried by the
-    same arithmetic. estimate: what the figures rest on, where that is less than measured starts.
-    """
-
-    name: str
-    gpu: Gpu
-    gpus: int
-    reason: str
-    fits: bool | None
-    outcome: Fits | Lacks | None
-    remedies: tuple[str, ...] = ()
-    estimate: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        found = self.outcome if isinstance(self.outcome, Fits) else None
-        return {
-            "name": self.name,
-            "gpu": self.gpu.name,
-            "gpus": self.gpus,
-            "fits": self.fits,
-            "reason": self.reason,
-            "max_batch_total_tokens": found.tokens if found else None,
-            "max_total_tokens": found.max_total_tokens if found else None,
-            "max_batch_prefill_tokens": found.max_batch_prefill_tokens if found else None,
-            "gpu_memory_bytes": self.gpu.visible_bytes,
-            "memory_bytes": {part.name: part.bytes for part in self.outcome.parts} if self.outcome else {},
-            "missing_bytes": self.outcome.missing_bytes if isinstance(self.outcome, Lacks) else 0,
-            "remedies": list(self.remedies),
-            "estimate": self.estimate or None,
-        }
-
-
-def check_models(names: Sequence[str], *, gpu: str | None = None, catalogue: str | Path | None = None) -> list[Fit]:
+def check_models(
+    names: Sequence[str],
+    *,
+    gpu: str | None = None,
+    catalogue: str | Path | None = None,
+    settings: Settings | None = None,
+) -> list[Fit]:
     """Whether these entries (all, where none is named) fit their GPUs, or the given one, by their engines' memory laws.
 
-    Raises UsageError: wrong catalogue, unknown name, no GPU named and none here. MissingError: a shape that only the
-    Hub knows, and the Hub cannot be asked.
+    A Hub id that is no entry is looked up. Raises UsageError: wrong catalogue, unknown name, no GPU named and none
+    here. MissingError: a shape that only the Hub knows, and the Hub cannot be asked.
     """
-    known = load_catalogue(catalogue)
-    models = [known.find(name) for name in names] or list(known.models.values())
-    return [check(model, _gpu_of(model, gpu)) for model in models]
+    settings = settings or Settings(gpu=gpu)
+    return [check(model, _gpu_of(model, settings.gpu)) for model in _chosen(names, catalogue, settings)]
 
 
-_WORDS = {True: "fits", False: "DOES NOT FIT", None: "CANNOT SAY"}
+def check_all_gpus(
+    names: Sequence[str], *, catalogue: str | Path | None = None, settings: Settings | None = None
+) -> list[list[Fit]]:
+    """For each entry its verdict on every card of the sheets. Raises like `check_models`."""
+    models = [_with_shape(model) for model in _chosen(names, catalogue, settings or Settings())]
+    return [[check(model, card) for card in gpus().values()] for model in models]
 
 
-def check_text(verdicts: Sequence[Fit]) -> str:
-    """One line per model; for one that does not fit, or one alone, the sum with its parts."""
-    lines = []
+def all_gpus_text(verdicts: Sequence[Sequence[Fit]]) -> str:
+    """One table per model: what is left for the KV cache on each card, or why not; last the cheapest that fits."""
+    blocks = []
     for each in verdicts:
-        lines.append(f"{_WORDS[each.fits]:<12}  {each.name}: {each.reason}")
-        if each.outcome is not None and (len(verdicts) == 1 or not each.fits):
-            lines += [f"    {line}" for line in describe(each.outcome).splitlines()]
-        if each.outcome is not None and each.estimate:
-            lines.append(f"    {each.estimate}; `harness probe` measures it")
-        lines += [f"    would fit: {remedy}" for remedy in each.remedies]
-    return "\n".join(lines)
+        rows = [("GPU", "memory", "USD/h", "verdict")]
+        for fit in each:
+            price = fit.gpu.price_per_hour
+            said = f"fits: {format_count(fit.tokens or 0)} tokens of KV cache" if fit.good else _why_not(fit)
+            cost = "?" if price is None else f"{price * fit.gpus:.2f}"
+            rows.append((cards_text(fit.gpu, fit.gpus), format_bytes(fit.gpu.visible_bytes * fit.gpus), cost, said))
+        fitting = [fit for fit in each if fit.good]
+        priced = [fit for fit in fitting if fit.gpu.price_per_hour is not None]
+        cheapest = min(priced, key=lambda fit: fit.gpu.price_per_hour or 0.0, default=None)
+        last = f"{each[0].name}: does not fit any card of the sheets"
+        if fitting:
+            last = f"{each[0].name}: fits on {len(fitting)} of {len(each)} cards"
+        if cheapest is not None:
+            last += f", the cheapest is {cards_text(cheapest.gpu, cheapest.gpus)}"
+        blocks.append(f"{_table(rows)}\n{last}")
+    return "\n\n".join(blocks)
 
 
-def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
-    """One model on one kind of GPU, by its engine's memory law. used_bytes: of each of these GPUs, by others."""
-    engine = engine_of(model)
+def _why_not(fit: Fit) -> str:
+    if fit.support is not None and fit.support.kind == "no":
+        return "cannot be served by its engine"
+    if fit.fits is None:
+        return "cannot say"
+    missing = fit.as_json()["missing_bytes"]
+    return f"lacks {format_bytes(missing)}" if missing else f"does not fit: {fit.reason}"
+
+
+def _chosen(names: Sequence[str], catalogue: str | Path | None, settings: Settings) -> list[Model]:
+    known = load_catalogue(catalogue)
+    models = [_found(known, name) for name in names] or list(known.models.values())
+    return [settings.over(model) for model in models]
+
+
+def _found(known: Catalogue, name: str) -> Model:
     try:
-        law = engine.memory_law(model)
-    except UsageError as error:  # limits that its engine does not have
-        return Fit(model.name, gpu, model.gpus, error.found, False, None)
-    if law is None:
-        reason = f"how much memory {engine.title} takes in this form is not reckoned here; `harness probe` finds out"
-        return Fit(model.name, gpu, model.gpus, reason, None, None)
-    tried = _Tried(shape_of(model), gpu, used_bytes)
-    estimate = LAWS[law.name].estimate
-    refusal = tried.refusal(model, gpu)
-    if refusal is not None:
-        return Fit(model.name, gpu, model.gpus, refusal, False, None, _remedies(model, gpu, tried), estimate)
-    candidate = tried.candidate(model, gpu)
-    assert candidate is not None
+        return known.find(name)
+    except UsageError:
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise
+        return _of_the_hub(name)
+
+
+def _of_the_hub(repo: str) -> Model:
+    """An entry as `add` would write it, for a Hub id that is in no catalogue."""
+    from harness.catalog import hub
+
+    found = hub.describe(repo)
+    draft = Model(name=repo, repo=found.repo, shape=found.shape, weight_bytes=found.weight_bytes)
+    return dataclasses.replace(draft, **_precision(found, None))
+
+
+def _with_shape(model: Model) -> Model:
+    """The Hub is asked once, not for every card."""
     try:
-        outcome = law_of_memory.start(candidate)
-    except UsageError as error:  # shards that do not divide the heads
-        return Fit(model.name, gpu, model.gpus, error.found, False, None, _remedies(model, gpu, tried), estimate)
-    contradiction = outcome.contradiction if isinstance(outcome, Fits) else None
-    fits = isinstance(outcome, Fits) and contradiction is None
-    remedies = () if fits else _remedies(model, gpu, tried, outcome)
-    reason = contradiction or _reason(model, gpu, outcome)
-    return Fit(model.name, gpu, model.gpus, reason, fits, outcome, remedies, estimate)
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """What is the same in all settings that are tried. used_bytes: of the entry's own kind of GPU, by others."""
-
-    shape: ModelShape
-    gpu: Gpu
-    used_bytes: int
-
-    def candidate(self, model: Model, gpu: Gpu) -> Candidate | None:
-        """The entry as its engine's law takes it. Where the exact size of the weights is known and larger than
-        reckoned, the difference counts too.
-        """
-        law = engine_of(model).memory_law(model)
-        if law is None:
-            return None
-        more, stored = 0, stored_as(model)
-        if model.weight_bytes is not None:
-            reckoned = estimated_weight_bytes(self.shape, stored, model.dtype)
-            more = max(0, model.weight_bytes - reckoned) // model.gpus
-        used = self.used_bytes if gpu is self.gpu else 0
-        return Candidate(
-            law=law.name,
-            shape=self.shape,
-            gpu=gpu,
-            shards=model.gpus,
-            dtype=model.dtype,
-            quantize=stored,
-            kv_cache_dtype=model.kv_cache_dtype,
-            options=law.options,
-            world=World(extra_at_load_bytes=more, used_by_others=used),
-        )
-
-    def refusal(self, model: Model, gpu: Gpu) -> str | None:
-        """What the engine does not do on this card. Compute capability 0.0 stands for another maker's, which is not
-        judged.
-        """
-        law, candidate = engine_of(model).memory_law(model), self.candidate(model, gpu)
-        if law is None or candidate is None or gpu.compute_capability == (0, 0):
-            return None
-        for least, lacking in law.needs:
-            if gpu.compute_capability < least:
-                return f"{gpu.name} {lacking}"
-        return law_of_memory.refusal(candidate)
-
-    def fits(self, model: Model, gpu: Gpu) -> bool:
-        try:
-            candidate = self.candidate(model, gpu)
-        except UsageError:
-            return False
-        return candidate is not None and self.refusal(model, gpu) is None and law_of_memory.fits(candidate)
-
-
-def shape_of(model: Model) -> ModelShape:
-    """From the entry, harness's own table, the directory, or the Hub, in this order. Raises like hub.describe."""
-    known = _known_shape(model)
-    if known is not None:
-        return known
-    from harness.catalog import hub  # half a second that the models of the table need not wait
-
-    return hub.describe(model.repo, model.revision).shape
-
-
-def _known_shape(model: Model) -> ModelShape | None:
-    if model.shape is not None:
-        return model.shape
-    if not model.is_local:
-        return find_shape(model.repo)
-    config = Path(model.repo).expanduser() / "config.json"
-    return shape_from_config(_json(config), model.repo) if config.is_file() else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    import json
-
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError("cannot be read as JSON", where=str(path)) from error
-    if not isinstance(document, dict):
-        raise UsageError("expected a JSON object", where=str(path))
-    return document
-
-
-def size_of_weights(model: Model) -> int | None:
-    """Bytes of the weights' files, as far as it can be said without asking the Hub."""
-    return _weights(model, _known_shape(model))
-
-
-def _weights(model: Model, shape: ModelShape | None) -> int | None:
-    """The exact size where the entry has it, else what the shape amounts to."""
-    if model.weight_bytes is not None or shape is None:
-        return model.weight_bytes
-    return estimated_weight_bytes(shape, stored_as(model), model.dtype)
+        return dataclasses.replace(model, shape=shape_of(model))
+    except UsageError:
+        return model
 
 
 def _gpu_of(model: Model, gpu: str | None) -> Gpu:
@@ -267,87 +207,26 @@ def _gpu_of(model: Model, gpu: str | None) -> Gpu:
     return find_gpu(here[0].name)
 
 
-def _reason(model: Model, gpu: Gpu, outcome: Fits | Lacks) -> str:
-    cards, weights = _cards(gpu, model.gpus), format_bytes(weights_bytes(outcome))
-    each = " each" if model.gpus > 1 else ""
-    if isinstance(outcome, Lacks):
-        return (
-            f"on {cards} ({format_bytes(outcome.total_bytes)}{each}) {outcome.doing} lacks "
-            f"{format_bytes(outcome.missing_bytes)}; the weights take {weights}{each}"
-        )
-    chats = outcome.usable_tokens // _A_CHAT
-    longest = format_count(outcome.max_total_tokens)
-    return (
-        f"on {cards} beside {weights} of weights{each}: a KV cache of {format_count(outcome.tokens)} "
-        f"tokens, one chat of up to {longest} or {format_count(chats)} of {format_count(_A_CHAT)}"
-        f"{f'; {outcome.caution}' if outcome.caution else ''}"
-    )
-
-
-def _cards(gpu: Gpu, count: int) -> str:
-    return gpu.name if count == 1 else f"{count} x {gpu.name}"
-
-
-def _remedies(model: Model, gpu: Gpu, tried: _Tried, outcome: Fits | Lacks | None = None) -> tuple[str, ...]:
-    """The nearest settings that fit, one of each kind, from the one that changes least."""
-    found: list[str] = []
-    for kind in _alternatives(model, gpu, outcome.longest if isinstance(outcome, Lacks) else None):
-        fitting = (text for text, changed, card in kind if tried.fits(changed, card))
-        found += [text for text in (next(fitting, None),) if text is not None]
-    return tuple(found[:_MOST_REMEDIES])
-
-
-Alternative = tuple[str, Model, Gpu]
-
-
-def _alternatives(model: Model, gpu: Gpu, longest: int | None) -> Iterator[Iterator[Alternative]]:
-    """Kinds of changes, each from small to large. longest: request that fits, where the engine fails at that."""
-    if longest is not None and longest > _A_CHAT:
-        most = longest // 1024 * 1024
-        shorter = dataclasses.replace(model.limits, max_total_tokens=most)
-        yield iter([(f"limits: {{max_total_tokens: {most}}}", dataclasses.replace(model, limits=shorter), gpu)])
-    yield iter(_other_settings(model, gpu))
-    law = engine_of(model).memory_law(model)
-    yield (
-        (f"quantize: {method}", dataclasses.replace(model, quantize=method, dtype=None), gpu)
-        for method in (law.lighter if law is not None else ())
-        if model.quantize is None
-    )
-    counts = (1, 2, 4, 8) if model.gpus not in (1, 2, 4, 8) else tuple(n for n in (2, 4, 8) if n > model.gpus)
-    yield ((f"gpus: {count}", dataclasses.replace(model, gpus=count), gpu) for count in counts)
-    larger = [card for card in gpus().values() if card.visible_bytes > gpu.visible_bytes and _is_offered(card, gpu)]
-    more = f", gpus: {model.gpus}" if model.gpus > 1 else ""
-    yield (
-        (f"gpu: {card.name}{more}", model, card)
-        for card in sorted(larger, key=lambda card: (card.visible_bytes, card.price_per_hour or 0))
-    )
-
-
-def _is_offered(card: Gpu, instead_of: Gpu) -> bool:
-    """A card that can be rented, of the same maker."""
-    return card.price_per_hour is not None and (card.compute_capability == (0, 0)) == (
-        instead_of.compute_capability == (0, 0)
-    )
-
-
-def _other_settings(model: Model, gpu: Gpu) -> Iterator[Alternative]:
-    if model.dtype == "bfloat16":
-        yield "dtype: float16", dataclasses.replace(model, dtype="float16"), gpu
-    if model.kv_cache_dtype is not None:
-        yield "without kv_cache_dtype", dataclasses.replace(model, kv_cache_dtype=None), gpu
-    if model.limits != Limits():
-        yield "without its limits", dataclasses.replace(model, limits=Limits()), gpu
-
-
 @dataclass(frozen=True)
 class Added:
-    """The entry that was written. size_source: where the weights' size is from. fit: None without a GPU to check."""
+    """The entry that was written. size_source: where the weights' size is from. fit: None without a GPU to check.
+
+    notes: what is odd about the model, or was chosen for it.
+    """
 
     path: str
     model: Model
     size_source: str
     gated: bool
     fit: Fit | None
+    support: Support
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Nothing says that it cannot be served as it is written."""
+        return self.support.kind != "no" and (self.fit is None or self.fit.fits is not False)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -355,12 +234,20 @@ class Added:
             "path": self.path,
             "size_source": self.size_source,
             "gated": self.gated,
+            "licence": self.licence,
+            "support": self.support.as_json(),
+            "notes": list(self.notes),
             "fit": self.fit.as_json() if self.fit else None,
         }
 
 
 def add_model(
-    repo: str, *, name: str | None = None, gpu: str | None = None, catalogue: str | Path | None = None
+    repo: str,
+    *,
+    name: str | None = None,
+    gpu: str | None = None,
+    catalogue: str | Path | None = None,
+    settings: Settings | None = None,
 ) -> Added:
     """Look the model up and append it to the catalogue (models.yaml here, made where there is none).
 
@@ -368,33 +255,94 @@ def add_model(
     """
     from harness.catalog import hub
 
+    settings = settings or Settings(gpu=gpu)
     path = Path("models.yaml" if catalogue is None else catalogue)
-    card = find_gpu(gpu) if gpu else None
+    card = find_gpu(settings.gpu) if settings.gpu else None
     found = hub.describe(repo)
-    entry = name or _name_for(repo)
-    keys: dict[str, Any] = {"repo": repo}
+    draft = Model(name=name or _name_for(repo), repo=found.repo, shape=found.shape)
+    draft = dataclasses.replace(draft, engine=_own_engine(path), **_precision(found, card))
+    asked = found.shape or NamedArchitecture(found.model_type, found.architecture)
+    engine, notes = _engine_for(draft, asked, settings)
+    wanted = settings.over(draft if engine is None else dataclasses.replace(draft, engine=engine))
+    keys: dict[str, Any] = {"repo": found.repo}
     keys |= {"revision": found.revision} if found.revision else {}
     keys |= {"gpu": card.name} if card else {}
-    keys |= _precision(found.quantize, found.dtype, card)
-    keys |= {"context_length": found.shape.context, "weight_bytes": found.weight_bytes}
-    if find_shape(repo) != dataclasses.replace(found.shape, name=getattr(find_shape(repo), "name", "")):
+    keys |= {"gpus": wanted.gpus} if wanted.gpus > 1 else {}
+    keys |= {key: value for key in ("dtype", "quantize") if (value := getattr(wanted, key)) is not None}
+    keys |= {"engine": {"name": engine.name, "version": engine.version}} if engine is not None else {}
+    keys |= {"context_length": found.shape.context} if found.shape is not None else {}
+    keys |= {"weight_bytes": found.weight_bytes} if found.weight_bytes is not None else {}
+    if found.shape is not None and not _in_table(found):
         keys["shape"] = _shape_keys(found.shape)
-    model = add_entry(path, entry, keys)
-    return Added(str(path), model, found.size_source, found.gated, check(model, card) if card else None)
+    if found.no_shape is not None:
+        notes = (*notes, f"Its memory cannot be reckoned before a start: {found.no_shape}.")
+    add_entry(path, draft.name, keys)
+    model = load_catalogue(path).models[draft.name]
+    fit = dataclasses.replace(check(model, card), support=support_of(model, asked)) if card else None
+    support = support_of(model, asked)
+    return Added(str(path), model, found.size_source, found.gated, fit, support, found.licence, (*found.notes, *notes))
+
+
+def _engine_for(draft: Model, asked: Architecture, settings: Settings) -> tuple[EngineChoice | None, tuple[str, ...]]:
+    """The engine to write into the entry, None for the catalogue's own, which the draft has; what is said of it.
+
+    Where nobody chose and the catalogue's own does not serve it, the first that does is taken.
+    """
+    if settings.engine is not None:
+        return engine_choice(settings.engine), ()
+    if support_of(draft, asked).kind != "no":
+        return None, ()
+    own = engine_named(draft.engine.name)
+    # llama.cpp serves other files than the Hub's repositories mostly hold.
+    others = [each for each in ENGINES if each.name not in ("llamacpp", own.name)]
+    choices = [EngineChoice(name=each.name, version=each.accepts.newest) for each in others]
+    for kind in ("native", "fallback"):
+        for choice in choices:
+            if support_of(dataclasses.replace(draft, engine=choice), asked).kind == kind:
+                instead = f"its entry says {choice.name} {choice.version}"
+                return choice, (f"{own.title} {draft.engine.version} does not serve it: {instead}.",)
+    return None, ()
+
+
+def _own_engine(path: Path) -> EngineChoice:
+    """What an entry gets that names no engine: by the file's defaults, as far as its entries show them."""
+    if path.is_file():
+        for model in load_catalogue(path).models.values():
+            return EngineChoice(name=model.engine.name, version=model.engine.version)
+    return EngineChoice()
+
+
+def _in_table(found: HubModel) -> bool:
+    """Whether harness's own table has this very shape; what the entry says by other keys does not count."""
+    known = find_shape(found.repo)
+    if known is None or found.shape is None:
+        return False
+    if found.shape.stored != known.stored and found.quantize not in _SAID:
+        return False
+    kept = ("name", "stored", "architecture", "vision_parameters")
+    return dataclasses.replace(found.shape, **{key: getattr(known, key) for key in kept}) == known
 
 
 def add_text(added: Added) -> str:
     """What was written, and what to do next."""
     model = added.model
-    size = f"{format_bytes(model.weight_bytes or 0)} of weights by {added.size_source}"
+    known = model.weight_bytes
+    size = "weights of unknown size" if known is None else f"{format_bytes(known)} of weights by {added.size_source}"
     lines = [f"{added.path}: added {model.name} ({model.repo}, {size})"]
+    if added.licence is not None:
+        lines.append(f"licence: {added.licence}")
     if model.shape is not None:
         lines.append(f"{format_count(parameters(model.shape) / 1e6)} million parameters, {_kv_text(model)}")
     if added.gated:
         lines.append(f"It is gated: accept its licence at https://huggingface.co/{model.repo} and set HF_TOKEN.")
-    if added.fit is not None:
-        lines.append(check_text([added.fit]))
-    lines.append(f"Next: harness up {model.name}")
+    lines += added.notes
+    lines.append(added.support.reason if added.fit is None else check_text([added.fit]))
+    if added.support.kind == "no":
+        lines.append("It cannot be served as it is written: choose another engine or version in its entry.")
+    elif added.fit is not None and added.fit.fits is False:
+        lines.append("It does not fit as it is written: change its entry as said above, or take another card.")
+    else:
+        lines.append(f"Next: harness up {model.name}")
     return "\n".join(lines)
 
 
@@ -412,14 +360,18 @@ def _name_for(repo: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", last).strip("._-")[:63]
 
 
-def _precision(quantize: str | None, dtype: str | None, gpu: Gpu | None) -> dict[str, str]:
+_SAID = ("awq", "gptq", "exl2", "marlin", "fp8", "compressed-tensors")
+"""Methods that an entry says by `quantize`; of others the engine finds out by itself."""
+
+
+def _precision(found: HubModel, gpu: Gpu | None) -> dict[str, Any]:
     """The checkpoint's own method, which TGI would find by itself, or its dtype where the card has it."""
-    if quantize in ("awq", "gptq", "exl2", "marlin", "fp8", "compressed-tensors"):
-        return {"quantize": str(quantize)}
-    if quantize is not None or dtype not in ("bfloat16", "float16"):
+    if found.quantize in _SAID:
+        return {"quantize": str(found.quantize)}
+    if found.quantize is not None or found.dtype not in ("bfloat16", "float16"):
         return {}
     old = gpu is not None and (0, 0) < gpu.compute_capability < (8, 0)
-    return {"dtype": "float16" if old else str(dtype)}
+    return {"dtype": "float16" if old else str(found.dtype)}
 
 
 def _shape_keys(shape: ModelShape) -> dict[str, Any]:
@@ -429,6 +381,66 @@ def _shape_keys(shape: ModelShape) -> dict[str, Any]:
         for field in dataclasses.fields(ModelShape)
         if field.name != "name" and getattr(shape, field.name) != field.default
     }
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the Hub says now of an entry. changes: key -> (as written, now). problem: why it could not be asked."""
+
+    name: str
+    changes: dict[str, tuple[Any, Any]]
+    problem: str | None = None
+    written: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        changes = {key: {"written": old, "now": new} for key, (old, new) in self.changes.items()}
+        return {"name": self.name, "changes": changes, "problem": self.problem, "written": self.written}
+
+
+def update_models(names: Sequence[str], *, catalogue: str | Path | None = None, write: bool = False) -> list[Update]:
+    """Compare entries with the Hub as it is now: revision, name, size. write: put the new ones into the file.
+
+    Only what an entry says is changed: one without a revision keeps none. Raises UsageError like `check_models`.
+    """
+    from harness.catalog import hub
+
+    known = load_catalogue(catalogue)
+    models = [known.find(name) for name in names] or list(known.models.values())
+    found = []
+    for model in models:
+        if model.is_local:
+            continue
+        try:
+            now = hub.describe(model.repo)
+        except HarnessError as error:
+            found.append(Update(model.name, {}, str(error)))
+            continue
+        pairs: dict[str, tuple[Any, Any]] = {
+            "repo": (model.repo, now.repo),
+            "revision": (model.revision, now.revision),
+            "weight_bytes": (model.weight_bytes, now.weight_bytes),
+        }
+        changes = {key: (old, new) for key, (old, new) in pairs.items() if old is not None and new and old != new}
+        if write and changes:
+            set_keys(catalogue_path(catalogue), model.name, {key: new for key, (_, new) in changes.items()})
+        found.append(Update(model.name, changes, written=write and bool(changes)))
+    return found
+
+
+def update_text(updates: Sequence[Update]) -> str:
+    """One line per entry."""
+    lines = []
+    for each in updates:
+        if each.problem is not None:
+            lines.append(f"{each.name}: cannot be looked up: {each.problem}")
+        elif not each.changes:
+            lines.append(f"{each.name}: as on the Hub")
+        else:
+            told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in each.changes.items())
+            lines.append(f"{each.name}: {told}{' (written)' if each.written else ''}")
+    if any(each.changes and not each.written for each in updates):
+        lines.append("Nothing was changed; --write puts these into the file.")
+    return "\n".join(lines)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

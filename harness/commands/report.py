@@ -40,7 +40,7 @@ def write_reports(summary: Summary, formats: Sequence[Format], folder: Path) -> 
     """One file per format, each replaced in one step; the paths written."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for each in formats:
+    for each in sorted(formats, key=lambda form: form.name != "json"):  # the small and most needed first: space may end
         path = folder / each.file
         write_atomically(path, _text(each, summary).encode("utf-8", "backslashreplace"))
         paths.append(path)

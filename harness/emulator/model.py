@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.catalog.config_json import config_from_shape, shape_from_config
 from harness.catalog.models import Model, load_catalogue
-from harness.catalog.shapes import ModelShape, config_from_shape, find_shape, shape_from_config
+from harness.catalog.shapes import SHAPE_VARIABLE, ModelShape, find_shape
 from harness.emulator.template import BUILT_IN, ChatTemplate
 from harness.emulator.tokens import AnyTokenizer, Tokenizer
 from harness.emulator.vocabulary import read_tokenizer
@@ -47,15 +49,27 @@ def load_model(name: str, tokenizer_config: str | None = None) -> ServedModel:
     directory = Path(name)
     if directory.is_dir():
         return _from_directory(directory, name, tokenizer_config)
-    shape = find_shape(name)
+    shape = _told_shape(name) or find_shape(name)
     if shape is None:
         raise NoSuchModel(
-            f"{name}: the emulator knows no shape of this model. Name one of harness/catalog/shapes.yaml, or give a"
-            " directory with its config.json."
+            f"{name}: the emulator knows no shape of this model. Name one of harness/catalog/shapes.yaml, add it to the"
+            " catalogue with `harness models add`, or give a directory with its config.json."
         )
     return ServedModel(
         name, shape, config_from_shape(shape), _template(None, tokenizer_config), Tokenizer(shape.vocab), local=False
     )
+
+
+def _told_shape(name: str) -> ModelShape | None:
+    """The `shape:` of the entry that is played: as whoever starts the emulator hands it over, or by models.yaml."""
+    told = os.environ.get(SHAPE_VARIABLE)
+    if told:
+        try:
+            return ModelShape(**json.loads(told))
+        except (ValueError, TypeError) as error:
+            raise NoSuchModel(f"{SHAPE_VARIABLE} is no shape: {error}") from None
+    entry = _entry(name)
+    return entry.shape if entry is not None else None
 
 
 def _from_directory(directory: Path, name: str, tokenizer_config: str | None) -> ServedModel:
@@ -117,6 +131,8 @@ def _entry(name: str | None) -> Model | None:
         if not Path("models.yaml").is_file():
             return None
         catalogue = load_catalogue("models.yaml")
-        return catalogue.first() if name is None else catalogue.models.get(name)
+        if name is None or name in catalogue.models:
+            return catalogue.first() if name is None else catalogue.models[name]
+        return next((model for model in catalogue.models.values() if model.repo == name), None)
     except HarnessError:
         return None

@@ -10,10 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.catalog import models
+from harness.catalog.shapes import QUANTIZATIONS, ModelShape, find_shape
 from harness.engines.api_openai import OpenAiChatApi, OpenAiCompletionsApi
 from harness.engines.base import Api, Engine
 from harness.engines.llamacpp import LlamaCpp
 from harness.engines.sglang import Sglang
+from harness.engines.support import Architecture, Support, answer, who_can
 from harness.engines.tgi import Tgi
 from harness.engines.tgi.api import TgiApi
 from harness.engines.vllm import Vllm
@@ -41,10 +43,31 @@ def engine_of(model: models.Model) -> Engine:
     return engine_named(model.engine.name, model.name)
 
 
-def stored_as(model: models.Model) -> str | None:
-    """How the entry's weights are stored, by the catalogue's names; None for its dtype."""
-    words = engine_of(model).accepts.stored_as
-    return None if model.quantize is None else words.get(model.quantize, model.quantize)
+def stored_as(model: models.Model, shape: ModelShape | None = None) -> str | None:
+    """How the entry's weights are stored, by the catalogue's names; None for its dtype.
+
+    shape: of the model; without `quantize` its own checkpoints' method counts, which engines find out by themselves.
+    """
+    if model.quantize is None:
+        shape = shape or model.shape or find_shape(model.repo)
+        return shape.stored if shape is not None and shape.stored in QUANTIZATIONS else None
+    return engine_of(model).accepts.stored_as.get(model.quantize, model.quantize)
+
+
+def support_of(model: models.Model, asked: Architecture | None = None) -> Support:
+    """Whether the entry's engine, in the entry's version, serves its architecture. asked: that, where the entry and the
+    table do not have it. On a no the reason names the engines that can.
+    """
+    shape, engine = asked or model.shape or find_shape(model.repo), engine_of(model)
+    if shape is None:
+        return Support("unknown", "the model's architecture is not known here")
+    if model.engine.image or model.engine.command:
+        return Support("unknown", f"what {model.engine.image or model.engine.command[0]} serves is not known here")
+    found = answer(engine.architectures, engine.title, engine.version(model.engine.version), shape)
+    if found.kind != "no":
+        return found
+    others = who_can(shape, ENGINES)
+    return Support("no", f"{found.reason}; {', '.join(others)} can" if others else found.reason)
 
 
 def accepted() -> models.Engines:

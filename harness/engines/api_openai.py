@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from harness.engines.answer_text import Piece
 from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.counting import count_events
-from harness.engines.error_kinds import error_kind, event_error_kind
+from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
 from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
 from harness.workload.request import Request
@@ -59,7 +59,7 @@ class _OpenAiApi:
 
     def reading(self, http_status: int, *, stream: bool) -> Reading:
         if not 200 <= http_status < 300:
-            return WholeReading(lambda body, slices, complete: Answer(error_kind=error_kind(http_status, body)))
+            return WholeReading(lambda body, slices, complete: refusal(http_status, body))
         return StreamReading(self, self._memory) if stream else WholeReading(self.whole)
 
     def settle(self, stream: Stream, *, complete: bool) -> Stream:
@@ -70,6 +70,7 @@ class _OpenAiApi:
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
         """One chunk: a piece of text, the usage, an error, or something of no concern."""
         if payload.get("error") or name == "error":
+            stream.error_message = stream.error_message or event_error_message(payload)
             stream.error_kind = stream.error_kind or event_error_kind(payload)
             return None
         counts = _counts(payload)
@@ -113,7 +114,7 @@ class _OpenAiApi:
         if payload is None:
             return Answer(error_kind="protocol" if body.strip() else "empty")
         if payload.get("error"):
-            return Answer(error_kind=event_error_kind(payload))
+            return Answer(error_kind=event_error_kind(payload), error_message=event_error_message(payload))
         choices = payload.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return Answer(error_kind="protocol")

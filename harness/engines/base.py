@@ -17,6 +17,7 @@ from harness.catalog.models import Model
 from harness.catalog.version import Version
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
+from harness.engines.support import Architectures
 from harness.workload.request import Request
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Answer:
     token_count: tokens of each such event. first_content: index into these of the first event with text, None without.
     error_kind: None, or one of ERROR_KINDS. glued_events: events that arrived in a slice together with an earlier one.
     count_told, first_share: as in a RequestRecord. streamed: False for one document where a stream was asked for.
+    error_message: what the service said of its error.
     """
 
     slice_of_event: list[int] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Answer:
     count_told: Literal["per_event", "per_answer"] | None = None
     first_share: float | None = None
     streamed: bool = True
+    error_message: str | None = None
 
 
 ERROR_KINDS = (
@@ -128,6 +131,11 @@ class Reading(Protocol):
         """Token events so far; 0 where nothing can be said before the end."""
         ...
 
+    @property
+    def too_large(self) -> bool:
+        """More came without an end than any answer has: it is given up, and what follows is not looked at."""
+        ...
+
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body as they arrived, transfer coding removed; an empty one counts as a slice too."""
         ...
@@ -141,11 +149,15 @@ class Reading(Protocol):
         ...
 
 
+MOST_DOCUMENT = 64 << 20  # bytes of an answer that is one document
+
+
 class WholeReading:
     """An answer of which nothing can be said before its end."""
 
     events = 0
     over = False
+    too_large = False
 
     def since(self, number: int) -> News:
         return NO_NEWS
@@ -153,11 +165,16 @@ class WholeReading:
     def __init__(self, judge: Callable[[bytes, int, bool], Answer]) -> None:
         """judge: makes the Answer of the body, the number of its slices, and whether its end was seen."""
         self._judge, self._slices = judge, list[bytes]()
+        self._size = 0
 
     def feed(self, slices: Sequence[bytes]) -> None:
-        self._slices.extend(slices)
+        self._size += sum(map(len, slices))
+        self.too_large = self._size > MOST_DOCUMENT
+        self._slices.extend(b"" if self.too_large else each for each in slices)
 
     def finish(self, *, complete: bool) -> Answer:
+        if self.too_large:
+            return Answer(error_kind="too_large")
         return self._judge(b"".join(self._slices), len(self._slices), complete)
 
 
@@ -490,6 +507,7 @@ class Engine(Protocol):
     on_full_cache: OnFullCache
     gauge_pages: tuple[str, ...]  # paths that tell of its work beside /metrics
     accepts: Accepts
+    architectures: Architectures  # which models it serves, by release
 
     def version(self, text: str) -> Version:
         """A release of this engine. Raises UsageError for a text that is none."""

@@ -114,6 +114,8 @@ class Client:
             raise NoAnswer(
                 f"no answer ({_reason(error, timeout or self.timeout)})", where=self.url, advice=advice
             ) from error
+        except ValueError as error:  # urllib3's, which requests lets through: a host name that no name server takes
+            raise _not_valid(self.url) from error
 
     def _moved(self, landed: str, path: str) -> None:
         """A redirect that kept the path says where the service is; any other is this page's own affair."""

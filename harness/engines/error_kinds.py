@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.engines.base import Answer
 from harness.engines.payload import json_object
+from harness.redaction import redact
+from harness.text import one_line
 
 # TGI's error types (router/src/server.rs:2404-2437, router/src/infer/mod.rs:408-443).
 _TYPES = {
@@ -30,7 +34,6 @@ _TEXTS = {
 }
 
 
-_WORDS_MOST = 300  # characters of a server's words that are shown
 _TEXT_MOST = 4096  # characters of a message that are looked at
 # What 503 means, by words of its text. vLLM 0.32 turns requests away with "The engine is currently busy ..." and "...
 # has reached its prefill token backlog limit" (vllm/exceptions.py), SGLang 0.5 with "The request queue is full.", "The
@@ -45,6 +48,11 @@ _UNAVAILABLE = {
 }  # fmt: skip
 
 
+def refusal(http_status: int, body: bytes) -> Answer:
+    """What an answer says whose status is no success."""
+    return Answer(error_kind=error_kind(http_status, body), error_message=error_message(body))
+
+
 def error_kind(http_status: int, body: bytes) -> str:
     """The kind of an answer whose status is no success."""
     payload = json_object(body)
@@ -52,6 +60,41 @@ def error_kind(http_status: int, body: bytes) -> str:
     if payload is None and http_status == 503:
         told = _by_words(body[:_TEXT_MOST].decode("utf-8", "replace"))
     return told or _by_status(http_status) or "http"
+
+
+_MESSAGE_MOST = 300  # characters of a message that are kept
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.IGNORECASE | re.DOTALL)
+
+
+def error_message(body: bytes) -> str | None:
+    """The service's own sentence in the body of an error: a member of its JSON, the title of a page, or the text
+    itself; cut, on one line, without control codes and secrets. None where there is none.
+    """
+    payload = json_object(body)
+    if payload is not None:
+        return event_error_message(payload)
+    text = body[:_TEXT_MOST].decode("utf-8", "replace").strip()
+    if text[:1] == "<":
+        title = _TITLE.search(text)
+        text = (title[1] or title[2] or "") if title else ""
+    return _kept(text)
+
+
+def event_error_message(payload: Mapping[str, Any]) -> str | None:
+    """The same of an error that came as JSON: OpenAI's `error.message`, TGI's `error`, FastAPI's `detail`."""
+    error = payload.get("error")
+    details: Mapping[str, Any] = error if isinstance(error, dict) else payload
+    for found in (details.get("message"), error, payload.get("detail"), payload.get("title")):
+        if isinstance(found, list) and found and isinstance(found[0], dict):  # a list of what is wrong, by place
+            found = found[0].get("msg")
+        if isinstance(found, str) and (kept := _kept(found)):
+            return kept
+    return None
+
+
+def _kept(text: str) -> str | None:
+    line = one_line(redact(text.strip()))
+    return (line if len(line) <= _MESSAGE_MOST else f"{line[: _MESSAGE_MOST - 1]}…") or None
 
 
 def event_error_kind(payload: Mapping[str, Any]) -> str:
@@ -67,23 +110,6 @@ def event_error_kind(payload: Mapping[str, Any]) -> str:
         if kind is not None:
             return kind
     return "generation"
-
-
-def error_words(body: bytes) -> str | None:
-    """What a server says of a failure, in its own words, on one line: of a document, or of an event of a stream."""
-    text = body.strip()
-    payload: Any = json_object(text)
-    if text.startswith((b"data:", b"event:", b"id:")):
-        events = [json_object(line[5:]) for line in text.splitlines() if line.startswith(b"data:")]
-        payload = next((each for each in reversed(events) if each is not None and each.get("error")), None)
-        if payload is None:
-            return None
-    for key in ("error", "message", "detail"):
-        if isinstance(payload, Mapping) and payload.get(key):
-            payload = payload[key]
-    words = payload if isinstance(payload, str) else text.decode("utf-8", "replace")
-    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
-    return plain[:_WORDS_MOST] or None
 
 
 def _told(payload: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from harness.engines.base import NO_EXTRAS, Endpoint, EngineInfo, Extras, Secret
 from harness.engines.client import Client, NoAnswer
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.engines.other_servers import llama_cpp_python, transformers_serve
+from harness.engines.route import refuse_unsendable
 from harness.errors import ServiceError, UsageError
 from harness.redaction import remember_secret
 
@@ -26,6 +27,7 @@ def endpoint_at(url: str, model_name: str | None = None) -> Endpoint:
     key = os.environ.get("HARNESS_API_KEY")
     if key:
         remember_secret(key)
+        refuse_unsendable(key, "HARNESS_API_KEY")
     return Endpoint(url, Secret(key) if key else None, model_name)
 
 

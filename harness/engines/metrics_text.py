@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,7 +27,8 @@ def samples(page: str, name: str) -> Iterator[Sample]:
     """Every line of this name, whatever its labels."""
     for match in _line(name).finditer(page):
         labels = {key: re.sub(r'\\[\\"n]', lambda each: _ESCAPED[each[0]], text) for key, text in _labels(match[1])}
-        yield Sample(labels, float(match[2]))
+        with suppress(ValueError):  # letters of a number in an order that is none
+            yield Sample(labels, float(match[2]))
 
 
 def total(page: str, *names: str) -> float | None:

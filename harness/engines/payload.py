@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from harness.engines.base import Answer
+from harness.text import one_line
 
 
 def encode_json(document: Mapping[str, Any]) -> bytes:
@@ -32,12 +33,17 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+MOST_COUNT = 10**9  # tokens or requests; beyond, a number is no count, and no record has room for it
+_TEXT_MOST = 200  # characters of a reason or a name
+
+
 def as_count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNT else None
 
 
 def as_text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """A short text, cut, without control codes and lone surrogates, which no file could hold."""
+    return one_line(value[:_TEXT_MOST]) if isinstance(value, str) and value else None
 
 
 def at_once(

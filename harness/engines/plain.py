@@ -35,6 +35,7 @@ from harness.engines.failure import Failure, explain_by
 from harness.engines.hub_cache import TARGET, TOKEN_PLACE, VOLUME
 from harness.engines.migration import Guide
 from harness.engines.openai_engine import generate_once
+from harness.engines.support import NOT_READ
 from harness.errors import UsageError
 
 _CAUSES: Mapping[str, FailureCause] = {
@@ -60,6 +61,7 @@ class PlainEngine:
     queue_metric = ""
     default_drain = 30
     on_full_cache: OnFullCache = "waits"
+    architectures = NOT_READ
 
     @property
     def app(self) -> str:

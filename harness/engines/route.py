@@ -37,6 +37,18 @@ def refuse_secrets(url: str) -> None:
         raise UsageError("the URL holds a name or password", advice="Leave it out; HARNESS_API_KEY is sent as a token.")
 
 
+def refuse_unsendable(key: str, name: str) -> None:
+    """Raises UsageError, which does not show it, for a key that no header can carry (RFC 9110, 5.5)."""
+    for place, character in enumerate(key, 1):
+        if not "!" <= character <= "~":
+            what = {"\n": "a line end", "\r": "a line end", " ": "a blank"}.get(character, "a character beyond ASCII")
+            raise UsageError(
+                f"holds {what} at place {place} of {len(key)}, which no header can carry",
+                where=name,
+                advice='Set it without, such as by HARNESS_API_KEY="$(cat FILE)".',
+            )
+
+
 def proxy() -> str | None:
     """URL of the proxy that HARNESS_PROXY names. Those of the environment (HTTP_PROXY) are not heeded: they would be
     measured too.

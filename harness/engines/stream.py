@@ -25,14 +25,14 @@ from functools import lru_cache
 from itertools import accumulate, pairwise, repeat
 from typing import Any, Literal, NamedTuple, Protocol
 
-from harness.engines.base import NO_NEWS, Answer, News
+from harness.engines.base import MOST_DOCUMENT, NO_NEWS, Answer, News
 from harness.engines.payload import json_object
 
 _EOL = rb"(?:\r\n|\n|\r(?!\n))"
 _LINE_END = re.compile(_EOL)
 _EVENT_END = re.compile(_EOL + _EOL)
 
-_WHOLE = rb"(?:0|[1-9]\d{0,17})"
+_WHOLE = rb"(?:0|[1-9]\d{0,8})"  # what is longer is read as JSON, and no count
 _NUMBER = rb"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,3})?"
 _ESCAPE = rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})'
 _TEXT = rb'[^"\\\x00-\x1f]*(?:' + _ESCAPE + rb'[^"\\\x00-\x1f]*)*'
@@ -42,6 +42,8 @@ _MEMBER = re.compile(
     rb'"(?P<key>' + _TEXT + rb')"(?:\s*:\s*(?:"(?P<text>' + _TEXT + rb')"|(?P<number>' + _NUMBER + rb"))?)?"
 )
 _MOST_FORMS = 3
+MOST_EVENT = 1 << 20  # bytes; an event of a token has some hundreds
+_CARRIED = 16 << 10
 _WORTH_COUNTING = 3  # slices
 
 
@@ -84,6 +86,7 @@ class Stream:
     output_tokens: int | None = None
     finish_reason: str | None = None
     error_kind: str | None = None
+    error_message: str | None = None
     final: bool = False
     done: bool = False
     broken_json: bool = False
@@ -176,6 +179,7 @@ class StreamReading:
         self._heard = False  # an event with text: the first one is looked at more closely than the rest
         self._learned = 0
         self._document: list[bytes] | None = None  # the body, where it is no stream
+        self.too_large = False  # more without an end than any answer has; what follows is not looked at
         self._blank_so_far = True
 
     @property
@@ -216,11 +220,17 @@ class StreamReading:
             self._blank_so_far = False
             self._document = [] if begins == b"{" else None  # no line of an event stream begins so
         self._total = ends[-1]
+        if self.too_large:
+            return
         if self._document is not None:
             self._document += slices
+            self.too_large = self._total > MOST_DOCUMENT
+            if self.too_large:
+                self._document.clear()
             return
         taken = 0
-        while not self._heard and taken < len(slices):
+        # One at a time looks at all that is carried for each of them.
+        while not self._heard and taken < len(slices) and len(self._carry) < _CARRIED:
             self._take(slices[taken])
             taken += 1
         if self._fast and not self._carry:
@@ -230,9 +240,14 @@ class StreamReading:
             self._take(b"".join(slices[taken:]))
         else:
             self._base = self._total - len(self._carry)
+        if len(self._carry) > MOST_EVENT:
+            self.too_large, self._carry, self._base = True, b"", self._total
 
     def finish(self, *, complete: bool) -> Answer:
         """What the answer said. complete: the body's end was seen, so what follows the last blank line counts too."""
+        if self.too_large:
+            self.stream.error_kind = "too_large"
+            return to_answer(self.end(complete=complete), self._sizes, complete=complete)
         if self._document is not None:
             answer = self._dialect.whole(b"".join(self._document), len(self._sizes), complete)
             answer.streamed = False
@@ -491,6 +506,7 @@ def to_answer(stream: Stream, sizes: Sequence[int], *, complete: bool) -> Answer
         output_tokens=stream.output_tokens,
         finish_reason=stream.finish_reason,
         error_kind=_judge(stream, complete),
+        error_message=stream.error_message,
         glued_events=len(slice_of_event) - len(set(slice_of_event)),
         count_told=stream.count_told,
         first_share=stream.first_share,

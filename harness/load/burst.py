@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from harness import interrupts
 from harness.engines.base import NO_EXTRAS, Api, Call, Endpoint, Extras
 from harness.engines.route import proxy, trusted
 from harness.workload.request import Request
@@ -96,7 +97,8 @@ def send_burst(
     many tokens; None waits for whole answers. waiting: so many requests need not have begun for that. ripe: tokens that
     each answer of a wave must have, or be over, before the next wave follows. extras: what the engine knows.
     """
-    return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream, extras).run())
+    with interrupts.held_back():  # raised in the middle of asyncio, it would be lost; the sender looks by itself
+        return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream, extras).run())
 
 
 class _Sender:
@@ -169,6 +171,8 @@ class _Sender:
     async def _wait_for(self, ready: Callable[[], bool], look: float) -> Ending | None:
         """None when it came to pass, else why the burst ends here."""
         while not ready() or self.doubt is not None:
+            if interrupts.waiting():
+                return "late"  # whatever it is called: nobody sees it, as the caller gets a KeyboardInterrupt
             if not self.alive():
                 return "died"
             now = time.monotonic()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-_HEAD_MOST, _SIZE_LINE_MOST = 256 << 10, 64 << 10
+_HEAD_MOST, _SIZE_LINE_MOST = 64 << 10, 4 << 10
+_DIGITS_MOST = 18  # of a length
 _SHAPES_MOST = 8192
 
 
@@ -68,8 +70,8 @@ def parse_head(raw: bytes) -> Head:
 
 def _length(fields: Mapping[bytes, bytes]) -> int | None:
     text = fields.get(b"content-length")
-    if text is not None and not text.isdigit():
-        raise ProtocolError("Content-Length is no number")
+    if text is not None and not (text.isdigit() and len(text) <= _DIGITS_MOST):
+        raise ProtocolError("Content-Length is no number that a body can have")
     return None if text is None else int(text)
 
 
@@ -213,10 +215,9 @@ class Chunked:
 
 def _size(line: bytes) -> int:
     text = line.partition(b";")[0].strip()
-    try:
-        size = int(text, 16)
-    except ValueError:
-        raise ProtocolError(f"broken chunk size {line[:40]!r}") from None
-    if size < 0 or not text[:1].isalnum():
+    if not _HEXADECIMAL.fullmatch(text):  # int() would take `0x1`, `+1` and `1_0` too
         raise ProtocolError(f"broken chunk size {line[:40]!r}")
-    return size
+    return int(text, 16)
+
+
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,15}")

@@ -14,7 +14,6 @@ from harness.units import format_count, format_duration, format_number
 _EVERY = 5.0  # seconds between lines where nobody watches
 # A level is ended as over-saturated after so many seconds, with so many requests waiting, a share of all that was due.
 GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
-FAILING_AFTER, FAILING_LEAST = 4.0, 5  # seconds, and requests, in which nothing but failures came
 
 
 @dataclass
@@ -31,7 +30,8 @@ class Live:
     before: int = 0
     engine: str = ""
     _taken_at: float = field(default_factory=time.monotonic)
-    _failing_at: float = field(default_factory=time.monotonic)
+    _away_since: float = field(default_factory=time.monotonic)
+    _completed: int = 0
 
     def take(self, tick: dict[str, Any]) -> None:
         self.told[tick["process"]] = tick
@@ -50,6 +50,15 @@ class Live:
             self._taken_at = time.monotonic()
         return time.monotonic() - self._taken_at
 
+    @property
+    def turned_away_for(self) -> float:
+        """Seconds in which every request failed and none was being answered: the service takes nobody."""
+        open_now, tokens = self.total("open"), self.total("tokens_per_second") + self.total("events_per_second")
+        if tokens or self.count("completed") != self._completed or not self.count("failed") or open_now:
+            # One that is open may be answered yet; where each is turned away at once there is hardly ever one.
+            self._completed, self._away_since = self.count("completed"), time.monotonic()
+        return time.monotonic() - self._away_since
+
     def total(self, name: str) -> float:
         """A figure of all processes together."""
         return sum(each.get(name, 0) for each in self.told.values())
@@ -58,21 +67,6 @@ class Live:
     def silent(self) -> float:
         """Seconds in which nobody got a token while requests were open."""
         return min((each["silent"] for each in self.told.values() if each["open"]), default=0.0)
-
-    @property
-    def failing(self) -> bool:
-        """Whether nothing was answered in the whole run, nothing is being answered, and requests have failed for
-        FAILING_AFTER seconds.
-        """
-        nothing = not self.count("completed") and self.total("open") <= self.total("waiting")
-        if not nothing or self.count("failed") < FAILING_LEAST:
-            self._failing_at = time.monotonic()
-        return time.monotonic() - self._failing_at > FAILING_AFTER
-
-    @property
-    def words(self) -> str | None:
-        """What the server said of a failure."""
-        return next((each["words"] for each in self.told.values() if each["words"]), None)
 
     def count(self, name: str) -> int:
         return sum(each["counts"].get(name, 0) for each in self.told.values())

@@ -162,7 +162,7 @@ class Member:
 
     def _on_level(self, environment: Any, msg: Any, **_: Any) -> None:
         if self._begun.ready():
-            self._begun.get().session.begin_level(msg.data["level"])
+            self._begun.get().session.level = msg.data["level"]
 
     def _on_end(self, environment: Any, msg: Any, **_: Any) -> None:
         gevent.spawn(self.end)

@@ -61,12 +61,10 @@ class LoadPlan:
 class LoadOutcome:
     """How a load went: the levels with their moments and endings, the processes that died, and whether Ctrl-C came.
 
-    streams: the most answers that were open at once, as far as a look a second tells. words: what the server said of a
-    failure.
+    streams: the most answers that were open at once, as far as a look a second tells.
     """
 
     levels: tuple[Level, ...]
     lost_processes: tuple[str, ...] = ()
     interrupted: bool = False
     streams: int = 0
-    words: str | None = None

@@ -19,11 +19,12 @@ from gevent.hub import get_hub
 
 from harness.engines.answer_text import AnswerText
 from harness.engines.base import Answer, Api, Reading
-from harness.engines.error_kinds import error_words
-from harness.load.framing import ProtocolError
+from harness.load.framing import Head, ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import CUT_AFTER_END, INVISIBLE, NOT_STREAMED, RequestRecord, from_first_text
+from harness.redaction import redact
+from harness.text import one_line
 
 _TICK = 0.02  # seconds between two looks at deadlines and the clock
 _SWEEP_EVERY = 0.7  # with a flush every quarter of a second, a kill costs less than a second of any answer
@@ -49,7 +50,7 @@ class Asked:
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
     called when the answer is over. heard: so many token events were decoded; noted: so many are in the journal.
-    recorded: it is over, and its record is complete. last: the latest slice, which holds a failure's words. text:
+    recorded: it is over, and its record is complete. text:
     gathers the answer's text where the workload wants it.
     """
 
@@ -59,7 +60,6 @@ class Asked:
     heard: int = 0
     noted: int = 0
     recorded: bool = False
-    last: bytes = b""
     text: AnswerText | None = None
     then: Callable[[Exchange], None] = lambda exchange: None
     reading: Reading | None = None
@@ -69,7 +69,7 @@ class Asked:
 class Recorder:
     """Decodes what the transport has read and writes the records of what is over.
 
-    start: CLOCK_MONOTONIC seconds that 0 stands for. words: what the server said of the latest failure. told: is called
+    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called
     with each record. events: token events so far, of answers that are over; late: those of them whose moment was noted
     too late to be true; answers and late_answers: the same of the first event of each answer. heard: token events so
     far, of all answers; heard_at: when the latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead:
@@ -92,7 +92,6 @@ class Recorder:
         self._all_recorded_at = time.monotonic()
         self.events = self.late = self.answers = self.late_answers = self.heard = 0
         self.heard_at = 0.0
-        self.words: str | None = None
         self.ahead: Callable[[], bool] = lambda: False
         transport.work = self.work
         self._timer = get_hub().loop.timer(_TICK, _TICK)
@@ -171,10 +170,11 @@ class Recorder:
         moments = self._transport.clock.seconds(exchange.moments)
         asked.moments.frombytes(moments.tobytes())
         asked.reading.feed(slices)
-        asked.last = slices[-1] or asked.last
         if asked.text is not None:
             asked.text.feed(slices)
         self._transport.absorbed += len(slices)
+        if asked.reading.too_large and not exchange.finished:
+            self._transport.cancel(exchange, "too_large")
         events = asked.reading.events - asked.heard
         if events:
             asked.heard += events
@@ -229,14 +229,14 @@ class Recorder:
             self._count(answer, moments, exchange)
             _take(record, answer, [moment - self._start for moment in moments])
             _take_headers(record, head.fields)
+            if record.error_kind is not None:
+                record.error_message = _headers_message(head) or record.error_message
             told = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
             record.notes = ",".join(filter(None, (record.notes, told))) or None
         if error not in _OUR_END and record.finished_at is not None:
             self.heard_at = max(self.heard_at, record.finished_at + self._start)
         if error is not None:
             _take_error(record, error)
-        if record.status == "failed" and ((record.http_status or 0) >= 400 or b'"error"' in asked.last):
-            self.words = error_words(asked.last) or self.words
         self._journal.end(record)
         self._told(record)
 
@@ -297,7 +297,7 @@ def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
     record.input_tokens, record.output_tokens = answer.input_tokens, answer.output_tokens
     record.finish_reason, record.glued_events = answer.finish_reason, answer.glued_events
     record.count_told, record.first_share = answer.count_told, answer.first_share
-    record.error_kind = answer.error_kind
+    record.error_kind, record.error_message = answer.error_kind, answer.error_message
     record.status = "completed" if answer.error_kind is None else "failed"
 
 
@@ -314,6 +314,16 @@ def _notes(record: RequestRecord, answer: Answer, fields: Mapping[bytes, bytes],
     return ",".join(words) or None
 
 
+def _headers_message(head: Head) -> str | None:
+    """What the head of an answer that failed says by itself: where it redirects to, or how it is packed."""
+    place, packed = head.fields.get(b"location"), head.fields.get(b"content-encoding", b"identity")
+    if 300 <= head.status < 400 and place is not None:
+        return f"redirects to {one_line(redact(place[:200].decode('latin-1')))}"
+    if head.status < 300 and packed not in (b"identity", b""):
+        return f"compressed stream (content-encoding {one_line(packed[:40].decode('latin-1'))})"
+    return None
+
+
 def _take_error(record: RequestRecord, error: str) -> None:
     """The exchange's own end outweighs what the bytes said."""
     record.status, record.error_kind = "failed", error
@@ -326,7 +336,12 @@ def _take_error(record: RequestRecord, error: str) -> None:
 def _take_headers(record: RequestRecord, fields: Mapping[bytes, bytes]) -> None:
     """What TGI tells of a whole answer in its headers: the prompt's tokens, and milliseconds in the queue."""
     tokens, queued = fields.get(b"x-prompt-tokens", b""), fields.get(b"x-queue-time", b"")
-    if record.input_tokens is None and tokens.isdigit():
+    if record.input_tokens is None and _is_number(tokens):
         record.input_tokens = int(tokens)
-    if queued.isdigit():
+    if _is_number(queued):
         record.queue_time = int(queued) / 1000
+
+
+def _is_number(text: bytes) -> bool:
+    """Digits, and so few that a record has room for them."""
+    return text.isdigit() and len(text) <= 9

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, MissingError, UsageError
 from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.run_folder import Level
@@ -29,12 +29,17 @@ from harness.workload.workload import Asked
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
+DUMB_AFTER = 30.0  # seconds; a load process says how it is getting on once a second
+TURNED_AWAY_AFTER = 5.0  # seconds in which every request was answered with an error
 REFUSED_AFTER = 5.0  # seconds in which nobody took a connection
 _READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
 _REPORT = "This is a fault of the harness; please report it."
 
 OnLevel = Callable[[Level], None]
 Rehearsed = list[tuple[int, int, int, float]]  # as load/rehearsal.py has it, which only a load process can import
+
+
+_LACKING = 3  # how a load process ends that this machine gives no room (load/worker.py)
 
 
 class ClientFailed(HarnessError):
@@ -65,17 +70,19 @@ def run(
         crew = crew or stack.enter_context(Crew(plan.processes))
         crew.take(plan)
         levels: list[Level] = []
-        done, words = 0, None
+        done = 0
         for level in plan.levels:
             live = Live(level, before=done)
             held = _Held(crew, level, live, on_level, progress, gone, show or progress, engine).hold()
             done = live.count("completed")
             levels.append(held)
             on_level(held)
-            words = live.words or words
-            if held.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "failing") or crew.interrupted:
+            if (
+                held.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
+                or crew.interrupted
+            ):
                 break
-        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams, words)
+        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams)
 
 
 class _Held:
@@ -95,6 +102,7 @@ class _Held:
         self._crew, self._level, self._live = crew, level, live
         self._on_level, self._progress, self._gone, self._show, self._engine = on_level, progress, gone, show, engine
         self._held: dict[int, dict[str, Any]] = {}
+        self._began = 0.0
 
     def hold(self) -> Level:
         crew = self._crew
@@ -109,9 +117,11 @@ class _Held:
         self._on_level(begun)
         self._live.level = begun
         growth = Growth(begun)
+        self._began = time.monotonic()
         crew.order(do="begin", at=at)
         while set(crew.alive()) - set(self._held):
             self._listen()
+            self._end_the_dumb()
             reason = self._reason_to_end(growth)
             if reason is not None and crew.reason is None:
                 crew.stop(reason)
@@ -148,6 +158,13 @@ class _Held:
                 live.engine = self._engine()
                 self._show(live_line(live))
 
+    def _end_the_dumb(self) -> None:
+        """A load process that was stopped, or hangs, never says that it is done: who is silent for long is ended."""
+        crew = self._crew
+        for number in set(crew.alive()) - set(self._held):
+            if time.monotonic() - crew.heard.get(number, self._began) > DUMB_AFTER:
+                crew.processes[number].kill()
+
     def _reason_to_end(self, growth: Growth) -> str | None:
         """Why the level should not go on, None where it should."""
         live = self._live
@@ -155,8 +172,8 @@ class _Held:
             return "stalled"
         if self._gone() is not None or live.refused_for > REFUSED_AFTER:
             return "service_gone"
-        if live.failing:
-            return "failing"
+        if live.turned_away_for > TURNED_AWAY_AFTER:
+            return "turned_away"
         return "oversaturated" if growth.endless(live) else None
 
 
@@ -184,6 +201,7 @@ class Crew:
         self.interrupted = False
         self.streams = 0
         self.page: str | None = None
+        self.heard: dict[int, float] = {}  # when each last said something, CLOCK_MONOTONIC seconds
         self._plan: LoadPlan | None = None
         self._folder: Path | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -277,6 +295,9 @@ class Crew:
     def require_someone(self) -> None:
         """Raises ClientFailed when no process is left."""
         if not self.alive():
+            if any(process.poll() == _LACKING for process in self.processes.values()):
+                folder = str(self._folder or "load")
+                raise MissingError(self.last_words(), where=folder, advice="Free some space, or write elsewhere.")
             raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
 
     def order(self, only: int | None = None, **what: Any) -> None:
@@ -298,6 +319,8 @@ class Crew:
             said = self._said.get(timeout=timeout)
         except queue.Empty:
             said = None
+        if said is not None:
+            self.heard[said["process"]] = time.monotonic()
         if said is not None and said["say"] == "fault":
             raise UsageError(said["found"], where=said["where"])
         if said is not None and said["say"] == "page":

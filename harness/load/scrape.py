@@ -6,17 +6,20 @@ tell some of these on further pages, of which nothing else is kept.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness.engines import ENGINES
 from harness.engines.base import NOTHING_TOLD, Endpoint, Gauges
 from harness.engines.client import Client, NoAnswer
 from harness.measure.server import SHARED
@@ -32,6 +35,7 @@ SCHEMA = pa.schema(
 
 
 _TIMEOUT = 5.0  # seconds for one page
+_MOST_LINES = 5_000  # of a page: ten times what an engine writes
 _PATIENCE = 3  # times in a row that a further page may fail to come
 
 
@@ -52,6 +56,7 @@ class Samples:
         """All samples of one page in the Prometheus text format, and what they amount to. Raises ValueError where the
         text is no such page.
         """
+        text = needed(text)
         found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         written = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines()}
         shared = gauges.known()
@@ -73,6 +78,24 @@ class Samples:
             table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
         with path.open("wb") as file:  # by its path Arrow takes only UTF-8
             pq.write_table(table, file, compression="zstd")
+
+
+def needed(page: str) -> str:
+    """What of a page is kept: all of a short one; of a long one what engines tell, whatever else a gateway counts, and
+    at most so many lines. Linear in the page, at a small part of what parsing it costs.
+    """
+    if page.count("\n") <= _MOST_LINES:
+        return page
+    prefixes = tuple(f"{before}{name}" for name in _engine_names() for before in ("", "# HELP ", "# TYPE "))
+    own = [line for line in page.splitlines() if line.startswith(prefixes)]
+    return "\n".join(own[:_MOST_LINES]) + "\n"
+
+
+@cache
+def _engine_names() -> tuple[str, ...]:
+    """What names of engines' metrics begin with, such as `tgi_`."""
+    found = (re.match(r"[^:_]+[:_]", engine.queue_metric) for engine in ENGINES)
+    return tuple(match[0] for match in found if match is not None)
 
 
 class Scraper:

@@ -31,10 +31,12 @@ from harness.measure.run_folder import RunFolder
 from harness.workload.request import LEVEL_NUMBERS, Player, Reply, Request, Script
 from harness.workload.workload import Workload
 
-# Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor: else it
-# would ask thousands of times a second. After failures the wait grows with their number in a row, to as much.
+# Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor, or because
+# the service turned it away: else it would ask thousands of times a second. After failures that came otherwise the wait
+# grows with their number in a row, to as much.
 UNSENT_WAIT, FAILED_WAIT = 1.0, 0.02
 UNSENT = ("refused", "dropped")
+_PAUSE_MOST = 30.0  # seconds that a service may ask for by Retry-After; a level is not to be slept through
 _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 
 
@@ -113,9 +115,9 @@ class Session:
         self.recent: deque[RequestRecord] = deque(maxlen=4096)
         self.counts: Counter[str] = Counter()
         self.refused_in_a_row = self.failed_in_a_row = 0
+        self._not_before = 0.0  # CLOCK_MONOTONIC seconds; until then the service wants no further attempts
         self._hub = get_hub()
         self._told, self._sessions = told, sessions
-        self._said: set[int] = set()  # levels of which the server's words on a failure are noted
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
@@ -163,8 +165,8 @@ class Session:
 
     def back_off(self, exchange: Exchange | None) -> float:
         """Seconds that a user waits for what became of its last request, before it asks again."""
-        if exchange is None or exchange.error in UNSENT:
-            return UNSENT_WAIT
+        if exchange is None or exchange.error in UNSENT or self._turned_away(exchange):
+            return self.pause
         return min(UNSENT_WAIT, FAILED_WAIT * self.failed_in_a_row)
 
     def pause_after(self, prepared: Prepared) -> float:
@@ -231,6 +233,21 @@ class Session:
         waiter.wait()  # a user that is taken away here leaves its answer to come, and to be recorded
         return exchange
 
+    @property
+    def pause(self) -> float:
+        """Seconds that a user waits whose request was not taken: as long as the service asks, else UNSENT_WAIT."""
+        return max(UNSENT_WAIT, min(_PAUSE_MOST, self._not_before - time.monotonic()))
+
+    def _turned_away(self, exchange: Exchange) -> bool:
+        """The answer has the status of an error; how long it asks to wait is noted (RFC 9110, 10.2.3)."""
+        head = exchange.head
+        if head is None or head.status < 300:
+            return False
+        asked = head.fields.get(b"retry-after", b"")
+        if asked.isdigit() and len(asked) < 6:
+            self._not_before = max(self._not_before, time.monotonic() + int(asked))
+        return True
+
     def begin(
         self, prepared: Prepared, scheduled_at: float | None, then: Callable[[Exchange], None] = lambda exchange: None
     ) -> Exchange | None:
@@ -269,10 +286,6 @@ class Session:
         self.refused_in_a_row = self.refused_in_a_row + 1 if exchange.error == "refused" else 0
         asked.then(exchange)
 
-    def begin_level(self, number: int) -> None:
-        """Requests belong to this level from now on."""
-        self.level, self.recorder.words = number, None
-
     def flush(self) -> None:
         """Hand the journal to the kernel; called at least every half second."""
         self._journal.flush()
@@ -310,9 +323,6 @@ class Session:
 
     def _finished(self, record: RequestRecord) -> None:
         self.counts[record.status] += 1
-        if record.status == "failed" and self.recorder.words and record.level not in self._said:
-            self._said.add(record.level)
-            self.note("said", {"level": record.level, "words": self.recorder.words})
         if record.status != "in_flight":
             self.failed_in_a_row = 0 if record.status == "completed" else self.failed_in_a_row + 1
         self.recent.append(record)

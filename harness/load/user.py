@@ -18,6 +18,7 @@ import gevent
 from locust import User, events, task
 
 from harness.errors import UsageError
+from harness.load import locust_listen  # noqa: F401 - sets where Locust listens
 from harness.workload.chat import Talk
 from harness.workload.named import find
 from harness.workload.request import Reply, Request

@@ -71,7 +71,6 @@ class Watch:
             "itl": _gap_quantiles(fresh[:_GAPS_OF]),
             "silent": self._silence(now),
             "refused_in_a_row": session.refused_in_a_row,
-            "words": session.recorder.words,
         }
 
     def _fresh(self) -> list[RequestRecord]:

@@ -22,6 +22,10 @@ It ends when stdin does, so it never outlives the process that started it. What 
 
 from __future__ import annotations
 
+# First of all: it patches the standard library, which nothing may have used before.
+import locust  # isort: skip
+
+import errno
 import gc
 import json
 import logging
@@ -34,9 +38,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
-
-# First of all: it patches the standard library, which nothing may have used before.
-import locust
 from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.os import make_nonblocking, nb_read
@@ -102,7 +103,7 @@ class Worker:
         assert session is not None
         plan = session.plan
         level = next(each for each in plan.levels if each.level == number)
-        session.begin_level(number)
+        session.level = number
         self.abandoned.clear()
         users = len(range(self.process, level.users or 0, plan.processes))
         busy = plan.processes if level.users is None else min(plan.processes, level.users)
@@ -200,6 +201,10 @@ class Worker:
         if found is not None:
             say("fault", found=found.found, where=found.where)
             return
+        if isinstance(error, OSError) and error.errno in NO_SPACE:  # no bug: the journal has no room
+            sys.stderr.write(f"{os.strerror(error.errno or 0)}\n")
+            sys.stderr.flush()
+            os._exit(LACKING)
         sys.excepthook(kind, error, trace or error.__traceback__)
         sys.stderr.flush()
         os._exit(70)
@@ -254,6 +259,10 @@ class Worker:
             if self.session.plan.web_ui and self.page is None:
                 live["stats"] = Page.report(self.environment)
             say("tick", **live)
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LACKING = 3  # exit code of a load process that this machine gives no room
 
 
 def describe(path: str) -> None:

@@ -67,24 +67,15 @@ class SessionCount:
 
 
 @dataclass(frozen=True)
-class ServerWords:
-    """What the server said of the first failure of a level, in one load process; on one line."""
-
-    level: int
-    words: str
-
-
-@dataclass(frozen=True)
 class ClientFacts:
     """All that is known of the client. lost_processes: load processes that died during the run, by name. sessions: how
-    its conversations ended. said: what the server said of failures.
+    its conversations ended.
     """
 
     samples: tuple[ClientSample, ...] = ()
     lost_processes: tuple[str, ...] = ()
     floor: Floor | None = None
     sessions: tuple[SessionCount, ...] = ()
-    said: tuple[ServerWords, ...] = ()
 
 
 def write_client(folder: RunFolder, facts: ClientFacts) -> None:
@@ -121,12 +112,6 @@ def sessions_from_notes(notes: Sequence[Mapping[str, Any]], where: object) -> tu
     ends = as_type(tuple[_SessionEnd, ...], [note for note in notes if note.get("kind") == "session"], where)
     counted = Counter((end.level, end.ended) for end in ends)
     return tuple(SessionCount(level, ended, count) for (level, ended), count in sorted(counted.items()))
-
-
-def words_from_notes(notes: Sequence[Mapping[str, Any]], where: object) -> tuple[ServerWords, ...]:
-    """What the server said of failures, each once. Raises UsageError where a note is none."""
-    said = as_type(tuple[ServerWords, ...], [note for note in notes if note.get("kind") == "said"], where)
-    return tuple(dict.fromkeys(said))
 
 
 def _bounded(sample: ClientSample) -> bool:

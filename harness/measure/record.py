@@ -33,6 +33,7 @@ class RequestRecord:
     with an earlier one.
     queue_time: seconds that the request waited inside the server, where the server tells.
     error_kind: a key of the summary's `errors`; null unless the request failed or was dropped.
+    error_message: what the service itself said of its error, cut, without secrets; null where it said nothing.
     notes: words such as NOT_STREAMED, parted by commas.
     """
 
@@ -60,6 +61,7 @@ class RequestRecord:
     count_told: CountTold | None = None
     first_share: float | None = None
     notes: str | None = None
+    error_message: str | None = None
 
 
 def from_first_text(

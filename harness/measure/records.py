@@ -29,7 +29,7 @@ _COUNTS = (
     "asked_input_tokens", "asked_output_tokens", "history_tokens",
 )  # fmt: skip
 _NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_count")  # of every table of records
-_TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes")
+_TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes", "error_message")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,6 +68,7 @@ class Records:
     count_told: NDArray[np.object_]
     first_share: Floats
     notes: NDArray[np.object_]
+    error_message: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -189,6 +190,7 @@ class Records:
             "count_told": pa.array(self.count_told, pa.string()),
             "first_share": _moments(self.first_share),
             "notes": pa.array(self.notes, pa.string()),
+            "error_message": pa.array(self.error_message, pa.string()),
         }
         return pa.table(columns)
 

@@ -13,7 +13,6 @@ from harness.measure.client import (
     read_client,
     samples_from_notes,
     sessions_from_notes,
-    words_from_notes,
     write_client,
 )
 from harness.measure.journal import Journal, read_journal
@@ -49,8 +48,7 @@ def read_run(folder: RunFolder) -> Run:
 def _client(journal: Journal, folder: RunFolder, floor: Floor | None = None, lost: Sequence[str] = ()) -> ClientFacts:
     """What the load processes noted in their journals."""
     notes, where = journal.notes, folder.path
-    sessions, said = sessions_from_notes(notes, where), words_from_notes(notes, where)
-    return ClientFacts(samples_from_notes(notes, where), tuple(lost), floor, sessions, said)
+    return ClientFacts(samples_from_notes(notes, where), tuple(lost), floor, sessions_from_notes(notes, where))
 
 
 def _require_arrival(level: Level, folder: RunFolder) -> None:

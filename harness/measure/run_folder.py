@@ -122,6 +122,17 @@ class RunFolder:
         return sorted(self.path.glob("journal-*.log"))
 
 
+REPEAT = re.compile(r"repeat-\d+")
+
+
+def repeats_in(path: Path) -> list[Path]:
+    """The run folders that a folder of repeats holds, in their order; the path itself where it is no such folder."""
+    if not path.is_dir() or (path / "manifest.json").exists():
+        return [path]
+    found = [each for each in path.iterdir() if REPEAT.fullmatch(each.name) and each.is_dir()]
+    return sorted(found, key=lambda each: int(each.name.partition("-")[2])) or [path]
+
+
 _claims: dict[str, int] = {}
 
 
@@ -165,7 +176,7 @@ class Level:
     leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from when on no
     request was due: the duration was over or the count reached. ended_at: when the last answer was in or given up.
     sessions: conversations that are begun at most. ended_by: `duration`, `requests`, `sessions`, `trace`, or why it
-    ended early: `oversaturated`, `stalled`, `failing` (nothing was ever answered), `service_gone`, `interrupted`; of
+    ended early: `oversaturated`, `stalled`, `turned_away` (every request failed), `service_gone`, `interrupted`; of
     Locust by hand also `stopped` (there was no limit) and `users_changed` (the next level began). spread, jitter: of a
     closed loop whose users were kept out of step: seconds over which their starts were spread, and their mean pause as
     a share of an answer's time.

@@ -124,6 +124,13 @@ class Search:
         setting = last.setting
         return len(self._outcomes) < 2 and (setting.max_input_tokens is None or setting.max_total_tokens is None)
 
+    def joins_at_once(self, setting: Setting) -> bool:
+        """Whether a waiting prompt should join a full batch at once in this start. While a boundary is sought it
+        should; and in the proof of an engine that does not check its memory too, so that what chats have reserved can
+        be written when the last prompts are read: a batch that has waited first has no other memory.
+        """
+        return setting.purpose != "verify" or self.evidence.kind != "flash"
+
     def completed(self, started: EngineFacts, setting: Setting) -> EngineFacts:
         """What a start left unsaid, from an earlier one with the same prefill budget: an engine that was not given a
         budget may not mention its own.
@@ -258,8 +265,9 @@ class Search:
         capacity = started.usable if started.kind == "flash" else setting.max_batch_total_tokens
         if started.kind == "flash" and capacity is not None and self.evidence.dies_when_full:
             capacity = min(capacity, (setting.max_concurrent_requests or 1) * (setting.max_total_tokens or 1))
+        pace = self.state.pace(())  # of earlier starts: a plan that changes on its way would skip a check
         itl = self.state.pace(results).itl
-        plan = loads.proof(setting, started, capacity, itl, _readable(started, results))
+        plan = loads.proof(setting, started, capacity, itl, _readable(started, results), pace.read_rate)
         fills = [result for result in results if result.load.kind == "fill"]
         if started.kind == "flash" and fills and fills[0].seconds > LONG_FILL:
             # One fill of a large cache takes long enough.

@@ -1,7 +1,8 @@
 """The token budget over the length of the longest prompt, from a few measured points: where the longest history lies.
 
 A prompt that is read in one piece takes activation memory, so the budget T falls as the longest prompt grows. Between
-and beyond the points T is taken for a straight line; each further start replaces a guess by a point.
+two points and beyond them T is taken for a straight line, between three for a parabola; each further start replaces a
+guess by a point.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ class BudgetCurve:
             first, tokens = self.points[0]
             return tokens + self.slope * (length - first)
         pairs = list(pairwise(self.points))
-        pair = next((each for each in pairs if length <= each[1][0]), pairs[-1])
-        (first, tokens), (second, fewer) = pair
-        return tokens + min(0.0, (fewer - tokens) / (second - first)) * (length - first)
+        at = next((index for index, each in enumerate(pairs) if length <= each[1][0]), len(pairs) - 1)
+        (first, tokens), (second, fewer) = pairs[at]
+        straight = tokens + min(0.0, (fewer - tokens) / (second - first)) * (length - first)
+        if len(self.points) < 3 or not first < length < second:
+            return straight
+        near = self.points[at : at + 3] if at + 3 <= len(self.points) else self.points[at - 1 : at + 2]
+        return min(float(tokens), max(float(fewer), _bent(near, length)))
 
     def longest(self, shortest: int, most: int, floor: float, answer: int, margin: float = 0.0) -> int:
         """The longest prompt from `shortest` to `most` with which the budget is at least `floor` and holds the prompt
@@ -56,6 +61,18 @@ class BudgetCurve:
             else:
                 high = middle - 1
         return low
+
+
+def _bent(points: tuple[tuple[int, int], ...], length: int) -> float:
+    """The parabola through three points: scores of attention grow with the square of the length (Lagrange's form)."""
+    found = 0.0
+    for one, tokens in points:
+        weight = 1.0
+        for other, _ in points:
+            if other != one:
+                weight *= (length - other) / (one - other)
+        found += weight * tokens
+    return found
 
 
 def _in_one_state(points: list[tuple[int, int]]) -> list[tuple[int, int]]:

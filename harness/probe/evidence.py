@@ -126,24 +126,33 @@ class Evidence:
             each.died is not None and each.crowd and each.died <= held * (1 + KNOWN) for each in self.fill_points
         )
 
+    @property
+    def chats_may_cost(self) -> bool:
+        """Whether many chats killed it, at a size at which few of them held or at whatever size."""
+        return self.rows.smallest_failed is not None or self.dies_of_crowds
+
     def full_length_rows(self, length: int) -> int | None:
-        """Chats of this length, all equally long, that held at once; None where not even two were tried."""
+        """Chats of this length, all equally long, that held at once: one where two died; None where nobody tried."""
         held = [each for each in self.fill_points if each.held and each.longest >= length * (1 - ALIKE)]
         died = [
             each.rows
             for each in self.fill_points
             if each.died and each.longest <= length * (1 + ALIKE) and not each.crowd
         ]
-        return max((each.rows for each in held if each.rows < min(died, default=each.rows + 1)), default=None)
+        most = max((each.rows for each in held if each.rows < min(died, default=each.rows + 1)), default=None)
+        return 1 if most is None and 2 in died else most
 
     def budget_points(self) -> list[tuple[int, int]]:
-        """(longest prompt, budget) in the order of the starts, for each length that one of them was laid out for."""
-        lengths = dict.fromkeys(each.longest for each in self.fill_points if not each.crowd and each.length > 1)
+        """(longest prompt, budget) in the order of the starts, for each length that one of them was laid out for; with
+        as many chats as would be let in where these kill first, else with few.
+        """
+        crowded = self.chats_may_cost
+        seen = [each for each in self.fill_points if crowded or not each.crowd]
         points = []
-        for length in lengths:
-            bracket = self.at_length(length, crowded=False)
+        for length in dict.fromkeys(each.longest for each in seen if each.length > 1):
+            bracket = self.at_length(length, crowded=crowded)
             low, high = bracket.largest_ok, bracket.smallest_failed
-            here = any(each.died and each.longest == length and not each.crowd for each in self.fill_points)
+            here = any(each.died and each.longest == length for each in seen)
             if low is not None and high is not None and here:
                 points.append((length, low if (bracket.gap or 0) < KNOWN else (low + high) // 2))
             elif high is not None and here:

@@ -8,7 +8,7 @@ exactly. Sending is not done here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,14 +20,19 @@ BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
 ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joins (TGI lets it wait 20 steps)
 BRISK = 40  # the same where it need not wait
 JOINED = 0.6  # of the cache, that a long prompt on top of many short chats may take together with them
-SPARE = 4  # answer tokens that the last chat of a packed load has left
+SPARE = 4  # answer tokens that each chat of a packed load has left when the last is read
+FEW = 4  # chats, up to which all are sent before the first is read
+TOP_SPARE = 2  # of the last ones themselves
+LEAST_SPARE = 1  # the same where there are many chats, whose spare tokens together are a good part of the budget
 ROWS_CAP = 1024  # most chats at once that are tried
 EXCESS = 4
 SENDING = 0.002  # seconds in which one more request is surely sent
-MOST_BRIEF, MOST_LAG = 64, 256
+ARRIVING = 0.003  # the same where all must have come before the first is read
+MOST_LEADS = 8
+LEADING = 0.025  # of the chats that are let in, whose places leading requests may take
+MOST_BRIEF = 64
 LASTING = 768  # answer tokens of a chat that holds its place until it is left
 PARTS = (2, 3, 5, 8)  # prompts in one prefill, beside one alone
-WAIT = 20  # steps that TGI lets a few prompts wait beside a running batch (MAX_WAITING_TOKENS)
 WHOLE_ANSWER = 3.0  # seconds
 
 
@@ -106,75 +111,116 @@ def fill(budget: int, input_tokens: int, new_tokens: int, *, most: int, slack: i
     return Load("fill", (tuple(shapes),), budget=budget, history=input_tokens)
 
 
-def crowded(
+def stacked(
     size: int,
-    rows: int,
     length: int,
     prefill: int,
     longest: int,
     total: int,
     *,
-    lag: int = ALIVE,
-    grown: int | None = None,
-    waiting: bool = False,
-) -> Load:
-    """So many chats that take `size` tokens in all, and the last of them, one whole prefill of prompts of `length`, is
-    read in when all others are there: most chats, a full cache and a prefill at once, the worst that an engine without
-    a memory check can meet.
-
-    prefill: prompt tokens that it reads at once. longest: prompt. total: of one chat. lag: answer tokens that a chat
-    has to spare until the last prompts are read. grown: answer tokens that a chat was seen to have by then. waiting:
-    the engine lets a few prompts wait beside a running batch; then they follow as a wave of their own, else they stand
-    in the queue behind the others.
-    """
-    tops = max(1, min(prefill // max(1, length), rows - 1))
-    top = (Shape(length, SPARE),) * tops
-    crowd = partial(Load, "fill", budget=size, history=length, same_prefill=tops if tops > 1 else 0)
-    room = size - tops * (length + 1)
-    others = min(rows - tops, max(0, room) // 16)
-    if others < 1:
-        return crowd((top,), target_tokens_in_flight=tops * (length + 1))
-    if waiting or room // others + SPARE > longest:
-        before, grown_to = _growing(room, others, prefill, longest, total, lag, counted=waiting)
-        most = sum(shape.total for shape in before) + tops * (length + 1)
-        return crowd((before, top), min_tokens_before_next_wave=grown_to, target_tokens_in_flight=min(size, most))
-    before = _queueing(room, others, tops, prefill, longest, total, lag, grown)
-    # Left when the last ones are read: what comes after is no prefill on a full cache, and only takes time.
-    return crowd(((*before, *top),), leave_after_tokens=2, target_tokens_in_flight=size)
-
-
-def stacked(
-    size: int, length: int, prefill: int, longest: int, total: int, *, spare: int = SPARE, rows: int | None = None
+    rows: int | None = None,
+    equal: bool = False,
+    leads: int = 1,
 ) -> Load:
     """Chats that take `size` tokens, and one whole prefill of prompts of `length` on top of them, with next to nothing
     left to write when that is read: what is reserved and what is written are then nearly the same, so that the load
     bounds a budget whichever of the two an engine takes memory for.
 
     They are read in the order in which they were sent, and each has just so many answer tokens that it still runs when
-    the last ones are read. longest: prompt that is taken; total: of one chat. rows: chats, else as few as will do.
-    spare: answer tokens that each has left then.
+    the last ones are read. longest: prompt that is taken; total: of one chat. rows: chats, each of which may cost
+    something by itself, else as few as will do; many arrive while `leads` prompts are read that end with their first
+    token, so that all of them wait then. equal: all but the last are the same, because an engine that heeds a budget
+    may count each row as long as the longest.
     """
     tops = max(1, prefill // max(1, length))
     if rows is not None:
         tops = min(tops, max(1, rows - 1))
-    top = (Shape(length, SPARE),) * tops
-    load = partial(Load, "fill", budget=size, history=length, chats=rows, leave_after_tokens=2)
+    spare = SPARE if rows is None else LEAST_SPARE
+    top = (Shape(length, SPARE if rows is None else TOP_SPARE + (tops > 1)),) * tops
+    lead = () if rows is None or rows <= FEW else (Shape(longest, 1),) * leads
+    load = partial(Load, "fill", budget=size, history=length, chats=rows, leave_after_tokens=2, leading=len(lead))
     room = size - sum(shape.total for shape in top)
     most = max(1, min(total, longest + spare))
     count = max(1, -(-room // most)) if rows is None else rows - tops
     count = min(count, room // (SHORT + spare + 4))
     if count < 1:
-        return load((top,), target_tokens_in_flight=sum(shape.total for shape in top))
-    each = room // count
-    at_once = max(1, prefill // each)
-    rounds = -(-count // at_once)
-    shapes = []
-    for index in range(count):
-        answer = min(rounds - index // at_once + 1 + spare, total - 1, each - 1)
-        prompt = min(each - answer, longest)
-        shapes.append(Shape(prompt, answer))
-    whole = (*shapes, *top)
-    return load((whole,), target_tokens_in_flight=sum(shape.total for shape in whole))
+        return load(((*lead, *top),), target_tokens_in_flight=sum(shape.total for shape in top))
+    sizes = (room // count,) * count if equal else _even(room, count)
+    shapes = _read_in_turn(sizes, top, prefill, longest, total, spare, together=bool(lead))
+    if equal:
+        shapes = [min(shapes, key=lambda shape: shape.input_tokens)] * count
+    target = sum(shape.total for shape in (*shapes, *top))
+    return load(((*lead, *shapes, *top),), target_tokens_in_flight=target)
+
+
+def evenly(size: int, rows: int, prefill: int, longest: int, total: int, *, leads: int = 1) -> Load:
+    """So many equal chats that take `size` tokens, and have next to nothing left to write when the last are read."""
+    each = max(SHORT, min(size // rows, total, longest + LEAST_SPARE))
+    lead = (Shape(longest, 1),) * leads if rows > FEW else ()
+    shapes = _read_in_turn((each,) * rows, (), prefill, longest, total, LEAST_SPARE, together=bool(lead))
+    whole = (*lead, *(min(shapes, key=lambda shape: shape.input_tokens),) * rows)
+    load = Load("fill", (whole,), chats=rows, budget=size, history=whole[-1].input_tokens, leave_after_tokens=2)
+    return replace(load, leading=len(lead), target_tokens_in_flight=rows * whole[-1].total)
+
+
+def _even(room: int, count: int) -> tuple[int, ...]:
+    """So many sizes, as equal as may be, that are `room` together."""
+    each, more = divmod(room, count)
+    return (each + 1,) * more + (each,) * (count - more)
+
+
+def _read_in_turn(
+    sizes: Sequence[int],
+    top: Sequence[Shape],
+    prefill: int,
+    longest: int,
+    total: int,
+    spare: int,
+    *,
+    together: bool,
+) -> list[Shape]:
+    """Chats of these sizes, each with so many answer tokens that it has `spare` left when all and the top are read: two
+    come in the round in which it is read, and one in each later one. together: all have come before the first is taken.
+    """
+    prompts = list(sizes)
+    shapes: list[Shape] = []
+    for _ in range(3):  # how many are read in a round depends on what the answers leave of the sizes
+        turns = _turns(prompts, prefill, together=together)
+        answers = [
+            min(turns[-1] - own + 2 + spare, total - 1, size - 1) for own, size in zip(turns, sizes, strict=True)
+        ]
+        shapes = [Shape(min(size - new, longest), new) for size, new in zip(sizes, answers, strict=True)]
+        prompts = [shape.input_tokens for shape in shapes]
+    return shapes
+
+
+def _turns(prompts: Sequence[int], prefill: int, *, together: bool) -> list[int]:
+    """In which round each of these is read: a batch is as long as its longest, in so many tokens."""
+    turns: list[int] = []
+    turn = read = widest = 0
+    for prompt in prompts:
+        widest = max(widest, prompt)
+        if turns and ((len(turns) == 1 and not together) or (read + 1) * widest > prefill):
+            turn, read, widest = turn + 1, 0, prompt
+        read += 1
+        turns.append(turn)
+    return turns
+
+
+def stretched(load: Load, more: int) -> Load:
+    """The same tokens in all, with so many more of them in answers: for chats that ended before the last were read."""
+    (shapes,) = load.waves
+    tops = next((at for at, shape in enumerate(reversed(shapes)) if shape != shapes[-1]), len(shapes) - load.leading)
+    kept = len(shapes) - tops if tops == 1 else len(shapes)  # several last ones may be read one after the other too
+    return replace(
+        load, waves=((*shapes[: load.leading], *_longer(shapes[load.leading : kept], more), *shapes[kept:]),)
+    )
+
+
+def _longer(shapes: Sequence[Shape], more: int) -> Iterator[Shape]:
+    for shape in shapes:
+        moved = max(0, min(more, shape.input_tokens - 8))
+        yield Shape(shape.input_tokens - moved, shape.max_new_tokens + moved)
 
 
 def alike(prompt: int, total: int) -> Load:
@@ -191,42 +237,6 @@ def written(size: int, rows: int, total: int) -> Load:
     answer = min(CHUNK, each - SHORT)
     shapes = (Shape(each - answer, answer),) * min(rows, max(1, size // each))
     return Load("write", (shapes,), budget=size)
-
-
-def _growing(
-    room: int, count: int, prefill: int, longest: int, total: int, lag: int, *, counted: bool
-) -> tuple[tuple[Shape, ...], int]:
-    """Equal chats that have `room` tokens once each has so many of its answer. counted: their whole answers count."""
-    each = room // count
-    rounds = math.ceil(count / max(1, prefill // min(each, longest)))
-    answer = SPARE + rounds + lag
-    prompt = max(1, each - (answer if counted else SPARE + rounds // 2 + 2))
-    if prompt > longest:
-        answer, prompt = answer + prompt - longest, longest
-    answer = max(1, min(answer, total - prompt))
-    return (Shape(prompt, answer),) * count, max(1, answer - rounds - lag)
-
-
-def _queueing(
-    room: int, count: int, tops: int, prefill: int, longest: int, total: int, lag: int, grown: int | None
-) -> tuple[Shape, ...]:
-    """Equal chats that have `room` tokens when the queue behind them is reached. The first is read alone, and long
-    enough for the others to arrive meanwhile; so is one before the tops where these would else be read with the last
-    others.
-    """
-    apart = min(longest, prefill // 2 + 1)
-    lead, plain = min(longest, max(apart, room // count)), count - 1
-    if plain == 0 or (room - lead) // plain < 16:  # no room for it
-        lead = room // count
-    each = (room - lead) // plain if plain else lead
-    between: tuple[int, ...] = ()
-    if tops > 1 and plain > 2 and 0 < plain % max(1, prefill // each) < tops and (room - lead - apart) // plain >= 16:
-        plain, between = plain - 1, (apart,)
-        each = (room - lead - apart) // plain
-    rounds = math.ceil(plain / max(1, prefill // each)) + len(between)
-    answer = rounds // 2 + 2 if grown is None else grown
-    prompts = (max(1, lead - answer), *(max(1, each - answer),) * plain, *between)
-    return tuple(Shape(each, max(1, min(SPARE + rounds + lag, total - each))) for each in prompts)
 
 
 def varied(load: Load, steps: int = 5, by: int = 3) -> Load:
@@ -254,19 +264,26 @@ def answer_length(budget: int, prefill: int) -> int:
     return max(BRIEF, min(CHUNK, 2 * math.ceil(budget / max(1, prefill)) + 16))
 
 
-def lag(itl: float | None, count: int = 1) -> int:
-    """Answer tokens that may come until so many requests have surely been sent; a p95 of the gaps is far above most."""
-    return max(SPARE, min(MOST_LAG, math.ceil(3 * (0.1 + count * SENDING) / itl))) if itl else ALIVE
+def leads(rows: int, longest: int, read_rate: float | None, most: int = MOST_LEADS) -> int:
+    """Longest prompts, at most so many, that are read while so many requests arrive. read_rate: tokens per second."""
+    wanted = math.ceil(rows * ARRIVING * read_rate / max(1, longest)) if read_rate else 1
+    return max(1, min(most, wanted))
 
 
 def proof(
-    setting: Setting, started: EngineFacts, capacity: int | None, itl: float | None = None, most: int | None = None
+    setting: Setting,
+    started: EngineFacts,
+    capacity: int | None,
+    itl: float | None = None,
+    most: int | None = None,
+    read_rate: float | None = None,
 ) -> list[Load]:
     """All loads that a setting must survive, cheap ones first. The overload is the last: its clients leave while others
     wait, and an engine may keep those among its requests for a while, which would then be too many for another check.
 
     capacity: tokens that can be in flight at once; None where the permits alone bound it. itl: seconds between tokens
-    of one chat, as far as known. most: tokens to fill the cache with, where that is not all of it.
+    of one chat, read_rate: prompt tokens per second, as far as known. most: tokens to fill the cache with, where that
+    is not all of it.
     """
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
     permits = setting.max_concurrent_requests or 1
@@ -281,19 +298,19 @@ def proof(
     loads.append(_join(permits, history, total, room, slack, prefill))
     if started.kind == "flash" and started.prefix_caching and history > 2 * SHORT:
         loads.append(alike(min(history, total - SPARE), total))
-    loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack))
+    loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack, read_rate))
     alone = min(history, total - 1)
     loads += [longest(alone, total - alone), overload(permits, lasting, fitting=fitting)]
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 
-def _fills(setting: Setting, started: EngineFacts, room: int, slack: int) -> Iterator[Load]:
+def _fills(setting: Setting, started: EngineFacts, room: int, slack: int, read_rate: float | None) -> Iterator[Load]:
     """The budget filled by the longest prompts, then by shorter ones."""
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
     permits = setting.max_concurrent_requests or 1
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or 4096
     if started.kind != "flash":
-        yield from _crowded_fills(min(room, permits * total), history, total, prefill, permits)
+        yield from _stacked_fills(min(room, permits * total), history, total, prefill, permits, read_rate)
         return
     new = min(
         answer_length(min(room, permits * total), prefill if started.chunking else min(prefill, history)), total // 2
@@ -303,18 +320,26 @@ def _fills(setting: Setting, started: EngineFacts, room: int, slack: int) -> Ite
         yield fill(room, length, new, most=permits, slack=slack)
 
 
-def _crowded_fills(room: int, history: int, total: int, prefill: int, permits: int) -> Iterator[Load]:
-    for length in lengths(min(history, total - SPARE), room, permits, prefill):
-        yield crowded(room, permits, length, prefill, history, total, lag=2 * WAIT + 8, waiting=True)
+def _stacked_fills(
+    room: int, history: int, total: int, prefill: int, permits: int, read_rate: float | None
+) -> Iterator[Load]:
+    """By few long chats, then by as many as are let in, under a prefill of prompts of several lengths."""
+    longest = min(history, total - SPARE)
+    few = stacked(room, longest, prefill, longest, total, equal=True)
+    if len(few.shapes) <= permits:
+        yield few
+    # The leading requests are let in beside them.
+    first = leads(permits, longest, read_rate, most=1 + int(permits * LEADING)) if permits > FEW + 1 else 0
+    rows = permits - first
+    for length in lengths(longest, prefill):
+        yield stacked(room, length, prefill, longest, total, rows=rows, equal=True, leads=first)
+    yield evenly(room, rows, prefill, longest, total, leads=first)
     yield written(room, permits, total)
 
 
-def lengths(longest: int, room: int, most: int, prefill: int) -> list[int]:
-    """Prompt lengths to top a full cache with: the longest, two of which several fill one prefill exactly, and the one
-    that all chats have where all permits are used.
-    """
-    spread = room // max(1, most) - SPARE - 2
-    chosen = [longest, *(prefill // parts for parts in PARTS), spread]
+def lengths(longest: int, prefill: int) -> list[int]:
+    """Prompt lengths to top a full cache with: the longest, and such as several fill one prefill exactly."""
+    chosen = [longest, *(prefill // parts for parts in PARTS)]
     return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 

@@ -30,8 +30,6 @@ AROUND = 0.06  # of the expected budget: where steps are fine
 RISES = ((2.0, 1.03), (8.0, 1.06), (1e9, 1.15))  # seconds of a fill, and the first start's step from size to size
 QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
 JOINED_CAP = 48  # short chats under a long prompt, when it is asked whether padding multiplies
-ENDED_EARLY = 0.985  # of a size, below which chats ended before the last were read
-SPARES = (loads.SPARE, 16, 48)
 LESS = 0.985  # of a budget that died in a proof, where nothing tells more
 
 
@@ -165,10 +163,16 @@ class _Plan:
         if evidence.queues:
             return
         size, step = 2.0 * (self.longest + loads.SPARE), next(rise for most, rise in RISES if self.pace.fill < most)
-        filled = max((each.held or 0 for each in evidence.fill_points), default=0)
+        filled = max((each.held or 0 for each in evidence.fill_points if not each.crowd), default=0)
+        crowded = max((each.size for each in evidence.fill_points if each.crowd), default=0)
         while (size := size * step) < OPEN_BUDGET:
-            if size > filled:
-                yield self._stack(int(size))
+            if size < filled:
+                continue
+            yield self._stack(int(size))
+            if size < (1 + FAR) * crowded or evidence.padded_law:
+                continue
+            if (rows := self._chats(int(size))) > loads.FEW:
+                yield self._stack(int(size), rows=rows)
 
     def _padding_asked(self) -> Iterator[Load]:
         """A long prompt on more and more short chats, whose sum stays below what was carried: if it dies, it makes its
@@ -182,7 +186,9 @@ class _Plan:
                 yield loads.onto(count, self.longest, loads.alive(self.pace.itl))
 
     def further_start(self) -> Iterator[Load]:
-        """Budgets around the one that is expected at this length, each filled under prompts of several lengths."""
+        """Budgets around the one that is expected at this length, each filled under prompts of several lengths; by as
+        many chats as would be let in first of all where many were seen to kill.
+        """
         yield loads.longest(self.longest, min(loads.BRIEF, self.total - self.longest))
         if self.state.evidence.queues:
             return
@@ -190,18 +196,30 @@ class _Plan:
             yield from self._equal_chats()
             return
         for size, close in self._sizes():
-            yield self._stack(size)
+            yield from self._filled(size)
             if close and self.pace.fill < QUICK_FILL:
-                yield from self._beside(size)
+                for parts in loads.PARTS:
+                    yield from self._filled(size, self.prefill // parts)
+
+    def _filled(self, size: int, length: int | None = None) -> Iterator[Load]:
+        """This size by few chats and, under the longest prompts or where these were seen to kill first, by as many as
+        would be let in, each of which may cost something by itself. What few survive says nothing then.
+        """
+        if length is not None and length < 8:
+            return
+        rows, costs = self._chats(size), self.before.evidence.chats_may_cost
+        if rows <= loads.FEW or not costs:
+            yield self._stack(size, length)
+        if rows > loads.FEW and (costs or length is None):
+            yield self._stack(size, length, rows=rows)
 
     def _equal_chats(self) -> Iterator[Load]:
         """One more chat of full length each time, all read and then all written to the end: where a long prompt makes
         its whole batch as long, their number is all that counts.
         """
-        spare = self._spare()
         first = max(2, self.before.evidence.full_length_rows(self.longest) or 2)
         for rows in range(first, loads.ROWS_CAP):
-            yield self._stack(rows * (self.longest + spare + rows + 1))
+            yield self._stack(rows * (self.longest + loads.SPARE))
             whole = (Shape(self.longest, self.total - self.longest),) * rows
             yield Load("write", (whole,), budget=rows * self.total)
 
@@ -219,38 +237,13 @@ class _Plan:
         while size < top * 0.998:
             off = abs(size - expected) / expected
             close = off < AROUND or size > (1 - 2 * AROUND) * top
-            crowds = self.before.evidence.dies_of_crowds
-            yield int(size), close or crowds
-            size *= 1 + (FINE if close else COARSE if off < 4 * AROUND or crowds else FAR)
-
-    def _beside(self, size: int) -> Iterator[Load]:
-        """The same size with several prompts in one prefill, because memory need not grow steadily with the length, and
-        with as many chats as would be let in, each of which may cost something by itself.
-        """
-        for parts in loads.PARTS:
-            if (length := self.prefill // parts) >= 8:
-                yield self._stack(size, length)
-        rows = self._chats(size)
-        if rows > 4:
-            yield self._stack(size, rows=rows)
+            yield int(size), close
+            size *= 1 + (FINE if close else COARSE if off < 4 * AROUND else FAR)
 
     def _stack(self, size: int, length: int | None = None, *, rows: int | None = None) -> Load:
         length = min(length or self.longest, size - 2 * loads.SPARE)
-        return loads.stacked(
-            size, max(1, length), self.prefill, self.longest, self.total, spare=self._spare(), rows=rows
-        )
-
-    def _spare(self) -> int:
-        """More answer tokens where chats were seen to end before the last prompts were read."""
-        early = sum(
-            result.verdict == "held"
-            and result.load.kind == "fill"
-            and result.load.chats is None
-            and (result.carried or result.load.size) < ENDED_EARLY * result.load.size
-            for outcome in self.state.evidence.outcomes
-            for result in outcome.loads
-        )
-        return SPARES[min(early, len(SPARES) - 1)]
+        first = 1 if rows is None else loads.leads(rows, self.longest, self.pace.read_rate)
+        return loads.stacked(size, max(1, length), self.prefill, self.longest, self.total, rows=rows, leads=first)
 
     def _rows_to_try(self) -> int:
         """Short chats worth trying: what the expected budget holds, the engine's own default at least."""

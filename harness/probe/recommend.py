@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from harness.engines.base import EngineFacts
 from harness.probe.curve import BudgetCurve
-from harness.probe.evidence import Evidence, effective_prefill
+from harness.probe.evidence import ALIKE, Evidence, effective_prefill
 from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.setting import CHUNK, Bracket, Goal, Prior, ProbeGoal, Setting
 
@@ -341,7 +341,9 @@ def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer
         and tokens >= floor * (1 - NEAR_FLOOR)
         and (length >= best or tokens <= floor * (1 + NEAR_FLOOR) or tokens - length - answer <= NEAR_FLOOR * length)
     ]
-    return max(tried, default=best)
+    # One just below the best is as good, and its budget is known; what was found there does not hold above it.
+    near = [length for length, _ in evidence.budget_points() if best * (1 - ALIKE) <= length <= best]
+    return max(tried, default=max(near, default=best))
 
 
 def padded_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:

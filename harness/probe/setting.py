@@ -87,7 +87,8 @@ class Load:
     that must be refused at once. queued: requests that must still wait when all others have their tokens.
     min_tokens_before_next_wave: answer tokens that all of a wave must have before the next one follows.
     target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. same_prefill: so
-    many last prompts must be read in as one. shared_tokens: with which all of its prompts begin alike.
+    many last prompts must be read in as one. shared_tokens: with which all of its prompts begin alike. leading: so many
+    first requests end with their first token; the engine reads them while the others arrive.
     """
 
     kind: LoadKind
@@ -102,6 +103,7 @@ class Load:
     target_tokens_in_flight: int | None = None
     same_prefill: int = 0
     shared_tokens: int = 0
+    leading: int = 0
 
     @property
     def name(self) -> str:
@@ -117,7 +119,7 @@ class Load:
 
     @property
     def rows(self) -> int:
-        return sum(len(wave) for wave in self.waves) - self.expected_rejections - self.queued
+        return sum(len(wave) for wave in self.waves) - self.expected_rejections - self.queued - self.leading
 
     @cached_property
     def tokens(self) -> int:

@@ -15,10 +15,13 @@ BAD = ("died", "stalled", "failed", "preempted")
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast an engine was seen to be. Seconds: between tokens, and for the slowest fill of its cache."""
+    """How fast an engine was seen to be. Seconds: between tokens, and for the slowest fill of its cache. read_rate:
+    prompt tokens per second, of a long one alone.
+    """
 
     itl: float | None
     fill: float
+    read_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class SearchState:
         return Pace(
             next((result.itl_p95 for result in seen if result.itl_p95), None),
             max((result.seconds for result in results if result.load.kind == "fill"), default=0.0),
+            next((r.load.longest / r.ttft_p95 for r in seen if r.load.kind == "longest" and r.ttft_p95), None),
         )
 
 

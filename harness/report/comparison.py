@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree
 
 from harness.report.content import Table
 from harness.report.to_markdown import table
 from harness.report.to_text import aligned
-from harness.stats.compare import Change, Comparison
-from harness.stats.ratio import THROUGHPUT
+from harness.stats.compare import MOST_REPEATS, UNKNOWN, Change, Comparison
+from harness.stats.good_share import GOOD_SHARE
+from harness.stats.run_figure import THROUGHPUT
 from harness.text import markdown, visible
 from harness.units import format_duration, format_number, format_percent
 
@@ -19,6 +21,7 @@ def comparison_to_text(comparison: Comparison) -> str:
     lines = [*aligned(_table(comparison)), ""] if comparison.changes else []
     lines += [f"Not comparable: {problem}." for problem in comparison.problems]
     lines += [f"Left out: {each}." for each in comparison.left_out]
+    lines += [f"Note: {each}." for each in comparison.notes]
     lines += [f"Differs: {difference}" for difference in comparison.differences]
     lines += [
         f"Verdict: {comparison.verdict}{' (emulated)' if comparison.emulated else ''}. {gate_sentence(comparison)}"
@@ -34,12 +37,14 @@ def comparison_to_markdown(comparison: Comparison) -> str:
     if comparison.changes:
         parts.append(table(_table(comparison)))
         parts.append(
-            "In brackets: 95 % interval of the ratio, from resampling requests. Noise: by how much two measurements of "
-            "the same thing differ. Smallest: the smallest change that this data could have shown, corrected for the "
-            "number of figures."
+            "In brackets: 95 % interval of the ratio; each run counts as one value. Spread: how much runs of the same "
+            "thing differ (standard deviation). Smallest: the change that such repeats find in 80 % of cases, with "
+            "the number of figures allowed for."
         )
     if comparison.left_out:
         parts.append("Left out, as neither side has them:\n\n" + _listed(comparison.left_out))
+    if comparison.notes:
+        parts.append("To know:\n\n" + _listed(comparison.notes))
     parts.append(_listed(["BASE: " + ", ".join(comparison.base), "NEW: " + ", ".join(comparison.new)]))
     if comparison.differences:
         parts.append("What else differs:\n\n" + _listed(comparison.differences))
@@ -52,8 +57,10 @@ def _listed(lines: Iterable[str]) -> str:
 
 def comparison_to_junit(comparison: Comparison) -> str:
     """One test case per figure and level, and one for whether the runs can be compared at all."""
-    failures = sum(not change.passes for change in comparison.changes) + bool(comparison.problems)
-    tests, skipped = str(len(comparison.changes) + 1 + len(comparison.left_out)), str(len(comparison.left_out))
+    failures = sum(map(comparison.breaks, comparison.changes)) + bool(comparison.problems)
+    unknown = [change for change in comparison.changes if not change.gated]
+    tests = str(len(comparison.changes) + 1 + len(comparison.left_out))
+    skipped = str(len(comparison.left_out) + len(unknown))
     attributes = {"name": "harness compare", "tests": tests, "failures": str(failures), "errors": "0"}
     suites = ElementTree.Element("testsuites", attributes)
     suite = ElementTree.SubElement(suites, "testsuite", {**attributes, "skipped": skipped})
@@ -63,9 +70,12 @@ def comparison_to_junit(comparison: Comparison) -> str:
         ElementTree.SubElement(case, "failure", {"message": text, "type": "not comparable"}).text = text
     for change in comparison.changes:
         case = ElementTree.SubElement(suite, "testcase", {"classname": change.load, "name": change.figure})
-        if not change.passes:
-            failure = ElementTree.SubElement(case, "failure", {"message": sentence(change), "type": change.verdict})
+        if comparison.breaks(change):
+            kind = "undecided" if change.passes is None else change.verdict
+            failure = ElementTree.SubElement(case, "failure", {"message": sentence(change), "type": kind})
             failure.text = sentence(change)
+        elif not change.gated:
+            ElementTree.SubElement(case, "skipped", {"message": f"shown, not gated: {sentence(change)}"})
         else:
             ElementTree.SubElement(case, "system-out").text = sentence(change)
     for each in comparison.left_out:
@@ -83,55 +93,81 @@ def workflow_commands(comparison: Comparison) -> Iterator[str]:
     """Workflow commands of GitHub Actions: an error per failure, a warning per figure that cannot be judged."""
     for problem in comparison.problems:
         yield _annotation("error", "harness compare", f"Not comparable: {problem}")
-    for change in comparison.changes:
-        if not change.passes:
+    for change in comparison.gated:
+        if comparison.breaks(change):
             yield _annotation("error", f"{change.figure} at {change.load}", sentence(change))
-        elif change.verdict == "inconclusive":
+        elif change.passes is None:
             yield _annotation("warning", f"{change.figure} at {change.load}", sentence(change))
 
 
 def gate_sentence(comparison: Comparison) -> str:
-    """Whether the gate holds, and what broke it."""
-    if comparison.passes:
-        return "The gate holds: nothing is worse by more than its limit."
-    broken = [f"{change.figure} at {change.load}" for change in comparison.changes if not change.passes]
+    """Whether the gate holds, what broke it, and what would decide it."""
     if comparison.problems:
         return f"The gate does not hold: the runs cannot be compared ({'; '.join(comparison.problems)})."
-    return f"The gate does not hold for {', '.join(broken)}."
+    undecided = f"cannot tell for {_named(comparison.undecided)}{_needed(comparison)}" if comparison.undecided else ""
+    if comparison.passes:
+        passed = "The gate holds: nothing is shown to be worse by more than its limit"
+        return f"{passed}, though it {undecided}; the gate lets that pass." if undecided else f"{passed}, nor may be."
+    broken = [change for change in comparison.gated if change.passes is False]
+    if broken:
+        return f"The gate does not hold for {_named(broken)}{f'; it {undecided}' if undecided else ''}."
+    return f"The gate does not hold: it {undecided or 'has no figure to judge by'}."
+
+
+def _named(changes: Sequence[Change]) -> str:
+    return ", ".join(f"{change.figure} at {change.load}" for change in changes)
+
+
+def _needed(comparison: Comparison) -> str:
+    needs = comparison.needs
+    if needs is None or needs.repeats == 0:
+        return ""
+    if needs.repeats >= MOST_REPEATS:
+        return ": the limit is as good as reached, and no number of repeats would settle it soon"
+    minutes = f" ({format_duration(needs.seconds)})" if needs.seconds else ""
+    return f": needs about {needs.repeats} more repeats of each side{minutes}"
 
 
 def sentence(change: Change) -> str:
     """One figure in words."""
-    low, high = (format_number(end) for end in change.ci95)
     values = f"{_value(change, change.base)} -> {_value(change, change.new)}"
-    return (
-        f"{change.figure} at {change.load} is {change.verdict}: {values}, "
-        f"ratio {format_number(change.ratio)} (95 % interval {low} to {high}), limit {format_percent(change.limit)}"
-    )
+    said = f"{change.figure} at {change.load} is {change.verdict}: {values}, limit {format_percent(change.limit)}"
+    if math.isinf(change.new):
+        return f"{said}; too many of NEW's requests were never answered"
+    low, high = (format_number(end) for end in change.ci95)
+    known = "of these two runs alone; how much runs differ is not measured" if change.spread_from == UNKNOWN else ""
+    return f"{said}, ratio {format_number(change.ratio)} (95 % interval {low} to {high}{known and f', {known}'})"
 
 
 def _table(comparison: Comparison) -> Table:
-    columns = ("Load", "Figure", "BASE", "NEW", "Ratio", "Noise", "Smallest", "Limit", "Verdict", "Gate")
-    return Table(columns, tuple(_row(change) for change in comparison.changes), frozenset(range(2, 8)))
+    columns = ("Load", "Figure", "BASE", "NEW", "Ratio", "Spread", "Smallest", "Limit", "Verdict", "Gate")
+    rows = tuple(_row(change) for change in comparison.changes)
+    return Table(columns, rows, frozenset(range(2, 8)))
 
 
 def _row(change: Change) -> tuple[str, ...]:
     low, high = (format_number(end) for end in change.ci95)
+    gate = {True: "holds", None: "cannot tell", False: "broken"}[change.passes] if change.gated else "not gated"
+    unknown = change.spread_from == UNKNOWN
     return (
         change.load,
         change.figure,
         _value(change, change.base),
         _value(change, change.new),
-        f"{format_number(change.ratio)} ({low}–{high})",
-        format_percent(change.noise_floor),
-        format_percent(change.smallest),
+        "–" if math.isinf(change.new) else f"{format_number(change.ratio)} ({low}–{high})",
+        "unknown" if unknown else "–" if change.spread is None else format_percent(change.spread),
+        "–" if change.smallest is None else format_percent(change.smallest),
         format_percent(change.limit),
         change.verdict,
-        "holds" if change.passes else "broken",
+        gate,
     )
 
 
 def _value(change: Change, value: float) -> str:
+    if math.isinf(value):
+        return "never"
+    if change.figure == GOOD_SHARE:
+        return format_percent(value)
     return f"{format_number(value)}/s" if change.figure == THROUGHPUT else format_duration(value)
 
 

@@ -216,12 +216,23 @@ def request_table(summary: Summary) -> Table:
     return Table(columns, rows, frozenset(range(1, 6)))
 
 
+def message_table(summary: Summary) -> Table | None:
+    """What the service itself said of its errors; None where it said nothing."""
+    messages = summary.total.messages
+    if not messages:
+        return None
+    rows = tuple(
+        (each.kind, "" if each.http_status is None else str(each.http_status), format_count(each.count), each.message)
+        for each in messages
+    )
+    return Table(("Error", "HTTP", "Requests", "What the service said"), rows, frozenset((1, 2)))
+
+
 def _request_row(section: Section) -> tuple[str, ...]:
     counts = section.requests
     kinds = ", ".join(f"{kind}: {format_count(count)}" for kind, count in section.errors.items())
     numbers = (counts.sent + counts.dropped, counts.completed, counts.failed, counts.dropped, counts.in_flight_at_end)
-    said = "".join(f"; {words!r}" for words in section.said)
-    return (load(section), *(format_count(number) for number in numbers), (kinds or "none") + said)
+    return (load(section), *(format_count(number) for number in numbers), kinds or "none")
 
 
 def conversation_table(summary: Summary) -> Table | None:

@@ -24,6 +24,8 @@ def to_markdown(summary: Summary) -> str:
     for section in summary.levels:
         parts += [f"## Metrics at {content.load(section)}", table(content.metric_table(section))]
     parts += ["## Requests", table(content.request_table(summary))]
+    if (said := content.message_table(summary)) is not None:
+        parts.append(table(said))
     if (ended := content.conversation_table(summary)) is not None:
         parts += ["## Conversations", table(ended), *map(table, content.growth_tables(summary))]
     if (engine := content.engine_table(summary)) is not None:

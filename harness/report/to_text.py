@@ -31,6 +31,9 @@ def to_text(summary: Summary) -> str:
     lines.append(f"Verdict: {content.verdict(summary)}")
     for found, limit, advice, _ in content.reason_table(summary.total.reasons, summary).rows:
         lines.append(one_line(f"  {found} (limit: {limit}). {advice}"))
+    for each in summary.total.messages:
+        status = f", HTTP {each.http_status}" if each.http_status else ""
+        lines.append(f"The service said ({each.kind}{status}, {each.count} times): {one_line(each.message)}")
     lines += [f"Note: {one_line(remark)}" for remark in content.remarks(summary)]
     return "\n".join(lines)
 

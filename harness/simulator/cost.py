@@ -105,7 +105,7 @@ class CostModel:
     def _set_sizes(self, shape: ModelShape, width: float, dtype: str | None, kv_cache_dtype: str | None) -> None:
         counts = parameter_counts(shape)
         head = shape.vocab * shape.hidden
-        expert_layers = shape.layers - shape.layers_dense if shape.experts else 0
+        expert_layers = shape.with_feed_forward - shape.layers_dense if shape.experts else 0
         active = counts.linear + expert_layers * shape.experts_per_token * expert_parameters(shape)
         self._token_flops = 2.0 * active / self.shards
         self._row_flops = 2.0 * head / self.shards
@@ -114,9 +114,9 @@ class CostModel:
         self._expert_miss = 1 - shape.experts_per_token / shape.experts if shape.experts else 1.0
         self._kv_bytes = float(kv_bytes_per_token(shape, kv_cache_dtype, self.shards, dtype))
         width_of_heads = shape.heads * (shape.head_dim + (shape.v_head_dim or shape.head_dim)) / 2
-        self._pair_flops = 4.0 * shape.layers * width_of_heads / self.shards
+        self._pair_flops = 4.0 * shape.with_attention * width_of_heads / self.shards
         self._hidden_bytes = shape.hidden * dtype_bytes(dtype)
-        self._windowed = shape.windowed_layers / shape.layers if shape.window else 0.0
+        self._windowed = shape.windowed_layers / shape.with_kv if shape.window else 0.0
 
     def seconds(self, step: StepShape) -> float:
         """Time of one forward, with the server's own share and the world's jitter."""

@@ -33,7 +33,8 @@ from harness.units import format_bytes, format_count
 class Candidate:
     """A model on GPUs of one kind. quantize: how its weights are stored, by the catalogue's names. law: of LAWS.
 
-    options: what that law is told besides, by its own names; an unknown one is a mistake of whoever asks.
+    options: what that law is told besides, by its own names; an unknown one is a mistake of whoever asks. weight_bytes:
+    of all weights as they are loaded, where that is known better than from the shape.
     """
 
     law: str
@@ -45,6 +46,11 @@ class Candidate:
     kv_cache_dtype: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
+    weight_bytes: int | None = None
+
+
+A_CHAT = 2048
+"""Tokens of the chats that are counted where one may be longer."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Fits:
 
     max_total_tokens: of one request. max_batch_prefill_tokens: of one step. parts: per GPU, they sum up to its memory
     or to the share of it that the engine takes. contradiction: what it refuses all the same once it knows its memory.
-    caution: what makes it serve worse than this looks.
+    caution: what makes it serve worse than this looks. chats: of A_CHAT tokens, where such a one takes more per token
+    than one of the whole context does: windows that are not filled yet, states of a fixed size.
     """
 
     tokens: int
@@ -64,6 +71,7 @@ class Fits:
     total_bytes: int
     contradiction: str | None = None
     caution: str | None = None
+    chats: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,7 @@ def _tgi_plan(candidate: Candidate) -> ServingPlan:
         dtype=candidate.dtype,
         quantize=candidate.quantize,
         kv_cache_dtype=candidate.kv_cache_dtype,
+        weight_bytes=candidate.weight_bytes,
         **candidate.options,
     )
 
@@ -204,11 +213,20 @@ def _machine(candidate: Candidate) -> Machine:
         quantize=candidate.quantize,
         kv_cache_dtype=candidate.kv_cache_dtype,
         world=candidate.world,
+        weight_bytes=candidate.weight_bytes,
     )
 
 
 def _vllm_start(candidate: Candidate) -> Outcome:
-    return _of_pool(vllm_pool(VllmPlan(_machine(candidate), **candidate.options)))
+    plan = VllmPlan(_machine(candidate), **candidate.options)
+    pool = vllm_pool(plan)
+    outcome, shape = _of_pool(pool), candidate.shape
+    if isinstance(pool, DoesNotStart) or isinstance(outcome, Lacks):
+        return outcome
+    if not shape.state_values and not shape.window:
+        return outcome
+    short = plan.machine.kv_bytes_of_request(min(A_CHAT, plan.context), plan.step[0], plan.block_size)
+    return replace(outcome, chats=min(outcome.usable_tokens // A_CHAT, pool.available_bytes // short))
 
 
 def _sglang_start(candidate: Candidate) -> Outcome:

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import yaml
 
+from harness.catalog.config_json import config_from_shape
 from harness.catalog.gpus import Gpu
 from harness.catalog.shapes import (
     ModelShape,
-    bytes_per_weight,
-    config_from_shape,
     dtype_bytes,
     kv_bytes_per_token,
+    layer_bytes,
     parameter_counts,
 )
 from harness.errors import UsageError
@@ -48,7 +48,8 @@ class ServingPlan:
 
     config: the model's config.json where it is at hand; without it the launcher's view follows from the shape.
     attention, prefix_caching, prefill_chunking, wiggle_room: the environment variables; None when unset.
-    cuda_graphs: batch sizes; None for the default. devices: what the environment names, for shards that are not given.
+    cuda_graphs: batch sizes; None for the default. weight_bytes: of the weights as they are loaded, a tied head once,
+    where that is known better than from the shape. devices: what the environment names, for shards that are not given.
     """
 
     shape: ModelShape
@@ -73,6 +74,7 @@ class ServingPlan:
     prefill_logprobs: bool = False
     lora_adapters: bool = False
     config: Mapping[str, Any] | None = None
+    weight_bytes: int | None = None
 
     @property
     def release(self) -> Release:
@@ -286,18 +288,24 @@ class WeightBytes:
         return self.layers + self.embedding + self.head
 
 
-def loaded_weights(shape: ModelShape, quantize: str | None, dtype: str | None, shards: int) -> WeightBytes:
-    """Bytes of the weights on one GPU.
+def loaded_weights(
+    shape: ModelShape, quantize: str | None, dtype: str | None, shards: int, weight_bytes: int | None = None
+) -> WeightBytes:
+    """Bytes of the weights on one GPU. weight_bytes: of all of them, where it is known.
 
     The embedding is split by rows and padded by one; a head whose rows do not divide stays whole on every shard; norms
     are replicated.
     """
     counts, width = parameter_counts(shape), dtype_bytes(dtype)
-    layers = (counts.linear + counts.experts) * bytes_per_weight(quantize, dtype) / shards
+    layers = layer_bytes(counts, quantize, dtype) / shards
     rows = -(-shape.vocab // shards) + 1
     head_rows = shape.vocab // shards if shape.vocab % shards == 0 else shape.vocab
+    replicated = (counts.small + counts.vision) * width
+    if weight_bytes is not None:
+        outside = (counts.embedding + counts.head) * width
+        layers = max(0, weight_bytes - outside - replicated) / shards
     return WeightBytes(
-        layers=round(layers) + (counts.small + counts.vision) * width,
+        layers=round(layers) + replicated,
         embedding=rows * shape.hidden * width,
         head=head_rows * shape.hidden * width,
     )
@@ -392,7 +400,7 @@ _NVLINK = 100e9
 def _loaded(resolved: Resolved, world: World) -> tuple[Part, ...]:
     """What is taken when the weights are loaded."""
     plan, constants = resolved.plan, coefficients()["memory"]
-    weights = loaded_weights(plan.shape, resolved.quantize, plan.dtype, plan.shards)
+    weights = loaded_weights(plan.shape, resolved.quantize, plan.dtype, plan.shards, plan.weight_bytes)
     context = _context_gib(plan.release) * GIB
     collective = _collective_gib(plan) * GIB if plan.shards > 1 else 0
     share = constants["fragmentation"] if world.fragmentation is None else world.fragmentation

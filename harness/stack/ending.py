@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from harness import interrupts
 from harness.engines import ENGINES
 from harness.stack.service import Service
 
@@ -29,7 +30,8 @@ def stop_in_order(service: Service, grace: float = SERVED) -> None:
     A second telling cuts the grace off, counted from the one that may be why the service is stopped at all.
     """
     told_before = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-    with _told_to_end(patience=0 if told_before else 1) as told:
+    # held_back: a signal that came before and still waits is raised at the end, like those that come meanwhile.
+    with interrupts.held_back(), _told_to_end(patience=0 if told_before else 1) as told:
         try:
             service.stop(grace)
         except KeyboardInterrupt:

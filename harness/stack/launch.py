@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from harness.catalog.models import Model
 from harness.catalog.schema import DEFAULT_ENGINE
+from harness.catalog.shapes import shape_for_emulator
 from harness.catalog.version import Version
 from harness.engines import engine_of
 from harness.engines.base import Engine, Place
@@ -96,6 +97,7 @@ class _Asked:
         environment = dict(asked_for.environment)
         if self.runtime == "embedded":
             environment["HARNESS_EMULATOR_GPU"] = self.gpu or DEFAULT_GPU
+            environment |= shape_for_emulator(model.shape)
         return Launch(
             name=model.name,
             runtime=self.runtime,
@@ -118,6 +120,7 @@ class _Asked:
         options = {name: value for name, value in lasting.environment.items() if name not in ("HOSTNAME", "PORT")}
         if self.runtime == "embedded":
             options["HARNESS_EMULATOR_GPU"] = self.gpu or DEFAULT_GPU
+            options |= shape_for_emulator(self.model.shape)
         return digest_of(
             self.runtime, self.command, asked(options, self.model), *([lasting.args] if lasting.args else [])
         )

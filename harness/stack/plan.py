@@ -11,6 +11,7 @@ from itertools import count, islice
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
 from harness.catalog.schema import DEFAULT_ENGINE
+from harness.catalog.shapes import shape_for_emulator
 from harness.engines import engine_of
 from harness.engines.base import Container, Engine, Hardware, Place
 from harness.errors import MissingError, UsageError
@@ -197,6 +198,7 @@ class _Planned:
         gpu = model.gpu or (DEFAULT_GPU if self.emulator_image else None)
         if self.emulator_image is not None and gpu is not None:
             environment["HARNESS_EMULATOR_GPU"] = find_gpu(gpu).name
+            environment |= shape_for_emulator(model.shape)
         image = self.emulator_image or container.image
         face = _face(engine, self.emulator_image)
         if face:  # which the program that the emulator's image starts with takes

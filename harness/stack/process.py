@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from harness import interrupts
 from harness.engines import engine_named
 from harness.engines.base import Endpoint
 from harness.errors import MissingError
@@ -112,6 +113,10 @@ class ProcessService:
         log = memory.subfolder("logs") / f"{memory.safe_name(self.name)}-{marker[:8]}"
         if not self._outlives_harness:
             self._guard = self._new_guard(marker, str(log), memory.attached_name(self.name, marker[:8]))
+        with interrupts.held_back():  # what is started is known before anything else can happen
+            self._begin(marker, log)
+
+    def _begin(self, marker: str, log: Path) -> None:
         try:
             self._popen = _spawn(self._launch, marker, log)
         except MissingError:

@@ -1,4 +1,4 @@
-"""Capacity: the highest load that holds the SLO, read off measured levels, or searched for by ask and tell."""
+"""Capacity: the highest load that holds the SLO, read off the levels of one run; capacity_search.py looks for it."""
 
 from __future__ import annotations
 
@@ -43,44 +43,3 @@ def find_capacity(levels: Sequence[Section]) -> Capacity:
     highest = next((each for each in reversed(below) if each.valid), None)
     above = ascending[ascending.index(highest) + 1 :] if highest else ascending
     return Capacity(unit, highest, above[0] if above else None)
-
-
-class CapacitySearch:
-    """Which load to try next, from how those before fared; starts nothing.
-
-    Doubles from `start` until a load does not hold (halves until one does), then cuts the gap by its geometric middle
-    until it is within `precision`, a share of the load.
-    """
-
-    def __init__(self, start: float, precision: float = 0.1, whole: bool = False, most: float = 1e6) -> None:
-        self._holding, self._failing = 0.0, float("inf")
-        self._start, self._precision, self._whole, self._most = start, precision, whole, most
-
-    @property
-    def bracket(self) -> tuple[float, float]:
-        """The highest load known to hold (0: none) and the lowest known not to (infinite: none)."""
-        return self._holding, self._failing
-
-    def next_load(self) -> float | None:
-        """What to measure next; None when it is known well enough."""
-        holding, failing = self._holding, self._failing
-        if failing == float("inf"):
-            load = self._start if holding == 0 else holding * 2
-            return None if load > self._most else self._rounded(load)
-        if failing - holding <= max(self._precision * failing, 1.0 if self._whole else 0.0):
-            return None
-        if holding == 0 and failing <= self._start / 1024:
-            return None
-        load = self._rounded((holding * failing) ** 0.5 if holding else failing / 2)
-        return load if holding < load < failing else None
-
-    def tell(self, load: float, holds: bool) -> None:
-        """How a load fared. A load that holds above one that did not raises no hope: the lower one stays the bound."""
-        if holds:
-            self._holding = max(self._holding, load) if load < self._failing else self._holding
-        else:
-            self._failing = min(self._failing, load)
-            self._holding = 0.0 if self._holding >= self._failing else self._holding
-
-    def _rounded(self, load: float) -> float:
-        return float(max(1, round(load))) if self._whole else load

@@ -6,19 +6,51 @@ from collections.abc import Mapping, Sequence
 
 from harness.measure.run import Run
 from harness.measure.run_folder import Level
+from harness.stats.section import Section
 from harness.stats.summary import Summary
 from harness.units import format_duration
 
+# What may befall one run among many by chance, on the client's side or for a while: such a repeat is left out and said.
+CHANCE = frozenset(
+    ("client_cpu", "client_loop_lag", "late_events", "schedule_lag", "sent_rate", "warmup_over", "drift")
+)
+LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: what befalls more of them is no chance
 
-def unfit(summaries: Sequence[Summary]) -> list[str]:
-    found = []
-    for summary in summaries:
-        if not summary.complete:
-            found.append(f"{summary.manifest.run_id} is incomplete")
-        elif not summary.valid:
-            rules = ", ".join(dict.fromkeys(reason.rule for reason in summary.total.reasons))
-            found.append(f"{summary.manifest.run_id} is invalid ({rules})")
-    return list(dict.fromkeys(found))
+
+def fit_runs(runs: Sequence[tuple[Run, Summary]], side: str) -> tuple[list[Run], list[str], list[str]]:
+    """The runs of a side that are judged, why others make the whole side unfit, and which ones were left out.
+
+    Each level is judged by its own validity: a sweep forgives a level beyond what the server holds, a comparison does
+    not.
+    """
+    bad = [(run, found) for run, summary in runs if (found := _flaws(summary))]
+    most = int(LEFT_OUT_MOST * len(runs))
+    if len(bad) <= most and all(rules <= CHANCE for _, found in bad for _, rules in found):
+        out = {id(run) for run, _ in bad}
+        notes = [f"left out of {side}: {run.folder.path}, whose {'; '.join(text for text, _ in found)}"
+                 for run, found in bad]  # fmt: skip
+        return [run for run, _ in runs if id(run) not in out], [], notes
+    problems = [f"{run.manifest.run_id}: {text}" for run, found in bad for text, _ in found]
+    return [run for run, _ in runs], list(dict.fromkeys(problems)), []
+
+
+def _flaws(summary: Summary) -> list[tuple[str, frozenset[str]]]:
+    """Each in words, with the rules behind it."""
+    if not summary.complete:
+        return [("the run is incomplete", frozenset(["incomplete"]))]
+    levels = [
+        (f"level at {_at(section)} is invalid ({', '.join(rules)})", frozenset(rules))
+        for section in summary.levels
+        if (rules := list(dict.fromkeys(reason.rule for reason in section.reasons)))
+    ]
+    whole = list(dict.fromkeys(reason.rule for reason in summary.total.reasons))
+    return levels or ([(f"the run is invalid ({', '.join(whole)})", frozenset(whole))] if whole else [])
+
+
+def _at(section: Section) -> str:
+    if section.users is not None:
+        return f"{section.users} users"
+    return f"{section.offered_rate:g}/s" if section.offered_rate is not None else "the trace's rate"
 
 
 def not_the_same_question(runs: Sequence[Run]) -> list[str]:
@@ -68,9 +100,14 @@ def _load(level: Level) -> str:
     return " ".join(parts)
 
 
+# Of the engine's variables those that say where it is, not how it works.
+PLACES = frozenset(("PORT", "HOSTNAME", "MASTER_PORT", "MASTER_ADDR", "UDS_PATH", "SHARD_UDS_PATH"))
+
+
 def differences(base: Run, new: Run) -> list[str]:
+    """What else is not the same: model, engine, machine, settings."""
     names = ("model", "revision", "engine", "image", "image_digest", "gpu", "gpus", "driver", "harness_version")
     pairs = [(name, getattr(base.manifest, name), getattr(new.manifest, name)) for name in names]
-    flags = sorted({*base.manifest.flags, *new.manifest.flags})
+    flags = sorted({*base.manifest.flags, *new.manifest.flags} - PLACES)
     pairs += [(flag, base.manifest.flags.get(flag), new.manifest.flags.get(flag)) for flag in flags]
     return [f"{name}: {before} -> {after}" for name, before, after in pairs if before != after]

@@ -1,61 +1,92 @@
-"""Two runs, or two groups of repeats: the ratio of each figure, and whether it is more than noise.
+"""Two groups of repeats side by side: the ratio of each figure, what it could be, and whether that passes a gate.
 
-A ratio above 1 means that NEW's figure is larger. Its interval comes from resampling requests (and runs, where there
-are repeats). A change is called one only if it is more than the resampling spread, at a level corrected for the number
-of figures looked at (Bonferroni), and more than the noise floor: what two measurements of the same thing were seen to
-differ by, between repeats, or between the halves of each run where there are none.
+A ratio above 1 means that NEW's figure is larger. effect.py says how it and its interval come from the runs, and
+good_share.py how answers that never came are counted. The interval decides: what it cannot exclude is never passed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import NormalDist
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
 
+from harness.measure.records import Records
 from harness.measure.run import Run
 from harness.stats.absence import NOT_TOLD, main_cause
-from harness.stats.comparable import differences, not_the_same_question, unfit
+from harness.stats.comparable import differences, fit_runs, not_the_same_question
+from harness.stats.effect import SURE, Effect, Spread, effect, holm, repeats_needed
+from harness.stats.figure import or_none
+from harness.stats.good_share import GOOD_SHARE, loss
+from harness.stats.good_share import LIMIT as GOOD_SHARE_LIMIT
 from harness.stats.metrics import BY_NAME
-from harness.stats.ratio import THROUGHPUT, Part, levels_of, quantile_ratio, throughput_ratio
-from harness.stats.resample import interval
+from harness.stats.run_figure import THROUGHPUT, Measured, Part, carries, levels_of, measured
 from harness.stats.slo import QUANTILES
 from harness.stats.summary import summarise
 from harness.stats.tokens import counted, tokens_per_event
+from harness.units import format_number, format_percent
 
 Verdict = Literal["same", "faster", "slower", "inconclusive"]
 
 DEFAULT_LIMIT = 0.10
-DEFAULT_FIGURES = ("ttft_p50", "ttft_p95", "itl_p50", "itl_p95", "tpot_p50", "e2e_p50", "e2e_p95", THROUGHPUT)
+# What a gate looks at by default; one tail besides, where every run has enough requests for it. The others are shown.
+PRIMARY = (GOOD_SHARE, "ttft_p50", "itl_p50", THROUGHPUT, "e2e_p50")
+TAILS = ("ttft_p95", "e2e_p95")
+SHOWN = ("ttft_p95", "itl_p95", "tpot_p50", "e2e_p95")
+OF_A_METRIC = ("p50", "p95")  # quantiles that a gate means when it names a metric
 NEED_A_STREAM = ("ttft", "service_ttft", "itl", "itl_per_token", "tpot")
 LEAST_CHANGE = 0.001  # share: below, clocks and rounding decide
 SAME_TOKENS = 1.05  # ratio of tokens per event up to which gaps between events are compared as they are
+AGREE = 0.25  # share by which repeats of one side may differ before they are not repeats of one thing
+FIRST_REPEATS = 5  # a side, where nothing is known of the spread between runs
+MOST_REPEATS = 99
+UNKNOWN = "not measured"  # where the spread between runs is from, if it is from nowhere
+
+Spreads = Mapping[tuple[str, str], Spread]
+"""(load, figure) -> what runs of the same thing were seen to scatter by."""
 
 
 @dataclass(frozen=True)
 class Gate:
     """What NEW may not exceed. limits: figure -> share by which it may be worse. default: of the figures not named.
 
-    inconclusive_fails: a figure that may be worse by more than its limit, but may as well not, fails the gate.
+    undecided_passes: what this data cannot tell passes.
     """
 
     limits: Mapping[str, float] = field(default_factory=dict)
     default: float = DEFAULT_LIMIT
-    inconclusive_fails: bool = False
+    undecided_passes: bool = False
 
     def limit(self, figure: str) -> float:
-        return self.limits.get(figure, self.limits.get(figure.rpartition("_")[0], self.default))
+        named = self.limits.get(figure, self.limits.get(figure.rpartition("_")[0]))
+        if named is not None:
+            return named
+        return min(self.default, GOOD_SHARE_LIMIT) if figure == GOOD_SHARE else self.default
+
+    def names(self, figure: str) -> bool:
+        return figure in self.limits or figure.rpartition("_")[0] in self.limits
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What would decide. repeats: more of each side. seconds: that they take, both sides together."""
+
+    repeats: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one level. base, new: seconds, or tokens per second. ratio: new / base.
+    """One figure of one level. base, new: seconds, tokens per second, or a share. ratio: new / base.
 
-    ci95: of the ratio. noise_floor: share by which two measurements of the same thing differ. smallest: share of the
-    smallest change that this data could have shown. limit: share by which it may be worse. passes: the gate.
+    ci95: of the ratio. worse: by how much NEW is worse, as a share, and the ends of its 95 % interval. spread: between
+    runs of the same thing, as a share; None where nobody measured it, and ci95 is then only that of these two runs.
+    spread_from: where it was measured. smallest: share of the smallest change that is found in 80 % of such repeats.
+    trend: share by which the figure moved from run to run, taken out. limit: share by which it may be worse. gated: it
+    counts. passes: the gate; None where this data cannot tell. needs: more repeats that could.
     """
 
     figure: str
@@ -65,30 +96,36 @@ class Change:
     new: float
     ratio: float
     ci95: tuple[float, float]
-    noise_floor: float
-    smallest: float
+    worse: float
+    worst: float
+    least: float
+    spread: float | None
+    spread_from: str
+    smallest: float | None
     limit: float
     verdict: Verdict
-    passes: bool
-
-    @property
-    def worse(self) -> float:
-        """How much worse NEW is, as a share of BASE; negative where it is better."""
-        return (1 / self.ratio if self.figure == THROUGHPUT else self.ratio) - 1
+    gated: bool
+    passes: bool | None
+    trend: float | None = None
+    needs: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "level": self.level,
             "load": self.load,
-            "base": self.base,
-            "new": self.new,
-            "ratio": self.ratio,
-            "ci95": list(self.ci95),
-            "noise_floor": self.noise_floor,
+            "base": or_none(self.base),
+            "new": or_none(self.new),
+            "ratio": or_none(self.ratio),
+            "ci95": [or_none(end) for end in self.ci95],
+            "run_to_run_spread": self.spread,
+            "spread_from": self.spread_from,
             "smallest_detectable_change": self.smallest,
+            "trend_per_run": self.trend,
             "limit": self.limit,
             "verdict": self.verdict,
+            "gated": self.gated,
             "passes": self.passes,
+            "repeats_needed": self.needs,
         }
 
 
@@ -97,7 +134,8 @@ class Comparison:
     """problems: why the two cannot be compared, or a figure is missing; any of them fails the gate.
 
     differences: what else is not the same, for the reader: model, engine, settings. left_out: figures that neither side
-    can have, and why, which say nothing for or against NEW.
+    can have, and why, which say nothing for or against NEW. notes: what to know when reading: order, drift, repeats
+    that were left out. needs: what would decide what is not; None where nothing is open.
     """
 
     base: tuple[str, ...]
@@ -107,18 +145,34 @@ class Comparison:
     problems: tuple[str, ...]
     differences: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    needs: Needs | None = None
+    undecided_passes: bool = False
+
+    @property
+    def gated(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.gated)
 
     @property
     def verdict(self) -> Verdict:
-        found = {change.verdict for change in self.changes}
+        found = {change.verdict for change in self.gated}
         if self.problems or not found:
             return "inconclusive"
         order: tuple[Verdict, ...] = ("slower", "inconclusive", "faster", "same")
         return next(verdict for verdict in order if verdict in found)
 
     @property
+    def undecided(self) -> tuple[Change, ...]:
+        """Of the gated ones those that may or may not be worse by more than their limit."""
+        return tuple(change for change in self.gated if change.passes is None)
+
+    def breaks(self, change: Change) -> bool:
+        """Whether this change alone breaks the gate."""
+        return change.gated and (change.passes is False or (change.passes is None and not self.undecided_passes))
+
+    @property
     def passes(self) -> bool:
-        return not self.problems and all(change.passes for change in self.changes)
+        return not self.problems and bool(self.gated) and not any(map(self.breaks, self.gated))
 
     def as_dict(self) -> dict[str, Any]:
         worst: dict[str, Change] = {}
@@ -135,6 +189,8 @@ class Comparison:
             "problems": list(self.problems),
             "differences": list(self.differences),
             "left_out": list(self.left_out),
+            "notes": list(self.notes),
+            "needs": self.needs and {"repeats": self.needs.repeats, "seconds": self.needs.seconds},
             "metrics": {name: worst[name].as_dict() for name in names},
             "levels": [
                 {
@@ -147,67 +203,320 @@ class Comparison:
         }
 
 
-def compare(base: Sequence[Run], new: Sequence[Run], gate: Gate | None = None) -> Comparison:
-    """Each group holds one run, or several repeats of one setting. The same input gives the same output."""
+def compare(
+    base: Sequence[Run], new: Sequence[Run], gate: Gate | None = None, spreads: Spreads | None = None
+) -> Comparison:
+    """Each group holds one run, or several repeats of one setting. The same input gives the same output.
+
+    spreads: between runs of the same service, workload and machine, for a side of a single run.
+    """
     gate = gate or Gate()
     runs = [*base, *new]
-    asked = not_the_same_question(runs)
-    problems = [*unfit([summarise(run.records, run.manifest, run.facts) for run in runs]), *asked]
-    changes, missing, left_out = ([], [], []) if asked else _changes(base, new, gate)
+    problems = [*_the_same_run(base, new), *not_the_same_question(runs)]
+    changes: list[Change] = []
+    notes, left_out = list[str](), list[str]()
+    if not problems:
+        kept, unfit, notes = fit_runs([(run, summarise(run.records, run.manifest, run.facts)) for run in base], "BASE")
+        also, more, others = fit_runs([(run, summarise(run.records, run.manifest, run.facts)) for run in new], "NEW")
+        notes, problems = [*notes, *others], [*unfit, *more]
+        changes, missing, left_out, told = _Changes(kept, also, gate, spreads or {}).all()
+        notes, problems = [*notes, *told], [*problems, *missing]
+    open_ones = [change for change in changes if change.gated and change.passes is None]
     return Comparison(
         base=tuple(str(run.folder.path) for run in base),
         new=tuple(str(run.folder.path) for run in new),
         emulated=any(run.manifest.emulated for run in runs),
         changes=tuple(changes),
-        problems=(*problems, *missing),
+        problems=tuple(dict.fromkeys(problems)),
         differences=tuple(differences(base[0], new[0])),
         left_out=tuple(left_out),
+        notes=tuple(dict.fromkeys(notes)),
+        needs=_needs(open_ones, runs) if open_ones else None,
+        undecided_passes=gate.undecided_passes,
     )
 
 
-def _changes(base: Sequence[Run], new: Sequence[Run], gate: Gate) -> tuple[list[Change], list[str], list[str]]:
-    """Every figure of every level, what is missing, and what neither side can have."""
-    sides = [[levels_of(run) for run in side] for side in (base, new)]
-    wanted = sorted({number for side in sides for levels in side for number in levels})
-    figures = _figures(gate, [*base, *new])
-    changes: list[Change] = []
-    missing, left_out = [] if wanted else ["no level was measured"], list[str]()
-    for number in wanted:
-        if not all(number in levels for side in sides for levels in side):
-            missing.append(f"level {number} was not measured in every run")
-            continue
-        parts = [[levels[number] for levels in side] for side in sides]
-        chosen = [_per_token(figure, gate, parts) for figure in figures]
-        for figure in chosen:
-            nobody = None if _named(figure, gate) else _why_nobody(figure, parts)
-            if nobody is not None:
-                left_out.append(f"{figure} at {parts[0][0].load}: {nobody}")
+def _the_same_run(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
+    """A run on both sides, or twice on one, is a slip of whoever wired the gate, and would pass anything."""
+    runs = [*base, *new]
+    found = []
+    for place, run in enumerate(runs):
+        for other in runs[place + 1 :]:
+            if len(run.records) and _same_moments(run.records, other.records):
+                found.append(f"{run.folder.path} and {other.folder.path} hold the same run")
+    return found
+
+
+def _same_moments(one: Records, other: Records) -> bool:
+    return np.array_equal(one.token_at, other.token_at) and np.array_equal(
+        one.scheduled_at, other.scheduled_at, equal_nan=True
+    )
+
+
+def _needs(undecided: Sequence[Change], runs: Sequence[Run]) -> Needs:
+    repeats = max(change.needs for change in undecided)
+    lengths = [_seconds(run) for run in runs]
+    return Needs(repeats, repeats * 2 * sum(lengths) / len(lengths))
+
+
+def _seconds(run: Run) -> float:
+    begun, ended = _moment(run.manifest.start), _moment(run.manifest.end)
+    return max(0.0, ended - begun) if begun is not None and ended is not None else 0.0
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else None
+    except ValueError:
+        return None
+
+
+class _Changes:
+    """Every figure of every level."""
+
+    def __init__(self, base: Sequence[Run], new: Sequence[Run], gate: Gate, spreads: Spreads) -> None:
+        self.runs, self.gate, self.spreads = (base, new), gate, spreads
+        self.sides = [[levels_of(run) for run in side] for side in (base, new)]
+        moments = [_moment(run.manifest.start) for run in (*base, *new)]
+        known = [moment for moment in moments if moment is not None]
+        # Runs that began at one moment, or nobody knows when, have no order.
+        self.order = known if len(set(known)) == len(moments) else None
+        self.missing: list[str] = []
+        self.left_out: list[str] = []
+        self.notes: list[str] = []
+
+    def all(self) -> tuple[list[Change], list[str], list[str], list[str]]:
+        """The changes, what is missing, what neither side can have, and what to know."""
+        wanted = sorted({number for side in self.sides for levels in side for number in levels})
+        found: dict[tuple[int, str], tuple[Change, Effect | None]] = {}
+        if not wanted:
+            self.missing.append("no level was measured")
+        for number in wanted:
+            if not all(number in levels for side in self.sides for levels in side):
+                self.missing.append(f"level {number} was not measured in every run")
                 continue
-            found = _change(figure, number, parts[0], parts[1], gate, len(figures) * len(wanted))
-            if isinstance(found, str):
-                missing.append(found)
-            else:
-                changes.append(found)
-    return changes, missing, left_out
+            parts = [[levels[number] for levels in side] for side in self.sides]
+            for figure, gated in self._figures(parts).items():
+                if (one := self._one(figure, gated, number, parts)) is not None:
+                    found[number, figure] = one
+        return self._judged(found), self.missing, self.left_out, self.notes
+
+    def _figures(self, parts: list[list[Part]]) -> dict[str, bool]:
+        """What is compared, and whether it counts: the primary ones, one tail, and what the gate names do."""
+        streamed = any(run.manifest.stream for side in self.runs for run in side)
+        every = [part for side in parts for part in side]
+        tails = [name for name in TAILS if _is_told(name, streamed) and all(carries(name, part) for part in every)]
+        chosen = {name: True for name in (*PRIMARY, *tails[:1]) if _is_told(name, streamed)}
+        for name in self.gate.limits:
+            whole = name.rpartition("_")[2] not in QUANTILES and name in BY_NAME
+            chosen |= {f"{name}_{each}": True for each in OF_A_METRIC} if whole else {name: True}
+        chosen |= {name: False for name in SHOWN if name not in chosen and _is_told(name, streamed)}
+        return {self._per_token(name, parts): gated for name, gated in chosen.items()}
+
+    def _per_token(self, figure: str, parts: list[list[Part]]) -> str:
+        """Gaps of events that hold another number of tokens are another thing: then those per token are compared."""
+        if not figure.startswith("itl_p") or self.gate.names(figure):
+            return figure
+        held = [tokens_per_event(part.completed) for side in parts for part in side]
+        alike = max(held) <= SAME_TOKENS * min(held) or any(math.isnan(each) for each in held)
+        return figure if alike else figure.replace("itl_", "itl_per_token_")
+
+    def _one(
+        self, figure: str, gated: bool, level: int, parts: list[list[Part]]
+    ) -> tuple[Change, Effect | None] | None:
+        """The figure, not yet judged among the others; None where it is missing, which is noted."""
+        load = parts[0][0].load
+        nobody = None if self.gate.names(figure) else _why_nobody(figure, parts)
+        if nobody is not None:
+            self.left_out.append(f"{figure} at {load}: {nobody}")
+            return None
+        limit = self.gate.limit(figure)
+        if figure == GOOD_SHARE:
+            share = self._share(level, parts, limit)
+            return None if share is None else (share, None)
+        values = [[measured(figure, part) for part in side] for side in parts]
+        known = [[each for each in side if each is not None] for side in values]
+        if any(len(side) < len(all_of) for side, all_of in zip(known, values, strict=True)):
+            if gated:
+                self.missing.append(f"{figure} is missing at {load}")
+            return None
+        before, after = known
+        if any(math.isinf(each.value) for each in before):
+            self.missing.append(f"{figure} cannot be compared at {load}: too few of BASE's requests were answered")
+            return None
+        if gated and len(before) > 1:
+            self._agreement("BASE", figure, load, before)
+        if any(math.isinf(each.value) for each in after):
+            return _never(figure, level, load, _mean(before), limit, gated), None
+        if gated and len(after) > 1:
+            self._agreement("NEW", figure, load, after)
+        spread = self.spreads.get((load, figure))
+        found = effect(
+            [math.log(each.value) for each in before],
+            [math.log(each.value) for each in after],
+            ([each.within for each in before], [each.within for each in after]),
+            self.order,
+            spread,
+        )
+        source = "repeats" if min(len(before), len(after)) > 1 else UNKNOWN if found is None else "A/A"
+        if found is not None and source == "A/A" and spread is None:
+            source = "repeats of one side"
+        change = _unjudged(figure, level, load, _mean(before), _mean(after), limit, gated, source)
+        if found is None:
+            return self._within_one_run(change, before[0], after[0]), None
+        if gated and found.trend is not None:
+            moved = f"{'+' if found.trend > 0 else '−'}{format_percent(abs(math.expm1(found.trend)))}"
+            self.notes.append(f"drift: {figure} at {load} moved by {moved} from run to run; that is taken out")
+        if gated and found.apart:
+            self.notes.append(
+                "the sides ran one after the other: a drift of the machine or the service would look like a change. "
+                "Interleave them"
+            )
+        return replace(change, trend=None if found.trend is None else math.expm1(found.trend)), found
+
+    def _agreement(self, side: str, figure: str, load: str, values: Sequence[Measured]) -> None:
+        """Repeats that differ by far more than their own requests scatter are not repeats of one thing."""
+        logs = [math.log(each.value) for each in values]
+        reach = max(logs) - min(logs)
+        most = max(math.log1p(AGREE), math.log1p(2 * self.gate.limit(figure)), 6 * max(each.within for each in values))
+        if reach > most:
+            low, high = (format_number(math.exp(end)) for end in (min(logs), max(logs)))
+            self.missing.append(
+                f"{side}'s repeats do not agree: {figure} at {load} is {low} in one and {high} in another"
+            )
+
+    def _within_one_run(self, change: Change, before: Measured, after: Measured) -> Change:
+        """What the requests of two runs tell, which is nothing of how much runs differ."""
+        reach = 1.96 * math.hypot(before.within, after.within)
+        ratio = math.log(change.ratio)
+        return replace(change, ci95=(math.exp(ratio - reach), math.exp(ratio + reach)), needs=FIRST_REPEATS - 1)
+
+    def _share(self, level: int, parts: list[list[Part]], limit: float) -> Change | None:
+        found, load = loss(parts[0], parts[1]), parts[0][0].load
+        if found is None:
+            self.missing.append(f"no request was due at {load} in the window")
+            return None
+        passes = True if found.highest < limit else False if found.lowest > limit else None
+        verdict: Verdict = (
+            "slower" if found.lowest > 0 else "faster" if found.highest < 0 else
+            "same" if max(-found.lowest, found.highest) < limit else "inconclusive"
+        )  # fmt: skip
+        runs = len(parts[1])
+        # So many requests that one more side without a miss would decide.
+        requests = math.log(0.025) / math.log1p(-limit) if limit > max(found.lost, 0) else math.inf
+        more = math.ceil(runs * requests / max(found.requests, 1)) - runs if math.isfinite(requests) else MOST_REPEATS
+        was = max(found.base, 1e-9)
+        return Change(
+            figure=GOOD_SHARE,
+            level=level,
+            load=load,
+            base=found.base,
+            new=found.new,
+            ratio=found.new / was,
+            ci95=((found.base - found.highest) / was, (found.base - found.lowest) / was),
+            worse=found.lost,
+            worst=found.highest,
+            least=found.lowest,
+            spread=None,
+            spread_from="requests",
+            smallest=None,
+            limit=limit,
+            verdict=verdict,
+            gated=True,
+            passes=passes,
+            needs=0 if passes is not None else max(1, min(more, MOST_REPEATS)),
+        )
+
+    def _judged(self, found: Mapping[tuple[int, str], tuple[Change, Effect | None]]) -> list[Change]:
+        """With the verdicts, which take into account how many figures were looked at."""
+        ps = {key: each.p for key, (change, each) in found.items() if each is not None and change.gated}
+        corrected = holm(ps)
+        runs = min(len(side) for side in self.runs)
+        return [
+            change if each is None else _verdict(change, each, corrected.get(key, each.p), max(len(ps), 1), runs)
+            for key, (change, each) in found.items()
+        ]
 
 
-def _named(figure: str, gate: Gate) -> bool:
-    """Whether the gate names the figure, or its metric: then it must be there."""
-    return figure in gate.limits or figure.rpartition("_")[0] in gate.limits
+def _is_told(figure: str, streamed: bool) -> bool:
+    return streamed or figure.rpartition("_")[0] not in NEED_A_STREAM
 
 
-def _per_token(figure: str, gate: Gate, parts: list[list[Part]]) -> str:
-    """The gaps of events that hold another number of tokens are another thing: then those per token are compared."""
-    if not figure.startswith("itl_p") or _named(figure, gate):
-        return figure
-    held = [tokens_per_event(part.completed) for side in parts for part in side]
-    alike = max(held) <= SAME_TOKENS * min(held) or any(math.isnan(each) for each in held)
-    return figure if alike else figure.replace("itl_", "itl_per_token_")
+def _mean(values: Sequence[Measured]) -> float:
+    """Geometric, as the ratio is one of logarithms."""
+    return math.exp(float(np.mean([math.log(each.value) for each in values])))
+
+
+def _unjudged(
+    figure: str, level: int, load: str, base: float, new: float, limit: float, gated: bool, source: str
+) -> Change:
+    ratio = new / base
+    worse = (1 / ratio if figure == THROUGHPUT else ratio) - 1
+    return Change(
+        figure=figure,
+        level=level,
+        load=load,
+        base=base,
+        new=new,
+        ratio=ratio,
+        ci95=(math.nan, math.nan),
+        worse=worse,
+        worst=math.inf,
+        least=-1.0,
+        spread=None,
+        spread_from=source,
+        smallest=None,
+        limit=limit,
+        verdict="inconclusive",
+        gated=gated,
+        passes=None,
+    )
+
+
+def _never(figure: str, level: int, load: str, base: float, limit: float, gated: bool) -> Change:
+    """So many of NEW's requests were never answered that the quantile lies among them."""
+    never = _unjudged(figure, level, load, base, math.inf, limit, gated, "requests")
+    return replace(never, ci95=(math.inf, math.inf), worst=math.inf, least=math.inf, verdict="slower", passes=False)
+
+
+def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int) -> Change:
+    """Fills in what the effect says. p: corrected. The same means: no change is shown, and one beyond the limit is
+    excluded in both directions.
+    """
+    low, high = found.interval()
+    down = change.figure == THROUGHPUT
+    worse, least, worst = (-found.difference, -high, -low) if down else (found.difference, low, high)
+    margin = math.log1p(change.limit)
+    shown = p < SURE and abs(worse) > LEAST_CHANGE
+    verdict: Verdict = "inconclusive"
+    if shown:
+        verdict = "slower" if worse > 0 else "faster"
+    elif -margin <= least and worst <= margin:
+        verdict = "same"
+    passes = True if worst < margin else False if least > margin and shown else None
+    needs = 0
+    if passes is None:
+        needs = repeats_needed(max(abs(margin - worse), 1e-3), found.spread, runs + 1) - runs
+    return replace(
+        change,
+        ratio=math.exp(found.difference),
+        ci95=(math.exp(low), math.exp(high)),
+        worse=math.expm1(worse),
+        worst=math.expm1(worst),
+        least=math.expm1(least),
+        spread=math.expm1(found.spread),
+        smallest=math.expm1(found.smallest(compared)),
+        verdict=verdict,
+        passes=passes,
+        needs=min(needs, MOST_REPEATS),
+    )
 
 
 def _why_nobody(figure: str, parts: list[list[Part]]) -> str | None:
     """Why no run of either side has this figure; None where one has it, or where nobody knows why."""
     every = [part for side in parts for part in side]
+    if figure == GOOD_SHARE:
+        return None
     if figure == THROUGHPUT:
         untold = all(len(part.completed) and not counted(part.completed).any() for part in every)
         return NOT_TOLD.text if untold else None
@@ -219,66 +528,7 @@ def _why_nobody(figure: str, parts: list[list[Part]]) -> str | None:
     return texts[0] if len(texts) == len(every) else None
 
 
-def _figures(gate: Gate, runs: Sequence[Run]) -> list[str]:
-    """What is compared: the default ones and those that the gate names.
-
-    Without a stream only what needs none; in an open loop not the throughput, which is what was offered.
-    """
-    named = [name for name in gate.limits if name == THROUGHPUT or name.rpartition("_")[2] in QUANTILES]
-    chosen = dict.fromkeys([*DEFAULT_FIGURES, *named])
-    streamed = any(run.manifest.stream for run in runs)
-    if all(level.users is None for run in runs for level in run.manifest.levels) and THROUGHPUT not in named:
-        del chosen[THROUGHPUT]
-    return [name for name in chosen if streamed or name in named or name.rpartition("_")[0] not in NEED_A_STREAM]
-
-
-def _change(figure: str, level: int, base: list[Part], new: list[Part], gate: Gate, compared: int) -> Change | str:
-    measured = throughput_ratio(base, new) if figure == THROUGHPUT else quantile_ratio(figure, base, new)
-    if isinstance(measured, str):
-        return f"{measured} at {base[0].load}"
-    limit, ratio = gate.limit(figure), measured.new / measured.base
-    worse = -math.log(ratio) if figure == THROUGHPUT else math.log(ratio)
-    spread = float(np.std(np.log(measured.draws)))
-    smallest = max(math.expm1(NormalDist().inv_cdf(1 - 0.025 / compared) * spread), measured.noise_floor, LEAST_CHANGE)
-    ci95 = interval(measured.draws)
-    verdict = "same" if _identical(base, new) else _verdict(worse, ci95, math.log1p(smallest), limit)
-    unsure = verdict == "inconclusive" and gate.inconclusive_fails
-    return Change(
-        figure=figure,
-        level=level,
-        load=base[0].load,
-        base=measured.base,
-        new=measured.new,
-        ratio=ratio,
-        ci95=ci95,
-        noise_floor=measured.noise_floor,
-        smallest=smallest,
-        limit=limit,
-        verdict=verdict,
-        passes=not unsure and not (verdict == "slower" and math.expm1(worse) > limit),
-    )
-
-
-def _identical(base: list[Part], new: list[Part]) -> bool:
-    """The very same records on both sides: whatever the spread, they do not differ."""
-    pairs = zip(base, new, strict=False)
-    return len(base) == len(new) and all(
-        np.array_equal(one.records.token_at, other.records.token_at)
-        and np.array_equal(one.records.scheduled_at, other.records.scheduled_at)
-        for one, other in pairs
-    )
-
-
-def _verdict(worse: float, ci95: tuple[float, float], smallest: float, limit: float) -> Verdict:
-    """worse, smallest: as logarithms of a ratio. The same means: no change, and one beyond the limit is excluded."""
-    excludes_one = ci95[0] > 1 or ci95[1] < 1
-    if excludes_one and abs(worse) > smallest:
-        return "slower" if worse > 0 else "faster"
-    margin = math.log1p(limit)
-    within = -margin <= math.log(ci95[0]) and math.log(ci95[1]) <= margin
-    return "same" if within else "inconclusive"
-
-
-def _severity(change: Change) -> tuple[bool, int, float]:
+def _severity(change: Change) -> tuple[bool, int, int, float]:
     order = ("slower", "inconclusive", "faster", "same")
-    return change.passes, order.index(change.verdict), -change.worse
+    rank: Callable[[bool | None], int] = {False: 0, None: 1, True: 2}.__getitem__
+    return not change.gated, rank(change.passes), order.index(change.verdict), -change.worse

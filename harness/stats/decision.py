@@ -10,14 +10,14 @@ queries over latency: early_stopping.h finds the same interval for independent o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import ndtr
 
-from harness.catalog.slo import Bound, Slo
+from harness.catalog.slo import Bound, Slo, parse_bound
 from harness.measure.records import COMPLETED, Floats, Ints, Records
 from harness.stats.absence import lacks
 from harness.stats.dependence import batches
@@ -60,9 +60,19 @@ class BoundShare:
             "limit": self.bound.limit,
             "needed": self.needed,
             "share": self.share if known else None,
+            "samples": self.samples,
+            "independent_samples": self.size,
             "interval": list(self.interval),
             "decision": self.decision,
         }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> BoundShare:
+        """The reverse of as_dict. Raises KeyError, TypeError and ValueError for what as_dict did not make."""
+        share = math.nan if entry["share"] is None else float(entry["share"])
+        low, high = entry["interval"]
+        bound = parse_bound(entry["name"], entry["limit"])
+        return cls(bound, share, int(entry["samples"]), float(entry["independent_samples"]), (float(low), float(high)))
 
 
 def decide(shares: Sequence[BoundShare]) -> Decision:

@@ -11,6 +11,7 @@ from harness.measure.client import Floor
 from harness.stats.conversations import Conversations
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
+from harness.stats.messages import ErrorMessage, messages_as_dict
 from harness.stats.series import Curve, TimePoint
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
@@ -76,8 +77,8 @@ class Section:
     duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
     those due in any level's window. seconds: total length of the windows. due: requests due in the window.
     glued_events, events: token events of the requests in the window. tokens_per_event: of the completed ones; NaN where
-    the server tells no counts. divided: completed requests whose count is known for the answer alone. said: the
-    server's words on failures. spread, jitter: as in Level.
+    the server tells no counts. divided: completed requests whose count is known for the answer alone. spread,
+    jitter: as in Level.
     """
 
     level: int | None
@@ -92,6 +93,7 @@ class Section:
     requests: Counts
     due: int
     errors: Mapping[str, int]
+    messages: tuple[ErrorMessage, ...]
     figures: Mapping[str, Figure]
     curves: Mapping[str, Curve]
     timeline: tuple[TimePoint, ...]
@@ -104,7 +106,6 @@ class Section:
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
     conversations: Conversations | None = None
-    said: tuple[str, ...] = ()
     spread: float | None = None
     jitter: float | None = None
     reasons: tuple[Reason, ...] = ()
@@ -133,7 +134,7 @@ class Section:
             "window_rule": self.window_rule,
             "requests": self.requests.as_dict(),
             "errors": dict(self.errors),
-            "errors_said": list(self.said),
+            "error_messages": messages_as_dict(self.messages),
             "metrics": {name: each.as_dict() for name, each in self.figures.items()},
             "throughput": self.throughput.as_dict(),
             "goodput": {

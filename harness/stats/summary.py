@@ -24,6 +24,7 @@ from harness.stats.capacity import Capacity, find_capacity
 from harness.stats.conversations import conversations
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
+from harness.stats.messages import error_messages
 from harness.stats.metrics import METRICS
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
@@ -195,6 +196,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         requests=_count(part.records),
         due=len(part.inside),
         errors=dict(sorted(Counter(kind for kind in part.records.error_kind if kind).items())),
+        messages=error_messages(part.records),
         figures=figures,
         curves=curves,
         timeline=timeline(part.records, part.levels[0].level) if len(part.levels) == 1 else (),
@@ -206,7 +208,6 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         divided=int(np.count_nonzero((completed.count_told == "per_answer") & (completed.event_counts > 1))),
         client=_client(part, manifest, facts),
         server=_server(part, server),
-        said=tuple(dict.fromkeys(each.words for each in facts.said if each.level in [lv.level for lv in part.levels])),
         spread=_same([level.spread for level in part.levels]),
         jitter=_same([level.jitter for level in part.levels]),
         conversations=conversations(part.records, part.inside, [level.level for level in part.levels], facts.sessions),

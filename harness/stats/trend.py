@@ -26,8 +26,7 @@ BLOCKS = 20
 LEAST_IN_BLOCK = 3  # samples, for a median that means something
 LEAST_BLOCKS = 8
 STEPS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)  # of the window: when a change may come at once
-METRICS = ("itl", "tpot", "ttft", "e2e")
-WAITS = ("ttft", "e2e")
+PACES, WAITS = ("itl", "tpot"), ("ttft", "e2e")
 # Waits for a place wander for longer than a level lasts though nothing changes, and spread far more than this (p90 over
 # p10; an exponential wait: 22): then they tell nothing of the engine.
 WAITS_SPREAD = 3.0
@@ -53,7 +52,7 @@ def trends(inside: Records, window: Window) -> list[Trend]:
     """Of every metric with enough samples. inside: the records due in the window."""
     done = inside.select(inside.having(COMPLETED))
     found = []
-    for name in METRICS:
+    for name in (*PACES, *WAITS):
         values = BY_NAME[name].of(done)
         if name in WAITS and _spread(values.samples) > WAITS_SPREAD:
             continue
@@ -75,7 +74,9 @@ def trend_of(name: str, moments: Floats, samples: Floats, window: Window) -> Tre
     at = (np.array(kept) + 0.5) / BLOCKS
     medians = np.log(np.maximum([quantile(blocks[number], 0.5) for number in kept], 1e-9))
     shapes = [at, *((at > moment).astype(np.float64) for moment in STEPS)]
-    rises = [_rise(shape, medians) for shape in shapes if 2 <= np.count_nonzero(shape > 0) <= len(at)]
+    rises = [_rise(shape, medians) for shape in shapes if min(np.sum(shape < 0.5), np.sum(shape >= 0.5)) >= 2]
+    if not rises:
+        return None
     rise, chance = min(rises, key=lambda each: each[1])
     return Trend(name, math.exp(rise), min(1.0, chance * len(rises)))
 
@@ -87,12 +88,13 @@ def _spread(samples: Floats) -> float:
 
 def _rise(shape: Floats, medians: Floats) -> tuple[float, float]:
     """Of the medians with a shape that goes from 0 to 1, and how likely as much is by chance."""
-    slope, middle = np.polyfit(shape, medians, 1)
-    residuals: Floats = medians - (slope * shape + middle)
+    centred = shape - shape.mean()
+    spread = float(np.dot(centred, centred))
+    slope = float(np.dot(centred, medians)) / spread
+    residuals: Floats = medians - medians.mean() - slope * centred
     freedom = len(shape) - 2
     together = lag_one(residuals, mean_terms=4.0)
-    spread = float(np.dot(shape - shape.mean(), shape - shape.mean()))
     scatter = float(np.dot(residuals, residuals)) / freedom + 1e-12
     error = math.sqrt(scatter / spread * (1 + together) / (1 - together))
     worth = max(freedom * (1 - together) / (1 + together), 4.0)  # correlated blocks are worth fewer
-    return float(slope), 2 * float(stdtr(worth, -abs(float(slope)) / error))
+    return slope, 2 * float(stdtr(worth, -abs(slope) / error))

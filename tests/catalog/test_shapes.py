@@ -6,16 +6,14 @@ import dataclasses
 
 import pytest
 
+from harness.catalog.config_json import config_from_shape, quantization_from_config, shape_from_config
 from harness.catalog.shapes import (
     ModelShape,
     active_parameters,
     bytes_per_weight,
-    config_from_shape,
     find_shape,
     kv_bytes_per_token,
     parameters,
-    quantization_from_config,
-    shape_from_config,
     shapes,
     weight_bytes,
 )
@@ -110,7 +108,7 @@ def test_kv_cache_is_what_tgi_stores() -> None:
         ("HuggingFaceH4/zephyr-7b-beta", "Mistral-7B-v0.1"),
         ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "Qwen2.5-7B"),
         ("Qwen/Qwen2.5-Coder-32B-Instruct", "Qwen2.5-32B"),
-        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen3-4B"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen3-4B-2507"),
         ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "Llama-3.1-8B"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1-Distill-Qwen-7B"),
         ("google/gemma-3-27b-it", "Gemma-3-27B"),
@@ -138,7 +136,13 @@ NOT_IN_CONFIG = {"name", "vision_parameters"}
 
 
 @pytest.mark.parametrize(
-    "shape", [shape for shape in shapes().values() if not shape.kv_lora], ids=lambda shape: shape.name
+    "shape",
+    [
+        shape
+        for shape in shapes().values()
+        if not shape.kv_lora and not shape.mixer_layers and shape.name != "GLM-4.5-Air"
+    ],
+    ids=lambda shape: shape.name,
 )
 def test_the_launchers_view_of_a_shape_reads_back(shape: ModelShape) -> None:
     """A config.json made from a shape gives that shape's sizes again, but for windows, which TGI's memory ignores."""
@@ -195,7 +199,7 @@ def test_config_json_of_deepseek() -> None:
 def test_a_config_without_layers_is_refused_by_name() -> None:
     """The message says which field is missing."""
     with pytest.raises(UsageError, match="num_hidden_layers"):
-        shape_from_config({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 10})
+        shape_from_config({"model_type": "acme", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 10})
 
 
 def test_quantization_is_read_from_the_config() -> None:

@@ -22,23 +22,43 @@ def outside_github(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
 
-def folder(path: Path, gap: float = 0.02, **changes) -> Path:
+def folder(path: Path, gap: float = 0.02, seed: int = 0, **changes) -> Path:
     """A finished run of eight users; gap: between tokens."""
     level = closed_level(0, 8, 0.0, 60.0)
-    records = closed_loop(level, first=10 * gap, gap=gap, spread=0.1)
+    records = closed_loop(replace(level, level=seed), first=10 * gap, gap=gap, spread=0.1)
     made = RunFolder.create(path)
-    write_manifest(made, replace(manifest([level], run_id=path.name), **changes))
-    write_parquet(Records.from_list(records), made.records)
+    write_manifest(made, replace(manifest([level], run_id=path.name, start=f"2025-01-31T{seed:02}:00:00Z"), **changes))
+    write_parquet(Records.from_list([replace(record, level=0) for record in records]), made.records)
     write_client(made, ClientFacts())
     return path
 
 
+def repeats(path: Path, seeds: tuple[int, ...], **changes) -> Path:
+    """A folder as `bench --repeat` leaves it."""
+    for number, seed in enumerate(seeds):
+        folder(path / f"repeat-{number:02}", seed=seed, **changes)
+    return path
+
+
+BASE, NEW = (0, 3, 4), (1, 2, 5)
+
+
 def test_no_change_ends_with_0(tmp_path: Path) -> None:
-    """The same run twice."""
-    base = folder(tmp_path / "base")
-    result = compare([base], [base])
+    """Three repeats of the same thing on each side, as folders of repeats or named one by one."""
+    base, new = repeats(tmp_path / "base", BASE), repeats(tmp_path / "new", NEW)
+    result = compare([base], [new])
     assert (result.exit_code, result.as_json()["verdict"]) == (0, "same")
     assert "The gate holds" in result.as_text()
+    named = compare([base / f"repeat-{number:02}" for number in range(3)], [new])
+    assert named.as_json() == result.as_json()
+
+
+def test_one_run_a_side_ends_with_1_and_says_what_it_needs(tmp_path: Path) -> None:
+    """Not even a run that is no different passes."""
+    result = compare([folder(tmp_path / "base")], [folder(tmp_path / "new", seed=1)])
+    assert result.exit_code == 1
+    assert "cannot tell for ttft_p50 at 8 users" in result.as_text()
+    assert "needs about 4 more repeats of each side" in result.as_text()
 
 
 def test_a_regression_ends_with_1_and_is_written_everywhere(
@@ -48,7 +68,7 @@ def test_a_regression_ends_with_1_and_is_written_everywhere(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
-    folder(Path("base")), folder(Path("new"), gap=0.04)
+    repeats(Path("base"), BASE), repeats(Path("new"), NEW, gap=0.04)
     result = compare(["base"], ["new"], junit=Path("out/junit.xml"), markdown=Path("out/compare.md"))
     assert (result.exit_code, result.as_json()["verdict"]) == (1, "slower")
     check_golden("compare.md", Path("out/compare.md").read_text())
@@ -57,12 +77,12 @@ def test_a_regression_ends_with_1_and_is_written_everywhere(
     assert Path("step.md").read_text() == Path("out/compare.md").read_text()
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert "::error title=itl_p95 at 8 users::itl_p95 at 8 users is slower" in captured.err
+    assert "::error title=itl_p50 at 8 users::itl_p50 at 8 users is slower" in captured.err
 
 
 def test_junit_counts_its_failures(tmp_path: Path) -> None:
     """As any CI reads it."""
-    base, new = folder(tmp_path / "base"), folder(tmp_path / "new", gap=0.04)
+    base, new = repeats(tmp_path / "base", BASE), repeats(tmp_path / "new", NEW, gap=0.04)
     compare([base], [new], junit=tmp_path / "junit.xml")
     suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
     cases = list(suites.iter("testcase"))
@@ -74,7 +94,7 @@ def test_junit_counts_its_failures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"end": None}, {"workload": {"name": "code"}}, {"api": "openai-chat"}])
 def test_what_cannot_be_compared_ends_with_1(tmp_path: Path, changes: dict) -> None:
     """With the reason in every output."""
-    base, new = folder(tmp_path / "base"), folder(tmp_path / "new", **changes)
+    base, new = folder(tmp_path / "base"), folder(tmp_path / "new", seed=1, **changes)
     result = compare([base], [new], junit=tmp_path / "junit.xml", markdown=tmp_path / "compare.md")
     assert result.exit_code == 1
     problem = result.as_json()["problems"][0]
@@ -94,12 +114,12 @@ def test_a_missing_folder_is_a_wrong_usage(tmp_path: Path) -> None:
 
 def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
     """Shares as per cent or as numbers."""
-    (tmp_path / "gate.yaml").write_text("default: 5%\nlimits: {ttft_p95: 15%, itl: 0.02}\ninconclusive: fail\n")
+    (tmp_path / "gate.yaml").write_text("default: 5%\nlimits: {ttft_p95: 15%, itl: 0.02}\ninconclusive: pass\n")
     gate = read_gate(tmp_path / "gate.yaml")
     assert gate.limit("ttft_p95") == pytest.approx(0.15)
     assert gate.limit("itl_p99") == 0.02
     assert gate.limit("e2e_p50") == 0.05
-    assert gate.inconclusive_fails
+    assert gate.undecided_passes
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.catalog.gpus import find_gpu
+from harness.catalog.gpus import find_gpu, gpus
 from harness.catalog.models import Model, parse_catalogue
 from harness.catalog.shapes import find_shape, kv_bytes_per_token, parameters
-from harness.commands.models import add_model, add_text, check, check_models, check_text, list_models, list_text
+from harness.cli import run as main
+from harness.commands.models import (
+    Settings,
+    add_model,
+    add_text,
+    check_models,
+    list_models,
+    list_text,
+    update_models,
+    update_text,
+)
+from harness.emulator.model import load_model
 from harness.engines import accepted, load_catalogue
 from harness.errors import MissingError, UsageError
+from harness.probe.prior import expect
+from harness.simulator.fit import Fits, weights_bytes
+from harness.sizing.check import check, check_text
+from harness.sizing.known import known_shape
 from harness.units import GIB
-from tests.hub import COMMIT, CONFIG, ONE, running_hub
+from tests.hub import COMMIT, CONFIG, ONE, Hub, running_hub
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "models.yaml"
@@ -44,19 +61,73 @@ def test_the_list_shows_every_entry() -> None:
 
 
 @pytest.mark.parametrize("name", list(load_catalogue(SHIPPED).models))
-def test_every_shipped_entry_fits_its_gpu(name: str) -> None:
-    """By the model's memory arithmetic, and by a coarse one of its own: weights and a chat within TGI's nine tenths."""
+def test_every_shipped_entry_can_be_served_as_it_stands(name: str) -> None:
+    """By the memory law of its engine, and by a coarse sum of its own: weights and a chat within nine tenths. Its
+    engine serves it, its SLO can hold, and its price has a source.
+    """
     (fit,) = check_models([name], catalogue=SHIPPED)
-    assert fit.fits, fit.reason
+    assert fit.good, fit
+    assert fit.slo is None
+    assert fit.support is not None
+    assert fit.support.kind in ("native", "fallback")
     entry = load_catalogue(SHIPPED).models[name]
     shape = find_shape(entry.repo)
     assert shape is not None
     assert entry.context_length == shape.context
-    bytes_per_weight = 0.55 if entry.quantize == "awq" else 2
+    assert entry.price_per_gpu_hour
+    assert entry.price_source
+    bytes_per_weight = 0.55 if entry.quantize == "awq" or shape.stored == "mxfp4" else 2
     packed = parameters(shape) - 2 * shape.vocab * shape.hidden
     weights = packed * bytes_per_weight + 2 * 2 * shape.vocab * shape.hidden
     chat = 2048 * kv_bytes_per_token(shape)
     assert weights + chat + 1.5 * GIB * entry.gpus < 0.9 * fit.gpu.visible_bytes * entry.gpus
+
+
+def test_the_shipped_catalogue_is_of_today() -> None:
+    """At least sixteen; half of them newer than mid-2025, as the text says; one for a T4, and a large one."""
+    text = SHIPPED.read_text(encoding="utf-8")
+    models = load_catalogue(SHIPPED).models
+    recent = re.findall(r"(?m)^  [a-z0-9.-]+: +# (?:June|July|August|September|October|November|December) 2025;?", text)
+    assert len(models) >= 16
+    assert 2 * len(recent) >= len(models)
+    assert any(model.gpu == "T4" for model in models.values())
+    assert max(parameters(shape) for model in models.values() if (shape := find_shape(model.repo))) > 70e9
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            "repo: meta-llama/Llama-3.1-8B, gpu: L4, slo: {itl_p95: 60ms}",
+            "itl_p95=60ms cannot hold: one chat alone gets a token every 63 ms on L4",
+        ),
+        ("repo: meta-llama/Llama-3.1-8B, gpu: L4, slo: {itl_p95: 80ms, ttft_p95: 1ms}", None),
+        ("repo: meta-llama/Llama-3.1-8B, gpu: L4, gpus: 2, slo: {itl_p95: 60ms}", None),
+        # Of 57 GiB one token reads the experts that it chose.
+        ("repo: Qwen/Qwen3-30B-A3B, gpu: H100, dtype: bfloat16, slo: {tpot_p50: 6ms}", None),
+        ("repo: Qwen/Qwen3-30B-A3B, gpu: H100, dtype: bfloat16, slo: {tpot_p50: 1ms}", "tpot_p50=1ms cannot hold"),
+    ],
+)
+def test_an_slo_that_no_memory_is_fast_enough_for(entry: str, words: str | None) -> None:
+    """It is said, with the sum; what may hold or not is left to a measurement."""
+    one = model(entry)
+    assert one.gpu is not None
+    fit = check(one, find_gpu(one.gpu))
+    assert (fit.slo or "").startswith(words or "")
+    assert (fit.slo is None) == (words is None)
+    assert words is None or words in check_text([fit])
+
+
+def test_a_short_chat_of_a_hybrid_takes_its_whole_state() -> None:
+    """Nemotron Nano: 64 MB of state against 33 MB of cache for 2,048 tokens."""
+    one = model("repo: nvidia/NVIDIA-Nemotron-Nano-9B-v2, gpu: L40S, engine: {name: vllm}")
+    fit = check(one, find_gpu("L40S"))
+    shape = find_shape(one.repo)
+    assert shape is not None
+    assert isinstance(fit.outcome, Fits)
+    each = 2 * shape.state_values + 2048 * kv_bytes_per_token(shape)
+    cache = fit.as_json()["memory_bytes"]["KV cache"]
+    assert fit.outcome.chats == pytest.approx(cache / each, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +294,8 @@ def test_the_sum_is_shown_for_one_model_and_for_each_that_does_not_fit() -> None
     fields = fit.as_json()
     assert sum(fields["memory_bytes"].values()) == fields["gpu_memory_bytes"]
     assert json.dumps(fields)
-    assert len(check_text(check_models([], catalogue=SHIPPED)).splitlines()) == len(load_catalogue(SHIPPED).models)
+    lines = check_text(check_models([], catalogue=SHIPPED)).splitlines()
+    assert len([line for line in lines if line.startswith("fits ")]) == len(load_catalogue(SHIPPED).models)
 
 
 def test_a_gpu_named_on_the_command_line_is_checked_instead() -> None:
@@ -306,6 +378,120 @@ def test_what_cannot_be_added_leaves_no_file(hub: Path) -> None:
     with pytest.raises(UsageError, match="is not on the Hub"):
         add_model("org/none")
     assert not (hub / "models.yaml").exists()
+
+
+def publish(name: str, **changes: Any) -> str:
+    """A repository of the Hub with the config of a published architecture and no weights; its id."""
+    config = dict(PUBLISHED[name]["config"]) | changes
+    Hub.repos[name] = {"config.json": json.dumps(config).encode()}
+    return name
+
+
+PUBLISHED = json.loads((ROOT / "tests/catalog/architectures.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("repo", list(PUBLISHED))
+def test_any_published_architecture_is_added_and_known_everywhere(repo: str, hub: Path) -> None:
+    """No code is touched; the entry has all that check, prober and emulator need, without the Hub."""
+    added = add_model(publish(repo), name="it")
+    Hub.repos.clear()
+    entry = load_catalogue().models["it"]
+    shape = known_shape(entry)
+    assert shape is not None
+    assert parameters(dataclasses.replace(shape, vision_parameters=0)) == PUBLISHED[repo]["parameters"]
+    assert added.support.kind in ("native", "fallback"), added.support
+    fit = check(entry, find_gpu("H200"))
+    assert fit.fits is not None
+    assert expect(entry, (3, 3, 7)).context == shape.context
+    assert load_model(entry.repo).shape == dataclasses.replace(shape, name=load_model(entry.repo).shape.name)
+
+
+def test_one_answer_has_one_size(hub: Path) -> None:
+    """gpt-oss-20b is 12.8 GiB in MXFP4, in the first line and in the sum; nobody advises to quantise it again."""
+    added = add_model(publish("openai/gpt-oss-20b"), name="it", gpu="RTX4090", settings=Settings(gpu="T4"))
+    text = add_text(added)
+    assert added.model.engine.name == "vllm"
+    assert "TGI 3.3.7 does not serve it: its entry says vllm" in text
+    assert text.count("12.8 GiB") >= 2
+    assert "39" not in text
+    assert added.fit is not None
+    assert not any("quantize" in remedy for remedy in added.fit.remedies)
+
+
+def test_the_last_line_and_the_exit_code_say_the_same(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What does not fit is written, since the card may change, and is called what it is."""
+    repo = publish("mistralai/Mistral-Small-3.2-24B-Instruct-2506")
+    assert main(["models", "add", repo, "--gpu", "L4", "--name", "it"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("It does not fit as it is written")
+    assert main(["models", "check", "it"]) == 1
+    assert "would fit: gpu: " in capsys.readouterr().out
+    assert main(["models", "check", "it", "--gpu", "H100"]) == 0
+    assert main(["models", "check", "it", "--gpu", "L4", "--gpus", "4"]) == 0
+    assert main(["models", "check", "it", "--engine", "tgi", "--gpu", "H100"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "cannot be served by its engine: it"
+
+
+def test_settings_of_the_command_line(hub: Path) -> None:
+    """They stand in the entry that is added, and only for the answer in a check."""
+    repo = publish("tencent/Hunyuan-7B-Instruct")
+    wanted = Settings(gpu="L4", gpus=2, engine="vllm:0.30.0", quantize="fp8")
+    added = add_model(repo, name="it", settings=wanted).model
+    assert (added.gpu, added.gpus, added.quantize, added.dtype) == ("L4", 2, "fp8", None)
+    assert (added.engine.name, added.engine.version) == ("vllm", "0.30.0")
+    (plain,) = check_models(["it"], settings=Settings(quantize="none", gpus=1))
+    (packed,) = check_models(["it"], settings=Settings(gpus=1))
+    assert weights_bytes(plain.outcome) > 1.7 * weights_bytes(packed.outcome)
+    for wrong, words in (
+        (Settings(quantize="mxfp9"), "--quantize: expected one of"),
+        (Settings(dtype="float8"), "--dtype: expected one of"),
+        (Settings(engine="triton"), "unknown engine 'triton'"),
+        (Settings(engine="vllm:new"), "no version of vLLM"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            check_models(["it"], settings=wrong)
+
+
+def test_a_hub_id_that_is_no_entry_is_looked_up(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On every card in one table; the last line has the cheapest."""
+    publish("LiquidAI/LFM2-1.2B")
+    assert main(["models", "check", "LiquidAI/LFM2-1.2B", "--all-gpus", "--engine", "vllm"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(gpus())
+    assert lines[-1].endswith("the cheapest is RTX3090")
+    assert main(["models", "check", "LiquidAI/LFM2-1.2B", "--all-gpus", "--gpu", "L4"]) == 2
+
+
+def test_no_more_chats_than_are_let_in_and_none_longer_than_one_may_be(hub: Path) -> None:
+    """A chat of 790 tokens and eleven of 2,048 cannot both be."""
+    limits = "limits: {max_input_tokens: 512, max_total_tokens: 790, max_batch_size: 8, max_batch_prefill_tokens: 512}"
+    reason = check(model(f"repo: Qwen/Qwen2.5-7B, gpu: L4, {limits}"), find_gpu("L4")).reason
+    assert "one chat of up to 790 or 8 of 790 (its limits let no more in; there is room for" in reason
+
+
+def test_what_is_not_reckoned_is_added_all_the_same(hub: Path) -> None:
+    """Its memory is left open, not guessed."""
+    config = {"model_type": "deepseek_v4", "architectures": ["DeepseekV4ForCausalLM"]}
+    Hub.repos["org/v4"] = {"config.json": json.dumps(config).encode(), "model.safetensors": ONE}
+    added = add_model("org/v4", gpu="H200")
+    assert added.fit is not None
+    assert added.fit.fits is None
+    assert "model type 'deepseek_v4' is not reckoned here" in add_text(added)
+    assert (added.model.engine.name, added.support.kind) == ("vllm", "native")
+    assert added.good
+
+
+def test_entries_are_brought_up_to_date(hub: Path) -> None:
+    """Revision, size and name as the Hub has them now; what an entry does not say stays unsaid."""
+    path = hub / "models.yaml"
+    path.write_text(f"models:\n  a:\n    repo: org/one  # mine\n    revision: '{'0' * 40}'\n  b: {{repo: org/two}}\n")
+    assert [each.changes for each in update_models([])] == [{"revision": ("0" * 40, COMMIT)}, {}]
+    assert "0000" in path.read_text()
+    update_models(["a"], write=True)
+    assert path.read_text() == (
+        f'models:\n  a:\n    repo: org/one  # mine\n    revision: "{COMMIT}"\n  b: {{repo: org/two}}\n'
+    )
+    Hub.repos["org/one"] = 500
+    assert "the Hub answered 500" in update_text(update_models(["a"]))
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_flash_engines_take_two_starts(name: str, tmp_path: Path) -> None:
 
 PACE = {"decode_seconds": 0.005, "prefill_rate": 200_000.0}  # what is in flight must stay to be seen
 
+SLACK = 8  # tokens that few chats have always reserved and not written yet
 PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and the activations of a token that is read
     "each chat costs": ({"memory": 12_000, "row_cost": 60, "context": 4224}, 0.2),
     "linear": ({"memory": 12_000}, 0.2),
@@ -89,14 +90,9 @@ PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and the activ
 }
 
 
-# Where each chat costs memory too, a fill with many chats writes too little of what it reserved, and the budget found
-# may lie above what the engine can hold: a known fault, by up to 12 %.
-CROWDED = pytest.mark.xfail(reason="a fill with many chats does not fill the budget", strict=False)
-
-
-@pytest.mark.parametrize("name", [pytest.param(each, marks=CROWDED if "chat" in each else ()) for each in PADDED])
+@pytest.mark.parametrize("name", PADDED)
 def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> None:
-    """The budget that survives every load is met within 1.5 %, 10 where each chat costs, in five starts at most."""
+    """The budget that survives every load is met within 1.5 % from below, in five starts at most."""
     spec, share = PADDED[name]
     fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **PACE, **spec)
     found = run(fake, tmp_path / "out")
@@ -106,8 +102,7 @@ def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> No
     flags = found["recommended_flags"]
     chats = int(flags["MAX_CONCURRENT_REQUESTS"])
     true = 12_000 - share * int(flags["MAX_BATCH_PREFILL_TOKENS"]) - spec.get("row_cost", 0) * chats
-    # Many chats cannot be read and written so that what each reserved is nearly what it wrote.
-    assert true * (0.985 if not spec.get("row_cost") else 0.9) <= budget <= true + 60
+    assert true * 0.985 <= budget <= true + SLACK
     assert found["recommended_flags"]["MAX_BATCH_TOTAL_TOKENS"] == str(budget)
     bracket = found["boundary"]["max_batch_total_tokens"]
     assert bracket["smallest_failed"] is not None

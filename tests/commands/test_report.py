@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.commands.report import finish, report
-from harness.errors import UsageError
+from harness.errors import UsageError, cannot_write
 from harness.measure.journal import JournalWriter
 from harness.measure.run import keep_records, read_run
-from harness.measure.run_folder import Level, RunFolder, write_manifest
+from harness.measure.run_folder import Level, RunFolder, write_atomically, write_manifest
 from tests.runs import closed_level, closed_loop, manifest
 
 
@@ -84,3 +89,42 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such run folder"):
         report([run_folder(tmp_path / "run").path, tmp_path / "missing"])
     assert not (tmp_path / "run" / "report.md").exists()
+
+
+def test_a_disk_that_is_full_leaves_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The small file first: where the large page has no room, the figures are there, and the exit code is 3."""
+    folder = run_folder(tmp_path / "run")
+    keep_records(folder)
+    real = write_atomically
+
+    def small_disk(path: Path, content: bytes) -> None:
+        if len(content) > 100_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, content)
+
+    monkeypatch.setattr("harness.commands.report.write_atomically", small_disk)
+    assert cli.run(["report", str(folder.path), "--format", "html,markdown,json"]) == 3
+    assert "report.html: no space left" in capsys.readouterr().err
+    assert json.loads(folder.summary.read_text())["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 3), (errno.EROFS, 3), (errno.ENOENT, 2), (errno.EISDIR, 2)]
+)
+def test_why_a_file_cannot_be_written_decides_the_exit_code(number: int, code: int) -> None:
+    """What the machine lacks is not what the user typed."""
+    failure = cannot_write(OSError(number, os.strerror(number)), "x")
+    assert (failure.exit_code, failure.where) == (code, "x")
+
+
+def test_a_load_process_without_room_for_its_journal_says_so(tmp_path: Path) -> None:
+    """With an exit code of its own, and no traceback."""
+    script = (
+        "import sys, harness.load.worker as worker\n"
+        "try: raise OSError(28, 'No space left on device')\n"
+        "except OSError as error: worker._die(None, type(error), error, error.__traceback__)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (3, "No space left on device\n")

@@ -173,7 +173,7 @@ def whole(message: Any, tokens: int | None = 2) -> bytes:
         (whole({"content": ""}, 0), Answer([], [], None, 9, 0, "stop", "empty", 0)),
         (whole({"content": "a"}, None), Answer([0], [1], 0, None, None, "stop", None, 0)),
         (b'{"choices":[]}', Answer(error_kind="protocol")),
-        (b'{"error":{"message":"x","code":429}}', Answer(error_kind="overloaded")),
+        (b'{"error":{"message":"x","code":429}}', Answer(error_kind="overloaded", error_message="x")),
     ],
 )
 def test_an_answer_at_once_is_one_event(body: bytes, expected: Answer) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engines.base import ERROR_KINDS
-from harness.engines.error_kinds import error_kind, event_error_kind
+from harness.engines.error_kinds import error_kind, error_message, event_error_kind
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 BACKLOG = "The engine has reached its prefill token backlog limit. Please try again later or on a different instance."
@@ -93,3 +93,29 @@ def test_no_document_is_too_odd_for_a_kind(status: int, document: Any) -> None:
     assert error_kind(status, json.dumps(document).encode()) in ERROR_KINDS
     if isinstance(document, dict):
         assert event_error_kind(document) in ERROR_KINDS
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": {"message": "no such model", "code": 404}}', "no such model"),
+        (b'{"error": "Model is overloaded", "error_type": "overloaded"}', "Model is overloaded"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"detail": [{"loc": ["body"], "msg": "field required"}]}', "field required"),
+        (b"<html><head><title>502 Bad Gateway</title></head>", "502 Bad Gateway"),
+        (b"upstream connect error\r\nreset", "upstream connect error reset"),
+        (b'{"message": "key hf_abcdefghij is wrong\\u001b[2J"}', "key [REDACTED] is wrong\\x1b[2J"),
+        (b"", None),
+        (b"{}", None),
+        (b'{"error": {"message": 5}}', None),
+        (b"<html></html>", None),
+    ],
+)
+def test_the_services_own_words_are_found(body: bytes, message: str | None) -> None:
+    """Wherever they stand; on one line, without secrets and control codes."""
+    assert error_message(body) == message
+
+
+def test_a_long_message_is_cut() -> None:
+    """It stands in every report."""
+    assert len(error_message(b"x" * 100_000) or "") == 300

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.engines.base import Endpoint
+from harness.engines.client import Client, NoAnswer
 from harness.engines.identify import endpoint_at, identify
 from harness.engines.route import trusted
 from harness.engines.session import open_session
@@ -111,3 +112,18 @@ def test_only_the_proxy_that_is_named_lies_between(monkeypatch: pytest.MonkeyPat
         assert identify(Endpoint("http://service.example"))[0].model_id == "one"
         with open_session("http://service.example") as session:
             assert session.get("http://service.example/v1/models", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "sk-abc\r\nX: y", "schl\u00fcssel", "two words", "\u200bkey"])
+def test_a_key_that_no_header_can_carry_is_refused_by_its_name(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not shown."""
+    monkeypatch.setenv("HARNESS_API_KEY", key)
+    with pytest.raises(UsageError, match="HARNESS_API_KEY: holds") as refused:
+        endpoint_at("http://127.0.0.1:1")
+    assert not {key.strip(), "abc", "schl", "words"} & set(str(refused.value).split())
+
+
+def test_a_host_name_that_no_name_server_takes_is_not_a_valid_url() -> None:
+    """Also with a port behind it."""
+    with pytest.raises((UsageError, NoAnswer)), Client(Endpoint(f"http://{'long' * 40}.example:8080")) as client:
+        client.get("/info")

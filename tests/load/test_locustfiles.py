@@ -268,3 +268,24 @@ def test_folder_that_is_in_use_is_not_written_into(url: str, here: Path) -> None
     (here / "runs/out/thesis.txt").rename(here / "runs/out/manifest.json")
     assert locust("-f", "short.py", "--host", url, "-t", "2s").returncode == 0
     assert rows(here / "runs/out-2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "hosts"),
+    [
+        ([], {}, "127.0.0.1 127.0.0.1"),
+        (["--web-host", "0.0.0.0", "--master-bind-host", "*"], {}, "0.0.0.0 *"),
+        ([], {"LOCUST_WEB_HOST": "10.0.0.1"}, "10.0.0.1 127.0.0.1"),
+    ],
+)
+def test_locust_listens_on_this_host_unless_asked_otherwise(
+    arguments: list[str], environment: dict[str, str], hosts: str
+) -> None:
+    """Its page starts load for whoever reaches it, and its master obeys whoever connects."""
+    script = (
+        "import sys, harness.load.user; from locust.argument_parser import get_parser\n"
+        "told = get_parser().parse_args(sys.argv[1:]); print(told.web_host, told.master_bind_host)"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+    assert ended.stdout.strip() == hosts

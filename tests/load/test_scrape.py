@@ -12,7 +12,7 @@ from typing import ClassVar
 import pyarrow.parquet as pq
 
 from harness.engines.base import Endpoint, Gauges
-from harness.load.scrape import SCHEMA, Samples, Scraper
+from harness.load.scrape import SCHEMA, Samples, Scraper, needed
 from tests.waiting import until
 
 PAGE = """# HELP tgi_request_count Total number of requests
@@ -47,6 +47,20 @@ def test_no_sample_still_gives_a_table(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "server.parquet")
     assert table.num_rows == 0
     assert table.schema.names == SCHEMA.names
+
+
+def test_of_a_long_page_only_what_engines_tell_is_kept() -> None:
+    """A gateway with 20,000 series of its own costs a look at each line, and no place in the file."""
+    series = (f'gw_seconds_{n}{{model="m-{s}",user="u"}} {s}.5' for n in range(1000) for s in range(20))
+    page = "\n".join(["# TYPE vllm:num_requests_waiting gauge", "vllm:num_requests_waiting 2", *series, PAGE])
+    kept = needed(page)
+    assert set(kept.splitlines()) == {*page.splitlines()[:2], *filter(None, PAGE.splitlines())}
+    samples = Samples()
+    samples.add(1.0, page)
+    assert len(samples.value) == 7
+    assert needed(PAGE) == PAGE
+    endless = "\n".join(f'tgi_x{{n="{n}"}} 1' for n in range(100_000))
+    assert needed(endless).count("\n") == 5_000
 
 
 def _running(page: str, others: Sequence[str]) -> Gauges:

@@ -249,7 +249,7 @@ def test_the_most_starts_are_heeded() -> None:
     assert search.ask() is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     memory=st.integers(6_000, 400_000),
     linear=st.floats(0.02, 0.6),

@@ -30,6 +30,15 @@ def test_an_overload_that_is_served_whole_has_not_held() -> None:
     assert check.held
 
 
+def test_a_budget_that_was_not_in_flight_was_not_tried() -> None:
+    """Chats that ended before the last were read took nothing with them."""
+    load = loads.stacked(9000, 1000, 1000, 1000, 1200, rows=20)
+    for carried, ran in ((load.size - 20, True), (load.size // 2, False)):
+        (check,) = checks_of(gather(proof(LoadResult(load, "held", carried=carried, beside=20))))
+        assert (check.ran, check.held) == (ran, ran)
+        assert ran or f"{carried:,} of {load.size:,}" in (check.why or "")
+
+
 def test_without_a_proof_there_are_no_checks() -> None:
     """And nothing is verified."""
     assert not checks_of(gather([Outcome(Setting(), FACTS, True)]))

@@ -25,3 +25,15 @@ def test_a_first_point_from_before_memory_was_lost_is_lowered() -> None:
 def test_of_one_length_the_smallest_budget_counts() -> None:
     """What differed once will differ again."""
     assert BudgetCurve.through([(4000, 20_000), (4000, 19_000)]).at(4000) == 19_000
+
+
+@given(st.floats(0.0, 0.3), st.floats(1e-6, 1e-4))
+def test_three_points_find_where_attention_scores_bend_it(linear: float, square: float) -> None:
+    """Activations that grow with the square of the prompt: the longest history is met from points far apart."""
+
+    def budget(length: int) -> int:
+        return int(400_000 - linear * length - square * length**2)
+
+    curve = BudgetCurve.through([(each, budget(each)) for each in (4096, 15_000, 50_000)])
+    for length in range(4096, 50_000, 1000):
+        assert abs(curve.at(length) - budget(length)) <= 3

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.engines.base import EngineFacts
 from harness.probe import loads
-from harness.probe.setting import Setting
+from harness.probe.setting import Setting, Shape
 
 
 @given(
@@ -17,26 +17,32 @@ from harness.probe.setting import Setting
     each=st.integers(1, 6),
     rows=st.integers(2, 300),
     share=st.integers(20, 100),
-    waiting=st.booleans(),
+    equal=st.booleans(),
 )
-def test_a_crowded_load_has_all_chats_and_one_whole_prefill_on_top(
-    prefill: int, each: int, rows: int, share: int, waiting: bool
+def test_a_crowd_has_all_chats_and_one_whole_prefill_on_top(
+    prefill: int, each: int, rows: int, share: int, equal: bool
 ) -> None:
-    """So many chats as asked, the last prefill full, nothing that the limits refuse, and the size met."""
-    length, longest, total = prefill // each, prefill, prefill + 512
+    """So many chats as asked, the last prefill full, nothing that the limits refuse, and the size met; equal ones where
+    each is counted as long as the longest.
+    """
+    length, longest, total = prefill // each, prefill, prefill + 4
     tops = min(each, rows - 1)
-    size = tops * (length + 1) + (rows - tops) * total * share // 100
-    load = loads.crowded(size, rows, length, prefill, longest, total, lag=8, waiting=waiting)
-    assert len(load.shapes) == rows
+    size = tops * (length + 2) + (rows - tops) * total * share // 100
+    load = loads.stacked(size, length, prefill, longest, total, rows=rows, equal=equal)
+    assert load.rows == rows
+    assert load.shapes[: load.leading] == (Shape(longest, 1),) * (rows > loads.FEW)
     assert [shape.input_tokens for shape in load.shapes[-tops:]] == [length] * tops
     assert load.longest <= longest
     assert all(shape.total <= total for shape in load.shapes)
-    prompts = sum(shape.input_tokens for shape in load.shapes)
-    assert prompts <= size
-    if not waiting:
-        assert load.tokens >= size * 0.98 - 2 * rows
-    elif all(shape.input_tokens > 1 for shape in load.shapes):  # else the answers alone are more than asked
-        assert load.tokens <= size + tops * loads.SPARE
+    assert size * 0.98 - 2 * rows <= load.size <= size
+    assert not equal or len(set(load.shapes[load.leading : -tops])) == 1
+    longer = loads.stretched(load, 5)
+    assert longer.tokens == load.tokens
+    assert longer.name == load.name
+    assert tops > 1 or longer.closing == load.closing
+    assert all(
+        after.max_new_tokens >= before.max_new_tokens for before, after in zip(load.shapes, longer.shapes, strict=True)
+    )
 
 
 @given(st.integers(2_000, 200_000), st.integers(64, 4096), st.integers(24, 400), st.integers(1, 300))

@@ -1,14 +1,12 @@
-"""The highest load that holds: read off levels, or searched for."""
+"""The highest load that holds, read off the levels of a run."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.stats.capacity import CapacitySearch, find_capacity
+from harness.stats.capacity import find_capacity
 
 
 def level(load: float, holds: bool | None, valid: bool = True):
@@ -35,46 +33,3 @@ def test_the_highest_level_that_holds_with_its_neighbour(levels, highest, above)
     found = find_capacity(levels)
     loads = [section.load if section else None for section in (found.highest, found.above)]
     assert loads == [highest, above]
-
-
-@given(st.floats(0.05, 2000), st.floats(0.5, 50))
-def test_a_search_finds_the_knee_of_a_server_to_its_precision(knee: float, start: float) -> None:
-    """Wherever the knee lies, within 10 % and a bounded number of levels."""
-    search, asked = CapacitySearch(start, precision=0.1), 0
-    while (load := search.next_load()) is not None:
-        search.tell(load, load <= knee)
-        asked += 1
-    holding, failing = search.bracket
-    assert holding <= knee < failing
-    assert failing - holding <= 0.1 * failing + 1e-9
-    assert asked <= 25
-
-
-@given(st.integers(1, 3000))
-def test_a_search_in_whole_users_ends_at_neighbours_or_within_precision(knee: int) -> None:
-    """Users are not divisible."""
-    search = CapacitySearch(4, precision=0.02, whole=True)
-    while (load := search.next_load()) is not None:
-        assert load == int(load)
-        search.tell(load, load <= knee)
-    holding, failing = search.bracket
-    assert holding <= knee < failing
-    assert failing - holding <= max(1, 0.02 * failing)
-
-
-def test_a_search_gives_up_where_nothing_holds() -> None:
-    """A server that never holds the SLO is not asked for ever."""
-    search, asked = CapacitySearch(8.0), 0
-    while (load := search.next_load()) is not None:
-        search.tell(load, False)
-        asked += 1
-    assert search.bracket[0] == 0
-    assert asked < 15
-
-
-def test_a_search_gives_up_where_everything_holds() -> None:
-    """Nor is one that has no limit."""
-    search = CapacitySearch(8.0, most=1000)
-    while (load := search.next_load()) is not None:
-        search.tell(load, True)
-    assert search.bracket == (512.0, float("inf"))

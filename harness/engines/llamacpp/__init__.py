@@ -7,6 +7,7 @@ images · log: start-up lines · failures · info: /props, /metrics, /slots · f
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from importlib.resources import files
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
@@ -31,6 +32,7 @@ from harness.engines.llamacpp.coming_from import GUIDES
 from harness.engines.llamacpp.log import LlamaCppLog
 from harness.engines.migration import Guide
 from harness.engines.openai_engine import generate_once
+from harness.engines.support import read_architectures
 
 
 class LlamaCpp:
@@ -49,6 +51,7 @@ class LlamaCpp:
     extras = Extras(exact={"ignore_eos": True}, counts={"timings_per_token": True})
     gauge_pages = info.GAUGE_PAGES
     accepts = options.ACCEPTS
+    architectures = read_architectures(files(__package__).joinpath("architectures.txt").read_text(encoding="utf-8"))
 
     def version(self, text: str) -> Version:
         return flags.release(text)

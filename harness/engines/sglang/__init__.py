@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from importlib.resources import files
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
@@ -32,6 +33,7 @@ from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
 from harness.engines.sglang import facts, failures, images, info, memory, options
 from harness.engines.sglang.coming_from import GUIDES
 from harness.engines.sglang.log import SglangLog
+from harness.engines.support import read_architectures
 
 _ROWS = 2048  # requests that run at once where nobody says, at least (mem_cache/kv_cache_configurator.py)
 
@@ -52,6 +54,7 @@ class Sglang:
     default_drain = 90  # it has no limit of its own
     on_full_cache: OnFullCache = "retracts"
     accepts = options.ACCEPTS
+    architectures = read_architectures(files(__package__).joinpath("architectures.txt").read_text(encoding="utf-8"))
 
     def version(self, text: str) -> Version:
         return arguments.release(text, options.NEWEST, self.title)

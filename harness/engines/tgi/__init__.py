@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from importlib.resources import files
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
@@ -29,6 +30,7 @@ from harness.engines.base import (
 from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
+from harness.engines.support import read_architectures
 from harness.engines.tgi import facts, failures, images, info, memory, options
 from harness.engines.tgi.first_answer import ask_once
 from harness.engines.tgi.log import TgiLog
@@ -52,6 +54,7 @@ class Tgi:
     on_full_cache: OnFullCache = "waits"
     gauge_pages: tuple[str, ...] = ()
     accepts = options.ACCEPTS
+    architectures = read_architectures(files(__package__).joinpath("architectures.txt").read_text(encoding="utf-8"))
 
     def version(self, text: str) -> Version:
         return options.release(text)

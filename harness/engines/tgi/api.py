@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.engines.answer_text import Piece
 from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
-from harness.engines.error_kinds import error_kind, event_error_kind
+from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
 from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
 from harness.workload.request import Request
@@ -40,7 +40,7 @@ class TgiApi:
 
     def reading(self, http_status: int, *, stream: bool) -> Reading:
         if not 200 <= http_status < 300:
-            return WholeReading(lambda body, slices, complete: Answer(error_kind=error_kind(http_status, body)))
+            return WholeReading(lambda body, slices, complete: refusal(http_status, body))
         return StreamReading(self, self._memory) if stream else WholeReading(self.whole)
 
     def settle(self, stream: Stream, *, complete: bool) -> Stream:
@@ -50,6 +50,7 @@ class TgiApi:
     def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
         """One event: a token, an error, or something that TGI never sends."""
         if "error" in payload or name == "error":
+            stream.error_message = stream.error_message or event_error_message(payload)
             stream.error_kind = stream.error_kind or event_error_kind(payload)
             return None
         token = payload.get("token")
@@ -83,7 +84,7 @@ class TgiApi:
         if payload is None:
             return Answer(error_kind="protocol" if body.strip() else "empty")
         if "error" in payload:
-            return Answer(error_kind=event_error_kind(payload))
+            return Answer(error_kind=event_error_kind(payload), error_message=event_error_message(payload))
         if not isinstance(payload.get("generated_text"), str):
             return Answer(error_kind="protocol")
         details = as_mapping(payload.get("details"))

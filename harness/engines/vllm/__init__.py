@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from importlib.resources import files
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
@@ -29,6 +30,7 @@ from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.migration import Guide
 from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
+from harness.engines.support import read_architectures
 from harness.engines.vllm import facts, failures, images, info, memory, options
 from harness.engines.vllm.coming_from import GUIDES
 from harness.engines.vllm.log import VllmLog
@@ -50,6 +52,7 @@ class Vllm:
     default_drain = options.DRAIN
     on_full_cache: OnFullCache = "preempts"
     accepts = options.ACCEPTS
+    architectures = read_architectures(files(__package__).joinpath("architectures.txt").read_text(encoding="utf-8"))
 
     def version(self, text: str) -> Version:
         return arguments.release(text, options.NEWEST, self.title)

@@ -117,12 +117,27 @@ def _padded(size: int) -> int:
 
 
 def kv_bytes_per_token(plan: LlamaPlan) -> float:
-    """Keys and values of one token."""
+    """Keys and values of one token, in the layers that keep all of them."""
     shape = plan.machine.shape
     key, value = CACHE_TYPES[plan.cache_type_k], CACHE_TYPES[plan.cache_type_v]
     if shape.kv_lora:
-        return shape.layers * (shape.kv_lora + shape.rope_dim) * key
-    return shape.layers * shape.kv_heads * shape.head_dim * (key + value)
+        return shape.with_kv * (shape.kv_lora + shape.rope_dim) * key
+    if shape.windowed_layers == shape.with_kv:
+        return sum(layers * heads * values for layers, heads, values in shape.caches) * (key + value) / 2
+    layers, heads, values = shape.caches[1]
+    return layers * heads * values * (key + value) / 2
+
+
+def window_bytes(plan: LlamaPlan, slots: Slots) -> float:
+    """Of the layers with a window, kept for each slot and one micro-batch more (src/llama-kv-cache-iswa.cpp)."""
+    shape = plan.machine.shape
+    if shape.kv_lora or shape.windowed_layers == shape.with_kv:
+        return 0.0
+    per_stream = slots.count if slots.streams == 1 else 1
+    cells = min(slots.cells, _padded(shape.window * per_stream + min(plan.ubatch, plan.batch)))
+    layers, heads, values = shape.caches[0]
+    both = CACHE_TYPES[plan.cache_type_k] + CACHE_TYPES[plan.cache_type_v]
+    return layers * heads * values * both / 2 * cells * slots.streams
 
 
 def gpu_weight_bytes(plan: LlamaPlan) -> int:
@@ -190,7 +205,7 @@ def _check_types(plan: LlamaPlan) -> None:
 def _parts(plan: LlamaPlan, slots: Slots) -> tuple[Part, ...]:
     return (
         Part("weights", gpu_weight_bytes(plan) + plan.machine.world.extra_at_load_bytes),
-        Part("KV cache", round(kv_bytes_per_token(plan) * slots.pool)),
+        Part("KV cache", round(kv_bytes_per_token(plan) * slots.pool + window_bytes(plan, slots))),
         Part("compute buffer", compute_bytes(plan, slots.cells)),
     )
 
@@ -200,7 +215,7 @@ def _fitted(plan: LlamaPlan, slots: Slots, room: int) -> Slots:
     taken = sum(part.bytes for part in _parts(plan, slots))
     if taken <= room:
         return slots
-    surplus = -(-(taken - room) // kv_bytes_per_token(plan))
+    surplus = -(-(taken - room) // max(1.0, kv_bytes_per_token(plan)))
     step = PADDING * slots.streams
     smaller = max(plan.fit_ctx, int((slots.pool - surplus) // step * step))
     return slots_of(plan, min(smaller, slots.pool))

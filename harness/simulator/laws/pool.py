@@ -65,7 +65,10 @@ class DoesNotStart:
 
 @dataclass(frozen=True)
 class Machine:
-    """A model on GPUs of one kind, in bytes per GPU. quantize: None for 16 bits; words are the catalogue's."""
+    """A model on GPUs of one kind, in bytes per GPU. quantize: None for 16 bits; words are the catalogue's.
+
+    weight_bytes: of all weights as they are loaded, where that is known better than from the shape.
+    """
 
     shape: ModelShape
     gpu: Gpu
@@ -74,6 +77,7 @@ class Machine:
     quantize: str | None = None
     kv_cache_dtype: str | None = None
     world: World = field(default_factory=World)
+    weight_bytes: int | None = None
 
     @property
     def total(self) -> int:
@@ -95,6 +99,8 @@ class Machine:
     @cached_property
     def weights(self) -> int:
         """Bytes of the weights as they are loaded. A tied head is no tensor of its own."""
+        if self.weight_bytes is not None:
+            return self.weight_bytes // self.shards
         return weight_bytes(self.shape, self.quantize, self.dtype, self.shards)
 
     @property
@@ -105,11 +111,29 @@ class Machine:
     @property
     def kv_bytes(self) -> int:
         """KV cache of one token, all layers at full length; of latent attention the compressed form is kept."""
+        return self._kv_bytes_of(windowed=True) + self._kv_bytes_of(windowed=False)
+
+    def kv_bytes_of_request(self, tokens: int, in_flight: int, block: int) -> int:
+        """KV cache of one request of so many tokens where layers with a window free what they no longer look at.
+
+        in_flight: tokens of steps that are not settled yet, whose blocks are held too; block: tokens of one block. What
+        a chat keeps in layers without attention counts at 16 bits (v1/kv_cache_interface.py of vLLM 0.32,
+        SlidingWindowSpec.max_admission_blocks_per_request, MambaSpec).
+        """
+        shape = self.shape
+        whole = -(-tokens // block) * block * self._kv_bytes_of(windowed=False)
+        held = tokens if not shape.window else min(tokens, shape.window - 1 + in_flight)
+        held = -(-held // block) * block + (block if shape.window else 0)
+        return whole + held * self._kv_bytes_of(windowed=True) + 2 * shape.state_values // self.shards
+
+    def _kv_bytes_of(self, *, windowed: bool) -> int:
+        """Of one token, in the layers that have a window or in the others."""
         shape, width = self.shape, kv_cache_element_bytes(self.kv_cache_dtype, self.dtype)
-        if shape.kv_lora:
-            return shape.layers * (shape.kv_lora + shape.rope_dim) * width
-        heads = max(1, shape.kv_heads // self.shards)
-        return 2 * shape.layers * heads * (shape.kv_head_dim or shape.head_dim) * width
+        if shape.kv_lora:  # the index's keys are kept at 8 bits with a scale for each 128 (DeepSeek V3.2)
+            index = shape.index_head_dim + shape.index_head_dim // 128 * 4
+            return 0 if windowed else shape.with_kv * ((shape.kv_lora + shape.rope_dim) * width + index)
+        layers, heads, values = shape.caches[0 if windowed else 1]
+        return layers * max(1, heads // self.shards) * values * width
 
     @property
     def nvlink(self) -> bool:

@@ -149,10 +149,24 @@ def _graph_bytes(machine: Machine, rows: int) -> int:
     return round((len(mixed) + len(decode)) * machine.shape.layers * each)
 
 
+def _block_bytes(plan: VllmPlan) -> int:
+    """Bytes for each block of a request of the full context; with windows or states that is less than for a short one.
+
+    The KV cache that vLLM tells is what such requests get (kv_cache_utils.py, get_max_concurrency_for_kv_cache_config).
+    """
+    machine, size = plan.machine, plan.block_size
+    shape = machine.shape
+    mixed = 0 < shape.windowed_layers < shape.with_kv and shape.window < plan.context
+    if plan.context <= 0 or not (mixed or shape.state_values):
+        return size * machine.kv_bytes
+    request = machine.kv_bytes_of_request(plan.context, plan.step[0], size)
+    return max(1, -(-request // -(-plan.context // size)))
+
+
 def _blocks(plan: VllmPlan, parts: tuple[Part, ...], available: int, requested: int) -> Pool | DoesNotStart:
     """Blocks out of what is left, and whether one request fits: one block is the null block."""
     machine, size = plan.machine, plan.block_size
-    block = size * machine.kv_bytes
+    block = _block_bytes(plan)
     if plan.num_gpu_blocks_override is not None:
         available = plan.num_gpu_blocks_override * block
     total = machine.total
@@ -200,7 +214,7 @@ def _blocks(plan: VllmPlan, parts: tuple[Part, ...], available: int, requested: 
         max_prompt=context,
         rows=rows,
         step_tokens=tokens,
-        bytes_per_token=machine.kv_bytes,
+        bytes_per_token=block // size,
         parts=(*parts, Part("KV cache", blocks * block), Part("left over", max(0, left))),
         available_bytes=available,
         total_bytes=total,

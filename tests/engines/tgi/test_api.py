@@ -177,7 +177,11 @@ WHOLE = b'{"generated_text":" a b","details":{"finish_reason":"length","generate
         (b"", True, Answer(error_kind="empty")),
         (b"oops", True, Answer(error_kind="protocol")),
         (b"{}", True, Answer(error_kind="protocol")),
-        (b'{"error":"Model is overloaded"}', True, Answer(error_kind="overloaded")),
+        (
+            b'{"error":"Model is overloaded"}',
+            True,
+            Answer(error_kind="overloaded", error_message="Model is overloaded"),
+        ),
         (b'{"generated_text":"","details":{"generated_tokens":0}}', True, Answer(output_tokens=0, error_kind="empty")),
     ],
 )

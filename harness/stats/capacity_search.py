@@ -1,0 +1,258 @@
+"""Which load to measure next, from how those before fared: ask and tell; starts nothing.
+
+    search = CapacitySearch(Goal(start=1, whole=True))
+    while (ask := search.ask()) is not None:
+        search.tell(measure(ask))
+    search.answer()
+
+First the load is doubled until the SLO breaks (halved until it does not), by short levels. From then on the monotone
+fit over all levels (knee.py) says where the knee may lie, and longer levels are measured beside it: twice above it and
+twice below it in turn, so that each side is come to once from the other and once from its own. A server whose cache is
+full after an overload may serve less than before it; where the two ways disagree, the answer holds for both.
+It ends when the interval is as narrow as wanted, or the budget is spent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.stats.knee import Dose, Knee, fit_knee
+from harness.stats.outcome import Approach, Outcome
+
+CONFIDENCE = 0.95  # what is promised
+# What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
+# luck. Measured on made-up services (tests/stats/test_capacity_search.py): then 95 % and more are covered.
+FIT_CONFIDENCE = 0.985
+BRIEF = 0.35  # of a level's length: while the knee is only bracketed
+LEAST_SECONDS = 10.0  # of a level: a shorter one is all warm-up
+MOST_LEVELS = 80
+LOWEST = 64  # the lowest load that is tried is this part of the first
+_AWAY = 0.3  # of the interval's width: how far from its middle levels are measured
+_LEAST_AWAY, _MOST_AWAY = 0.012, 0.10
+_NEAR = 0.15  # of the logarithm of the load: levels that count as beside the knee
+# Two intervals of this confidence that do not meet are apart beyond chance: one time in fifty they are not.
+_APART = 0.9
+_LONG_ENOUGH = 4  # long levels, from which on brief ones between them are no longer needed
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is looked for. start: the first load. whole: loads are whole numbers. budget, level: seconds, of all levels
+    and of one. precision: width of the interval, as a share of the load. most: the highest load that may be tried.
+    """
+
+    start: float
+    whole: bool
+    budget: float = 1200.0
+    level: float = 60.0
+    precision: float = 0.1
+    most: float = 1e5
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Measure this load for so many seconds, warm-up included. approach, brief: as in Outcome."""
+
+    load: float
+    seconds: float
+    approach: Approach
+    brief: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """holds: the highest load that is sure to hold; 0: none is. breaks: the lowest that is sure to break; None: none
+    was found. best: estimate of the highest that holds; None where it can only be bounded. limited_by: the bound that
+    breaks first. narrow: within the precision that was asked for. notes: what to know of it, in sentences.
+    """
+
+    holds: float
+    breaks: float | None
+    best: float | None
+    limited_by: str | None = None
+    narrow: bool = False
+    notes: tuple[str, ...] = ()
+    confidence: float = CONFIDENCE
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"holds": self.holds, "breaks": self.breaks, "best": self.best, "confidence": self.confidence}
+
+
+class CapacitySearch:
+    """Ask and tell; `told` are the outcomes so far, in order."""
+
+    def __init__(self, goal: Goal, told: Iterable[Outcome] = ()) -> None:
+        self.goal = goal
+        self.told: list[Outcome] = list(told)
+        # By the number of levels told, as a fit takes some milliseconds.
+        self._fitted: tuple[int, dict[str, Knee]] = (-1, {})
+        self._ways: tuple[int, tuple[Knee, Knee] | None] = (-1, None)
+
+    def tell(self, outcome: Outcome) -> None:
+        self.told.append(outcome)
+
+    @property
+    def spent(self) -> float:
+        """Seconds."""
+        return sum(each.seconds for each in self.told)
+
+    def ask(self) -> Ask | None:
+        """The next level; None when the answer is narrow enough, or cannot be had within the budget."""
+        load, brief = self._next()
+        seconds = min(self.goal.budget - self.spent, self.goal.level * (BRIEF if brief else 1.0))
+        least = min(LEAST_SECONDS, BRIEF * self.goal.level)
+        if load is None or seconds < least * 0.999 or len(self.told) >= MOST_LEVELS:
+            return None
+        last = self.told[-1] if self.told else None
+        above = last is not None and last.load >= load and not last.seems_to_hold
+        return Ask(load, seconds, "above" if above else "below", brief)
+
+    def answer(self) -> Answer:
+        """What is known so far."""
+        if not self.told:
+            return Answer(0.0, None, None, notes=("No level was measured.",))
+        knees = self._knees()
+        if not knees:
+            return Answer(0.0, None, None, notes=("No level gave a figure that the SLO could be held against.",))
+        name, first = min(knees.items(), key=lambda each: each[1].best)
+        low, high = (min(getattr(each, end) for each in knees.values()) for end in ("low", "high"))
+        notes = []
+        apart = self._apart(name)
+        if apart is not None:
+            below, above = apart
+            low, high = min(low, below.low, above.low), max(high, below.high, above.high)
+            notes.append(
+                f"Coming from a higher load the limit is about {above.best:.3g}, from a lower one {below.best:.3g}: "
+                "the service does not recover from an overload at once."
+            )
+        return self._rounded_answer(name, first, low, high, notes)
+
+    def _rounded_answer(self, name: str, first: Knee, low: float, high: float, notes: list[str]) -> Answer:
+        whole, tried = self.goal.whole, max(each.load for each in self.told)
+        holds = float(math.floor(low)) if whole else low
+        if all(each.seems_to_hold for each in self.told):
+            notes.insert(0, f"Every level up to {tried:g} held: the limit lies above what was tried.")
+            return Answer(min(holds, tried), None, None, None, False, tuple(notes))
+        if not any(each.seems_to_hold for each in self.told):
+            least = min(each.load for each in self.told)
+            notes.insert(0, f"Not even {least:g} held.")
+            return Answer(0.0, None if math.isinf(high) else least, None, name, False, tuple(notes))
+        breaks = None if math.isinf(high) else float(math.floor(high) + 1) if whole else high
+        best = first.best
+        if whole:
+            best = max(float(math.floor(best)), holds)
+            best = min(best, breaks - 1) if breaks is not None else best
+        narrow = breaks is not None and breaks - holds <= max(self.goal.precision * best, 1.0 if whole else 0.0)
+        if not narrow:
+            notes.append("The budget was spent before the interval was as narrow as asked for.")
+        if sum(each.drifts for each in self.told) > len(self.told) / 3:
+            notes.append("Many levels drifted: the service got slower or faster while it was measured.")
+        return Answer(holds, breaks, best, name, narrow, tuple(notes))
+
+    def _next(self) -> tuple[float | None, bool]:
+        """The next load, None when nothing is left to do; and whether a brief level is enough."""
+        told, goal = self.told, self.goal
+        if not told:
+            return self._rounded(goal.start), True
+        if all(each.seems_to_hold for each in told):
+            most = max(each.load for each in told)
+            return (None if most >= goal.most else self._rounded(min(2 * most, goal.most))), True
+        if not any(each.seems_to_hold for each in told):
+            least = min(each.load for each in told)
+            if (goal.whole and least <= 1) or least <= goal.start / LOWEST:
+                tries = sum(each.load == least for each in told)
+                return (least if tries < 2 else None), False  # once more, at length, before it is given up
+            return self._rounded(least / 2), True
+        answer = self.answer()
+        if answer.narrow and self._both_ways(answer.best or goal.start):
+            return None, False
+        below = max(each.load for each in told if each.seems_to_hold)
+        above = min((each.load for each in told if not each.seems_to_hold and each.load > below), default=below)
+        if above > 1.5 * below:
+            return self._rounded(math.sqrt(above * below)), True
+        return self._between_decided(below, above) or self._beside_the_knee(), False
+
+    def _between_decided(self, below: float, above: float) -> float | None:
+        """In the middle of a gap whose ends are decided: the knee is sharp and lies in it. None where it is not so."""
+        sure = {each.load for each in self.told if each.decision == ("holds" if each.load <= below else "breaks")}
+        if not {below, above} <= sure or above / below <= 1 + self.goal.precision:
+            return None
+        middle = self._rounded(math.sqrt(above * below))
+        return middle if below < middle < above else None
+
+    def _both_ways(self, best: float) -> bool:
+        """Beside the knee there are two levels that were come to from below, and two from above."""
+        near = [each for each in self.told if abs(math.log(each.load / best)) < _NEAR]
+        return all(sum(each.approach == way for each in near) >= 2 for way in ("below", "above"))
+
+    def _beside_the_knee(self) -> float:
+        """Twice above it, twice below it, and so on."""
+        name, knee = min(self._knees().items(), key=lambda each: each[1].best)
+        high = knee.high if math.isfinite(knee.high) else 2 * knee.best
+        width = math.log(high / max(knee.low, knee.best / 2))
+        away = min(max(_AWAY * width, _LEAST_AWAY), _MOST_AWAY)
+        upwards = sum(not each.brief for each in self.told) % 4 < 2
+        apart = self._apart(name)
+        best = knee.best if apart is None else (max if upwards else min)(each.best for each in apart)
+        load = best * math.exp(away if upwards else -away)
+        if not self.goal.whole:
+            return min(load, self.goal.most)
+        # The estimate lies between the highest that holds and the next: those two at least.
+        return min(max(1.0, float(math.ceil(load) if upwards else math.floor(load))), self.goal.most)
+
+    def _knees(self) -> dict[str, Knee]:
+        """Of each bound that was judged, by its name."""
+        if self._fitted[0] != len(self.told):
+            self._fitted = (len(self.told), self._fit(self._trusted(), FIT_CONFIDENCE))
+        return self._fitted[1]
+
+    def _fit(self, levels: Sequence[Outcome], confidence: float) -> dict[str, Knee]:
+        bounds = {share.bound.name: share.needed for each in levels for share in each.shares}
+        doses = {name: found for name in bounds if (found := _doses(levels, name))}
+        # A bound that no level misses cannot be what limits, where another one is missed.
+        missed = [name for name in doses if any(each.miss > 1 - bounds[name] for each in doses[name])]
+        return {name: fit_knee(doses[name], 1 - bounds[name], confidence) for name in missed or doses}
+
+    def _trusted(self) -> Sequence[Outcome]:
+        """Levels that the knee is read off. Brief ones begin with a queue that is still empty, and those that drift are
+        of no one state: both count only as long as there is nothing better.
+        """
+        steady = [each for each in self.told if not each.drifts]
+        levels = steady if 2 * len(steady) >= len(self.told) else self.told
+        long = [each.load for each in levels if not each.brief]
+        if len(long) < _LONG_ENOUGH:
+            return levels
+        return [each for each in levels if not each.brief or not min(long) <= each.load <= max(long)]
+
+    def _apart(self, name: str) -> tuple[Knee, Knee] | None:
+        """The knees of levels come to from below and from above, where they are not the same."""
+        if self._ways[0] != len(self.told):
+            self._ways = (len(self.told), self._knees_by_way(name))
+        return self._ways[1]
+
+    def _knees_by_way(self, name: str) -> tuple[Knee, Knee] | None:
+        trusted = self._trusted()
+        ways = [[each for each in trusted if each.brief or each.approach == way] for way in ("below", "above")]
+        if any(len({each.seems_to_hold for each in way if not each.brief}) == 0 for way in ways):
+            return None
+        apart, sure = ([self._fit(way, level).get(name) for way in ways] for level in (_APART, FIT_CONFIDENCE))
+        (below, above), (low, high) = apart, sure
+        if below is None or above is None or low is None or high is None:
+            return None
+        return None if max(below.low, above.low) <= min(below.high, above.high) else (low, high)
+
+    def _rounded(self, load: float) -> float:
+        return max(1.0, float(round(load))) if self.goal.whole else load
+
+
+def _doses(levels: Sequence[Outcome], name: str) -> list[Dose]:
+    found = []
+    for each in levels:
+        for share in each.shares:
+            if share.bound.name == name and (each.saturated or not math.isnan(share.share)):
+                miss = 1.0 if math.isnan(share.share) else 1 - share.share
+                found.append(Dose(each.load, miss, share.samples, share.size, each.saturated))
+    return found

@@ -1,0 +1,176 @@
+"""Where the share of misses passes what an SLO allows: a monotone fit over all levels, and how sure it is.
+
+The odds of a miss rise with the load; near the knee their logarithm is close to a straight line in that of the load
+(D. J. Finney, Probit Analysis, 3rd ed. 1971, chapter 3, for the dose at which a given share responds; here the dose is
+the load, the share what the bound allows to miss). Fitted are the knee c, the slope b > 0, and the spread s by which
+the knee of one level differs from that of the next, as no service is the same twice (random effects as in R.
+DerSimonian and N. Laird, "Meta-analysis in Clinical Trials", Controlled Clinical Trials 7 (1986) 177-188):
+
+    logit miss(x) = logit allowed + b (ln x - ln c + s z),  z normal
+
+Of n independent samples (dependence.py) the misses are binomial given z. Where there are many, their logit is normal
+with variance 1 / (n p) + 1 / (n q) + (b s)^2 (D. R. Cox, The Analysis of Binary Data, 1970, section 3.2); where there
+are few, the binomial is averaged over z by Gauss-Hermite quadrature. A level far from the knee only says that it lies
+on this side of it, at least so far (a censored observation), as the line need not hold there. The interval of c is the
+set that a likelihood ratio does not reject, at the least favourable slope and spread (A. W. F. Edwards, Likelihood,
+1972, section 6.4), with Student's t in place of the normal distribution as the spread is estimated from few levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, log_ndtr, logit, stdtrit, xlogy
+
+from harness.measure.records import Floats
+
+FAR = 8.0  # times what is allowed, or that part of it: beyond, a level only tells its side
+SATURATED_SHARE, SATURATED_SIZE = 0.5, 30.0  # what a queue that grew to the end stands for, at least
+_SLOPES = np.geomspace(2.0, 300.0, 20)
+# Of the logarithm of the load. Below one per cent no service is the same twice.
+_SPREADS = np.array([0.007, 0.015, 0.03, 0.06, 0.12])
+_GRID = 48
+USUAL_SPREAD = 0.02  # mean of the exponential prior of the spread: levels on one side alone do not tell it
+FEW = 8.0  # misses, or requests that met the bound: below, their logit is not normal
+# A share over all levels is the mean over their spread, not that of the level in the middle, which misses less: by so
+# much the logit at the knee is further out (S. L. Zeger, K.-Y. Liang and P. S. Albert, "Models for Longitudinal Data: A
+# Generalized Estimating Equation Approach", Biometrics 44 (1988) 1049-1060, with c^2 = (16 sqrt(3) / 15 pi)^2).
+_MEAN = np.sqrt(1 + 0.346 * (_SLOPES[:, None] * _SPREADS[None, :]) ** 2)[None]
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_SMOOTH = 0.1  # of the logarithm of the load: how far neighbours reach
+
+
+@dataclass(frozen=True)
+class Dose:
+    """One level as the fit sees it. miss: share of misses, 0 to 1. samples: behind it; size: the independent ones that
+    they amount to. saturated: the queue grew to the end, so that the share would have gone on rising.
+    """
+
+    load: float
+    miss: float
+    samples: int
+    size: float
+    saturated: bool = False
+
+
+@dataclass(frozen=True)
+class Knee:
+    """The load at which the misses pass what is allowed. low, high: its interval; low is 0 and high infinite where no
+    level shows such an end. spread: by how much levels were found to differ, of the logarithm of the load.
+    """
+
+    best: float
+    low: float
+    high: float
+    slope: float
+    spread: float
+
+
+def fit_knee(doses: Sequence[Dose], allowed: float, confidence: float) -> Knee:
+    """doses: at least one. allowed: share of misses, above 0 and below 1. confidence: of the interval, such as 0.95."""
+    fit = _Fit(doses, allowed)
+    least, most = fit.span()
+    rough = fit.profile(np.geomspace(least, most, _GRID))
+    rejected = stdtrit(max(fit.near - 2, 12), (1 + confidence) / 2) ** 2 / 2
+    inside = rough.loads[rough.likelihood >= rough.likelihood.max() - rejected]
+    step = rough.loads[1] / rough.loads[0]
+    fine = fit.profile(np.geomspace(inside[0] / step, inside[-1] * step, _GRID))
+    top = fine.likelihood.max()
+    kept = fine.loads[fine.likelihood >= top - rejected]
+    best = fine.loads[fine.likelihood >= top - 1e-6]
+    place = int(fine.likelihood.argmax())
+    return Knee(
+        best=math.sqrt(float(best[0]) * float(best[-1])),
+        low=0.0 if inside[0] <= least * (1 + 1e-9) else float(kept[0]),
+        high=math.inf if inside[-1] >= most * (1 - 1e-9) else float(kept[-1]),
+        slope=float(fine.slopes[place]),
+        spread=float(fine.spreads[place]),
+    )
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """Log likelihood at each load of a grid, at the slope and spread that fit it best."""
+
+    loads: Floats
+    likelihood: Floats
+    slopes: Floats
+    spreads: Floats
+
+
+class _Fit:
+    def __init__(self, doses: Sequence[Dose], allowed: float) -> None:
+        self.allowed = allowed
+        self.loads = np.log([dose.load for dose in doses])
+        saturated = np.array([dose.saturated for dose in doses])
+        miss, size = np.array([dose.miss for dose in doses]), smoothed_sizes(doses)
+        self.miss = np.where(saturated, np.maximum(miss, SATURATED_SHARE), miss)
+        self.size = np.where(saturated, np.maximum(size, SATURATED_SIZE), size)
+        self.beyond = saturated | (miss > min(FAR * allowed, (1 + allowed) / 2))
+        self.below = (miss < allowed / FAR) & ~self.beyond
+
+    @property
+    def near(self) -> int:
+        """Levels that say how far from the knee they are."""
+        return int(np.count_nonzero(~(self.beyond | self.below)))
+
+    def span(self) -> tuple[float, float]:
+        """Loads between which the knee is looked for."""
+        return float(np.exp(self.loads.min())) / 4, float(np.exp(self.loads.max())) * 4
+
+    def profile(self, loads: Floats) -> _Profile:
+        """loads: ascending, of shape (n,)."""
+        found = sum(self._likelihood(level, np.log(loads)) for level in range(len(self.loads)))
+        flat: Floats = (found - _SPREADS / USUAL_SPREAD).reshape(len(loads), -1)
+        best = flat.argmax(axis=1)
+        slopes, spreads = np.unravel_index(best, (len(_SLOPES), len(_SPREADS)))
+        return _Profile(loads, flat[np.arange(len(loads)), best], _SLOPES[slopes], _SPREADS[spreads])
+
+    def _likelihood(self, level: int, knee: Floats) -> Floats:
+        """Of one level; shape (knees, slopes, spreads)."""
+        miss, size = float(self.miss[level]), float(self.size[level])
+        away = _SLOPES[None, :, None] * (self.loads[level] - knee)[:, None, None]
+        line = logit(self.allowed) * _MEAN + away
+        if min(miss, 1 - miss) * size < FEW:
+            return self._of_few(level, line)
+        variance = 1 / (miss * size) + 1 / ((1 - miss) * size)
+        deviation = np.sqrt(variance + (_SLOPES[:, None] * _SPREADS[None, :]) ** 2)[None]
+        away = (line - logit(miss)) / deviation
+        if self.beyond[level]:
+            return log_ndtr(away)
+        return log_ndtr(-away) if self.below[level] else -(away**2) / 2 - np.log(deviation)
+
+    def _of_few(self, level: int, line: Floats) -> Floats:
+        """The same by the binomial distribution, averaged over the spread."""
+        miss, size = float(self.miss[level]), float(self.size[level])
+        off = _SLOPES[:, None, None] * _SPREADS[None, :, None] * _NODES[None, None, :]
+        expected = np.clip(expit(line[..., None] + off[None]), 1e-12, 1 - 1e-12)
+        if self.beyond[level]:
+            expected = np.minimum(expected, miss)
+        elif self.below[level]:
+            expected = np.maximum(expected, miss)
+        fit = size * (xlogy(miss, expected) + xlogy(1 - miss, 1 - expected) - _certain(miss))
+        return np.log(np.exp(fit) @ _WEIGHTS + 1e-300)
+
+
+def _certain(miss: float) -> float:
+    return float(xlogy(miss, miss) + xlogy(1 - miss, 1 - miss))
+
+
+def smoothed_sizes(doses: Sequence[Dose]) -> Floats:
+    """Independent samples of each level, by what levels of about the same load say together.
+
+    A level's own size is no weight: where a queue happened to grow there are many misses and few independent samples,
+    and where it did not the reverse, so that a mean weighted by them would lean to the lucky ones. Therefore the
+    samples behind one independent one are averaged (geometrically) over neighbours in load.
+    """
+    loads = np.log([dose.load for dose in doses])
+    samples = np.array([max(dose.samples, 1) for dose in doses], dtype=np.float64)
+    effect = np.log(samples / np.clip([dose.size for dose in doses], 0.5, samples))
+    weights = np.exp(-(((loads[:, None] - loads[None, :]) / _SMOOTH) ** 2) / 2)
+    smoothed: Floats = samples * np.exp(-(weights @ effect) / weights.sum(axis=1))
+    return smoothed

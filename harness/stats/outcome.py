@@ -1,0 +1,105 @@
+"""How one level of a capacity search fared: what its records say of the SLO, and whether they are of one state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.catalog.slo import Slo
+from harness.measure.records import Records
+from harness.measure.run_folder import Level
+from harness.stats.decision import BoundShare, Decision, bound_shares, decide
+from harness.stats.steadiness import backlog_growth, growth_limit
+from harness.stats.trend import PACES, trends
+from harness.stats.window import steady_window
+
+Approach = Literal["below", "above"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """load: users, or requests per second. shares: of each bound. seconds: it took, waits included. approach: whether
+    the level before was beyond the knee (`above`). saturated: its backlog grew to the end. drifts: it got slower or
+    faster while it lasted, so its share is of no one state. brief: it was only to show on which side of the knee it is.
+    """
+
+    load: float
+    shares: tuple[BoundShare, ...]
+    seconds: float
+    approach: Approach = "below"
+    saturated: bool = False
+    drifts: bool = False
+    brief: bool = False
+
+    @property
+    def decision(self) -> Decision:
+        """Of this level alone."""
+        if self.saturated:
+            return "breaks"
+        found = decide(self.shares)
+        return "undecided" if self.drifts and found == "holds" else found
+
+    @property
+    def attainment(self) -> BoundShare | None:
+        """Of the bound that is nearest to breaking; None where nothing was due."""
+        known = [each for each in self.shares if not math.isnan(each.share)]
+        return min(known, key=lambda each: (each.share - each.needed) / (1 - each.needed), default=None)
+
+    @property
+    def seems_to_hold(self) -> bool:
+        """By the shares as they are, however sure; not where there is none."""
+        return not self.saturated and bool(self.shares) and all(each.share >= each.needed for each in self.shares)
+
+    def as_dict(self) -> dict[str, Any]:
+        """An entry of `levels` in capacity.json."""
+        nearest = self.attainment
+        return {
+            "load": self.load,
+            "attainment": nearest.share if nearest else None,
+            "needed": nearest.needed if nearest else None,
+            "interval": list(nearest.interval) if nearest else None,
+            "decision": self.decision,
+            "seconds": self.seconds,
+            "approach": self.approach,
+            "oversaturated": self.saturated,
+            "drifts": self.drifts,
+            "brief": self.brief,
+            "bounds": [each.as_dict() for each in self.shares],
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
+        """The reverse of as_dict. Raises KeyError, TypeError and ValueError for what as_dict did not make."""
+        return cls(
+            load=float(entry["load"]),
+            shares=tuple(BoundShare.from_dict(each) for each in entry["bounds"]),
+            seconds=float(entry["seconds"]),
+            approach=entry["approach"],
+            saturated=bool(entry["oversaturated"]),
+            drifts=bool(entry["drifts"]),
+            brief=bool(entry["brief"]),
+        )
+
+
+def outcome_of(
+    level: Level, records: Records, slo: Slo, *, seconds: float, approach: Approach = "below", brief: bool = False
+) -> Outcome:
+    """level: as it ended. records: all of it, in order of the moment due."""
+    window = steady_window(level, records)
+    inside = records.select(window.holds(records.scheduled_at))
+    open_loop = level.users is None
+    outgrew = level.ended_by == "oversaturated" or (
+        open_loop and len(inside) > 0 and backlog_growth(records, window) > growth_limit(len(inside))
+    )
+    return Outcome(
+        load=float(level.users if level.users is not None else level.rate or 0.0),
+        shares=bound_shares(inside, slo),
+        seconds=seconds,
+        approach=approach,
+        saturated=outgrew,
+        # Only by the engine's own pace: to leave out levels whose queue happened to grow would leave the lucky ones.
+        drifts=not outgrew and any(each.drifts and each.metric in PACES for each in trends(inside, window)),
+        brief=brief,
+    )

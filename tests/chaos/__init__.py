@@ -1,0 +1,1 @@
+"""Random faults against random commands with random signals: `make chaos`."""

@@ -1,0 +1,213 @@
+"""Searches against made-up services whose knee is known: does the interval hold it, and how wide is it?
+
+A hundred seeds of each kind stand with their figures in docs/capacity.md; here are a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.catalog.slo import parse_slo
+from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
+from harness.stats.decision import BoundShare
+from harness.stats.knee import Dose, fit_knee, smoothed_sizes
+from harness.stats.outcome import Outcome, outcome_of
+from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots
+
+TWELVE_MINUTES = 720.0
+BOUND = parse_slo("ttft_p95=1s").bounds[0]
+STRICT = parse_slo("ttft_p95=200ms,itl_p95=60ms")
+
+
+def measured(service: MadeUp, ask: Ask, random: np.random.Generator, spoilt: bool) -> Outcome:
+    level, records = service.level(ask.load, ask.seconds, random, spoilt=spoilt)
+    return outcome_of(level, records, service.slo, seconds=ask.seconds, approach=ask.approach, brief=ask.brief)
+
+
+def searched(service: MadeUp, seed: int, *, sometimes: Callable[[MadeUp], MadeUp] | None = None) -> CapacitySearch:
+    """A search of twelve minutes by levels of one. sometimes: what one level in four is like."""
+    random = np.random.default_rng(seed)
+    search = CapacitySearch(Goal(1.0, service.whole, budget=TWELVE_MINUTES))
+    while (ask := search.ask()) is not None:
+        spoilt = bool(search.told) and search.told[-1].load > service.knee * 1.02
+        odd = sometimes is not None and random.uniform() < 0.25
+        search.tell(measured(sometimes(service) if odd and sometimes else service, ask, random, spoilt))
+    return search
+
+
+def width(answer: Answer) -> float:
+    return ((answer.breaks or np.inf) - answer.holds) / (answer.best or 1.0)
+
+
+def holds_the_truth(answer: Answer, knee: float) -> bool:
+    return answer.holds <= knee and (answer.breaks is None or knee < answer.breaks)
+
+
+SERVICES: dict[str, tuple[MadeUp, float]] = {
+    "queue": (PrefillQueue(capacity=40, slo=parse_slo("ttft_p95=500ms")), 0.25),
+    "slots": (Slots(), 0.6),
+    "decode": (KvBound(), 0.1),
+    "kv": (KvBound(fits=30, slo=STRICT), 0.1),
+    "noise": (KvBound(noise=0.02), 0.15),
+    "hysteresis": (KvBound(hysteresis=0.05), 0.2),
+}
+
+
+def test_the_interval_holds_the_knee() -> None:
+    """Within twelve minutes; how narrow it gets is a matter of how sharp the knee is. One in twenty may miss it."""
+    missed = 0
+    for service, widest in SERVICES.values():
+        searches = [searched(service, seed) for seed in range(2)]
+        answers = [each.answer() for each in searches]
+        missed += sum(not holds_the_truth(each, service.knee) for each in answers)
+        assert np.median([width(each) for each in answers]) <= widest, service
+        assert all(each.spent <= TWELVE_MINUTES + 1e-6 for each in searches)
+    assert missed <= 1
+
+
+def test_levels_that_drift_are_left_out() -> None:
+    """One level in four gets a fifth slower at half time: the answer is that of the others."""
+    service = KvBound()
+    search = searched(service, 3, sometimes=lambda plain: replace(plain, step=0.2))
+    assert any(each.drifts for each in search.told)
+    assert holds_the_truth(search.answer(), service.knee)
+
+
+def test_each_side_of_the_knee_is_come_to_from_both() -> None:
+    """A server whose cache is full after an overload may hold less than before."""
+    search = searched(KvBound(), 1)
+    best = search.answer().best
+    near = [each for each in search.told if best and abs(each.load / best - 1) < 0.1]
+    assert {each.approach for each in near} == {"below", "above"}
+
+
+def test_an_overload_that_is_not_recovered_from_is_said() -> None:
+    """The interval then holds for both ways, and claims no more than the lower."""
+    service = KvBound(hysteresis=0.12)
+    answer = searched(service, 2).answer()
+    assert holds_the_truth(answer, service.knee)
+    assert any("does not recover" in note for note in answer.notes)
+    assert answer.holds <= replace(service, base=0.020 * 1.12, each=0.0008 * 1.12).knee + 1
+
+
+def told(load: float, share: float, size: float = 400.0, **changes) -> Outcome:
+    ends = (share - 0.02, min(1.0, share + 0.02))
+    return replace(Outcome(load, (BoundShare(BOUND, share, round(size), size, ends),), 60.0), **changes)
+
+
+def run(search: CapacitySearch, knee: float, sharp: float = 20.0) -> Answer:
+    """Against a service that answers by formula."""
+    while (ask := search.ask()) is not None:
+        share = 1 / (1 + (0.05 / 0.95) * (ask.load / knee) ** sharp)
+        search.tell(told(ask.load, share, seconds=ask.seconds, approach=ask.approach, brief=ask.brief))
+    return search.answer()
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    knee=st.integers(3, 3000).map(lambda whole: whole + 0.5),
+    start=st.sampled_from([1.0, 8.0, 100.0]),
+    whole=st.booleans(),
+)
+def test_any_knee_is_bracketed_from_any_start(knee: float, start: float, whole: bool) -> None:
+    """In whole loads and in others."""
+    search = CapacitySearch(Goal(start, whole, budget=3600.0))
+    answer = run(search, knee)
+    assert holds_the_truth(answer, np.floor(knee) if whole else knee)
+    assert answer.narrow
+    assert not whole or all(each.load == int(each.load) for each in search.told)
+
+
+def test_a_service_that_never_holds_is_given_up() -> None:
+    """With 0 as what holds and nothing as the estimate; one user twice, as once may be chance."""
+    search = CapacitySearch(Goal(8.0, True))
+    while (ask := search.ask()) is not None:
+        search.tell(told(ask.load, 0.2, seconds=ask.seconds))
+    answer = search.answer()
+    assert (answer.holds, answer.best, answer.narrow) == (0.0, None, False)
+    assert [each.load for each in search.told] == [8, 4, 2, 1, 1]
+    assert "Not even 1 held" in answer.notes[0]
+
+
+def test_a_service_without_a_limit_is_given_up_too() -> None:
+    """At the most that may be tried; nothing is known to break."""
+    search = CapacitySearch(Goal(8.0, True, most=100))
+    while (ask := search.ask()) is not None:
+        search.tell(told(ask.load, 1.0, seconds=ask.seconds))
+    answer = search.answer()
+    assert max(each.load for each in search.told) == 100
+    assert (answer.breaks, answer.best, answer.narrow) == (None, None, False)
+    assert 0 < answer.holds <= 100
+
+
+def test_levels_without_a_figure_claim_nothing() -> None:
+    """Every request failed, or none was due."""
+    search = CapacitySearch(Goal(4.0, True))
+    nothing = BoundShare(BOUND, float("nan"), 0, 0.0, (0.0, 1.0))
+    while (ask := search.ask()) is not None:
+        search.tell(Outcome(ask.load, (nothing,), ask.seconds))
+    assert search.answer().holds == 0.0
+    assert CapacitySearch(Goal(4.0, True)).answer().holds == 0.0
+
+
+def test_the_budget_is_kept() -> None:
+    """No level is asked for that would go beyond it, and none that would be all warm-up."""
+    search = CapacitySearch(Goal(1.0, False, budget=100.0))
+    run(search, 1000.0)
+    assert search.spent <= 100.0
+    assert all(each.seconds >= 10 for each in search.told)
+    assert not search.answer().narrow
+
+
+def test_a_search_goes_on_where_it_was_cut_off() -> None:
+    """What was told before counts as if it had never been away: the same next level, also from JSON."""
+    search = CapacitySearch(Goal(1.0, True))
+    random, service = np.random.default_rng(5), KvBound()
+    for _ in range(9):
+        ask = search.ask()
+        assert ask is not None
+        search.tell(measured(service, ask, random, spoilt=False))
+    again = CapacitySearch(search.goal, [Outcome.from_dict(each.as_dict()) for each in search.told])
+    assert again.ask() == search.ask()
+    assert again.answer() == search.answer()
+
+
+def test_a_drifting_level_holds_nothing() -> None:
+    """Its share is an average of two services."""
+    assert told(4, 0.99).decision == "holds"
+    assert told(4, 0.99, drifts=True).decision == "undecided"
+    assert told(4, 0.99, saturated=True).decision == "breaks"
+
+
+def test_lucky_levels_do_not_weigh_more() -> None:
+    """A queue that happened to grow has few independent samples: of the same load all weigh the same."""
+    sizes = smoothed_sizes([Dose(10.0, 0.0, 400, 100.0), Dose(10.0, 0.3, 400, 4.0), Dose(1.0, 0.0, 400, 400.0)])
+    assert sizes == pytest.approx([20.0, 20.0, 400.0], rel=0.01)
+
+
+def test_the_fit_finds_what_a_line_through_the_logits_says() -> None:
+    """Exact shares on a line of slope 20: the knee is where the line says, and more samples make it surer."""
+    loads = np.array([80.0, 90.0, 100.0, 110.0, 120.0])
+    misses = 1 / (1 + 19 * (loads / 101.0) ** -20)
+    few, many = (
+        fit_knee([Dose(x, p, n, n) for x, p in zip(loads, misses, strict=True)], 0.05, 0.95) for n in (60, 20_000)
+    )
+    assert many.best == pytest.approx(101.0, rel=0.01)
+    assert many.low < 101 < many.high
+    assert many.high - many.low < few.high - few.low
+
+
+def test_levels_on_one_side_leave_the_other_end_open() -> None:
+    """Where nothing broke there is no upper end, where nothing held no lower one."""
+    held = fit_knee([Dose(x, 0.0, 400, 400.0) for x in (1.0, 2.0, 4.0)], 0.05, 0.95)
+    broke = fit_knee([Dose(x, 0.9, 400, 400.0) for x in (1.0, 2.0, 4.0)], 0.05, 0.95)
+    assert held.low > 3
+    assert np.isinf(held.high)
+    assert broke.high < 1.1
+    assert broke.low == 0.0

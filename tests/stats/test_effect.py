@@ -1,0 +1,96 @@
+"""The difference of two sides of repeats, on values whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.stats.effect import Effect, Spread, effect, holm, repeats_needed
+
+ABBA, BLOCKS = "ABBAABBAAB", "AAAAABBBBB"
+
+
+def drawn(seed: int, turns: str, spread: float, change: float = 0.0, drift: float = 0.0) -> Effect:
+    """Runs in this order, their logarithms: scattered by `spread`, NEW's larger by `change`, each by `drift` more."""
+    random = np.random.default_rng(seed)
+    values = random.normal(0, spread, len(turns)) + drift * np.arange(len(turns))
+    values += [change if turn == "B" else 0.0 for turn in turns]
+    base, new = ([place for place, turn in enumerate(turns) if turn == which] for which in "AB")
+    within = ([1e-4] * len(base), [1e-4] * len(new))
+    found = effect(values[base].tolist(), values[new].tolist(), within, [*base, *new])
+    assert found is not None
+    return found
+
+
+def test_it_is_welchs_test() -> None:
+    """Difference, p and interval are those of scipy, where no order is told."""
+    base, new = [0.0, 0.3, 0.1], [0.5, 0.45, 0.7, 0.52]
+    found = effect(base, new, ([0.0] * 3, [0.0] * 4))
+    assert found is not None
+    theirs = stats.ttest_ind(new, base, equal_var=False)
+    assert (found.difference, found.p) == pytest.approx((np.mean(new) - np.mean(base), theirs.pvalue))
+    assert found.interval() == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+
+
+def test_the_interval_holds_the_truth() -> None:
+    """In 95 % of repeats, interleaved or not, and whether or not the machine drifts meanwhile."""
+    for turns, drift in ((ABBA, 0.0), (BLOCKS, 0.0), (ABBA, 0.01)):
+        ends = [drawn(seed, turns, 0.01, 0.05, drift).interval() for seed in range(400)]
+        assert np.mean([low <= 0.05 <= high for low, high in ends]) >= 0.92
+
+
+@pytest.mark.parametrize(("turns", "drift", "often"), [(ABBA, 0.0, 0.95), (ABBA, 0.01, 0.95), (BLOCKS, 0.0, 0.9)])
+def test_a_difference_that_is_there_is_found(turns: str, drift: float, often: float) -> None:
+    """5 % of one figure among six, five runs a side, a spread of 1 %; where they took turns also beside a drift."""
+    found = [drawn(seed, turns, 0.01, 0.05, drift).p < 0.05 / 6 for seed in range(300)]
+    assert np.mean(found) >= often
+
+
+def test_a_drift_is_no_difference() -> None:
+    """One after the other, a machine that drifts looks like a change; it is called one as seldom as chance would be."""
+    for turns in ("AAABBB", BLOCKS):
+        for spread in (0.0005, 0.005, 0.01):
+            found = [drawn(seed, turns, spread, drift=0.01) for seed in range(300)]
+            assert all(each.apart for each in found)
+            assert np.mean([each.p < 0.05 / 6 for each in found]) <= 0.03
+
+
+def test_runs_are_never_closer_than_their_requests_allow() -> None:
+    """Two runs that agree by chance to the last digit still scatter as their requests do."""
+    found = effect([0.0, 0.0], [0.01, 0.01], ([0.02, 0.02], [0.02, 0.02]))
+    assert found is not None
+    assert found.error == pytest.approx(0.02)
+    assert found.p > 0.5
+
+
+def test_a_single_run_needs_a_spread_from_elsewhere() -> None:
+    """From the other side's repeats, or as measured before; else nobody knows."""
+    assert effect([0.0], [0.1], ([0.01], [0.01])) is None
+    known = effect([0.0], [0.1], ([0.01], [0.01]), known=Spread(0.03, 8))
+    assert known is not None
+    assert known.error == pytest.approx(0.03 * math.sqrt(2))
+    other = effect([0.0, 0.02, 0.04], [0.1], ([0.0] * 3, [0.0]))
+    assert other is not None
+    assert other.spread == pytest.approx(0.02)
+
+
+def test_holm_is_the_textbooks() -> None:
+    """Smallest first, times how many are left, never falling."""
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({}) == {}
+
+
+def test_the_smallest_change_is_found_in_four_of_five() -> None:
+    """As it says of itself."""
+    size = float(np.median([drawn(seed, ABBA, 0.01).smallest(1) for seed in range(200)]))
+    assert np.mean([drawn(seed, ABBA, 0.01, size).p < 0.05 for seed in range(400)]) == pytest.approx(0.8, abs=0.07)
+
+
+def test_repeats_needed_are_enough() -> None:
+    """The interval then reaches no further than asked for, and with one run less it does."""
+    count = repeats_needed(0.05, 0.04, 2)
+    reach = [stats.t.ppf(0.975, 2 * runs - 2) * 0.04 * math.sqrt(2 / runs) for runs in (count - 1, count)]
+    assert reach[0] > 0.05 >= reach[1]

@@ -1,0 +1,58 @@
+"""A signal is never lost, wherever it comes, and never tears apart what must be whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+BEGIN = """
+import os, signal, sys, time
+from harness import interrupts
+interrupts.install()
+def tell(): os.kill(os.getpid(), signal.SIGTERM)
+"""
+PLACES = {
+    "here": "tell()",
+    "a destructor": "class D:\n    def __del__(self): tell(); time.sleep(0.1)\nD()",
+    "a weak reference's callback": (
+        "import weakref\nclass D: pass\nd = D(); s = weakref.WeakSet([d]); r = weakref.finalize(d, tell)\ndel d"
+    ),
+    "asyncio": (
+        "import asyncio\nasync def f():\n    asyncio.get_running_loop().call_soon(tell)\n    await asyncio.sleep(0.2)\n"
+        "asyncio.run(f())"
+    ),
+    "a block that is held back": (
+        "with interrupts.held_back():\n    tell(); time.sleep(0.1); print('whole', flush=True)\n"
+        "    assert interrupts.waiting()"
+    ),
+    "held back twice": (
+        "with interrupts.held_back():\n    with interrupts.held_back(): tell()\n    print('whole', flush=True)"
+    ),
+}
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_a_signal_ends_the_program_wherever_it_comes(place: str) -> None:
+    """As KeyboardInterrupt, once, at the next place that can hear it; nothing is printed and lost."""
+    body = "".join(f"    {line}\n" for line in PLACES[place].splitlines())
+    script = f"{BEGIN}try:\n{body}    time.sleep(5)\n    print('lost')\nexcept KeyboardInterrupt:\n    print('told')\n"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.split()[-1:] == ["told"], ended
+    assert "whole" in ended.stdout or "held" not in place
+    assert ended.stderr == ""
+
+
+def test_a_second_signal_is_another_one() -> None:
+    """While the first is being followed."""
+    script = f"""{BEGIN}
+for _ in range(2):
+    try:
+        tell()
+        time.sleep(5)
+    except KeyboardInterrupt:
+        print("told")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.split() == ["told", "told"]
