@@ -11,9 +11,7 @@ from harness.stats.summary import Summary
 from harness.units import format_duration
 
 # What may befall one run among many by chance, on the client's side or for a while: such a repeat is left out and said.
-CHANCE = frozenset(
-    ("client_cpu", "client_loop_lag", "late_events", "schedule_lag", "sent_rate", "warmup_over", "drift")
-)
+CHANCE = frozenset(("client_cpu", "client_loop_lag", "late_events", "schedule_lag", "sent_rate", "warmup", "drift"))
 LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: what befalls more of them is no chance
 
 

@@ -155,9 +155,14 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
+        """Of the gated figures together. The same: none is shown to differ, and none can be worse beyond its limit;
+        one that may yet be better does not make that inconclusive.
+        """
         found = {change.verdict for change in self.gated}
         if self.problems or not found:
             return "inconclusive"
+        if not found & {"slower", "faster"} and all(change.passes for change in self.gated):
+            return "same"
         order: tuple[Verdict, ...] = ("slower", "inconclusive", "faster", "same")
         return next(verdict for verdict in order if verdict in found)
 

@@ -17,6 +17,8 @@ from harness.measure.record import RequestRecord
 from harness.measure.records import Records
 from harness.measure.run import Run
 from harness.measure.run_folder import Level, Manifest, RunFolder
+from harness.stats import validity
+from harness.stats.comparable import CHANCE
 from harness.stats.compare import Change, Comparison, Gate, compare
 from harness.stats.effect import Spread
 from harness.stats.interval import block_of_request
@@ -233,6 +235,23 @@ def test_the_same_run_on_both_sides_is_refused() -> None:
     found = compare(side(*BASE), [*side(2, 3, 6, 7), run(1, 1.004)])
     assert not found.passes
     assert "hold the same run" in found.problems[0]
+
+
+def test_what_may_be_left_out_are_rules_that_there_are() -> None:
+    """A name that no rule gives would leave out nothing."""
+    text = Path(validity.__file__).read_text()
+    assert all(f'"{rule}"' in text for rule in CHANCE)
+
+
+def test_the_overall_verdict_is_the_same_where_all_pass_and_none_differs() -> None:
+    """Also where a figure may yet be better: whoever asks whether NEW is worse is answered."""
+    found = compare(side(*BASE), side(*NEW))
+    better = replace(found_for(found, "ttft_p50"), verdict="inconclusive")
+    changes = tuple(better if each.figure == "ttft_p50" else each for each in found.changes)
+    assert replace(found, changes=changes).verdict == "same"
+    open_one = replace(better, passes=None)
+    changes = tuple(open_one if each.figure == "ttft_p50" else each for each in found.changes)
+    assert replace(found, changes=changes).verdict == "inconclusive"
 
 
 def _busy(each: Run) -> Run:
