@@ -526,6 +526,9 @@ def bench(
         Optional[str], typer.Option(help="Part of each level's start that the metrics leave out.")
     ] = None,
     requests: Annotated[Optional[int], typer.Option(min=1, help="Of each level, at most.")] = None,
+    sessions: Annotated[
+        Optional[int], typer.Option(min=1, help="Conversations of each level, at most; each is carried to its end.")
+    ] = None,
     input_tokens: Annotated[
         Optional[str],
         typer.Option(help="Prompt length: 200, 4k (4,096), a distribution such as lognormal:500:300, or file:PATH."),
@@ -535,7 +538,8 @@ def bench(
         typer.Option(help="Answer length, likewise; with the same file as --input-tokens, drawn as pairs."),
     ] = None,
     workload: Annotated[
-        Optional[str], typer.Option(help="What is asked: a file of locustfiles/, by name. Default: chat.")
+        Optional[str],
+        typer.Option(help="What is asked: a file of locustfiles/, by name, or a path. Default: questions."),
     ] = None,
     api: Annotated[
         Optional[Literal["tgi", "openai-chat", "openai-completions"]],
@@ -550,11 +554,22 @@ def bench(
     think_time: Annotated[
         Optional[str], typer.Option(help="With --users: pause between an answer and the user's next request.")
     ] = None,
+    in_step: Annotated[
+        bool,
+        typer.Option(
+            "--in-step",
+            help="With --users: all begin at once and ask again without a pause, and stay in step. Default: starts are "
+            "spread over an answer's time, and each user pauses for a random moment, 2 % of that on average.",
+        ),
+    ] = False,
     model_name: Annotated[
         Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
     ] = None,
     output: OutputOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be sent, and what it would cost; send nothing.")
+    ] = False,
     web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
@@ -569,7 +584,7 @@ def bench(
 
     Example: harness bench qwen2.5-7b --users 1,4,16 --duration 60s --slo "ttft_p95=1s,itl_p95=60ms"
     """
-    from harness.commands.bench import BenchOptions
+    from harness.commands.bench import BenchOptions, explain_bench
     from harness.commands.bench import bench as measure
 
     options = BenchOptions(
@@ -588,6 +603,7 @@ def bench(
         duration=duration,
         warmup=warmup,
         requests=requests,
+        sessions=sessions,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         workload=workload,
@@ -599,11 +615,16 @@ def bench(
         seed=seed,
         timeout=timeout,
         think_time=think_time,
+        in_step=in_step,
         output=output,
         report=report,
         web_ui=web_ui,
     )
     target = _target(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
+    if explain:
+        explanation = explain_bench(target, options, progress=terminal.say)
+        _show(json, explanation.as_json(), explanation.as_text())
+        return 0
     result = measure(target, options, progress=terminal.say)
     _show(json, result.as_json(), result.as_text())
     if result.unmet is not None:

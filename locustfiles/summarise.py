@@ -11,6 +11,5 @@ class SummariseUser(StreamUser):
     which is the ratio here, for texts of some 1,400 words.
     """
 
-    workload = "summarise"
     input_tokens = "normal:1800:400:512:3072"
     output_tokens = "normal:120:40:16:256"

@@ -109,7 +109,7 @@ def test_files_of_the_working_directory_win(wheel: Path, tmp_path: Path) -> None
     rendered = installed(wheel, tmp_path, "render", "mine")
     assert yaml.safe_load(rendered.stdout)["services"]["mine"]["stop_grace_period"] == "7s", rendered.stderr
     (tmp_path / "locustfiles").mkdir()
-    (tmp_path / "locustfiles" / "chat.py").write_text("class Nobody: pass\n")
+    (tmp_path / "locustfiles" / "questions.py").write_text("class Nobody: pass\n")
     refused = installed(wheel, tmp_path, "bench", "mine", "--runtime", "embedded")
     assert refused.returncode == 2
-    assert "locustfiles/chat.py: holds no class derived from StreamUser" in refused.stderr
+    assert "locustfiles/questions.py: holds no class derived from StreamUser" in refused.stderr

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import shlex
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from harness import __version__, preflight, terminal
+from harness import preflight, terminal
 from harness.catalog.hub_dataset import fetch_dataset
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
+from harness.commands.explain import REHEARSED, Explanation, explain
 from harness.commands.report import finish
-from harness.commands.serving import Served, open_service
+from harness.commands.serving import Served, open_service, resolve_model
 from harness.commands.target import Target
-from harness.engines import ENGINES, engine_named
+from harness.engines import engine_named
 from harness.engines.base import Gauges
 from harness.engines.failure import Failure
+from harness.engines.framing import framed
 from harness.engines.identify import default_api, extras_of
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
-from harness.load.scrape import Scraper
+from harness.load.run_recorder import begin_manifest, scraper_for
+from harness.load.starts import JITTER
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
@@ -41,7 +41,6 @@ from harness.measure.run_folder import (
     Level,
     Manifest,
     RunFolder,
-    clock_entry,
     run_name,
     utc_text,
     write_atomically,
@@ -54,16 +53,19 @@ from harness.stack.service import Service
 from harness.stats.summary import Summary
 from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
-from harness.workload.named import named
+from harness.workload.mix import SLOTS, Mix
+from harness.workload.named import find
 from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
 from harness.workload.traces.window import DATASET_ROWS, Window
-from harness.workload.workload import Asked, Dataset, Drawn, dataset, drawn, replayed, summarise
+from harness.workload.user_spec import UserSpec
+from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
+from harness.workload.workload import Asked, Chat, Dataset, Drawn, dataset, replayed
 
 DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
 _LAST_LINES = 1000
 DEFAULT_ARRIVAL = "poisson"
-DEFAULT_WORKLOAD = "chat"
+DEFAULT_WORKLOAD = "questions"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class BenchOptions:
     duration: str | None = None
     warmup: str | None = None
     requests: int | None = None
+    sessions: int | None = None
     input_tokens: str | None = None
     output_tokens: str | None = None
     workload: str | None = None
@@ -96,6 +99,7 @@ class BenchOptions:
     seed: int = 1
     timeout: str = "10m"
     think_time: str | None = None
+    in_step: bool = False
     output: Path | None = None
     report: bool = True
     web_ui: bool = False
@@ -135,18 +139,50 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
     levels = plan_levels(options, replay=rows is not None and rows.timed)
     # The load processes first: they get ready while the service is looked at.
     with runner.Crew(options.processes) as crew:
+        levels, users = _who_asks(crew, options, levels, rows, progress)
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
-                target, options, rows, served, crew, progress, levels=levels, slo=slo, timeout=timeout
+                target, options, rows or users, served, crew, progress, levels=levels, slo=slo, timeout=timeout
             )
         with _pointing_to(folder):
             return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
 
 
+def explain_bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> Explanation:
+    """What bench would do with the same options, without a service. Raises HarnessErrors."""
+    _require_a_use(options)
+    model = None if target.model is None else resolve_model(target)
+    plan_levels(options, replay=options.trace is not None)
+    rows = _require_inputs(options, progress)
+    levels = plan_levels(options, replay=rows is not None and rows.timed)
+    with runner.Crew(1) as crew:
+        levels, users = _who_asks(crew, options, levels, rows, progress)
+        limits = model.limits.known() if model is not None else {}
+        workload = workload_of(options, rows or users, lambda system: assumed_vocabulary(), limits)
+        count = len(rows.rows) if rows is not None and rows.timed else REHEARSED
+        played = crew.rehearse(workload, None if rows is not None else str(_file(options)), count, options.seed)
+    return explain(workload, played, levels, model)
+
+
+def _who_asks(
+    crew: runner.Crew,
+    options: BenchOptions,
+    levels: tuple[Level, ...],
+    rows: Trace | None,
+    progress: Callable[[str], None],
+) -> tuple[tuple[Level, ...], tuple[UserSpec, ...]]:
+    """The levels, and the users of the workload's file; none where the rows of a file are asked."""
+    if rows is not None:
+        return levels, ()
+    file = crew.describe(str(_file(options)))
+    levels = _levels_of_shape(file.shape, options, progress) or levels
+    return levels, _users(file.users, options, levels)
+
+
 def _measure(
     target: Target,
     options: BenchOptions,
-    rows: Trace | None,
+    asked: Trace | Sequence[UserSpec],
     served: Served,
     crew: runner.Crew,
     progress: Callable[[str], None],
@@ -156,8 +192,8 @@ def _measure(
     timeout: float,
 ) -> tuple[RunFolder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
-    options = dataclasses.replace(options, api=options.api or default_api(served.info))
-    workload = make_workload(options, served, rows)
+    options = _as_the_users_say(options, asked, served)
+    workload = make_workload(options, served, asked)
     for note in workload.notes() if isinstance(workload, Dataset) else ():
         progress(note)
     _check(served, options, workload, levels, progress)
@@ -179,10 +215,13 @@ def _measure(
         seed=options.seed,
         folder=str(folder.path),
         think_time=manifest.think_time,
+        spread=not options.in_step,
+        jitter=0.0 if options.in_step or workload.converses else JITTER,
         clock_monotonic=float(manifest.clock["monotonic"]),
         processes=options.processes,
         web_ui=options.web_ui,
         extras=extras_of(served.info).as_dict(),
+        locustfile=None if isinstance(asked, Trace) else str(_file(options).absolute()),
     )
     with _pointing_to(folder):
         return folder, *_load(plan, served, _Book(folder, manifest), crew, progress)
@@ -240,7 +279,7 @@ def _load(
         state = served.service.state()
         return None if state.running else f"exit code {state.exit_code}"
 
-    scraper = _scraper(served, plan.clock_monotonic)
+    scraper = scraper_for(served.info, served.endpoint, plan.clock_monotonic)
     try:
         with scraper:
             outcome = runner.run(
@@ -274,14 +313,6 @@ def _last_words(service: Service, progress: Callable[[str], None]) -> Failure | 
     tell_last_lines(failure, service.name, progress)
     progress(str(StartFailed(failure, service.name)))
     return failure
-
-
-def _scraper(served: Served, clock_monotonic: float) -> Scraper:
-    """Reads the metrics as the engine that answers writes them; of an unknown one the page alone is kept."""
-    for engine in ENGINES:
-        if engine.name == served.info.engine:
-            return Scraper(served.endpoint, clock_monotonic, engine.read_gauges, others=engine.gauge_pages)
-    return Scraper(served.endpoint, clock_monotonic)
 
 
 def _busy(latest: Gauges) -> str:
@@ -356,11 +387,11 @@ def plan_levels(options: BenchOptions, *, replay: bool = False) -> tuple[Level, 
     _duration(options.think_time, "--think-time")
     if replay:
         return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
-    if duration is None and options.requests is None:
+    if duration is None and options.requests is None and options.sessions is None:
         duration = DEFAULT_DURATION
     if warmup is not None and duration is not None and warmup >= duration:
         raise UsageError(f"--warmup {options.warmup} leaves nothing of --duration {options.duration or '60s'}")
-    one = Level(0, duration=duration, warmup=warmup, requests=options.requests)
+    one = Level(0, duration=duration, warmup=warmup, requests=options.requests, sessions=options.sessions)
     if options.rate is not None:
         rates = _numbers(options.rate, "--rate", float)
         arrival = options.arrival or DEFAULT_ARRIVAL
@@ -377,13 +408,15 @@ def _require_a_use(options: BenchOptions) -> None:
     for first, second in (("users", "rate"), ("users", "trace"), ("rate", "trace"), ("trace", "dataset")):
         if getattr(options, first) is not None and getattr(options, second) is not None:
             raise UsageError(f"--{first} and --{second} exclude each other", advice="Give one of them.")
+    if options.in_step and (options.rate is not None or options.trace is not None):
+        raise UsageError("--in-step is for --users: the requests of --rate and --trace come when they are due")
     if options.arrival is not None and options.rate is None:
         raise UsageError("--arrival says how the requests of --rate come, and there is no --rate")
-    if options.think_time is not None and (options.rate is not None or options.trace is not None):
+    if options.think_time is not None and ((options.rate is not None and options.dataset) or options.trace is not None):
         raise UsageError("--think-time is for --users: the requests of --rate and --trace come when they are due")
     for source, others in (
-        ("trace", ("input_tokens", "output_tokens", "workload")),
-        ("dataset", ("input_tokens", "workload")),
+        ("trace", ("input_tokens", "output_tokens", "workload", "sessions")),
+        ("dataset", ("input_tokens", "workload", "sessions")),
     ):
         for name in others:
             if getattr(options, source) is not None and getattr(options, name) is not None:
@@ -451,9 +484,8 @@ def _require_inputs(options: BenchOptions, progress: Callable[[str], None]) -> T
     rows = _read_rows(options, progress)
     if options.output_tokens is not None:
         parse_lengths(options.output_tokens, "output_tokens")
-    if rows is None:
-        spec = named(options.workload or DEFAULT_WORKLOAD)
-        parse_lengths(options.input_tokens or spec.input_tokens, "input_tokens")
+    if options.input_tokens is not None:
+        parse_lengths(options.input_tokens, "input_tokens")
     return rows
 
 
@@ -502,32 +534,105 @@ def _window(options: BenchOptions) -> Window:
     )
 
 
-def make_workload(options: BenchOptions, served: Served, rows: Trace | None = None) -> Asked:
-    """What is asked: the rows of a file, or lengths drawn from the named workload's distributions or those of the
-    options.
+def _file(options: BenchOptions) -> Path:
+    return find(options.workload or DEFAULT_WORKLOAD)
+
+
+def _levels_of_shape(
+    shape: tuple[tuple[int, float], ...], options: BenchOptions, progress: Callable[[str], None]
+) -> tuple[Level, ...]:
+    """The levels that a locustfile's load shape asks for, where no option says otherwise; none without a shape."""
+    given = [name for name in ("users", "rate", "duration", "requests", "sessions") if getattr(options, name)]
+    if shape and given:
+        progress(f"the load shape of {_file(options)} is left out: --{given[0]} says how much is asked")
+    if not shape or given:
+        return ()
+    warmup = _duration(options.warmup, "--warmup")
+    steps = enumerate(shape)
+    return tuple(Level(number, users=users, duration=seconds, warmup=warmup) for number, (users, seconds) in steps)
+
+
+def _users(found: Sequence[UserSpec], options: BenchOptions, levels: tuple[Level, ...]) -> tuple[UserSpec, ...]:
+    """What the users of the workload's file ask, with the options' own lengths and pauses. Raises UsageError."""
+    if len(found) > SLOTS:
+        raise UsageError(f"{len(found)} user classes, at most {SLOTS} can be told apart", where=str(_file(options)))
+    users = [
+        dataclasses.replace(
+            each,
+            input_tokens=options.input_tokens or each.input_tokens,
+            output_tokens=options.output_tokens or each.output_tokens,
+        )
+        for each in found
+    ]
+    converse = any(each.converses for each in users)
+    if converse and options.think_time is not None:
+        users = [dataclasses.replace(each, think_time=options.think_time) for each in users]
+    if not converse and options.think_time is not None and options.rate is not None:
+        raise UsageError("--think-time is for --users and for conversations: requests of --rate come when they are due")
+    if converse and options.requests is not None:
+        advice = "--sessions counts conversations."
+        raise UsageError("--requests counts requests, and the workload holds conversations", advice=advice)
+    if not converse and options.sessions is not None:
+        advice = "--requests counts those."
+        raise UsageError("--sessions counts conversations, and the workload asks single requests", advice=advice)
+    for each in users:
+        each.check()
+        if each.tasks and any(level.arrival is not None for level in levels):
+            found_task = f"{each.tasks[0]} does not yield: nothing can be sent for it when an arrival is due"
+            raise UsageError(found_task, where=each.where, advice="Use --users, or make it yield what it asks.")
+    return tuple(users)
+
+
+def _as_the_users_say(options: BenchOptions, asked: Trace | Sequence[UserSpec], served: Served) -> BenchOptions:
+    """The options with what is left to the user classes, and else to the service."""
+    specs = () if isinstance(asked, Trace) else asked
+    api = options.api or next((each.api for each in specs if each.api is not None), None) or default_api(served.info)
+    return dataclasses.replace(options, api=api, stream=options.stream and all(each.stream for each in specs))
+
+
+def make_workload(options: BenchOptions, served: Served, asked: Trace | Sequence[UserSpec]) -> Asked:
+    """What is asked of this service, in words that it counts as one token each."""
+    plain = vocabulary_of(served.endpoint)
+
+    @cache
+    def words(system: bool) -> Vocabulary:
+        return framed(plain, served.endpoint, options.api or "", system=system)
+
+    return workload_of(options, asked, words, served.limits.known())
+
+
+def workload_of(
+    options: BenchOptions,
+    asked: Trace | Sequence[UserSpec],
+    words: Callable[[bool], Vocabulary],
+    limits: Mapping[str, int | float],
+) -> Asked:
+    """What is asked: the rows of a file, or what the users of a locustfile say.
+
+    words: of prompts, with a system message or without.
     """
-    vocabulary = vocabulary_of(served.endpoint)
     salt = f"{time.time_ns():x}"
-    if rows is not None and rows.timed:
-        return replayed(rows, _window(options), seed=options.seed, salt=salt, vocabulary=vocabulary)
-    if rows is not None:
+    if isinstance(asked, Trace) and asked.timed:
+        return replayed(asked, _window(options), seed=options.seed, salt=salt, vocabulary=words(False))
+    if isinstance(asked, Trace):
         return dataset(
-            rows,
+            asked,
             seed=options.seed,
             rows=options.dataset_rows or DATASET_ROWS,
             output_tokens=options.output_tokens,
             salt=salt,
-            vocabulary=vocabulary,
+            vocabulary=words(False),
         )
-    spec = named(options.workload or DEFAULT_WORKLOAD)
-    return drawn(
-        spec.name,
-        options.input_tokens or spec.input_tokens,
-        options.output_tokens or spec.output_tokens,
-        seed=options.seed,
-        salt=salt,
-        vocabulary=vocabulary,
-    )
+    parts = [
+        spec.workload(
+            seed=options.seed + slot,
+            salt=f"{salt}-{slot}" if slot else salt,
+            vocabulary=words(spec.has_system_prompt),
+            limits=limits,
+        )
+        for slot, spec in enumerate(asked)
+    ]
+    return parts[0] if len(parts) == 1 else Mix(tuple(parts), tuple(spec.weight for spec in asked))
 
 
 def _check(
@@ -538,7 +643,8 @@ def _check(
     progress: Callable[[str], None],
 ) -> None:
     """May we measure at all? Warnings are said, what would measure nothing ends the command."""
-    lengths = (workload.input_lengths, workload.output_lengths) if isinstance(workload, Drawn) else (None, None)
+    first = workload.base if isinstance(workload, Chat) else workload
+    lengths = (first.input_lengths, first.output_lengths) if isinstance(first, Drawn) else (None, None)
     intent = preflight.Intent(
         api=options.api or default_api(served.info),
         longest_input=lengths[0].longest if lengths[0] else None,
@@ -556,12 +662,6 @@ def _default_folder(served: Served, workload: str) -> RunFolder:
     return RunFolder.create_beside(Path("reports") / name)
 
 
-def _asked_model(served: Served) -> str:
-    """The model that a URL serves; one of several goes by the name that it is asked by."""
-    alone = served.info.engine in {engine.name for engine in ENGINES} and len(served.info.model_names) < 2
-    return (served.info.model_id if alone else served.endpoint.model_name) or "unknown"
-
-
 def _manifest(
     folder: RunFolder,
     served: Served,
@@ -571,44 +671,36 @@ def _manifest(
     slo: Slo | None,
     timeout: float,
 ) -> Manifest:
-    facts, model, anchor = served.service.facts(), served.model, Anchor.now()
-    version = served.info.version or facts.engine_version
-    bounds = slo or (model.slo if model else Slo())
-    return Manifest(
-        run_id=folder.run_id,
-        harness_version=__version__,
-        command=("harness", *sys.argv[1:]),
-        model=model.name if model else _asked_model(served),
-        revision=(model.revision if model else None) or facts.environment.get("REVISION"),
-        engine=f"{served.info.engine} {version}" if version else served.info.engine,
-        emulated=served.info.emulated,
-        start=utc_text(anchor.utc),
-        clock=clock_entry(anchor),
-        workload=workload.describe(),
-        levels=levels,
+    facts, model = served.service.facts(), served.model
+    plain = begin_manifest(
+        folder,
+        Anchor.now(),
+        served.info,
+        served.endpoint,
+        workload,
+        levels,
+        program="harness",
         api=options.api or default_api(served.info),
         stream=options.stream,
-        exact_lengths=extras_of(served.info).sets_length,
+        seed=options.seed,
+        timeout=timeout,
+        requests=options.requests,
+    )
+    version = served.info.version or facts.engine_version
+    return dataclasses.replace(
+        plain,
+        model=model.name if model else plain.model,
+        revision=(model.revision if model else None) or facts.environment.get("REVISION"),
+        engine=f"{served.info.engine} {version}" if version else served.info.engine,
         runtime=facts.runtime,
-        url=served.endpoint.url,
         image=facts.image,
         image_digest=facts.image_digest,
         flags={**facts.environment, **({"args": shlex.join(facts.args)} if facts.args else {})},
         limits=served.limits.known(),
         gpu=model.gpu if model else None,
         gpus=model.gpus if model else 1,
-        host={
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "cpus": psutil.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-        dataset=None if isinstance(workload, Drawn) else workload.trace.facts(),
-        lengths=summarise(workload, options.requests),
-        seeds={"workload": options.seed, "arrivals": options.seed},
-        slo=bounds.as_dict(),
+        slo=(slo or (model.slo if model else Slo())).as_dict(),
         slo_asked=slo is not None,
-        timeout=timeout,
         think_time=_duration(options.think_time, "--think-time") or 0.0,
         processes=options.processes,
         price_per_gpu_hour=model.price_per_gpu_hour if model else None,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.engines.answer_text import Piece
 from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.counting import count_events
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
@@ -133,6 +134,17 @@ class _OpenAiApi:
         """What was generated, in the members where it may stand; none where there is no text."""
         raise NotImplementedError
 
+    def text_in(self, payload: Mapping[str, Any]) -> Piece | None:
+        """What the model says to the user: reasoning and calls of tools are no part of what a client sends back."""
+        choices = payload.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        text = self._said(choice)
+        return Piece(text) if text else None
+
+    def _said(self, choice: Mapping[str, Any]) -> str | None:
+        """The text that is shown, in a chunk or in a document."""
+        raise NotImplementedError
+
     def _thinks(self, choice: Mapping[str, Any]) -> bool:
         delta = as_mapping(choice.get("delta"))
         return any(delta.get(key) for key in _THOUGHT_KEYS)
@@ -144,14 +156,17 @@ class _OpenAiApi:
 
 
 class OpenAiChatApi(_OpenAiApi):
-    """One user message per request; the server applies the model's chat template."""
+    """What was said before and the user's message; the server applies the model's chat template."""
 
     name = "openai-chat"
     path = "/v1/chat/completions"
     open_keys = frozenset((b"id", b"created", b"content", b"reasoning_content", b"reasoning"))
 
     def _prompt(self, request: Request) -> dict[str, Any]:
-        return {"messages": [{"role": "user", "content": request.prompt}]}
+        return {"messages": request.as_messages()}
+
+    def _said(self, choice: Mapping[str, Any]) -> str | None:
+        return as_text(as_mapping(choice.get("delta") or choice.get("message")).get("content"))
 
     def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
         message = as_mapping(choice.get("delta") or choice.get("message"))
@@ -166,7 +181,10 @@ class OpenAiCompletionsApi(_OpenAiApi):
     open_keys = frozenset((b"id", b"created", b"text"))
 
     def _prompt(self, request: Request) -> dict[str, Any]:
-        return {"prompt": request.prompt}
+        return {"prompt": request.as_text()}
+
+    def _said(self, choice: Mapping[str, Any]) -> str | None:
+        return as_text(choice.get("text"))
 
     def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
         text = choice.get("text")

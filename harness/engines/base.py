@@ -21,6 +21,7 @@ from harness.engines.support import Architectures
 from harness.workload.request import Request
 
 if TYPE_CHECKING:
+    from harness.engines.answer_text import Piece
     from harness.engines.client import Client
 
 
@@ -235,6 +236,10 @@ class Api(Protocol):
 
     def reading(self, http_status: int, *, stream: bool) -> Reading:
         """The same for an answer that is read as it comes."""
+        ...
+
+    def text_in(self, payload: Mapping[str, Any]) -> Piece | None:
+        """What an event of a stream, or a document, holds of the answer's text; None where it holds none."""
         ...
 
 

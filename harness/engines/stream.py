@@ -299,7 +299,7 @@ class StreamReading:
         while at < len(body):
             if fast and memory.form is not None:
                 at = self._match(body, at, memory.form)
-            start, end = _blank_line(body, at, only_lf)
+            start, end = event_end(body, at, only_lf)
             if start < 0:
                 break
             part, blank, at = body[at:start], body[start:end], end
@@ -374,7 +374,7 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _blank_line(body: bytes, at: int, only_lf: bool) -> tuple[int, int]:
+def event_end(body: bytes, at: int, only_lf: bool) -> tuple[int, int]:
     """Where the event that starts at `at` ends and where the next one starts; (-1, 0) where it does not end."""
     if only_lf:
         start = body.find(b"\n\n", at)
@@ -385,7 +385,7 @@ def _blank_line(body: bytes, at: int, only_lf: bool) -> tuple[int, int]:
 
 def _take_event(stream: Stream, dialect: Dialect, part: bytes, end: int) -> bool:
     """Reads one event as JSON; whether it was a token's event like any other."""
-    data, name = _fields(part, stream)
+    data, name = event_fields(part, stream)
     if data is None:
         return False
     if data.strip() == b"[DONE]":
@@ -409,14 +409,14 @@ def _take_event(stream: Stream, dialect: Dialect, part: bytes, end: int) -> bool
 def _take_rest(stream: Stream, dialect: Dialect, rest: bytes, end: int) -> None:
     """The event behind which the body ended without a blank line; half an event means that the stream was cut."""
     scratch = Stream()
-    data, _ = _fields(rest, scratch)
+    data, _ = event_fields(rest, scratch)
     if data is not None and data.strip() != b"[DONE]" and json_object(data) is None:
         stream.cut = True
         return
     _take_event(stream, dialect, rest, end)
 
 
-def _fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]:
+def event_fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]:
     """The data and the name of one event; None where it has no data, as a comment has none."""
     if part.startswith(b"data:") and b"\n" not in part and b"\r" not in part:
         return (part[6:] if part[5:6] == b" " else part[5:]) or None, None

@@ -87,7 +87,7 @@ def _tgi_spans(document: Any) -> list[Span]:
     return [(int(token["start"]), int(token["stop"])) for token in document]
 
 
-def _named(model_name: str | None) -> dict[str, str]:
+def named(model_name: str | None) -> dict[str, str]:
     return {} if model_name is None else {"model": model_name}
 
 
@@ -95,7 +95,7 @@ ROUTES: tuple[Route, ...] = (
     # TGI: a list of tokens with their places
     Route("/tokenize", lambda text, name: {"inputs": text}, _listed, _tgi_spans),
     # vLLM, SGLang
-    Route("/tokenize", lambda text, name: {**_named(name), "prompt": text}, lambda page: _whole_number(page["count"])),
+    Route("/tokenize", lambda text, name: {**named(name), "prompt": text}, lambda page: _whole_number(page["count"])),
     # llama.cpp: without `add_special` the token that begins a text would be missing
     Route("/tokenize", lambda text, name: {"content": text, "add_special": True}, lambda page: _listed(page["tokens"])),
     # llama-cpp-python
@@ -106,7 +106,7 @@ ROUTES: tuple[Route, ...] = (
 
 def prompt_tokens(client: Client, text: str, model_name: str | None, timeout: float) -> int | None:
     """The length of a prompt that a generated answer tells: for services without a tokenizer route. None without."""
-    body = {**_named(model_name), "prompt": text, "max_tokens": 1, "temperature": 0}
+    body = {**named(model_name), "prompt": text, "max_tokens": 1, "temperature": 0}
     try:
         document = client.post("/v1/completions", body, timeout=timeout).document
         return _whole_number(document["usage"]["prompt_tokens"])

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import gevent
-from locust import User, task
 
 from harness.load.level import Holding
-from harness.load.session import UNSENT
+from harness.load.turns import play
+from harness.load.user import StreamUser, waits
 
-STARTS_PER_SECOND = 5000.0  # of users: thousands of requests within a moment would measure the service's accept queue
 
+class ClosedLoop:
+    """Sends for the users of a level. holding: the level, set before they start."""
 
-class ClosedLoopUser(User):
-    """A user of the level that is being held."""
+    def __init__(self) -> None:
+        self.holding: Holding | None = None
 
-    abstract = True
-    holding: ClassVar[Holding]  # the level, set before the users start
+    def use(self, user: StreamUser) -> None:
+        """Asks until the level is over, then rests; of a user for whom Locust has something to do in between, once.
 
-    @task
-    def use(self) -> None:
-        """Asks until the level is over, then rests.
-
-        All in one task: Locust's own turn would send the next request through the hub's queue, behind every read.
+        All in one task where that can be: Locust's own turn would send the next request through the hub's queue, behind
+        every read.
         """
-        number = self.holding.enter()
-        self.holding.begun.wait()
-        gevent.sleep(number / STARTS_PER_SECOND)
-        while ask_next(self.holding):
-            pass
+        holding = self.holding
+        assert holding is not None
+        if user.number is None:
+            user.number = holding.enter()
+            holding.begun.wait()
+            holding.starts.wait(user.number)
+        while ask_next(holding, user):
+            if waits(type(user)):
+                return
         gevent.sleep(3600)
 
 
-def ask_next(holding: Holding) -> bool:
-    """One request of one user and its answer; False when the level is over."""
-    prepared = holding.take()
+def ask_next(holding: Holding, user: StreamUser) -> bool:
+    """One request or conversation of one user, with its answers; False when the level is over."""
+    prepared = holding.take(user)
     if prepared is None:
         return False
-    error = holding.session.ask(prepared)
-    pause = holding.session.pause if error in UNSENT else holding.session.plan.think_time
+    session = holding.session
+    try:
+        last = play(session, prepared, holding.over)
+    finally:
+        holding.playing -= 1
+    pause = session.plan.think_time or session.pause_after(prepared) or holding.starts.pause(prepared.index, last)
     if pause:
         holding.over.wait(pause)
     return True

@@ -9,40 +9,43 @@ from __future__ import annotations
 import logging
 import math
 import os
-import platform
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import gevent
-import psutil
 
-from harness import __version__
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines import APIS
+from harness.engines.base import Endpoint
+from harness.engines.framing import framed
 from harness.engines.identify import default_api, endpoint_at, extras_of, identify
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
-from harness.load.locust_member import SLOTS, Mix
 from harness.load.plan import LoadPlan
+from harness.load.run_recorder import begin_manifest, scraper_for
+from harness.load.scrape import Scraper
+from harness.load.user import StreamUser, spec_of
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
 from harness.measure.run_folder import (
     Level,
     Manifest,
     RunFolder,
-    clock_entry,
     run_name,
     utc_text,
     write_manifest,
 )
-from harness.workload.workload import drawn
+from harness.units import parse_duration
+from harness.workload.mix import SLOTS, Mix
+from harness.workload.user_spec import UserSpec
 
 logger = logging.getLogger("harness")
+
+_SHARED = ("api", "stream", "model_name", "timeout", "seed")
 
 GRACE = 50.0  # seconds for open answers at the end; Locust's master itself waits 60 s for its workers
 _WATCH_EVERY = 0.1
@@ -52,14 +55,14 @@ _WARMUP_SHARE, _WARMUP_MOST = 0.1, 30.0  # after the ramp, as stats/window.py ha
 
 @dataclass(frozen=True)
 class Asking:
-    """What the user classes of a run ask. They share all of it but the lengths."""
+    """What the user classes of a run ask. They share all of it but what each asks."""
 
     api: str | None
     stream: bool
     model_name: str | None
     timeout: float
     seed: int
-    lengths: Mapping[str, tuple[str, str, str]]  # user class -> workload, input tokens, output tokens
+    users: Mapping[str, UserSpec]  # by user class
 
 
 @dataclass
@@ -73,6 +76,7 @@ class Kept:
     manifest: Manifest
     announcement: dict[str, Any]
     run_time: float | None
+    scraper: Scraper
     test_began: float = 0.0
     level_began: float = 0.0
     ramped_at: float | None = None
@@ -96,9 +100,9 @@ class Kept:
 class Keeper:
     """Announces a run when Locust starts a test, and closes it when the test has ended."""
 
-    def __init__(self, environment: Any, runner: Any, asking: Any) -> None:
-        """asking: gives the Asking of the environment's user classes when a test starts."""
-        self._environment, self._runner, self._asking = environment, runner, asking
+    def __init__(self, environment: Any, runner: Any, users: Callable[[Any], Sequence[type[StreamUser]]]) -> None:
+        """users: gives the environment's user classes when a test starts."""
+        self._environment, self._runner, self._users = environment, runner, users
         self._kept: Kept | None = None
         self._began = self._quitting = False
         runner.register_message(say.JOINED, self._on_joined)
@@ -124,6 +128,7 @@ class Keeper:
             return
         self._began = True
         logger.info("writing to %s", self._kept.folder.path)
+        self._kept.scraper.__enter__()
         self._announce()
         gevent.spawn(self._watch, self._kept)
 
@@ -140,22 +145,26 @@ class Keeper:
     def _begin(self) -> Kept:
         """Folder, manifest and plan of a run. Raises HarnessErrors."""
         _refuse_folder_in_use()
-        asking = self._asking()
+        asking = asking_of(self._users(self._environment))
         url = str(self._environment.host or "").rstrip("/")
         if not url:
             raise UsageError("no host", advice="Name the service with --host http://host:port.")
         info, endpoint = identify(endpoint_at(url, asking.model_name))
         options = self._environment.parsed_options
-        mix = _mix(asking, endpoint)
+        api = asking.api or default_api(info)
+        mix = _mix(asking, endpoint, api, info.limits.known())
         anchor = Anchor.now()
         folder = RunFolder.create(output_folder(anchor.utc, info.model_id or "service", mix.name))
         run_time = float(options.run_time) if options is not None and options.run_time else None
         level = Level(0, users=self._runner.target_user_count, duration=run_time, started_at=0.0)
-        manifest = _manifest(folder, anchor, info, asking, mix, endpoint.url, level)
+        manifest = begin_manifest(
+            folder, anchor, info, endpoint, mix, (level,), program="locust",
+            api=api, stream=asking.stream, seed=asking.seed, timeout=asking.timeout,
+        )  # fmt: skip
         write_manifest(folder, manifest)
         plan = LoadPlan(
             url=endpoint.url,
-            api=asking.api or default_api(info),
+            api=api,
             model_name=endpoint.model_name or "",
             stream=asking.stream,
             extras=extras_of(info).as_dict(),
@@ -166,9 +175,10 @@ class Keeper:
             folder=str(folder.path.resolve()),
             clock_monotonic=anchor.monotonic,
         )
-        slots = {name: slot for slot, name in enumerate(asking.lengths)}
+        slots = {name: slot for slot, name in enumerate(asking.users)}
         announcement = {"plan": plan.to_json(), "machine": say.machine(), "slots": slots, "grace": GRACE}
-        return Kept(folder, manifest, announcement, run_time)
+        scraper = scraper_for(info, endpoint, anchor.monotonic)
+        return Kept(folder, manifest, announcement, run_time, scraper)
 
     def _announce(self, client_id: str | None = None) -> None:
         """To all members, or to one that came later."""
@@ -233,6 +243,8 @@ class Keeper:
         while self._awaited(kept) and time.monotonic() < until:
             gevent.sleep(0.02)
         self._kept = None
+        kept.scraper.__exit__()
+        kept.scraper.samples.write(kept.folder.server)
         kept.manifest = replace(kept.manifest, end=utc_text(datetime.now(timezone.utc)), processes=len(kept.members))
         kept.write(ended_at=kept.now())
         lost = sorted(str(number) for client, number in kept.members.items() if client not in kept.done)
@@ -310,45 +322,41 @@ def _warmup(kept: Kept, ended: float) -> float | None:
     return float(ramp + math.ceil(min(_WARMUP_SHARE * rest, _WARMUP_MOST)))
 
 
-def _mix(asking: Asking, endpoint: Endpoint) -> Mix:
-    if len(asking.lengths) > SLOTS:
-        raise UsageError(f"{len(asking.lengths)} user classes, at most {SLOTS} can be told apart")
-    vocabulary = vocabulary_of(endpoint)
-    salt = f"{time.time_ns():x}"
-    return Mix(
-        tuple(
-            drawn(name, inputs, outputs, seed=asking.seed + slot, salt=f"{salt}-{slot}", vocabulary=vocabulary)
-            for slot, (name, inputs, outputs) in enumerate(asking.lengths.values())
+def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
+    """What these classes ask. Raises UsageError for values that cannot be read, or that differ where they must not."""
+    if not classes:
+        raise UsageError("no user class is derived from StreamUser", advice="See locustfiles/chat.py.")
+    for name in _SHARED:
+        values = {getattr(each, name) for each in classes}
+        if len(values) > 1:
+            names = ", ".join(each.__name__ for each in classes)
+            raise UsageError(f"{names} differ in {name}", advice="The users of one run share it.")
+    first = classes[0]
+    if first.api is not None and first.api not in APIS:
+        raise UsageError(f"unknown api {first.api!r}", where=first.__name__, advice=f"Known: {', '.join(APIS)}.")
+    try:
+        timeout = parse_duration(first.timeout)
+    except ValueError as error:
+        raise UsageError(f"{error}, found {first.timeout!r}", where=f"{first.__name__}.timeout") from error
+    users = {each.__name__: spec_of(each) for each in classes}
+    return Asking(first.api, first.stream, first.model_name, timeout, first.seed, users)
+
+
+def _mix(asking: Asking, endpoint: Endpoint, api: str, limits: Mapping[str, int | float]) -> Mix:
+    if len(asking.users) > SLOTS:
+        raise UsageError(f"{len(asking.users)} user classes, at most {SLOTS} can be told apart")
+    plain, salt = vocabulary_of(endpoint), f"{time.time_ns():x}"
+    words = {
+        system: framed(plain, endpoint, api, system=system)
+        for system in {spec.has_system_prompt for spec in asking.users.values()}
+    }
+    parts = tuple(
+        spec.workload(
+            seed=asking.seed + slot,
+            salt=f"{salt}-{slot}",
+            vocabulary=words[spec.has_system_prompt],
+            limits=limits,
         )
+        for slot, spec in enumerate(asking.users.values())
     )
-
-
-def _manifest(
-    folder: RunFolder, anchor: Anchor, info: EngineInfo, asking: Asking, mix: Mix, url: str, level: Level
-) -> Manifest:
-    return Manifest(
-        run_id=folder.run_id,
-        harness_version=__version__,
-        command=("locust", *sys.argv[1:]),
-        model=info.model_id or "unknown",
-        engine=f"{info.engine} {info.version}" if info.version else info.engine,
-        emulated=info.emulated,
-        start=utc_text(anchor.utc),
-        clock=clock_entry(anchor),
-        workload=mix.describe(),
-        levels=(level,),
-        api=asking.api or default_api(info),
-        stream=asking.stream,
-        exact_lengths=extras_of(info).sets_length,
-        runtime="url",
-        url=url,
-        limits=info.limits.known(),
-        host={
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "cpus": psutil.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-        seeds={"workload": asking.seed},
-        timeout=asking.timeout,
-    )
+    return Mix(parts, tuple(spec.weight for spec in asking.users.values()))

@@ -22,45 +22,19 @@ from gevent.event import AsyncResult, Event
 from harness.errors import UsageError
 from harness.load import locust_messages as say
 from harness.load.plan import LoadPlan
-from harness.load.session import UNSENT, Session
+from harness.load.session import Session
+from harness.load.turns import play
+from harness.load.user import StreamUser
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder, read_manifest
-from harness.workload.request import Request
-from harness.workload.workload import Drawn, from_dict
+from harness.workload.mix import SLOTS, Mix
 
 logger = logging.getLogger("harness")
 
-SLOTS = 10  # user classes of one run: divides the numbers that Session gives to a level
 _SEEDS_APART = 1_000_003  # between two processes, which must ask neither the same lengths nor under the same ids
 _FLUSH_EVERY, _LOOK_EVERY = 0.25, 1.0
 _CLOCK_READINGS, _CLOCK_WITHIN = 10, 5.0
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Several workloads as one: the last digit of a request's number says whose it is."""
-
-    parts: tuple[Drawn, ...]
-
-    def request(self, number: int) -> Request:
-        return self.parts[number % SLOTS].request(number // SLOTS)
-
-    @property
-    def name(self) -> str:
-        return "+".join(part.name for part in self.parts)
-
-    @property
-    def offsets(self) -> None:
-        return None
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "mix", "parts": [part.as_dict() for part in self.parts]}
-
-    def describe(self) -> dict[str, Any]:
-        if len(self.parts) == 1:
-            return self.parts[0].describe()
-        return {"name": self.name, "parts": [part.describe() for part in self.parts]}
 
 
 @dataclass
@@ -98,17 +72,19 @@ class Member:
         """This process's number in the run: the index that the master gave it."""
         return max(0, self._runner.worker_index)
 
-    def ask(self, user_class: str) -> bool:
-        """One request of a user of this class, from its bytes to its answer; False when none may be sent any more."""
+    def use(self, user: StreamUser) -> None:
+        """One conversation or request of a user, with its answers; at rest while the run ends."""
         running = self._begun.get()
         if running.over.is_set():
-            return False
-        taken = running.taken.get(user_class, 0)
-        running.taken[user_class] = taken + 1
-        error = running.session.ask(running.session.prepare(taken * SLOTS + running.slots[user_class]))
-        if error in UNSENT:
-            running.over.wait(running.session.pause)
-        return True
+            gevent.sleep(0.05)
+            return
+        name, session = type(user).__name__, running.session
+        taken = running.taken.get(name, 0)
+        running.taken[name] = taken + 1
+        prepared = session.prepare(taken * SLOTS + running.slots[name], user.script if user.scripts else None)
+        play(session, prepared, running.over)
+        if pause := session.pause_after(prepared):
+            running.over.wait(pause)
 
     def end(self) -> None:
         """No more requests; wait for the open answers, end the users, hand in the journal. Once, whoever calls."""
@@ -153,9 +129,8 @@ class Member:
             run_id=RunFolder(Path(plan.folder)).run_id,
             seed=plan.seed + _SEEDS_APART * self.process,
         )
-        parts = [from_dict(each) for each in plan.workload["parts"]]
-        own = [replace(part, seed=part.seed + _SEEDS_APART * self.process) for part in parts if isinstance(part, Drawn)]
-        session = Session(here, Mix(tuple(own)), self.process, self._fire)
+        mix = Mix.from_dict(plan.workload).with_seeds(_SEEDS_APART * self.process)
+        session = Session(here, mix, self.process, self._fire, sessions=f"{self.process}-")
         session.level = run["level"]
         journal = None if ship is None else RunFolder(ship).journal(self.process)
         running = Running(session, run["slots"], run["grace"], journal)
@@ -219,6 +194,8 @@ class Member:
         """Tell Locust, whose own page and statistics follow its events. Its times are of its own making: whole
         milliseconds, two digits; the records hold what was measured.
         """
+        if record.status == "in_flight":
+            return  # given up by us: neither answered nor failed
         ended = record.finished_at if record.finished_at is not None else record.scheduled_at
         self._environment.events.request.fire(
             request_type="stream",

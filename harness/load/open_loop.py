@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from itertools import islice
-from typing import ClassVar
+from typing import Any
 
 import gevent
 from gevent import monkey
-from locust import User, task
+from gevent.event import Event
 
 from harness.load.arrivals import moments, parse_arrival
 from harness.load.level import Holding
 from harness.load.session import Prepared
+from harness.load.transport import Exchange
 
 _AHEAD = 64  # requests whose bytes are ready before their moment
 # libev's timers are late by up to two milliseconds, so the last three are waited out in naps, with a look at the event
@@ -25,20 +27,6 @@ _LOOK_EVERY = 0.25  # seconds between two looks whether the level was ended
 _sleep = monkey.get_original("time", "sleep")
 
 
-class OpenLoopUser(User):
-    """The dispatcher: one user of Locust's that sends every request of this process at its moment."""
-
-    abstract = True
-    holding: ClassVar[Holding]  # the level, set before the users start
-    fixed_count = 1
-
-    @task
-    def dispatch(self) -> None:
-        self.holding.begun.wait()
-        Dispatcher(self.holding).run()
-        gevent.sleep(3600)
-
-
 def level_moments(holding: Holding) -> Iterator[float]:
     """When this level's requests are due, in seconds from its start, for all processes together."""
     level = holding.level
@@ -46,36 +34,102 @@ def level_moments(holding: Holding) -> Iterator[float]:
         return islice(holding.session.workload.offsets or (), level.requests)
     arrival = parse_arrival(level.arrival or "poisson", level.rate or 1.0)
     seed = holding.session.plan.seed * 1000 + level.level
-    return moments(arrival, seed, duration=level.duration, requests=level.requests)
+    most = level.sessions if holding.converses else level.requests
+    return moments(arrival, seed, duration=level.duration, requests=most)
 
 
 class Dispatcher:
-    """Sends this process's share of a level: of N processes each takes every Nth arrival of the one schedule."""
+    """Sends this process's share of a level: of N processes each takes every Nth arrival of the one schedule.
 
-    def __init__(self, holding: Holding) -> None:
-        self._holding, self._session = holding, holding.session
+    An arrival begins a conversation; what follows in it comes back here with its own moment, an answer and a pause
+    later. Moments are CLOCK_MONOTONIC seconds.
+    """
+
+    def __init__(self, holding: Holding, environment: Any) -> None:
+        """environment: Locust's, for users that come with an arrival."""
+        self._holding, self._session, self._environment = holding, holding.session, environment
         self._moments = enumerate(islice(level_moments(holding), holding.share, None, holding.processes))
         self._ready: deque[tuple[float, Prepared]] = deque()
+        self._later: list[tuple[float, str, Prepared]] = []  # a heap; request ids keep equal moments apart
+        self._talking = 0  # conversations that wait for an answer
+        self._news = Event()  # a conversation has gone on, or ended
 
     def run(self) -> None:
-        """Returns when the last request has been sent or the level is over."""
+        """Returns when the last request has been sent, of conversations the last answered, or the level is over."""
+        self._holding.begun.wait()
         recorder, transport = self._session.recorder, self._session.transport
         recorder.ahead = self._fill
         try:
-            while not self._holding.over.is_set() and (self._ready or self._fill()):
-                due, prepared = self._ready[0]
-                if self._wait_until(due):
-                    self._ready.popleft()
-                    self._session.begin(prepared, due - self._session.plan.clock_monotonic)
-                    transport.wake()
+            if self._holding.converses:
+                self._run_conversations()
+            else:
+                self._run_requests()
         finally:
             recorder.ahead = lambda: False
             transport.next_due = float("inf")
-        self._holding.end("trace" if self._holding.level.arrival == "trace" else self._why())
+        self._holding.end(self._why())
+
+    def _run_requests(self) -> None:
+        while not self._holding.over.is_set() and (self._ready or self._fill()):
+            due, prepared = self._ready[0]
+            if self._wait_until(due):
+                self._ready.popleft()
+                self._session.begin(prepared, due - self._session.plan.clock_monotonic)
+                self._session.transport.wake()
+
+    def _run_conversations(self) -> None:
+        """Until the level is over, or all conversations that were to begin have ended."""
+        over = self._holding.over
+        while not over.is_set():
+            self._news.clear()
+            arrives = self._ready[0][0] if self._ready or self._fill() else float("inf")
+            due = min(arrives, self._later[0][0] if self._later else float("inf"))
+            if due == float("inf"):
+                if not self._talking and self._holding.level.duration is None:
+                    return
+                self._session.transport.next_due = float("inf")
+                self._news.wait(_LOOK_EVERY)
+            elif self._wait_until(due):
+                prepared = self._ready.popleft()[1] if due == arrives else heappop(self._later)[2]
+                self._send(prepared, due)
+                self._session.transport.wake()
+        for _, _, prepared in self._later:
+            self._session.leave(prepared)
+
+    def _send(self, prepared: Prepared, due: float) -> None:
+        """A later turn without a pause has no moment of its own: it is sent as soon as its answer is read."""
+        planned = prepared.sent_before == 0 or bool(prepared.request.delay)
+        moment = due - self._session.plan.clock_monotonic if planned else None
+        self._talking += 1
+        if self._session.begin(prepared, moment, lambda exchange: self._answered(prepared, exchange)) is None:
+            gevent.spawn(self._go_on, prepared, None)
+
+    def _answered(self, prepared: Prepared, exchange: Exchange) -> None:
+        gevent.spawn(self._go_on, prepared, exchange)  # a script is no business of the hub's
+
+    def _go_on(self, prepared: Prepared, exchange: Exchange | None) -> None:
+        """The conversation's next request, at its moment; or its end."""
+        self._talking -= 1
+        if self._holding.over.is_set() and exchange is not None and exchange.error == "in_flight":
+            self._session.leave(prepared)
+            return
+        following = self._session.follow(prepared, exchange)
+        if following is not None and self._holding.over.is_set():
+            self._session.leave(following)
+        elif following is not None:
+            ended = None if exchange is None else exchange.asked.record.finished_at
+            since = time.monotonic() if ended is None else ended + self._session.plan.clock_monotonic
+            heappush(self._later, (since + (following.request.delay or 0.0), following.request_id, following))
+        self._news.set()
 
     def _why(self) -> str:
         """What ended the schedule: its duration, unless so many requests came first."""
-        return "duration" if self._holding.level.requests is None else "requests"
+        level = self._holding.level
+        if level.arrival == "trace":
+            return "trace"
+        if self._holding.converses:
+            return "duration" if level.sessions is None else "sessions"
+        return "duration" if level.requests is None else "requests"
 
     def _fill(self) -> bool:
         """Prepare one request more; False when enough are ready or none is left."""
@@ -84,22 +138,29 @@ class Dispatcher:
         number, moment = next(self._moments, (None, 0.0))
         if number is None:
             return False
-        prepared = self._session.prepare(number * self._holding.processes + self._holding.share)
+        number = number * self._holding.processes + self._holding.share
+        prepared = self._holding.arrival(number, self._environment)
         self._ready.append((self._holding.began_at + moment, prepared))
         return True
 
     def _wait_until(self, due: float) -> bool:
-        """Give way to others until this moment of CLOCK_MONOTONIC; False when the level is over before."""
+        """Give way to others until this moment of CLOCK_MONOTONIC; False when the level is over before, or something
+        else may be due before.
+        """
         transport, over = self._session.transport, self._holding.over
         transport.next_due = due - _WAKE_EARLY
         while (rest := due - time.monotonic()) > _WAKE_EARLY:
-            if over.is_set():
+            if over.is_set() or self._news.is_set():
                 return False
-            gevent.sleep(min(rest - _WAKE_EARLY, _LOOK_EVERY))
+            pause = min(rest - _WAKE_EARLY, _LOOK_EVERY)
+            if self._talking:
+                self._news.wait(pause)
+            else:
+                gevent.sleep(pause)
         transport.next_due = 0.0  # no pauses of the reader from here on: the naps are pause enough
         while (rest := due - time.monotonic()) > _NAP_LATE:
             _sleep(min(rest - _NAP_LATE, _NAP))
             gevent.sleep(0)
         while time.monotonic() < due:
             pass
-        return True
+        return not over.is_set()

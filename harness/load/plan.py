@@ -18,9 +18,11 @@ class LoadPlan:
     url: the service. api: a name of engines.APIS. levels: the loads, one after another; in each exactly one of users
     and arrival is set, and the first of duration and requests that is reached ends it. workload: what
     `workload.from_dict` makes Requests of, for a trace with their moments. timeout: seconds for one request.
-    think_time: seconds between an answer and the same user's next request. folder: the run's folder, where each process
-    keeps its journal. clock_monotonic: the moment that 0 stands for in the records. run_id: part of the requests'
-    ids; None: the folder's name. extras: fields of engines.base.Extras.
+    think_time: seconds between an answer and the same user's next request. spread, jitter: of a closed loop, see
+    load/starts.py; jitter is the mean pause as a share of the answer's time, where there is no think time. folder: the
+    run's folder, where each process keeps its journal. clock_monotonic: the moment that 0 stands for in the records.
+    run_id: part of the requests' ids; None: the folder's name. extras: fields of engines.base.Extras. locustfile: whose
+    users ask; None: the plain one's.
     """
 
     url: str
@@ -35,9 +37,12 @@ class LoadPlan:
     clock_monotonic: float
     processes: int = 1
     think_time: float = 0.0
+    spread: bool = False
+    jitter: float = 0.0
     web_ui: bool = False
     run_id: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    locustfile: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from gevent.hub import get_hub
 
+from harness.engines.answer_text import AnswerText
 from harness.engines.base import Answer, Api, Reading
 from harness.load.framing import Head, ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
@@ -49,6 +50,8 @@ class Asked:
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
     called when the answer is over. heard: so many token events were decoded; noted: so many are in the journal.
+    recorded: it is over, and its record is complete. text:
+    gathers the answer's text where the workload wants it.
     """
 
     record: RequestRecord
@@ -56,7 +59,9 @@ class Asked:
     planned: bool = False
     heard: int = 0
     noted: int = 0
-    then: Callable[[], None] = lambda: None
+    recorded: bool = False
+    text: AnswerText | None = None
+    then: Callable[[Exchange], None] = lambda exchange: None
     reading: Reading | None = None
     moments: array[float] = field(default_factory=lambda: array("d"))
 
@@ -64,11 +69,11 @@ class Asked:
 class Recorder:
     """Decodes what the transport has read and writes the records of what is over.
 
-    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each record. events: token events so far, of
-    answers that are over; late: those of them whose moment was noted too late to be true; answers and late_answers: the
-    same of the first event of each answer. heard: token events so far, of all answers; heard_at: when the latest of
-    them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead: work of others for idle time; does a piece of it
-    and says whether more is left.
+    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called
+    with each record. events: token events so far, of answers that are over; late: those of them whose moment was noted
+    too late to be true; answers and late_answers: the same of the first event of each answer. heard: token events so
+    far, of all answers; heard_at: when the latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead:
+    work of others for idle time; does a piece of it and says whether more is left.
     """
 
     def __init__(
@@ -165,6 +170,8 @@ class Recorder:
         moments = self._transport.clock.seconds(exchange.moments)
         asked.moments.frombytes(moments.tobytes())
         asked.reading.feed(slices)
+        if asked.text is not None:
+            asked.text.feed(slices)
         self._transport.absorbed += len(slices)
         if asked.reading.too_large and not exchange.finished:
             self._transport.cancel(exchange, "too_large")
@@ -195,10 +202,18 @@ class Recorder:
             moments = np.array([asked.moments[index] for index in slices])
         self._journal.tokens(asked.record.request_id, (moments - self._start).tobytes(), array("i", tokens).tobytes())
 
+    def settle(self, exchange: Exchange) -> None:
+        """Record an exchange that is over now, ahead of those that wait, for whoever goes on with its answer."""
+        if not exchange.asked.recorded:
+            self._record(exchange)
+
     def _record(self, exchange: Exchange) -> None:
-        """The record of an exchange that is over, into the journal."""
-        self._decode(exchange)
+        """The record of an exchange that is over, into the journal, once."""
         asked: Asked = exchange.asked
+        if asked.recorded:
+            return
+        asked.recorded = True
+        self._decode(exchange)
         record, head = asked.record, exchange.head
         error = exchange.error
         if error is not None and asked.reading is not None and asked.reading.over:
@@ -216,7 +231,8 @@ class Recorder:
             _take_headers(record, head.fields)
             if record.error_kind is not None:
                 record.error_message = _headers_message(head) or record.error_message
-            record.notes = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
+            told = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
+            record.notes = ",".join(filter(None, (record.notes, told))) or None
         if error not in _OUR_END and record.finished_at is not None:
             self.heard_at = max(self.heard_at, record.finished_at + self._start)
         if error is not None:

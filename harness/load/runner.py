@@ -16,14 +16,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, MissingError
+from harness.errors import HarnessError, MissingError, UsageError
 from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.measure.run_folder import Level
+from harness.workload.user_spec import UserSpec
+from harness.workload.workload import Asked
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
@@ -34,6 +36,7 @@ _READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
 _REPORT = "This is a fault of the harness; please report it."
 
 OnLevel = Callable[[Level], None]
+Rehearsed = list[tuple[int, int, int, float]]  # as load/rehearsal.py has it, which only a load process can import
 
 
 _LACKING = 3  # how a load process ends that this machine gives no room (load/worker.py)
@@ -127,6 +130,8 @@ class _Held:
             begun,
             sending_ended_at=max(each["sending_ended_at"] for each in self._held.values()),
             ended_at=max(each["ended_at"] for each in self._held.values()),
+            spread=max((each["spread"] for each in self._held.values() if each["spread"]), default=None),
+            jitter=(crew.jitter or None) if begun.users else None,
             ended_by=crew.reason or next((each["ended_by"] for each in self._held.values() if each["ended_by"]), None),
         )
 
@@ -170,6 +175,16 @@ class _Held:
         if live.turned_away_for > TURNED_AWAY_AFTER:
             return "turned_away"
         return "oversaturated" if growth.endless(live) else None
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a locustfile holds. shape: of its load shape, targets of users with the seconds that each lasts; empty
+    without one.
+    """
+
+    users: tuple[UserSpec, ...]
+    shape: tuple[tuple[int, float], ...] = ()
 
 
 class Crew:
@@ -222,6 +237,40 @@ class Crew:
             raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
         self.order(do="plan", plan=asdict(plan))
 
+    def describe(self, file: str) -> Described:
+        """What a locustfile holds, as the load process says that runs it. Raises UsageError for the file,
+        ClientFailed.
+        """
+        if len(self._ready) < len(self.processes):
+            self._ready = self.await_all("ready", within=_READY_WITHIN)
+        self.order(only=0, do="describe", file=file)
+        said = self._answer("described", file)
+        if "error" in said:
+            wrong = said["error"]
+            raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
+        steps = tuple((int(users), float(seconds)) for users, seconds in said["shape"] or ())
+        return Described(tuple(UserSpec.from_dict(each) for each in said["users"]), steps)
+
+    def rehearse(self, workload: Asked, file: str | None, count: int, seed: int) -> list[Rehearsed]:
+        """What a workload would ask first, with made-up answers. file: whose users ask it. Raises UsageError for what
+        the file's own code does.
+        """
+        self.order(only=0, do="rehearse", workload=workload.as_dict(), file=file, count=count, seed=seed)
+        return [[tuple(request) for request in each] for each in self._answer("rehearsed", file or "load")["played"]]
+
+    def _answer(self, word: str, where: str) -> dict[str, Any]:
+        """What the first process says to an order. Raises ClientFailed."""
+        until = time.monotonic() + _PREPARED_WITHIN
+        while (said := self.next(timeout=0.5)) is None or said["say"] != word:
+            if self.lost or time.monotonic() > until:
+                raise ClientFailed(self.last_words(), where=where, advice="The file ends or holds up the process.")
+        return said
+
+    @property
+    def jitter(self) -> float:
+        """The users' mean pause, as a share of an answer's time."""
+        return 0.0 if self._plan is None or self._plan.think_time else self._plan.jitter
+
     def now(self) -> float:
         """Seconds since the run's start."""
         assert self._plan is not None
@@ -251,10 +300,12 @@ class Crew:
                 raise MissingError(self.last_words(), where=folder, advice="Free some space, or write elsewhere.")
             raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
 
-    def order(self, **what: Any) -> None:
-        """One line to every process that is there."""
+    def order(self, only: int | None = None, **what: Any) -> None:
+        """One line to every process that is there, or to one."""
         line = (json.dumps(what) + "\n").encode()
-        for process in self.processes.values():
+        for number, process in self.processes.items():
+            if only not in (None, number):
+                continue
             if process.stdin is not None and process.poll() is None:
                 try:
                     process.stdin.write(line)
@@ -270,6 +321,8 @@ class Crew:
             said = None
         if said is not None:
             self.heard[said["process"]] = time.monotonic()
+        if said is not None and said["say"] == "fault":
+            raise UsageError(said["found"], where=said["where"])
         if said is not None and said["say"] == "page":
             self.page = said["url"]
         for number, process in self.processes.items():

@@ -7,14 +7,16 @@ import resource
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gevent
 from gevent.hub import get_hub
 
 from harness.engines import APIS
+from harness.engines.answer_text import AnswerText
 from harness.engines.base import Extras
 from harness.engines.route import proxy
 from harness.load.connection import Address
@@ -26,24 +28,32 @@ from harness.load.transport import Exchange, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder
-from harness.workload.request import LEVEL_NUMBERS, Request
+from harness.workload.request import LEVEL_NUMBERS, Player, Reply, Request, Script
 from harness.workload.workload import Workload
 
 # Seconds that a user waits after an attempt that ended at once, for want of a listener or of a descriptor, or because
-# the service turned it away: else it would ask thousands of times a second.
-UNSENT_WAIT = 1.0
-UNSENT = ("refused", "dropped", "turned_away")
+# the service turned it away: else it would ask thousands of times a second. After failures that came otherwise the wait
+# grows with their number in a row, to as much.
+UNSENT_WAIT, FAILED_WAIT = 1.0, 0.02
+UNSENT = ("refused", "dropped")
 _PAUSE_MOST = 30.0  # seconds that a service may ask for by Retry-After; a level is not to be slept through
 _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A request whose bytes are ready: what is left to do at its moment is one write."""
+    """A request whose bytes are ready: what is left to do at its moment is one write.
+
+    index: of the conversation in the level. script: what asks it, and goes on with its answer. sent_before: how many
+    requests of the conversation came before.
+    """
 
     request_id: str
     request: Request
     call: bytes
+    index: int
+    script: Script
+    sent_before: int = 0
 
 
 class _Waiter:
@@ -68,6 +78,12 @@ class _Waiter:
         elif self._waiting:
             self._hub.loop.run_callback(self._wake_later)
 
+    def wake_behind(self) -> None:
+        """The same, when what the hub is doing is done."""
+        self._woken = True
+        if self._waiting:
+            self._hub.loop.run_callback(self._wake_later)
+
     def _wake_later(self) -> None:
         if self._waiting:
             self._me.switch()
@@ -78,7 +94,8 @@ class Session:
 
     level: the number of the load that is being held. open: what is being answered, by request id. recent: the latest
     records. counts: of records by status, and of what was `sent`. refused_in_a_row: requests that found nobody, since
-    the last one that did. counts_events: each event that is read is one token.
+    the last one that did. failed_in_a_row: requests that failed, since the last one that did not. counts_events: each
+    event that is read is one token.
     """
 
     def __init__(
@@ -87,16 +104,20 @@ class Session:
         workload: Workload,
         process: int,
         told: Callable[[RequestRecord], None] = lambda record: None,
+        sessions: str = "",
     ) -> None:
+        """told: is called with each record. sessions: what the names of this process's conversations begin with, where
+        another process may have conversations of the same numbers.
+        """
         self.plan, self.workload, self.process = plan, workload, process
         self.level = 0
         self.open: dict[str, Exchange] = {}
         self.recent: deque[RequestRecord] = deque(maxlen=4096)
         self.counts: Counter[str] = Counter()
-        self.refused_in_a_row = 0
+        self.refused_in_a_row = self.failed_in_a_row = 0
         self._not_before = 0.0  # CLOCK_MONOTONIC seconds; until then the service wants no further attempts
         self._hub = get_hub()
-        self._told = told
+        self._told, self._sessions = told, sessions
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
@@ -118,13 +139,68 @@ class Session:
         """Open so many connections before they are needed, as far as the limit of open files allows."""
         self.transport.open_ahead(min(count, self._most_open))
 
-    def prepare(self, index: int) -> Prepared:
-        """The level's request of this number, as bytes.
+    def prepare(self, index: int, player: Player | None = None) -> Prepared:
+        """The level's request of this number, or the first one of its conversation, as bytes.
 
-        No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level.
+        No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level. player:
+        plays the conversation, in place of the usual one.
         """
-        request = self.workload.request(self.level * LEVEL_NUMBERS + index)
-        name = request_id(self._run_id, self.plan.seed, self.level, index)
+        script = self.workload.start(self.level * LEVEL_NUMBERS + index, player)
+        return self._encode(script, next(script), index, 0)
+
+    def follow(self, prepared: Prepared, exchange: Exchange | None) -> Prepared | None:
+        """What the conversation asks after this answer; None when it is over. exchange: None for one that was dropped.
+
+        Only scripts that listen are handed their answers: nothing is decoded for the others.
+        """
+        if not prepared.request.heard:
+            return None
+        try:
+            request = prepared.script.send(self._reply(exchange))
+        except StopIteration as end:
+            self._note_end(prepared, end.value or "completed")
+            return None
+        session_id = prepared.request.session_id
+        return self._encode(prepared.script, request, prepared.index, prepared.sent_before + 1, session_id)
+
+    def back_off(self, exchange: Exchange | None) -> float:
+        """Seconds that a user waits for what became of its last request, before it asks again."""
+        if exchange is None or exchange.error in UNSENT or self._turned_away(exchange):
+            return self.pause
+        return min(UNSENT_WAIT, FAILED_WAIT * self.failed_in_a_row)
+
+    def pause_after(self, prepared: Prepared) -> float:
+        """Seconds before the same user begins anew."""
+        return self.workload.pause_after(self.level * LEVEL_NUMBERS + prepared.index)
+
+    def leave(self, prepared: Prepared) -> None:
+        """The level is over before this request of a conversation was sent, or answered."""
+        if prepared.request.heard:
+            prepared.script.close()
+            self._note_end(prepared, "cut")
+
+    def _note_end(self, prepared: Prepared, how: str) -> None:
+        self.note("session", {"level": self.level, "ended": how})
+
+    def _reply(self, exchange: Exchange | None) -> Reply:
+        if exchange is None:
+            return Reply(error="dropped")
+        self.recorder.settle(exchange)
+        record, text = exchange.asked.record, exchange.asked.text
+        return Reply(
+            "" if text is None else text.finish(),
+            record.error_kind or (None if record.status == "completed" else record.status),
+            record.input_tokens,
+            record.output_tokens,
+            record.finish_reason,
+        )
+
+    def _encode(
+        self, script: Script, request: Request, index: int, sent_before: int, session_id: str | None = None
+    ) -> Prepared:
+        name = request_id(self._run_id, self.plan.seed, self.level, index, sent_before)
+        if request.heard and request.session_id is None:
+            request = replace(request, session_id=session_id or f"{self._sessions}{self.level}-{index}")
         call = self._api.encode(request, name, self.plan.model_name, stream=self.plan.stream, extras=self._extras)
         address = self.transport.address
         fields = {
@@ -132,6 +208,8 @@ class Session:
             **call.headers,
             "content-length": str(len(call.body)),
         }
+        if request.session_id is not None:
+            fields["x-session-id"] = quote(request.session_id, safe="/")
         if self._key:
             fields["authorization"] = f"Bearer {self._key}"
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -139,23 +217,25 @@ class Session:
             name,
             request,
             f"{call.method} {address.prefix}{call.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + call.body,
+            index,
+            script,
+            sent_before,
         )
 
-    def ask(self, prepared: Prepared, scheduled_at: float | None = None) -> str | None:
-        """Send it now and wait for its answer; the exchange's error. scheduled_at: None where nothing was scheduled."""
+    def ask(self, prepared: Prepared) -> Exchange | None:
+        """Send it now and wait for its answer; None where it was dropped at once."""
         waiter = _Waiter(self._hub)
-        exchange = self.begin(prepared, scheduled_at, waiter.wake)
+        # What is decoded for a script is decoded behind the read that ended the answer, not within it.
+        wake = waiter.wake_behind if prepared.request.heard else waiter.wake
+        exchange = self.begin(prepared, None, lambda _: wake())
         if exchange is None:
-            return "dropped"
-        try:
-            waiter.wait()
-        finally:
-            self.transport.cancel(exchange, "in_flight")
-        return exchange.error or ("turned_away" if self._turned_away(exchange) else None)
+            return None
+        waiter.wait()  # a user that is taken away here leaves its answer to come, and to be recorded
+        return exchange
 
     @property
     def pause(self) -> float:
-        """Seconds that a user waits whose request was UNSENT: as long as the service asks, else UNSENT_WAIT."""
+        """Seconds that a user waits whose request was not taken: as long as the service asks, else UNSENT_WAIT."""
         return max(UNSENT_WAIT, min(_PAUSE_MOST, self._not_before - time.monotonic()))
 
     def _turned_away(self, exchange: Exchange) -> bool:
@@ -169,14 +249,18 @@ class Session:
         return True
 
     def begin(
-        self, prepared: Prepared, scheduled_at: float | None, then: Callable[[], None] = lambda: None
+        self, prepared: Prepared, scheduled_at: float | None, then: Callable[[Exchange], None] = lambda exchange: None
     ) -> Exchange | None:
-        """Send it now. then: is called in the hub when the answer is over. None where it was dropped at once."""
+        """Send it now. scheduled_at: None where nothing was scheduled. then: is called in the hub when the answer is
+        over. None where it was dropped at once.
+        """
         record = self._record(prepared, self.now() if scheduled_at is None else scheduled_at)
         if len(self.open) >= self._most_open:
             self._drop(record)
             return None
         asked = Asked(record, self.plan.stream)
+        if prepared.request.heard:
+            asked.text = AnswerText(self._api, stream=self.plan.stream)
         exchange = Exchange(prepared.call, asked, self._over)
         asked.then, asked.planned = then, scheduled_at is not None
         self.open[record.request_id] = exchange
@@ -200,7 +284,7 @@ class Session:
         if exchange.error == "dropped":
             self.counts["sent"] -= 1
         self.refused_in_a_row = self.refused_in_a_row + 1 if exchange.error == "refused" else 0
-        asked.then()
+        asked.then(exchange)
 
     def flush(self) -> None:
         """Hand the journal to the kernel; called at least every half second."""
@@ -226,6 +310,8 @@ class Session:
             "in_flight",
             session_id=request.session_id,
             turn=request.turn,
+            history_tokens=request.history_tokens,
+            notes=request.purpose,
             asked_input_tokens=request.input_tokens if request.counted else None,
             asked_output_tokens=request.max_new_tokens,
         )
@@ -237,5 +323,7 @@ class Session:
 
     def _finished(self, record: RequestRecord) -> None:
         self.counts[record.status] += 1
+        if record.status != "in_flight":
+            self.failed_in_a_row = 0 if record.status == "completed" else self.failed_in_a_row + 1
         self.recent.append(record)
         self._told(record)

@@ -1,100 +1,194 @@
-"""Locust's own way: a user class for locustfiles, which Locust runs without the harness's command line.
+"""The user class for locustfiles. `harness bench --workload FILE` runs them, and so does Locust by hand:
 
     locust -f locustfiles/chat.py --host http://127.0.0.1:8080            # Locust's page
     locust -f locustfiles/chat.py --host ... --headless -u 16 -r 4 -t 2m  # none; --processes 4, --master, --worker too
 
-Every request is recorded as `harness bench` records it. The run's folder is what HARNESS_OUTPUT names, else a new one
-in reports/; `harness report FOLDER` makes the report.
+Every request is recorded in the same way. By hand the run's folder is what HARNESS_OUTPUT names, else a new one in
+reports/; `harness report FOLDER` makes the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import gevent
 from locust import User, events, task
 
-from harness.engines import APIS
 from harness.errors import UsageError
 from harness.load import locust_listen  # noqa: F401 - sets where Locust listens
-from harness.load.locust_keeper import Asking, Keeper
-from harness.load.locust_member import Member
-from harness.units import parse_duration
-from harness.workload.named import named
+from harness.workload.chat import Talk
+from harness.workload.named import find
+from harness.workload.request import Reply, Request
+from harness.workload.seeds import derive
+from harness.workload.user_spec import UserSpec
 
-_SHARED = ("api", "stream", "model_name", "timeout", "seed")
-_members: WeakKeyDictionary[Any, Member] = WeakKeyDictionary()
+TaskScript = Callable[[Any], Generator[Request, Reply, Any]]
+
+
+class Driver(Protocol):
+    """What sends for the users of a process."""
+
+    def use(self, user: StreamUser) -> None:
+        """What this user asks next, with the answers: a conversation, or one request. For a user that never waits all
+        that it asks until nothing may be sent any more; at rest then.
+        """
+        ...
+
+
+drivers: WeakKeyDictionary[Any, Driver] = WeakKeyDictionary()
+"""By Locust's environment."""
 
 
 class StreamUser(User):
-    """A user that asks, reads the stream and asks again; derive one for each workload.
+    """A user that asks, reads the stream and goes on; derive one for each workload.
 
     workload: where lengths come from that are not given here. input_tokens, output_tokens: numbers or distributions, as
-    `harness bench` takes them. api: tgi, openai-chat or openai-completions, None for what the service speaks best;
-    stream: False asks for whole answers. model_name: of the requests; None takes what the service tells. timeout: for
-    one request. seed: of lengths and prompts. wait_time, weight and fixed_count are Locust's.
+    `harness bench` takes them; of one turn. turns: of a conversation, likewise. think_time: between an answer and the
+    user's next question, such as `5s` or `lognormal:8s:6s`. history: what goes with the next question: `keep_all`,
+    `last(6)`, `tokens(4k)`, `summary(300)`. system_tokens: of a system prompt. shared_prefix: so many tokens from the
+    beginning on are the same in all conversations; the system prompt where nothing is said.
+
+    Tasks that yield are conversations of their own making: `reply = yield self.ask(tokens=120)`.
+
+    api: tgi, openai-chat or openai-completions, None for what the service speaks best; stream: False asks for whole
+    answers. By hand also: model_name: of the requests, None takes what the service tells; timeout: for one request;
+    seed: of lengths and prompts. wait_time, on_start, weight and fixed_count are Locust's.
     """
 
     abstract = True
-    workload: str = "chat"
+    workload: str = "questions"
     input_tokens: str | int | None = None
     output_tokens: str | int | None = None
+    turns: str | int | None = None
+    think_time: str | float | None = None
+    history: str | None = None
+    system_tokens: str | int | None = None
+    shared_prefix: str | int | None = None
     api: str | None = None
     stream: bool = True
     model_name: str | None = None
     timeout: str = "10m"
     seed: int = 1
 
+    scripts: ClassVar[tuple[TaskScript, ...]] = ()
+    number: int | None = None  # among the users of all processes, from when it asks
+    talk: Talk
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        """Tasks that yield become scripts of conversations, of which each gets one by its number: so the same seed
+        plays the same ones, whatever process they fall to.
+        """
+        super().__init_subclass__(**rest)
+        own: list[Any] = [each for each in cls.tasks if each is not StreamUser.converse]
+        cls.scripts = (
+            *(script for script in cls.scripts if script not in own),
+            *(each for each in own if inspect.isgeneratorfunction(each)),
+        )
+        others = [each for each in own if not inspect.isgeneratorfunction(each)]
+        cls.tasks = [StreamUser.converse] * (len(cls.scripts) or int(not others)) + others
+
     @task
-    def ask(self) -> None:
-        """One request, from its bytes to its answer; at rest while the run ends."""
-        if not _members[self.environment].ask(type(self).__name__):
-            gevent.sleep(0.05)
+    def converse(self) -> None:
+        """The next conversation, or request, with its answers."""
+        drivers[self.environment].use(self)
+
+    def script(self, talk: Talk) -> Generator[Request, Reply, Any]:
+        """What this user asks in a conversation."""
+        self.talk = talk
+        if not self.scripts:
+            return talk.play()
+        return self.scripts[derive(talk.chat.base.seed, "task", talk.number) % len(self.scripts)](self)
+
+    def ask(
+        self,
+        text: str | None = None,
+        *,
+        tokens: int | None = None,
+        answer_tokens: int | None = None,
+        think_time: float | None = None,
+    ) -> Request:
+        """The next question of a conversation, to be yielded; hands back the Reply, with the model's own text.
+
+        text: None for words in the length `tokens`; without that in one that is drawn, like answer_tokens and
+        think_time (seconds before it is sent).
+        """
+        return self.talk.ask(text, tokens=tokens, answer_tokens=answer_tokens, think_time=think_time)
+
+    def words(self, tokens: int, shared_by: str | None = None) -> str:
+        """A text of so many tokens: this conversation's own, or the one of all that name it alike."""
+        return self.talk.words(tokens, shared_by)
+
+
+def spec_of(user: type[StreamUser], path: str | None = None, asked_by: tuple[str, ...] = ()) -> UserSpec:
+    """What a class asks, lengths of the workload that it names included. Raises UsageError."""
+    module = inspect.getmodule(user)
+    path = path or str(getattr(module, "__file__", None) or user.__module__)
+    name, where = user.__module__.rpartition(".")[2], f"{path}: {user.__name__}"
+    lengths = {side: getattr(user, side) for side in ("input_tokens", "output_tokens")}
+    for key, value in lengths.items():
+        if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
+            raise UsageError(f"expected a number or a text, found {value!r}", where=f"{where}.{key}")
+    if None in lengths.values():
+        base = _base(user, where, name, asked_by)
+        lengths = {side: getattr(base, side) if value is None else value for side, value in lengths.items()}
+    told = ("turns", "think_time", "history", "system_tokens", "shared_prefix")
+    own = [each for each in user.tasks if each is not StreamUser.converse]
+    return UserSpec(
+        name,
+        user.__name__,
+        where,
+        str(lengths["input_tokens"]),
+        str(lengths["output_tokens"]),
+        inspect.cleandoc(user.__doc__ or ""),
+        **{key: None if getattr(user, key) is None else str(getattr(user, key)) for key in told},
+        scripts=tuple(each.__name__ for each in user.scripts),
+        tasks=tuple(getattr(each, "__name__", str(each)) for each in own),
+        weight=float(user.weight),
+        fixed_count=user.fixed_count,
+        waits=waits(user),
+        api=user.api,
+        stream=user.stream,
+    )
+
+
+def waits(user: type[StreamUser]) -> bool:
+    """Whether Locust has something to do between two of its conversations."""
+    return user.wait_time is not User.wait_time or any(each is not StreamUser.converse for each in user.tasks)
+
+
+def _base(user: type[StreamUser], where: str, name: str, asked_by: tuple[str, ...]) -> UserSpec:
+    """The workload that gives what this one leaves out."""
+    from harness.load.locustfile import load
+
+    if user.workload in (*asked_by, name):
+        raise UsageError(
+            "gives no input_tokens or no output_tokens",
+            where=where,
+            advice='Give both, or name another workload that has them: workload = "questions".',
+        )
+    path = str(find(user.workload, where))
+    (first, *_) = load(path).users.values()
+    return spec_of(first, path, (*asked_by, name))
 
 
 @events.init.add_listener
 def join(environment: Any, runner: Any, **_: Any) -> None:
-    """Take the part in a run that this process has: it keeps it, asks in it, or both."""
+    """Under Locust's own command: take the part in a run that this process has. It keeps it, asks in it, or both."""
+    from harness.load.locust_keeper import Keeper
+    from harness.load.locust_member import Member
+
     kind = type(runner).__name__
     if kind != "WorkerRunner":
-        Keeper(environment, runner, lambda: asking_of(_stream_users(environment)))
+        Keeper(environment, runner, stream_users)
     if kind != "MasterRunner":
-        _members[environment] = Member(environment, runner)
+        drivers[environment] = Member(environment, runner)
     # gevent counts from the time at which its loop last ran, which was before everything here was imported: on a slow
     # machine a short -t was over before the first user came.
     gevent.get_hub().loop.update_now()
 
 
-def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
-    """What these classes ask. Raises UsageError for values that cannot be read, or that differ where they must not."""
-    if not classes:
-        raise UsageError("no user class is derived from StreamUser", advice="See locustfiles/chat.py.")
-    for name in _SHARED:
-        values = {getattr(each, name) for each in classes}
-        if len(values) > 1:
-            names = ", ".join(each.__name__ for each in classes)
-            raise UsageError(f"{names} differ in {name}", advice="The users of one run share it.")
-    first = classes[0]
-    if first.api is not None and first.api not in APIS:
-        raise UsageError(f"unknown api {first.api!r}", where=first.__name__, advice=f"Known: {', '.join(APIS)}.")
-    try:
-        timeout = parse_duration(first.timeout)
-    except ValueError as error:
-        raise UsageError(f"{error}, found {first.timeout!r}", where=f"{first.__name__}.timeout") from error
-    lengths = {each.__name__: _lengths(each) for each in classes}
-    return Asking(first.api, first.stream, first.model_name, timeout, first.seed, lengths)
-
-
-def _lengths(user: type[StreamUser]) -> tuple[str, str, str]:
-    """Name, input and output lengths. The name is the file's, as for `bench --workload`."""
-    name = user.__module__.rpartition(".")[2]
-    if user.input_tokens is not None and user.output_tokens is not None:
-        return name, str(user.input_tokens), str(user.output_tokens)
-    base = named(user.workload)
-    return name, str(user.input_tokens or base.input_tokens), str(user.output_tokens or base.output_tokens)
-
-
-def _stream_users(environment: Any) -> list[type[StreamUser]]:
+def stream_users(environment: Any) -> list[type[StreamUser]]:
     return [each for each in environment.user_classes if issubclass(each, StreamUser)]

@@ -2,22 +2,28 @@
 
 It holds levels when it is told to on stdin, one JSON object a line, and says on stdout how it is getting on:
 
-    in   {"do": "plan", "plan": {...}}             what the next levels are about; ends what was before
+    in   {"do": "describe", "file": "..."}         run a locustfile and say what its users ask
+         {"do": "rehearse", "workload": {...}, ...}  play it with made-up answers
+         {"do": "plan", "plan": {...}}             what the next levels are about; ends what was before
          {"do": "prepare", "level": 0}             open connections, start users, prepare requests
          {"do": "begin", "at": 1.5}                hold the level from this moment on (run-relative seconds)
          {"do": "end", "reason": "interrupted"}    send no more in this level
          {"do": "abandon"}                         and do not wait for the answers either
          {"do": "stats", "report": {...}}          Locust's statistics of another process, for the page
-    out  {"say": "ready"} · {"say": "prepared"} · {"say": "tick", ...} once a second · {"say": "page", "url": "..."}
+    out  {"say": "ready"} · {"say": "prepared"}
+         {"say": "described", "users": [...], "shape": [...]} or {"say": "described", "error": {...}}
+         {"say": "rehearsed", "played": [...]}
+         {"say": "fault", "found": "...", "where": "..."}: a user's own code failed
+         {"say": "tick", ...} once a second · {"say": "page", "url": "..."}
          {"say": "held", "level": 0, ...} after the last answer
 
-It ends when stdin does, so it never outlives the process that started it.
+It ends when stdin does, so it never outlives the process that started it. What a locustfile prints goes to stderr.
 """
 
 from __future__ import annotations
 
 # First of all: it patches the standard library, which nothing may have used before.
-import locust  # noqa: F401  isort: skip
+import locust  # isort: skip
 
 import errno
 import gc
@@ -37,12 +43,16 @@ from gevent.hub import get_hub
 from gevent.os import make_nonblocking, nb_read
 from locust.env import Environment
 
-from harness.load.closed_loop import ClosedLoopUser
+from harness.errors import UsageError
+from harness.load import locustfile
+from harness.load.closed_loop import ClosedLoop
 from harness.load.level import Holding
-from harness.load.open_loop import OpenLoopUser
+from harness.load.open_loop import Dispatcher
 from harness.load.page import Page
 from harness.load.plan import LoadPlan
+from harness.load.rehearsal import rehearse
 from harness.load.session import Session
+from harness.load.user import StreamUser, drivers, waits
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
 from harness.workload.workload import from_dict
@@ -51,13 +61,19 @@ _FLUSH_EVERY, _TICK_EVERY = 0.25, 1.0
 _AHEAD_MOST = 256  # connections of an open loop that are opened before it begins
 
 
+class PlainUser(StreamUser):
+    """Asks what the plan says, where no locustfile stands behind it."""
+
+
 class Worker:
-    """Holds levels on Locust, one after another."""
+    """Holds levels on Locust, one after another. users: the classes that ask."""
 
     def __init__(self, process: int) -> None:
         self.process = process
-        self.environment = Environment(user_classes=[ClosedLoopUser, OpenLoopUser])
-        self.environment.events.user_error.add_listener(_user_died)
+        self.environment = Environment(user_classes=[PlainUser], events=locust.events)
+        self.closed_loop = drivers[self.environment] = ClosedLoop()
+        self.users: list[type[StreamUser]] = [PlainUser]
+        self.environment.events.user_error.add_listener(lambda exception, **_: self.fail(type(exception), exception))
         self.runner: Any = self.environment.create_local_runner()
         self.session: Session | None = None
         self.watch: Watch | None = None
@@ -69,6 +85,9 @@ class Worker:
         """Begin anew: a session of its own for each plan."""
         self.close()
         self.environment.host = plan.url
+        self.users = [PlainUser]
+        if plan.locustfile is not None:
+            self.users = list(locustfile.load(plan.locustfile).users.values())
         self.session = Session(plan, from_dict(plan.workload), self.process, self._fire)
         self.watch = Watch(self.session)
         if plan.web_ui and self.process == 0 and self.page is None:
@@ -86,24 +105,29 @@ class Worker:
         level = next(each for each in plan.levels if each.level == number)
         session.level = number
         self.abandoned.clear()
-        kind: type[Any] = OpenLoopUser if level.arrival is not None else ClosedLoopUser
         users = len(range(self.process, level.users or 0, plan.processes))
         busy = plan.processes if level.users is None else min(plan.processes, level.users)
-        self.holding = kind.holding = Holding(session, level, self.process, busy, ahead=max(1, users))
+        holding = Holding(session, level, self.users, self.process, busy, ahead=max(1, users))
+        self.holding = self.closed_loop.holding = holding
         if self.process >= busy:
-            self.holding.over.set()  # fewer users than processes: this one has nothing to do
-        if kind is ClosedLoopUser:
-            session.open_ahead(users)
-            while self.holding.fill():
-                pass
-            session.recorder.ahead = self.holding.fill
-        else:
+            holding.over.set()  # fewer users than processes: this one has nothing to do
+        self.environment.user_classes = list(self.users)
+        if level.arrival is not None:
             session.open_ahead(min(_AHEAD_MOST, int((level.rate or 1.0) / plan.processes) + 1))
-        self.environment.user_classes = [kind]
-        count = users if kind is ClosedLoopUser else 1
-        if count:
-            self.runner.start(count, spawn_rate=count, wait=True)
+            gevent.spawn(Dispatcher(holding, self.environment).run)
+        else:
+            session.open_ahead(users)
+            while holding.fill():
+                pass
+            session.recorder.ahead = holding.fill
+            if not any(map(waits, self.users)):
+                self._start_users(holding)
         say("prepared", level=number)
+
+    def _start_users(self, holding: Holding) -> None:
+        users = len(range(self.process, holding.level.users or 0, holding.session.plan.processes))
+        if users:
+            self.runner.start(users, spawn_rate=users, wait=True)
 
     def hold(self, at: float) -> None:
         """The prepared level, from its first request to its last answer."""
@@ -111,6 +135,8 @@ class Worker:
         assert holding is not None
         assert session is not None
         holding.begin(at + session.plan.clock_monotonic)
+        if holding.level.arrival is None and any(map(waits, self.users)):
+            self._start_users(holding)  # what they do besides asking begins with the level
         holding.over.wait()
         sending_ended_at = session.now()
         session.recorder.ahead = lambda: False
@@ -129,6 +155,7 @@ class Worker:
             ended_by=holding.ended_by,
             sending_ended_at=sending_ended_at,
             ended_at=session.now(),
+            spread=holding.starts.spread,
         )
 
     def _stopped_by_hand(self) -> None:
@@ -139,7 +166,7 @@ class Worker:
 
     def _fire(self, record: RequestRecord) -> None:
         """Tell Locust, whose own page and statistics follow its events."""
-        if self.session is None or not self.session.plan.web_ui:
+        if self.session is None or not self.session.plan.web_ui or record.status == "in_flight":
             return
         ended = record.finished_at if record.finished_at is not None else record.scheduled_at
         self.environment.events.request.fire(
@@ -150,6 +177,37 @@ class Worker:
             exception=None if record.status == "completed" else RuntimeError(record.error_kind),
             context={},
         )
+
+    def rehearse(self, order: dict[str, Any]) -> None:
+        """Say what would be asked first, with made-up answers."""
+        users = [PlainUser] if order["file"] is None else list(locustfile.load(order["file"]).users.values())
+        workload = from_dict(order["workload"])
+        try:
+            played = rehearse(workload, users, self.environment, order["count"], order["seed"])
+        except Exception as error:
+            found = None if order["file"] is None else locustfile.fault(order["file"], error)
+            if found is None:
+                raise
+            say("fault", found=found.found, where=found.where)
+            return
+        say("rehearsed", played=played)
+
+    def fail(self, kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
+        """What a locustfile's own code raises is its author's; anything else is a bug in the load, which must not look
+        like a silent server: say it and end the process.
+        """
+        path = None if self.session is None else self.session.plan.locustfile
+        found = None if path is None else locustfile.fault(path, error)
+        if found is not None:
+            say("fault", found=found.found, where=found.where)
+            return
+        if isinstance(error, OSError) and error.errno in NO_SPACE:  # no bug: the journal has no room
+            sys.stderr.write(f"{os.strerror(error.errno or 0)}\n")
+            sys.stderr.flush()
+            os._exit(LACKING)
+        sys.excepthook(kind, error, trace or error.__traceback__)
+        sys.stderr.flush()
+        os._exit(70)
 
     def run(self) -> None:
         """Obey stdin until it ends."""
@@ -162,7 +220,11 @@ class Worker:
 
     def obey(self, order: dict[str, Any]) -> None:
         what = order["do"]
-        if what == "plan":
+        if what == "describe":
+            describe(order["file"])
+        elif what == "rehearse":
+            self.rehearse(order)
+        elif what == "plan":
             self.plan(LoadPlan.from_json(json.dumps(order["plan"])))
         elif what == "prepare":
             self.prepare(order["level"])
@@ -203,19 +265,16 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LACKING = 3  # exit code of a load process that this machine gives no room
 
 
-def _die(context: Any, kind: Any, value: Any, trace: Any) -> None:
-    """A bug in the load must not look like a silent server: say it and end the process."""
-    if isinstance(value, OSError) and value.errno in NO_SPACE:  # no bug: the journal has no room
-        sys.stderr.write(f"{os.strerror(value.errno or 0)}\n")
-        sys.stderr.flush()
-        os._exit(LACKING)
-    sys.excepthook(kind, value, trace)
-    sys.stderr.flush()
-    os._exit(70)
-
-
-def _user_died(exception: BaseException, tb: Any, **_: Any) -> None:
-    _die(None, type(exception), exception, tb)
+def describe(path: str) -> None:
+    """Say what the users of a locustfile ask, or what is wrong with it."""
+    try:
+        found = locustfile.load(path)
+        users = [spec.as_dict() for spec in found.specs()]
+        shape = None if found.shape is None else locustfile.steps_of(found.shape, path)
+    except UsageError as error:
+        say("described", error={"found": error.found, "where": error.where, "advice": error.advice})
+        return
+    say("described", users=users, shape=shape)
 
 
 def orders() -> Iterator[dict[str, Any]]:
@@ -227,23 +286,35 @@ def orders() -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in lines if line.strip())
 
 
+_out = sys.stdout
+
+
 def say(what: str, **facts: Any) -> None:
-    """One line on stdout."""
-    sys.stdout.write(json.dumps({"say": what, **facts}) + "\n")
-    sys.stdout.flush()
+    """One line for whoever started this process."""
+    _out.write(json.dumps({"say": what, **facts}) + "\n")
+    _out.flush()
+
+
+def keep_stdout() -> None:
+    """What a locustfile or its libraries print must not stand between our lines."""
+    global _out
+    _out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
 
 
 def main() -> None:
+    keep_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the harness, which tells us what to do
     logging.getLogger("locust").setLevel(logging.ERROR)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     hub = get_hub()
     ends = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
-    hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else _die(context, kind, *rest)
-    Worker(int(sys.argv[1])).run()
+    worker = Worker(int(sys.argv[1]))
+    hub.handle_error = lambda context, kind, *rest: None if issubclass(kind, ends) else worker.fail(kind, *rest)
+    worker.run()
     # Nothing is left to do, and gevent's own end under Python 3.10 complains of a greenlet that is being finalized.
-    sys.stdout.flush()
+    _out.flush()
     os._exit(0)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,12 +61,26 @@ class Floor:
 
 
 @dataclass(frozen=True)
+class SessionCount:
+    """How many conversations of a level ended so: `completed`, `history_full` (the next turn no longer fitted),
+    `failed` (a turn of theirs did), `cut` (the level was over).
+    """
+
+    level: int
+    ended: str
+    count: int
+
+
+@dataclass(frozen=True)
 class ClientFacts:
-    """All that is known of the client. lost_processes: load processes that died during the run, by name."""
+    """All that is known of the client. lost_processes: load processes that died during the run, by name. sessions: how
+    its conversations ended.
+    """
 
     samples: tuple[ClientSample, ...] = ()
     lost_processes: tuple[str, ...] = ()
     floor: Floor | None = None
+    sessions: tuple[SessionCount, ...] = ()
 
 
 def write_client(folder: RunFolder, facts: ClientFacts) -> None:
@@ -89,6 +104,19 @@ def samples_from_notes(notes: Sequence[Mapping[str, Any]], where: object) -> tup
     if not all(_bounded(sample) for sample in samples):
         raise UsageError("not as expected: a sample beyond all bounds", where=str(where))
     return tuple(sorted(samples, key=lambda sample: (sample.at, sample.process)))
+
+
+@dataclass(frozen=True)
+class _SessionEnd:
+    level: int
+    ended: str
+
+
+def sessions_from_notes(notes: Sequence[Mapping[str, Any]], where: object) -> tuple[SessionCount, ...]:
+    """How the conversations ended, as each process noted it of its own. Raises UsageError where a note is none."""
+    ends = as_type(tuple[_SessionEnd, ...], [note for note in notes if note.get("kind") == "session"], where)
+    counted = Counter((end.level, end.ended) for end in ends)
+    return tuple(SessionCount(level, ended, count) for (level, ended), count in sorted(counted.items()))
 
 
 def _bounded(sample: ClientSample) -> bool:

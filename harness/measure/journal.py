@@ -113,8 +113,9 @@ def pack_record(record: RequestRecord) -> bytes:
         len(record.token_at),
     )
     share = None if record.first_share is None else repr(record.first_share)
+    history = None if record.history_tokens is None else str(record.history_tokens)
     texts = (record.request_id, record.finish_reason, record.error_kind, record.session_id,
-             record.count_told, record.notes, share, record.error_message)  # fmt: skip
+             record.count_told, record.notes, share, record.error_message, history)  # fmt: skip
     return b"".join(
         (
             fixed,
@@ -136,7 +137,7 @@ def unpack_record(payload: bytes) -> RequestRecord:
     count.frombytes(payload[middle:last])
     texts: list[Any] = [text or None for text in payload[last:].decode().split("\0")]
     request_id, finish_reason, error_kind, session_id = texts[:4]
-    count_told, notes, share, message = [*texts[4:8], None, None, None, None][:4]  # of earlier versions: not noted
+    count_told, notes, share, message, history = [*texts[4:9], None, None, None, None, None][:5]  # earlier: not noted
     names = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
     return RequestRecord(
         request_id=request_id,
@@ -155,6 +156,7 @@ def unpack_record(payload: bytes) -> RequestRecord:
         queue_time=_known(queue_time),
         count_told=count_told,
         first_share=None if share is None else float(share),
+        history_tokens=None if history is None else int(history),
         notes=notes,
         error_message=message,
         **{name: None if value == -1 else value for name, value in zip(names, counts, strict=True)},

@@ -28,7 +28,9 @@ class RequestRecord:
     only output_tokens is known, and token_count is the least that an event can hold. Null: no count is known.
     first_share: of a `per_answer`, what share of the answer's text its first event held, by bytes.
     input_tokens, output_tokens: the server's own counts, null if it tells none.
-    asked_*: tokens that the workload meant. glued_events: events that arrived together with an earlier one.
+    asked_*: tokens that the workload meant. history_tokens: so many of the prompt's were said before the question, as
+    far as the workload counts them; null for a request that stands alone. glued_events: events that arrived together
+    with an earlier one.
     queue_time: seconds that the request waited inside the server, where the server tells.
     error_kind: a key of the summary's `errors`; null unless the request failed or was dropped.
     error_message: what the service itself said of its error, cut, without secrets; null where it said nothing.
@@ -53,6 +55,7 @@ class RequestRecord:
     turn: int | None = None
     asked_input_tokens: int | None = None
     asked_output_tokens: int | None = None
+    history_tokens: int | None = None
     glued_events: int = 0
     queue_time: float | None = None
     count_told: CountTold | None = None

@@ -24,7 +24,10 @@ MISSING = -1  # an integer that is null
 MOST_TOKENS = 2**40  # of one request
 
 _FLOATS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "queue_time", "first_share")
-_COUNTS = ("input_tokens", "output_tokens", "http_status", "turn", "asked_input_tokens", "asked_output_tokens")
+_COUNTS = (
+    "input_tokens", "output_tokens", "http_status", "turn",
+    "asked_input_tokens", "asked_output_tokens", "history_tokens",
+)  # fmt: skip
 _NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_count")  # of every table of records
 _TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes", "error_message")
 
@@ -59,6 +62,7 @@ class Records:
     http_status: Ints
     asked_input_tokens: Ints
     asked_output_tokens: Ints
+    history_tokens: Ints
     glued_events: Ints
     queue_time: Floats
     count_told: NDArray[np.object_]
@@ -180,6 +184,7 @@ class Records:
             "http_status": _counts(self.http_status),
             "asked_input_tokens": _counts(self.asked_input_tokens),
             "asked_output_tokens": _counts(self.asked_output_tokens),
+            "history_tokens": _counts(self.history_tokens),
             "glued_events": pa.array(self.glued_events, pa.int64()),
             "queue_time": _moments(self.queue_time),
             "count_told": pa.array(self.count_told, pa.string()),

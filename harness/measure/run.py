@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.input_files import brief
-from harness.measure.client import ClientFacts, ClientSample, Floor, read_client, samples_from_notes, write_client
+from harness.measure.client import (
+    ClientFacts,
+    Floor,
+    read_client,
+    samples_from_notes,
+    sessions_from_notes,
+    write_client,
+)
 from harness.measure.journal import Journal, read_journal
 from harness.measure.offered import expected_arrivals
 from harness.measure.records import Records, read_parquet, write_parquet
@@ -35,9 +42,13 @@ def read_run(folder: RunFolder) -> Run:
         found = "holds neither records.parquet nor a journal, though its run came to an end"
         raise UsageError(found, where=str(folder.path))
     journal = read_journal(folder.path)
-    return Run(
-        folder, manifest, journal.records, read_client(folder) or ClientFacts(samples=_samples(journal, folder.path))
-    )
+    return Run(folder, manifest, journal.records, read_client(folder) or _client(journal, folder))
+
+
+def _client(journal: Journal, folder: RunFolder, floor: Floor | None = None, lost: Sequence[str] = ()) -> ClientFacts:
+    """What the load processes noted in their journals."""
+    notes, where = journal.notes, folder.path
+    return ClientFacts(samples_from_notes(notes, where), tuple(lost), floor, sessions_from_notes(notes, where))
 
 
 def _require_arrival(level: Level, folder: RunFolder) -> None:
@@ -54,13 +65,9 @@ def keep_records(folder: RunFolder, floor: Floor | None = None, lost_processes: 
     A crash in between leaves the journals, from which the same can be made again.
     """
     manifest, journal = read_manifest(folder), read_journal(folder.path)
-    facts = ClientFacts(_samples(journal, folder.path), tuple(lost_processes), floor)
+    facts = _client(journal, folder, floor, lost_processes)
     write_client(folder, facts)
     write_parquet(journal.records, folder.records)
     for path in folder.journals():
         path.unlink()
     return Run(folder, manifest, journal.records, facts)
-
-
-def _samples(journal: Journal, where: object) -> tuple[ClientSample, ...]:
-    return samples_from_notes(journal.notes, where)

@@ -172,12 +172,14 @@ class Level:
     """One offered load held for a while: the plan, and what became of it. Seconds, run-relative where they are moments.
 
     users: closed loop; rate: open loop, requests per second; both None for a trace. arrival: `poisson`, `constant`,
-    `gamma:SHAPE`, `ramp:TO:SECONDS`, `steps:SECONDS:RATE:...`, `trace` or None in a closed loop. warmup: as asked;
-    None leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from
-    when on no request was due: the duration was over or the count reached. ended_at: when the last answer was in or
-    given up. ended_by: `duration`, `requests`, `trace`, or why it ended early: `oversaturated`, `stalled`,
-    `turned_away` (every request failed), `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no
-    limit) and `users_changed` (the next level began).
+    `gamma:SHAPE`, `ramp:TO:SECONDS`, `steps:SECONDS:RATE:...`, `trace` or None in a closed loop. warmup: as asked; None
+    leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from when on no
+    request was due: the duration was over or the count reached. ended_at: when the last answer was in or given up.
+    sessions: conversations that are begun at most. ended_by: `duration`, `requests`, `sessions`, `trace`, or why it
+    ended early: `oversaturated`, `stalled`, `turned_away` (every request failed), `service_gone`, `interrupted`; of
+    Locust by hand also `stopped` (there was no limit) and `users_changed` (the next level began). spread, jitter: of a
+    closed loop whose users were kept out of step: seconds over which their starts were spread, and their mean pause as
+    a share of an answer's time.
     """
 
     level: int
@@ -186,11 +188,14 @@ class Level:
     arrival: str | None = None
     duration: float | None = None
     requests: int | None = None
+    sessions: int | None = None
     warmup: float | None = None
     started_at: float | None = None
     sending_ended_at: float | None = None
     ended_at: float | None = None
     ended_by: str | None = None
+    spread: float | None = None
+    jitter: float | None = None
 
     @property
     def in_order(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.measure.client import Floor
+from harness.stats.conversations import ENDS, TtftOf
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure
 from harness.stats.section import Section
@@ -128,7 +129,8 @@ def load(section: Section) -> str:
     if section.users is not None:
         return "1 user" if section.users == 1 else f"{format_count(section.users)} users"
     if section.offered_rate is not None:
-        return f"{format_number(section.offered_rate)} requests/s"
+        what = "requests" if section.conversations is None else "conversations"
+        return f"{format_number(section.offered_rate)} {what}/s"
     return "all levels"
 
 
@@ -233,6 +235,38 @@ def _request_row(section: Section) -> tuple[str, ...]:
     return (load(section), *(format_count(number) for number in numbers), kinds or "none")
 
 
+def conversation_table(summary: Summary) -> Table | None:
+    """How the conversations of each level ended; None where requests stood alone."""
+    levels = [(load(each), each.conversations) for each in summary.levels if each.conversations is not None]
+    if not levels:
+        return None
+    columns = ("Load", "Conversations", "Carried to their end", "History no longer fitted", "Failed", "Cut by the end")
+    rows = tuple(
+        (name, format_count(told.begun), *(format_count(told.ended[end]) for end in ENDS)) for name, told in levels
+    )
+    return Table(columns, rows, frozenset(range(1, 6)))
+
+
+def growth_tables(summary: Summary) -> list[Table]:
+    """TTFT by turn, and by the length of the history, of each level that has conversations."""
+    levels = [(load(each), each.conversations) for each in summary.levels if each.conversations is not None]
+    tables = []
+    for what, of in (("Turn", "by_turn"), ("History, tokens", "by_history")):
+        rows = tuple(
+            (name, _span_of(each), format_count(each.n), format_duration(each.p50), format_duration(each.p95))
+            for name, told in levels
+            for each in getattr(told, of)
+        )
+        tables += (
+            [Table(("Load", what, "Requests", "TTFT p50", "TTFT p95"), rows, frozenset(range(1, 5)))] if rows else []
+        )
+    return tables
+
+
+def _span_of(each: TtftOf) -> str:
+    return format_count(each.low) if each.low == each.high else f"{format_count(each.low)}–{format_count(each.high)}"
+
+
 def engine_table(summary: Summary) -> Table | None:
     """What the engine said of itself, per level; None where it told nothing."""
     levels = [each for each in summary.levels if each.server != NOTHING_TOLD]
@@ -280,6 +314,7 @@ def method(summary: Summary) -> list[str]:
         f"ITL is every single gap between token events, pooled over requests; {_tokens_per_event(total)} "
         "TPOT is (last token − first token) / (tokens after the first event), per request.",
         *_counting(total),
+        *_out_of_step(summary.levels),
         "Quantiles are interpolated linearly between order statistics (type 7 of Hyndman and Fan). Intervals in "
         "brackets hold the true quantile with 95 % confidence; they are taken between blocks of consecutive requests, "
         "as requests close in time are not independent.",
@@ -310,6 +345,17 @@ def _counting(section: Section) -> list[str]:
         f"Of {answers} the server told the tokens of the whole, not of each event: the first event is given its share "
         "of the text, the others the rest in equal parts."
     ]
+
+
+def _out_of_step(levels: Sequence[Section]) -> list[str]:
+    """How users of a closed loop were kept from asking all together."""
+    spread = [f"{load(each)} {format_duration(each.spread)}" for each in levels if each.spread is not None]
+    jitter = next((each.jitter for each in levels if each.jitter is not None), None)
+    said = [f"Users began spread over the time of an answer ({', '.join(spread)})."] if spread else []
+    if jitter is not None:
+        share = format_percent(jitter)
+        said.append(f"Before it asked again a user paused at random, {share} of its answer's time on average.")
+    return [" ".join(said)] if said else []
 
 
 def _windows(levels: Sequence[Section]) -> list[str]:

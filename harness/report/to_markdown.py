@@ -26,6 +26,8 @@ def to_markdown(summary: Summary) -> str:
     parts += ["## Requests", table(content.request_table(summary))]
     if (said := content.message_table(summary)) is not None:
         parts.append(table(said))
+    if (ended := content.conversation_table(summary)) is not None:
+        parts += ["## Conversations", table(ended), *map(table, content.growth_tables(summary))]
     if (engine := content.engine_table(summary)) is not None:
         parts += ["## The engine meanwhile", table(engine)]
     parts += ["## Method", "\n".join(f"- {markdown(line)}" for line in content.method(summary))]

@@ -92,7 +92,9 @@ def _load(level: Level) -> str:
     parts = [f"{level.users} users" if level.users is not None else kind or "unknown"]
     parts += [f"for {format_duration(level.duration)}"] if level.duration is not None else []
     parts += [f"of {level.requests} requests"] if level.requests is not None else []
+    parts += [f"of {level.sessions} conversations"] if level.sessions is not None else []
     parts += [f"after {format_duration(level.warmup)} of warm-up"] if level.warmup is not None else []
+    parts += ["out of step"] if level.jitter is not None or level.spread is not None else []
     return " ".join(parts)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from harness.measure.client import ClientFacts, ClientSample
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, Manifest
+from harness.stats.conversations import Conversations
 from harness.stats.figure import Figure
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
@@ -50,6 +51,7 @@ class Evidence:
     facts: ClientFacts
     samples: tuple[ClientSample, ...]
     server: ServerFigures = NOTHING_TOLD
+    conversations: Conversations | None = None
 
     @property
     def open_loop(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.measure.client import Floor
+from harness.stats.conversations import Conversations
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
 from harness.stats.messages import ErrorMessage, messages_as_dict
@@ -76,7 +77,8 @@ class Section:
     duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
     those due in any level's window. seconds: total length of the windows. due: requests due in the window.
     glued_events, events: token events of the requests in the window. tokens_per_event: of the completed ones; NaN where
-    the server tells no counts. divided: completed requests whose count is known for the answer alone.
+    the server tells no counts. divided: completed requests whose count is known for the answer alone. spread,
+    jitter: as in Level.
     """
 
     level: int | None
@@ -103,6 +105,9 @@ class Section:
     divided: int
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
+    conversations: Conversations | None = None
+    spread: float | None = None
+    jitter: float | None = None
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
 
@@ -146,6 +151,7 @@ class Section:
             "tokens_per_event": or_none(self.tokens_per_event),
             "client": self.client.as_dict(),
             "server": self.server.as_dict(),
+            **({} if self.conversations is None else {"conversations": self.conversations.as_dict()}),
             "validity": {
                 "verdict": "valid" if self.valid else "invalid",
                 "reasons": [reason.as_dict() for reason in self.reasons],

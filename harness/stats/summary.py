@@ -21,6 +21,7 @@ from harness.measure.run_folder import Level, Manifest
 from harness.measure.server import ServerSamples
 from harness.stats.absence import as_asked, main_cause, whole
 from harness.stats.capacity import Capacity, find_capacity
+from harness.stats.conversations import conversations
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
 from harness.stats.messages import error_messages
@@ -174,6 +175,7 @@ def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serve
         facts=facts,
         samples=tuple(sample for sample in facts.samples if part.windows[0].start <= sample.at <= part.windows[0].end),
         server=section.server,
+        conversations=section.conversations,
     )
     return replace(section, reasons=reasons(evidence), warnings=warnings(evidence))
 
@@ -206,6 +208,9 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         divided=int(np.count_nonzero((completed.count_told == "per_answer") & (completed.event_counts > 1))),
         client=_client(part, manifest, facts),
         server=_server(part, server),
+        spread=_same([level.spread for level in part.levels]),
+        jitter=_same([level.jitter for level in part.levels]),
+        conversations=conversations(part.records, part.inside, [level.level for level in part.levels], facts.sessions),
     )
 
 

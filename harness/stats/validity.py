@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.measure.client import ClientSample
 from harness.measure.offered import changes, expected_arrivals
@@ -41,6 +42,7 @@ STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; wher
 STALL_WAITS = 3.0  # so many times the median TTFT: with a few users their waits alone are silences
 GLUED_MOST = 0.10
 FROM_CACHE_MOST = 0.02  # of the prompt tokens; what begins every prompt, such as a template, comes to less
+CUT_MOST = 0.25  # of the conversations of a level
 REQUESTS_LEAST = 10  # behind a metric of gaps: those of one request are alike
 
 
@@ -157,7 +159,9 @@ def sent_rate(evidence: Evidence) -> Iterator[Reason]:
     rate, length = evidence.level.rate, evidence.window.length
     if rate is None or length == 0:
         return
-    sent = int(np.count_nonzero(~np.isnan(evidence.inside.sent_at)))
+    # An arrival begins a conversation: what follows in it comes when its answers do.
+    arrived = evidence.inside.select((evidence.inside.history_tokens == MISSING) | (evidence.inside.turn == 1))
+    sent = int(np.count_nonzero(~np.isnan(arrived.sent_at)))
     began = evidence.window.began
     expected = expected_arrivals(evidence.level, evidence.window.start - began, evidence.window.end - began)
     room = max(RATE_OFF * expected, RATE_SIGMAS * math.sqrt(expected / _regularity(evidence.level.arrival)), 2.0)
@@ -207,7 +211,7 @@ def service_gone(evidence: Evidence) -> Iterator[Reason]:
 
 def errors(evidence: Evidence) -> Iterator[Reason]:
     """Failures take load off the server and make the rest look faster."""
-    failed = evidence.inside.having(FAILED)
+    failed = evidence.inside.having(FAILED) & ~no_longer_fitted(evidence.inside)
     count, sent = int(np.count_nonzero(failed)), int(np.count_nonzero(~np.isnan(evidence.inside.sent_at)))
     if count > ERRORS_MOST * sent:
         kinds = sorted({str(kind) for kind in evidence.inside.error_kind[failed]})
@@ -215,6 +219,13 @@ def errors(evidence: Evidence) -> Iterator[Reason]:
         found = f"{format_count(count)} of {format_count(sent)} requests failed ({', '.join(told)})"
         advice = _ERROR_ADVICE.get(kinds[0] if len(kinds) == 1 else "", "See `errors` and the engine's log.")
         yield Reason("errors", found, format_percent(ERRORS_MOST), advice, "server")
+
+
+def no_longer_fitted(records: Records) -> NDArray[np.bool_]:
+    """Later turns of conversations that the server refused as too long: the end of these in order, and counted there
+    (`history_full`), where the server does not tell beforehand what it takes.
+    """
+    return (records.error_kind == "validation") & (records.turn > 1) & (records.history_tokens > 0)
 
 
 def _statuses(failures: Records) -> str:
@@ -442,7 +453,18 @@ def from_cache(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("from_cache", found, format_percent(FROM_CACHE_MOST), advice, "server")
 
 
+def conversations_cut(evidence: Evidence) -> Iterator[Reason]:
+    """A level that is no longer than its conversations sees their first turns, and few of the later ones."""
+    told = evidence.conversations
+    if told is None or not (cut := told.ended["cut"]) or cut <= CUT_MOST * told.begun:
+        return
+    found = f"the level ended {format_count(cut)} of {format_count(told.begun)} conversations before they were over"
+    advice = "Lengthen --duration, or give --sessions: later turns, with longer histories, are under-represented."
+    yield Reason("conversations_cut", found, format_percent(CUT_MOST), advice)
+
+
 WARNINGS: tuple[Rule, ...] = (
+    conversations_cut,
     too_few_for_the_entry,
     thin_tail,
     client_unknown,

@@ -70,9 +70,10 @@ def _warmup(level: Level, records: Records, length: float) -> tuple[float, str]:
     done = records.having(COMPLETED)
     typical = quantile(records.finished_at[done] - records.scheduled_at[done], 0.5) if done.any() else 0.0
     least = min(WARMUP_SHARE * length, WARMUP_MOST)
-    warmup = min(max(least, typical), WARMUP_HALF * length)
+    warmup = min(max(least, typical, level.spread or 0.0), WARMUP_HALF * length)
+    starts = "" if level.spread is None else " and the time over which the users' starts were spread"
     rule = (
         f"left out: the first {format_duration(warmup)} as warm-up (a tenth of the level, at most "
-        f"{format_duration(WARMUP_MOST)}, at least the median end-to-end latency, at most half of the level)"
+        f"{format_duration(WARMUP_MOST)}, at least the median end-to-end latency{starts}, at most half of the level)"
     )
     return warmup, rule

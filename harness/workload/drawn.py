@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.workload.hashing import hash_of
 from harness.workload.lengths import Lengths, mean, of_recorded, parse_lengths, recorded_pairs
 from harness.workload.prompts import prompt
 from harness.workload.recorded import RecordedLengths
-from harness.workload.request import Request
+from harness.workload.request import Player, Request, Script, alone
 from harness.workload.seeds import derive, uniform
 from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
@@ -47,10 +47,23 @@ class Drawn:
             self.output_lengths.at(uniform(self.seed, "output length", number)),
         )
 
+    @property
+    def converses(self) -> bool:
+        return False
+
+    def start(self, number: int, player: Player | None = None) -> Script:
+        return alone(self.request(number))
+
+    def pause_after(self, number: int) -> float:
+        return 0.0
+
     def request(self, number: int) -> Request:
         asked, answer = self.lengths(number)
         text, tokens = prompt(self.vocabulary, asked, self.seed, self.salt, number, shared=self.shared)
         return Request(text, tokens, answer, seed=derive(self.seed, "sampling", number) if self.sampled else None)
+
+    def with_seed(self, seed: int) -> Drawn:
+        return replace(self, seed=seed)
 
     def as_dict(self) -> dict[str, Any]:
         pairs = self.pairs
@@ -105,6 +118,7 @@ class Drawn:
             **asked,
             "mean_input_tokens": round(mean(self.input_lengths), 1),
             "mean_output_tokens": round(mean(self.output_lengths), 1),
+            **self.vocabulary.framing(),
             "seed": self.seed,
             "hash": hash_of(asked),
         }

@@ -25,14 +25,17 @@ Tokenize = Callable[[str], Sequence[Span]]
 class Vocabulary:
     """words: one token each behind a blank. starters: one token each also at the very beginning of a text.
 
-    overhead: tokens that the engine adds to a prompt by itself, such as one for the beginning of the text. checked: the
-    engine's own tokenizer said so.
+    overhead: tokens that the engine adds to a prompt by itself, such as one for the beginning of the text, or its chat
+    template. per_exchange: as many more for each question with its answer that stand before. checked: the engine's own
+    tokenizer said so of the words; framed: the service itself of the tokens that it adds.
     """
 
     words: tuple[str, ...]
     starters: tuple[str, ...]
     overhead: int = 0
     checked: bool = False
+    per_exchange: int = 0
+    framed: bool = False
 
     def describe(self) -> str:
         if not self.checked:
@@ -45,11 +48,22 @@ class Vocabulary:
             "starters": list(self.starters),
             "overhead": self.overhead,
             "checked": self.checked,
+            "per_exchange": self.per_exchange,
+            "framed": self.framed,
+        }
+
+    def framing(self) -> dict[str, Any]:
+        """For the manifest: what the service adds to the words of a prompt."""
+        return {
+            "prompt_overhead_tokens": self.overhead,
+            "overhead_tokens_per_exchange": self.per_exchange,
+            "overhead": "measured on the service" if self.framed else "assumed",
         }
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Vocabulary:
-        return cls(tuple(fields["words"]), tuple(fields["starters"]), fields["overhead"], fields["checked"])
+        words, starters = tuple(fields["words"]), tuple(fields["starters"])
+        return cls(words, starters, fields["overhead"], fields["checked"], fields["per_exchange"], fields["framed"])
 
 
 def assumed_vocabulary(overhead: int = 0) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""What is asked, as a value: Requests by number, the same ones in every process.
+"""What is asked, as a value: conversations by number, most of them of one Request; the same ones in every process.
 
 A Workload travels to the load processes as JSON (`as_dict`, `from_dict`) and stands in the manifest as `describe` says.
 """
@@ -9,22 +9,27 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from harness.workload.chat import Chat
 from harness.workload.dataset import Dataset, dataset
 from harness.workload.drawn import Drawn, drawn
+from harness.workload.mix import Mix
 from harness.workload.replayed import Replayed, replayed
-from harness.workload.request import LEVEL_NUMBERS, Request
+from harness.workload.request import LEVEL_NUMBERS, Player, Script
 
 __all__ = [
     "LEVEL_NUMBERS",
     "Asked",
+    "Chat",
     "Dataset",
     "Drawn",
+    "Mix",
     "Replayed",
     "Workload",
     "dataset",
     "drawn",
     "from_dict",
     "replayed",
+    "spread",
     "summarise",
 ]
 
@@ -33,7 +38,7 @@ SAMPLED_REQUESTS = 1000
 
 
 class Workload(Protocol):
-    """Requests by number, from 0. name: how reports call it."""
+    """What is asked, by number, from 0. name: how reports call it."""
 
     @property
     def name(self) -> str: ...
@@ -43,8 +48,19 @@ class Workload(Protocol):
         """The moment of each request in seconds from the first, where the workload is a trace; else None."""
         ...
 
-    def request(self, number: int) -> Request:
-        """The same for the same number, in any process and order."""
+    @property
+    def converses(self) -> bool:
+        """Whether it goes on with the answers that it gets."""
+        ...
+
+    def start(self, number: int, player: Player | None = None) -> Script:
+        """What is asked under this number: a conversation, or one request alone. The same in any process and order,
+        as long as the answers are. player: plays the conversation, in place of the usual one.
+        """
+        ...
+
+    def pause_after(self, number: int) -> float:
+        """Seconds that a user of a closed loop waits before it begins another."""
         ...
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,8 +72,8 @@ class Workload(Protocol):
         ...
 
 
-Asked = Drawn | Replayed | Dataset
-KINDS: dict[str, type[Asked]] = {"drawn": Drawn, "replayed": Replayed, "dataset": Dataset}
+Asked = Drawn | Replayed | Dataset | Chat | Mix
+KINDS: dict[str, type[Asked]] = {"drawn": Drawn, "replayed": Replayed, "dataset": Dataset, "chat": Chat, "mix": Mix}
 
 
 def from_dict(fields: dict[str, Any]) -> Asked:
@@ -75,12 +91,12 @@ def summarise(workload: Asked, requests: int | None = None) -> dict[str, Any]:
     lengths = [workload.lengths(number) for number in range(requests or SAMPLED_REQUESTS)]
     return {
         "requests": len(lengths),
-        "input_tokens": _spread([tokens for tokens, _ in lengths if tokens is not None]),
-        "output_tokens": _spread([tokens for _, tokens in lengths]),
+        "input_tokens": spread([tokens for tokens, _ in lengths if tokens is not None]),
+        "output_tokens": spread([tokens for _, tokens in lengths]),
     }
 
 
-def _spread(lengths: Sequence[int]) -> dict[str, float] | None:
+def spread(lengths: Sequence[int]) -> dict[str, float] | None:
     """Mean, standard deviation, and quantiles of type 7; None of nothing."""
     if not lengths:
         return None

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.catalog.limits import Limits
-from harness.commands.bench import _asked_model
-from harness.commands.serving import Served
 from harness.engines.base import Endpoint, EngineInfo
-from harness.stack.url import UrlService
+from harness.load.run_recorder import asked_model
 
 
 @pytest.mark.parametrize(
@@ -29,5 +27,5 @@ def test_run_by_url_is_titled_by_the_model_that_was_asked(
     engine: str, listed: str | None, asked: str, title: str
 ) -> None:
     """Not by whatever the list of models begins with."""
-    service = UrlService(Endpoint("http://127.0.0.1:1", model_name=asked))
-    assert _asked_model(Served(service, EngineInfo(engine, None, listed, False, Limits()), Limits())) == title
+    endpoint = Endpoint("http://127.0.0.1:1", model_name=asked)
+    assert asked_model(EngineInfo(engine, None, listed, False, Limits()), endpoint) == title

@@ -35,7 +35,8 @@ from locust import LoadTestShape
 
 class Steps(LoadTestShape):
     def tick(self):
-        return None if self.get_run_time() > 4.5 else (1, 10) if self.get_run_time() < 2 else (3, 10)
+        at = self.get_run_time()
+        return None if at > 5.5 else (3, 10) if 1.5 <= at < 3.5 else (1, 10)
 """
 
 
@@ -103,6 +104,9 @@ def test_shipped_locustfile_runs_by_hand(url: str, here: Path) -> None:
     assert manifest(here / "runs/out")["workload"]["name"] == "chat"
     assert all(row["input_tokens"] == row["asked_input_tokens"] for row in records)
     assert not list((here / "runs/out").glob("journal-*"))
+    scraped = pq.read_table(here / "runs/out/server.parquet").column("metric").to_pylist()
+    assert "harness:running" in scraped
+    assert manifest(here / "runs/out")["lengths"]["input_tokens"]["p50"] > 8
 
 
 def test_run_time_begins_when_the_users_do(url: str, here: Path) -> None:
@@ -134,14 +138,18 @@ def test_processes_and_several_users_make_one_run(url: str, here: Path) -> None:
 
 
 def test_change_of_users_begins_a_level(url: str, here: Path) -> None:
-    """Figures of one number of users are never mixed with those of another."""
-    (here / "steps.py").write_text(SHORT + STEPS)
-    assert locust("-f", "steps.py", "--host", url).returncode == 0
+    """Figures of one number of users are never mixed with those of another. Answers of users that are taken away still
+    come: neither the level before nor Locust counts them as failures.
+    """
+    (here / "steps.py").write_text(SHORT.replace("output_tokens = 6", "output_tokens = 25") + STEPS)
+    done = locust("-f", "steps.py", "--host", url)
+    assert done.returncode == 0, done.stderr
     levels = report(here / "runs/out")["levels"]
-    assert [level["users"] for level in levels] == [1, 3]
-    assert [level["ended_by"] for level in levels] == ["users_changed", "stopped"]
-    assert all(level["requests"]["completed"] > 10 for level in levels)
-    first, second = manifest(here / "runs/out")["levels"]
+    assert [level["users"] for level in levels] == [1, 3, 1]
+    assert [level["ended_by"] for level in levels] == ["users_changed", "users_changed", "stopped"]
+    assert all(level["requests"]["completed"] > 3 for level in levels)
+    assert {row["status"] for row in rows(here / "runs/out")} == {"completed"}
+    first, second, _ = manifest(here / "runs/out")["levels"]
     assert first["sending_ended_at"] <= second["started_at"]
 
 

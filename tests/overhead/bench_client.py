@@ -96,7 +96,16 @@ def closed(users: int, name: str | None = None, cycles: float = 3.4, **changes: 
     """Each user asks again when it was answered; cycles: answers of each, and what is under way then ends as well."""
     shape = changes.pop("shape", Shape())
     seconds = cycles * (shape.ttft + shape.itl * (shape.tokens - 1))
-    options = ["--users", str(users), "--duration", f"{seconds:.1f}s", "--output-tokens", str(shape.tokens)]
+    # In step: of what pauses cost there would be no ideal to hold the rate against.
+    options = [
+        "--in-step",
+        "--users",
+        str(users),
+        "--duration",
+        f"{seconds:.1f}s",
+        "--output-tokens",
+        str(shape.tokens),
+    ]
     return Scene(name or str(users), options, shape, users, seconds, **changes)
 
 

@@ -43,9 +43,9 @@ def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.
         "first_share": np.full(count, np.nan),
         "glued_events": np.zeros(count, dtype=np.int64),
     }
-    for name in ("finish_reason", "session_id", "notes"):
+    for name in ("finish_reason", "session_id", "notes", "error_message"):
         plain[name] = none.copy()
-    for name in ("turn", "http_status"):
+    for name in ("turn", "http_status", "history_tokens"):
         plain[name] = np.full(count, -1, dtype=np.int64)
     for name, value in (("input_tokens", 100), ("output_tokens", events)):
         plain[name] = plain[f"asked_{name}"] = np.full(count, value, dtype=np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.engines.answer_text import Piece
 from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
 from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
@@ -30,7 +31,7 @@ class TgiApi:
         parameters: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "details": True}
         if request.seed is not None:
             parameters |= {"do_sample": True, "seed": request.seed}
-        body = encode_json({"inputs": request.prompt, "parameters": parameters})
+        body = encode_json({"inputs": request.as_text(), "parameters": parameters})
         path = "/generate_stream" if stream else "/generate"
         return Call("POST", path, headers(request_id, stream=stream), body)
 
@@ -66,6 +67,14 @@ class TgiApi:
         # The text of a special token, such as </s>, is not part of the answer.
         shown = bool(token.get("text")) and not token.get("special")
         return Heard(Kind.CONTENT if shown else Kind.TOKEN, plain=shown and not final)
+
+    def text_in(self, payload: Mapping[str, Any]) -> Piece | None:
+        """The last event tells the whole text; without it, as where an answer was cut, that of the tokens."""
+        whole, token = payload.get("generated_text"), as_mapping(payload.get("token"))
+        if isinstance(whole, str):
+            return Piece(whole, whole=True)
+        text = as_text(token.get("text"))
+        return Piece(text) if text and not token.get("special") else None
 
     def whole(self, body: bytes, slices: int, complete: bool) -> Answer:
         """A /generate answer: all its tokens arrive at once, with the last slice."""

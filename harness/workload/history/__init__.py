@@ -1,0 +1,42 @@
+"""What of a conversation goes with the next question: HISTORIES, each a file of this folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from harness.errors import UsageError
+from harness.workload.history.exchange import Exchange, History
+from harness.workload.history.keep_all import KeepAll
+from harness.workload.history.last import Last
+from harness.workload.history.summary import Summary
+from harness.workload.history.tokens import Tokens
+from harness.workload.tokens import parse_tokens
+
+__all__ = ["HISTORIES", "Exchange", "History", "KeepAll", "parse_history"]
+
+HISTORIES: dict[str, tuple[str, Callable[[int], History]]] = {
+    "keep_all": ("keep_all", lambda number: KeepAll()),
+    "last": ("last(TURNS)", Last),
+    "tokens": ("tokens(4k)", Tokens),
+    "summary": ("summary(300)", Summary),
+}
+"""Name -> how it is written, and what is made of the number in its brackets."""
+
+_WRITTEN = re.compile(r"(\w+)\s*(?:\(\s*([^()]*?)\s*\))?")
+
+
+def parse_history(text: str, where: str | None = None) -> History:
+    """`keep_all`, `last(6)`, `tokens(4k)`, `summary(300)`. Raises UsageError."""
+    match = _WRITTEN.fullmatch(text.strip())
+    known = HISTORIES.get(match[1]) if match else None
+    if match is None or known is None:
+        forms = ", ".join(form for form, _ in HISTORIES.values())
+        raise UsageError(f"unknown history {text!r}", where=where, advice=f"Known: {forms}.")
+    form, make = known
+    if ("(" in form) != (match[2] is not None):
+        raise UsageError(f"expected {form}, found {text!r}", where=where)
+    try:
+        return make(parse_tokens(match[2]) if match[2] is not None else 0)
+    except ValueError as error:
+        raise UsageError(f"{error}, in {text!r}", where=where, advice=f"Write {form}.") from error

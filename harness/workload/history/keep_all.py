@@ -1,0 +1,23 @@
+"""All that was said."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from harness.workload.history.exchange import Exchange, nothing_between
+from harness.workload.request import Reply, Request
+
+
+@dataclass(frozen=True)
+class KeepAll:
+    """The history grows until the conversation ends, or no longer fits."""
+
+    def sent(self, said: Sequence[Exchange]) -> Sequence[Exchange]:
+        return said
+
+    def between(self, said: list[Exchange]) -> Generator[Request, Reply, None]:
+        return nothing_between()
+
+    def __str__(self) -> str:
+        return "keep_all"
