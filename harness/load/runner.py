@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,12 @@ def run(
     crew: Crew | None = None,
     show: Callable[[str], None] | None = None,
     engine: Callable[[], str] = lambda: "",
+    asked: Iterable[Level] | None = None,
 ) -> LoadOutcome:
     """Hold every level of the plan and return how they went.
 
+    asked: levels in place of the plan's, each asked for when the one before has ended and on_level was told; so whoever
+    gives them may decide by what became of that one.
     on_level: is called when a level begins and when it has ended. gone: says why the service is away, None while it
     is there. crew: load processes that are running already, as many as the plan wants. show: takes the live line, once
     a second or less often; by default progress does. engine: what the engine says of itself, for that line.
@@ -71,7 +74,9 @@ def run(
         crew.take(plan)
         levels: list[Level] = []
         done = 0
-        for level in plan.levels:
+        for level in plan.levels if asked is None else asked:
+            if level not in plan.levels:
+                crew.order(do="level", level=asdict(level))
             live = Live(level, before=done)
             held = _Held(crew, level, live, on_level, progress, gone, show or progress, engine).hold()
             done = live.count("completed")

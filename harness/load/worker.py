@@ -5,6 +5,7 @@ It holds levels when it is told to on stdin, one JSON object a line, and says on
     in   {"do": "describe", "file": "..."}         run a locustfile and say what its users ask
          {"do": "rehearse", "workload": {...}, ...}  play it with made-up answers
          {"do": "plan", "plan": {...}}             what the next levels are about; ends what was before
+         {"do": "level", "level": {...}}           one level more than the plan has
          {"do": "prepare", "level": 0}             open connections, start users, prepare requests
          {"do": "begin", "at": 1.5}                hold the level from this moment on (run-relative seconds)
          {"do": "end", "reason": "interrupted"}    send no more in this level
@@ -25,6 +26,7 @@ from __future__ import annotations
 # First of all: it patches the standard library, which nothing may have used before.
 import locust  # isort: skip
 
+import dataclasses
 import errno
 import gc
 import json
@@ -55,6 +57,7 @@ from harness.load.session import Session
 from harness.load.user import StreamUser, drivers, waits
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
+from harness.measure.run_folder import Level
 from harness.workload.workload import from_dict
 
 _FLUSH_EVERY, _TICK_EVERY = 0.25, 1.0
@@ -226,6 +229,10 @@ class Worker:
             self.rehearse(order)
         elif what == "plan":
             self.plan(LoadPlan.from_json(json.dumps(order["plan"])))
+        elif what == "level" and self.session is not None:
+            level = Level(**order["level"])
+            levels = (*(each for each in self.session.plan.levels if each.level != level.level), level)
+            self.session.plan = dataclasses.replace(self.session.plan, levels=levels)
         elif what == "prepare":
             self.prepare(order["level"])
         elif what == "begin":

@@ -259,7 +259,9 @@ class Manifest:
         return self.end is not None and not self.interrupted
 
     def with_level(self, level: Level) -> Manifest:
-        """The same with this level in place of the one with its number."""
+        """The same with this level in place of the one with its number, or behind the others where there is none."""
+        if level.level not in {each.level for each in self.levels}:
+            return dataclasses.replace(self, levels=(*self.levels, level))
         return dataclasses.replace(
             self, levels=tuple(level if each.level == level.level else each for each in self.levels)
         )

@@ -83,6 +83,7 @@ def test_a_level_is_replaced_by_its_number() -> None:
     """What became of a level is filled in without touching the others."""
     changed = manifest().with_level(Level(1, users=4, duration=10.0, ended_by="duration"))
     assert [level.ended_by for level in changed.levels] == [None, "duration"]
+    assert [level.level for level in changed.with_level(Level(7, users=2)).levels] == [0, 1, 7]
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
