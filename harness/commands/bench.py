@@ -68,6 +68,11 @@ DEFAULT_ARRIVAL = "poisson"
 DEFAULT_WORKLOAD = "questions"
 
 
+# Levels of a run as they are asked for: when the next one is, the one before stands in the folder's manifest and
+# journals.
+AskedLevels = Callable[[RunFolder], Iterator[Level]]
+
+
 @dataclass(frozen=True)
 class BenchOptions:
     """The options of `harness bench`, as given; None where the default holds."""
@@ -129,8 +134,13 @@ class BenchResult:
         return f"{to_text(self.summary)}\nreport: {report}"
 
 
-def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> BenchResult:
-    """Plan, check, hold the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk."""
+def bench(
+    target: Target, options: BenchOptions, progress: Callable[[str], None], asked: AskedLevels | None = None
+) -> BenchResult:
+    """Plan, check, hold the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk.
+
+    asked: gives the levels instead of the options.
+    """
     _require_a_use(options)
     slo = _slo(options)
     timeout = _duration(options.timeout, "--timeout") or 600.0
@@ -142,7 +152,16 @@ def bench(target: Target, options: BenchOptions, progress: Callable[[str], None]
         levels, users = _who_asks(crew, options, levels, rows, progress)
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
-                target, options, rows or users, served, crew, progress, levels=levels, slo=slo, timeout=timeout
+                target,
+                options,
+                rows or users,
+                served,
+                crew,
+                progress,
+                levels=levels,
+                slo=slo,
+                timeout=timeout,
+                source=asked,
             )
         with _pointing_to(folder):
             return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
@@ -190,6 +209,7 @@ def _measure(
     levels: tuple[Level, ...],
     slo: Slo | None,
     timeout: float,
+    source: AskedLevels | None,
 ) -> tuple[RunFolder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
     options = _as_the_users_say(options, asked, served)
@@ -200,6 +220,8 @@ def _measure(
     folder = RunFolder.create(options.output) if options.output else _default_folder(served, workload.name)
     if served.model and secrets_of(served.model.env):
         folder.path.chmod(0o700)
+    if source is not None:
+        levels = ()  # each stands in the manifest from when it begins
     manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
     write_manifest(folder, manifest)
     write_atomically(folder.stack, redact(served.service.facts().stack).encode("utf-8", "backslashreplace"))
@@ -224,7 +246,7 @@ def _measure(
         locustfile=None if isinstance(asked, Trace) else str(_file(options).absolute()),
     )
     with _pointing_to(folder):
-        return folder, *_load(plan, served, _Book(folder, manifest), crew, progress)
+        return folder, *_load(plan, served, _Book(folder, manifest), crew, progress, source)
 
 
 def _floor(
@@ -271,7 +293,12 @@ class _Book:
 
 
 def _load(
-    plan: LoadPlan, served: Served, book: _Book, crew: runner.Crew, progress: Callable[[str], None]
+    plan: LoadPlan,
+    served: Served,
+    book: _Book,
+    crew: runner.Crew,
+    progress: Callable[[str], None],
+    asked: AskedLevels | None,
 ) -> tuple[LoadOutcome, Failure | None]:
     """Hold the levels, with the engine's own metrics read beside them."""
 
@@ -290,6 +317,7 @@ def _load(
                 crew=crew,
                 show=terminal.rewrite,
                 engine=lambda: _busy(scraper.samples.latest),
+                asked=None if asked is None else asked(book.folder),
             )
     except runner.ClientFailed as failure:
         finish(keep_records(book.folder, lost_processes=crew.lost))
