@@ -178,15 +178,20 @@ class CapacitySearch:
     def _between_decided(self, below: float, above: float) -> float | None:
         """In the middle of a gap whose ends are decided: the knee is sharp and lies in it. None where it is not so."""
         sure = {each.load for each in self.told if each.decision == ("holds" if each.load <= below else "breaks")}
-        if not {below, above} <= sure or above / below <= 1 + self.goal.precision:
+        limit = min(self._knees().items(), key=lambda each: each[1].best)[0]
+        if self._apart(limit) is not None or not {below, above} <= sure or above / below <= 1 + self.goal.precision / 3:
             return None
         middle = self._rounded(math.sqrt(above * below))
         return middle if below < middle < above else None
 
     def _both_ways(self, best: float) -> bool:
-        """Beside the knee there are two levels that were come to from below, and two from above."""
+        """Beside the knee a level holds that was come to from above, and one breaks that was come to from below; and
+        there are two of each way.
+        """
         near = [each for each in self.told if abs(math.log(each.load / best)) < _NEAR]
-        return all(sum(each.approach == way for each in near) >= 2 for way in ("below", "above"))
+        ways = [sum(each.approach == way for each in near) for way in ("below", "above")]
+        crossed = {(each.approach, each.seems_to_hold) for each in near}
+        return min(ways) >= 2 and {("above", True), ("below", False)} <= crossed
 
     def _beside_the_knee(self) -> float:
         """Twice above it, twice below it, and so on."""
