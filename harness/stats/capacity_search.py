@@ -15,6 +15,7 @@ It ends when the interval is as narrow as wanted, or the budget is spent.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,7 @@ class CapacitySearch:
             return Answer(0.0, None, None, notes=("No level gave a figure that the SLO could be held against.",))
         name, first = min(knees.items(), key=lambda each: each[1].best)
         low, high = (min(getattr(each, end) for each in knees.values()) for end in ("low", "high"))
+        low, high = self._with_what_was_decided(low, high)
         notes = []
         apart = self._apart(name)
         if apart is not None:
@@ -129,6 +131,20 @@ class CapacitySearch:
                 "the service does not recover from an overload at once."
             )
         return self._rounded_answer(name, first, low, high, notes)
+
+    def _with_what_was_decided(self, low: float, high: float) -> tuple[float, float]:
+        """Wider where levels speak against the fitted interval: no load breaks at which more levels are decided to hold
+        than to break, and none holds at which more break. Such as where some requests miss at any load, and the curve
+        is no line.
+        """
+        votes: Counter[float] = Counter()
+        for each in self._trusted():
+            votes[each.load] += {"holds": 1, "breaks": -1, "undecided": 0}[each.decision]
+        held = max((load for load, vote in votes.items() if vote > 0), default=0.0)
+        broke = min((load for load, vote in votes.items() if vote < 0), default=math.inf)
+        if self.goal.whole:
+            broke -= 1  # the highest load that may hold beside one that breaks
+        return min(low, max(broke, 0.0)), max(high, held)
 
     def _rounded_answer(self, name: str, first: Knee, low: float, high: float, notes: list[str]) -> Answer:
         whole, tried = self.goal.whole, max(each.load for each in self.told)

@@ -28,6 +28,7 @@ from scipy.special import expit, log_ndtr, logit, stdtrit, xlogy
 from harness.measure.records import Floats
 
 FAR = 8.0  # times what is allowed, or that part of it: beyond, a level only tells its side
+APART = 0.15  # of the logarithm of the load: from here on a level says nothing of another
 SATURATED_SHARE, SATURATED_SIZE = 0.5, 30.0  # what a queue that grew to the end stands for, at least
 _SLOPES = np.geomspace(2.0, 300.0, 20)
 # Of the logarithm of the load. Below one per cent no service is the same twice.
@@ -110,8 +111,16 @@ class _Fit:
         miss, size = np.array([dose.miss for dose in doses]), smoothed_sizes(doses)
         self.miss = np.where(saturated, np.maximum(miss, SATURATED_SHARE), miss)
         self.size = np.where(saturated, np.maximum(size, SATURATED_SIZE), size)
-        self.beyond = saturated | (miss > min(FAR * allowed, (1 + allowed) / 2))
-        self.below = (miss < allowed / FAR) & ~self.beyond
+        sure = 2 * np.sqrt((self.miss + 1 / self.size) * (1 - self.miss + 1 / self.size) / self.size)
+        holds, breaks = self.miss + sure < allowed, self.miss - sure > allowed
+        # What lies well below a level that is sure to hold, or above one that is sure to break, adds but its side:
+        # a share of misses that is the same at every load, such as of errors, must not bend the line.
+        highest = self.loads[holds].max(initial=-np.inf)
+        lowest = self.loads[breaks].min(initial=np.inf)
+        far = (miss > min(FAR * allowed, (1 + allowed) / 2)) | ((miss > allowed) & (self.loads > lowest + APART))
+        self.beyond = saturated | far
+        little = (miss < allowed / FAR) | ((miss < allowed) & (self.loads < highest - APART))
+        self.below = little & ~self.beyond
 
     @property
     def near(self) -> int:
