@@ -635,6 +635,104 @@ def bench(
 
 
 @app.command()
+def capacity(
+    model: ModelArg = None,
+    unit: Annotated[
+        Literal["users", "chats", "rate"],
+        typer.Option(
+            help="What is counted: users of a closed loop with --think-time between an answer and the next question, "
+            "chats that are answered at once, or the rate of requests per second."
+        ),
+    ] = "users",
+    history: Annotated[
+        Optional[str],
+        typer.Option(help="Prompt tokens, such as 2000 or 2000,8000: a search for each.", metavar="TOKENS,..."),
+    ] = None,
+    slo: Annotated[
+        Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms". Default: the entry\'s.')
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Time for all levels together.")] = "20m",
+    level: Annotated[str, typer.Option(help="Length of a level beside the limit; others are shorter.")] = "60s",
+    start: Annotated[float, typer.Option(help="The first load.")] = 1.0,
+    most: Annotated[Optional[float], typer.Option(help="The highest load that may be tried.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --output; no level that ended is repeated.")
+    ] = False,
+    think_time: Annotated[
+        Optional[str], typer.Option(help="With --unit users: pause between an answer and the next question.")
+    ] = None,
+    turns: Annotated[float, typer.Option(help="Questions of one session, to count people.")] = 1.0,
+    sessions_per_hour: Annotated[
+        float, typer.Option(help="Sessions of one person in the busy hour, to count people.")
+    ] = 1.0,
+    profile: Annotated[
+        str, typer.Option(help="How a day goes: flat, office, evening, or a file with 24 numbers.")
+    ] = "flat",
+    input_tokens: Annotated[Optional[str], typer.Option(help="Prompt length, as `bench` takes it.")] = None,
+    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.")] = None,
+    workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.")] = None,
+    api: Annotated[
+        Optional[Literal["tgi", "openai-chat", "openai-completions"]],
+        typer.Option(help="Which of the service's APIs. Default: the one that it speaks best."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Load processes on this machine.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.")] = 1,
+    timeout: Annotated[str, typer.Option(help="For one request.")] = "10m",
+    model_name: Annotated[
+        Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
+    ] = None,
+    output: OutputOption = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    url: UrlOption = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Search the highest load whose SLO holds, and say how sure that is and how many people are behind it.
+
+    Example: harness capacity qwen2.5-7b --slo "ttft_p95=1s,itl_p95=60ms" --think-time 30s --turns 6 --budget 20m
+    """
+    from harness.commands.bench import BenchOptions
+    from harness.commands.capacity import CapacityOptions
+    from harness.commands.capacity import capacity as search
+
+    asked = BenchOptions(
+        slo=slo,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        workload=workload,
+        api=api,
+        processes=processes,
+        seed=seed,
+        timeout=timeout,
+        think_time=think_time,
+        output=output,
+    )
+    options = CapacityOptions(
+        asked=asked,
+        unit=unit,
+        history=history,
+        budget=budget,
+        level=level,
+        start=start,
+        most=most,
+        turns=turns,
+        sessions_per_hour=sessions_per_hour,
+        profile=profile,
+        resume=resume,
+    )
+    target = _target(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
+    result = search(target, options, progress=terminal.say)
+    _show(json, result.as_json(), result.as_text())
+    if result.unmet is not None:
+        terminal.say(f"harness: {ConditionNotMet(result.unmet)}")
+    return 0 if result.unmet is None else 1
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     format: Annotated[

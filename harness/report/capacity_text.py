@@ -1,0 +1,119 @@
+"""The answer of a capacity search as a few lines for the terminal."""
+
+from __future__ import annotations
+
+from harness.report.content import Table
+from harness.report.to_text import aligned
+from harness.stats.capacity_report import CapacityReport, HistoryCapacity
+from harness.stats.outcome import Outcome
+from harness.stats.people import Flow
+from harness.units import format_count, format_duration, format_number, format_percent
+
+_WORDS = {"holds": "holds", "breaks": "breaks", "undecided": "not decided"}
+
+
+def to_text(report: CapacityReport) -> str:
+    """The interval, how it was come to, and who is behind it."""
+    lines = [f"{report.model}: {report.unit}, SLO {report.slo}", ""]
+    for each in report.histories:
+        lines += [*aligned(_levels(each, report.unit)), ""]
+    for each in report.histories:
+        name = "" if each.history is None else f"{format_count(each.history)} tokens of history: "
+        lines.append(f"{name}{sentence(each, report.unit)}")
+        lines += [f"Note: {note}" for note in each.answer.notes]
+    flow = report.first.at_capacity
+    if flow is not None:
+        lines += _people(report, flow)
+    if report.per_thousand_tokens is not None:
+        lost = format_number(report.per_thousand_tokens)
+        lines.append(f"Each further 1,000 tokens of history cost {lost} {_unit(report.unit)}, by a line through these.")
+    return "\n".join(lines)
+
+
+def sentence(each: HistoryCapacity, unit: str) -> str:
+    """`between 41 (holds) and 46 (breaks) users, best estimate 43`."""
+    answer = each.answer
+    sure = f"{format_percent(answer.confidence)} confidence"
+    if answer.best is None:
+        if answer.holds == 0:
+            return f"No load was found that holds the SLO ({sure})."
+        return f"At least {_load(answer.holds)} {_unit(unit)} hold the SLO ({sure}); no load was found that breaks it."
+    above = "no load was found that surely breaks it" if answer.breaks is None else f"{_load(answer.breaks)} (breaks)"
+    by = f", limited by {answer.limited_by}" if answer.limited_by else ""
+    lower = f"{_load(answer.holds)} (holds)" if answer.holds else "0 (nothing is sure to hold)"
+    return f"Between {lower} and {above} {_unit(unit)}, best estimate {_load(answer.best)} ({sure}){by}."
+
+
+def level_line(outcome: Outcome, unit: str) -> str:
+    """What became of a level, while the search runs."""
+    return f"{_load(outcome.load)} {_unit(unit)}: {_share(outcome)}, {_word(outcome)}"
+
+
+def _levels(each: HistoryCapacity, unit: str) -> Table:
+    columns = (unit.capitalize(), "Within the bound", "95 % interval", "Needed", "Decision", "Seconds", "From")
+    rows = []
+    for outcome in each.search.told:
+        nearest = outcome.attainment
+        known = nearest is not None
+        low, high = nearest.interval if nearest else (0.0, 1.0)
+        rows.append(
+            (
+                _load(outcome.load),
+                format_percent(nearest.share) if nearest else "–",
+                f"{format_percent(low)} to {format_percent(high)}" if known else "–",
+                f"{format_percent(nearest.needed)} ({nearest.bound.name})" if nearest else "–",
+                _word(outcome),
+                format_number(outcome.seconds),
+                outcome.approach,
+            )
+        )
+    return Table(columns, tuple(rows), frozenset({0, 1, 2, 5}))
+
+
+def _people(report: CapacityReport, flow: Flow) -> list[str]:
+    found, ends, habits = report.people, report.people_range, report.habits
+    assert found is not None
+    assert ends is not None
+    low, best, high = ends
+    about = best if best is not None else low
+    upper = "" if high is None else f" ({format_count(round(low))} to {format_count(round(high))})"
+    at_once = f"{format_number(flow.by_little)} answers at once by Little's law, {format_number(flow.at_once)} counted"
+    lines = [
+        f"At {_load(flow.load)} {_unit(report.unit)} {format_number(flow.requests_per_second)} requests/s were "
+        f"answered in {format_duration(flow.answer_seconds)} on average: {at_once}."
+    ]
+    if habits.think or habits.turns != 1 or habits.sessions_per_hour != 1:
+        sessions = f"{habits.sessions_per_hour:g} session{'' if habits.sessions_per_hour == 1 else 's'} an hour"
+        lines.append(
+            f"With {format_duration(habits.think)} think time, {habits.turns:g} turns a session and {sessions}: about "
+            f"{format_count(round(about))} people in the busy hour{upper}, {format_number(found.talking)} of them in a "
+            "conversation at once."
+        )
+    money = report.as_dict()["cost"]
+    if money is not None:
+        lines.append(
+            f"Cost: {money['per_million_output_tokens_at_capacity']:.3g} USD per million generated tokens at capacity "
+            f"all day, {money['per_million_output_tokens']:.3g} as the day goes "
+            f"({format_percent(found.idle_share)} idle)."
+        )
+    return lines
+
+
+def _share(outcome: Outcome) -> str:
+    nearest = outcome.attainment
+    if nearest is None:
+        return "no figure"
+    return f"{format_percent(nearest.share)} within {nearest.bound.name} ({format_percent(nearest.needed)} needed)"
+
+
+def _word(outcome: Outcome) -> str:
+    extra = [name for name, has in (("over-saturated", outcome.saturated), ("drifts", outcome.drifts)) if has]
+    return ", ".join([_WORDS[outcome.decision], *extra])
+
+
+def _load(load: float) -> str:
+    return format_count(load) if load == int(load) else f"{load:.3g}"
+
+
+def _unit(unit: str) -> str:
+    return "requests/s" if unit == "rate" else unit

@@ -1,0 +1,127 @@
+"""What a capacity search amounts to, for one history length or several: the one object that its reports see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.catalog.slo import Slo
+from harness.stats.capacity_search import Answer, CapacitySearch
+from harness.stats.people import Flow, Habits, People, cost, people
+
+
+@dataclass(frozen=True)
+class HistoryCapacity:
+    """One history. history: prompt tokens; None: as the workload has them. flows: of each level told."""
+
+    history: int | None
+    search: CapacitySearch
+    flows: tuple[Flow, ...]
+
+    @property
+    def answer(self) -> Answer:
+        return self.search.answer()
+
+    @property
+    def at_capacity(self) -> Flow | None:
+        """What went through the level nearest to the estimate, of those that neither drift nor are over-saturated."""
+        answer = self.answer
+        load = answer.best if answer.best is not None else answer.holds
+        told = zip(self.search.told, self.flows, strict=True)
+        fit = [flow for each, flow in told if not each.drifts and not each.saturated and flow.requests_per_second > 0]
+        return min(fit, key=lambda flow: abs(flow.load - load)) if fit and load else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """An entry of `surface`."""
+        answer, flow = self.answer, self.at_capacity
+        told = zip(self.search.told, self.flows, strict=True)
+        return {
+            "history_tokens": self.history,
+            "answer": answer.as_dict(),
+            "narrow": answer.narrow,
+            "limited_by": answer.limited_by,
+            "notes": list(answer.notes),
+            "at_capacity": flow.as_dict() if flow else None,
+            "seconds": self.search.spent,
+            "levels": [{**outcome.as_dict(), "flow": each.as_dict()} for outcome, each in told],
+        }
+
+
+@dataclass(frozen=True)
+class CapacityReport:
+    """unit: `users`, `chats` or `rate`. price_per_hour: of all GPUs; None where it is not known."""
+
+    model: str
+    unit: str
+    slo: Slo
+    habits: Habits
+    price_per_hour: float | None
+    histories: tuple[HistoryCapacity, ...]
+
+    @property
+    def first(self) -> HistoryCapacity:
+        """The first history: what the answer speaks of."""
+        return self.histories[0]
+
+    @property
+    def people(self) -> People | None:
+        flow = self.first.at_capacity
+        return people(flow, self.habits) if flow else None
+
+    @property
+    def people_range(self) -> tuple[float, float | None, float | None] | None:
+        """People of the busy hour at what holds, at the estimate, and at what breaks."""
+        found, answer = self.people, self.first.answer
+        if found is None:
+            return None
+        each = found.per_load
+        best, breaks = answer.best, answer.breaks
+        return (
+            answer.holds * each,
+            None if best is None else best * each,
+            None if breaks is None else breaks * each,
+        )
+
+    @property
+    def per_thousand_tokens(self) -> float | None:
+        """Loads that each further 1,000 tokens of history cost: the slope of a line through the estimates; None with
+        fewer than two.
+        """
+        known = [(each.history, each.answer.best) for each in self.histories]
+        points = [(history, best) for history, best in known if history is not None and best is not None]
+        if len({history for history, _ in points}) < 2:
+            return None
+        histories, loads = np.array(points, dtype=np.float64).T
+        return -float(np.polyfit(histories / 1000, loads, 1)[0])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document of capacity.json."""
+        first, found, flow = self.first.as_dict(), self.people, self.first.at_capacity
+        ends = self.people_range
+        users = None
+        if found is not None and ends is not None and flow is not None:
+            users = {
+                **found.as_dict(),
+                "busy_hour_range": list(ends),
+                "think_time": self.habits.think,
+                "turns": self.habits.turns,
+                "sessions_per_hour": self.habits.sessions_per_hour,
+                "little": {"answers_at_once": flow.at_once, "by_law": flow.by_little},
+            }
+        price = self.price_per_hour
+        return {
+            "model": self.model,
+            "unit": self.unit,
+            "slo": self.slo.as_dict(),
+            "answer": first["answer"],
+            "narrow": first["narrow"],
+            "limited_by": first["limited_by"],
+            "notes": first["notes"],
+            "levels": first["levels"],
+            "users": users,
+            "cost": cost(flow, self.habits, price) if flow is not None and price is not None else None,
+            "per_thousand_history_tokens": self.per_thousand_tokens,
+            "surface": [each.as_dict() for each in self.histories],
+        }

@@ -1,0 +1,98 @@
+"""A search against the emulator over HTTP, whose limit is known: it answers so many at once and refuses the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.commands.bench import BenchOptions
+from harness.commands.capacity import CapacityOptions, capacity, make_plan
+from harness.commands.target import Target
+from harness.errors import UsageError
+from harness.stats.people import PROFILES
+from tests.emulator.conftest import Emulator
+
+LIMIT = 6
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    emulator = Emulator("--max-concurrent-requests", str(LIMIT))
+    yield f"http://127.0.0.1:{emulator.port}"
+    emulator.stop()
+
+
+def options(folder: Path | None = None, *, slo: str | None = "ttft_p95=1s", **changes: Any) -> CapacityOptions:
+    asked = BenchOptions(slo=slo, input_tokens="20", output_tokens="6", output=folder, report=False)
+    return CapacityOptions(asked, **{"unit": "chats", "budget": "16s", "level": "2s", "start": 2.0, **changes})
+
+
+def test_a_limit_that_is_known_is_found_and_a_search_goes_on(url: str, tmp_path: Path) -> None:
+    """The interval holds it; with --resume no level that ended is measured again, and the file keeps its levels."""
+    said: list[str] = []
+    first = capacity(Target(url=url), options(tmp_path / "search", budget="5s"), said.append).as_json()
+    cut = len(first["levels"])
+    assert 1 <= cut <= 6
+    found = capacity(Target(url=url), options(tmp_path / "search", resume=True), said.append)
+    document = json.loads((tmp_path / "search/capacity.json").read_text())
+    assert document["levels"][:cut] == first["levels"]
+    assert document["levels"] == found.as_json()["levels"]
+    assert sorted(path.name for path in (tmp_path / "search").iterdir()) == ["capacity.json", "levels-00", "levels-01"]
+    runs = [json.loads((tmp_path / f"search/levels-0{run}/manifest.json").read_text()) for run in (0, 1)]
+    assert sum(len(run["levels"]) for run in runs) == len(document["levels"])
+    answer = document["answer"]
+    assert answer["holds"] <= LIMIT < answer["breaks"]
+    assert {each["decision"] for each in document["levels"]} <= {"holds", "breaks", "undecided"}
+    little = document["users"]["little"]
+    assert little["by_law"] == pytest.approx(little["answers_at_once"], rel=0.15)
+    assert found.unmet is None
+    assert f"Between {answer['holds']:.0f} (holds)" in found.as_text()
+    with pytest.raises(UsageError, match="asked something else: unit"):
+        capacity(Target(url=url), options(tmp_path / "search", resume=True, unit="rate"), said.append)
+
+
+def test_a_service_that_never_holds_ends_with_what_was_asked_for_unmet(url: str, tmp_path: Path) -> None:
+    """No first token comes within a microsecond."""
+    asked = options(tmp_path / "never", slo="ttft_p95=1us", budget="5s")
+    found = capacity(Target(url=url), asked, lambda text: None)
+    assert found.unmet is not None
+    assert found.as_json()["answer"]["holds"] == 0
+    assert "No load was found" in found.as_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"slo": None}, "no SLO"),
+        ({"slo": "ttft_max=1s"}, "no number of requests shows"),
+        ({"slo": "soon"}, "--slo"),
+        ({"budget": "3s", "level": "2s"}, "less than two levels"),
+        ({"budget": "0"}, "measures nothing"),
+        ({"start": 0.5}, "--start"),
+        ({"history": "2k"}, "Give one of them"),
+        ({"turns": 0.0}, "--turns"),
+        ({"sessions_per_hour": float("nan")}, "--sessions-per-hour"),
+        ({"profile": "weekend"}, "no such profile"),
+        ({"resume": True}, "Name it with --output"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_starts(changes: dict[str, Any], words: str) -> None:
+    """One line each, with the option."""
+    with pytest.raises(UsageError, match=words):
+        capacity(Target(url="http://127.0.0.1:1"), options(**changes), lambda text: None)
+
+
+def test_a_day_may_be_a_file(tmp_path: Path) -> None:
+    """24 numbers, whatever parts them; anything else says what was expected."""
+    day = tmp_path / "day.txt"
+    day.write_text(",".join(str(hour) for hour in range(24)))
+    plan = make_plan(Target(url="http://127.0.0.1:1"), options(profile=str(day)))
+    assert plan.habits.utilisation == pytest.approx(11.5 / 23)
+    day.write_text("1 2 3")
+    with pytest.raises(UsageError, match="24 numbers"):
+        make_plan(Target(url="http://127.0.0.1:1"), options(profile=str(day)))
+    assert all(len(each) == 24 and max(each) == 1 for each in PROFILES.values())

@@ -1,0 +1,84 @@
+"""From loads to people, by numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.catalog.slo import parse_slo
+from harness.stats.capacity_report import CapacityReport, HistoryCapacity
+from harness.stats.capacity_search import CapacitySearch, Goal
+from harness.stats.decision import BoundShare
+from harness.stats.outcome import Outcome
+from harness.stats.people import PROFILES, Flow, Habits, cost, flow_of, people
+from harness.stats.window import steady_window
+from tests.stats.made_up import Slots
+
+SLO = parse_slo("ttft_p95=1s")
+FLOW = Flow(43.0, 2.0, 10.0, 20.5, 500.0)
+
+
+def test_people_by_hand() -> None:
+    """2 requests/s of 10 s with 30 s of thought: 20 answers at once, 80 people talking; 6 turns, once an hour: 1200."""
+    found = people(FLOW, Habits(think=30.0, turns=6.0))
+    assert FLOW.by_little == 20.0
+    assert (found.talking, found.busy_hour) == (80.0, 1200.0)
+    assert found.per_load == pytest.approx(1200 / 43)
+    assert people(FLOW, Habits(30.0, 6.0, sessions_per_hour=2.0)).busy_hour == 600.0
+
+
+def test_a_day_that_idles_costs_more_a_token() -> None:
+    """500 tokens/s are 1.8 million an hour; at half the utilisation each costs twice."""
+    assert cost(FLOW, Habits(), 3.6) == {
+        "price_per_hour": 3.6,
+        "per_million_output_tokens_at_capacity": pytest.approx(2.0),
+        "per_million_output_tokens": pytest.approx(2.0),
+    }
+    half = cost(FLOW, Habits(day=[1.0, 0.0]), 3.6)
+    assert half is not None
+    assert half["per_million_output_tokens"] == pytest.approx(4.0)
+    assert cost(Flow(1.0, 1.0, 1.0, 1.0, float("nan")), Habits(), 3.6) is None
+    assert Habits(day=PROFILES["flat"]).utilisation == 1.0
+
+
+def test_littles_law_agrees_with_a_count_over_time() -> None:
+    """On records that were made without it, within what falls over the window's edges."""
+    level, records = Slots().level(30, 120.0, np.random.default_rng(1))
+    flow = flow_of(30.0, records, steady_window(level, records))
+    assert flow.by_little == pytest.approx(flow.at_once, rel=0.05)
+    assert Flow.from_dict(flow.as_dict()) == flow
+
+
+def history(tokens: int | None, knee: float) -> HistoryCapacity:
+    """A search whose levels say that this is where it breaks."""
+    search, flows = CapacitySearch(Goal(1.0, True, budget=3600.0)), []
+    while (ask := search.ask()) is not None:
+        share = 0.99 if ask.load <= knee else 0.5
+        found = BoundShare(SLO.bounds[0], share, 2000, 2000.0, (share - 0.01, share + 0.005))
+        search.tell(Outcome(ask.load, (found,), ask.seconds, approach=ask.approach, brief=ask.brief))
+        flows.append(Flow(ask.load, ask.load / 10, 10.0, ask.load, 100.0))
+    return HistoryCapacity(tokens, search, tuple(flows))
+
+
+def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
+    """40 users at 2,000 tokens and 28 at 8,000, with one request in a hundred that misses at any load."""
+    parts = (history(2000, 40.5), history(8000, 28.5))
+    report = CapacityReport("m", "users", SLO, Habits(think=30.0), 1.0, parts)
+    bests = [each.answer.best for each in parts]
+    assert bests == [pytest.approx(40, abs=3), pytest.approx(28, abs=3)]
+    assert report.per_thousand_tokens == pytest.approx(((bests[0] or 0) - (bests[1] or 0)) / 6)
+    document = report.as_dict()
+    answer = document["answer"]
+    assert answer["holds"] <= 40 < answer["breaks"]
+    assert [cell["history_tokens"] for cell in document["surface"]] == [2000, 8000]
+    assert document["levels"] == document["surface"][0]["levels"]
+    ends = [answer["holds"], answer["best"], answer["breaks"]]
+    assert document["users"]["busy_hour_range"] == [pytest.approx(each * 360.0) for each in ends]
+    assert CapacityReport("m", "users", SLO, Habits(), None, parts[:1]).per_thousand_tokens is None
+
+
+def test_a_search_without_levels_has_no_people() -> None:
+    """Nothing is made up."""
+    empty = HistoryCapacity(None, CapacitySearch(Goal(1.0, True)), ())
+    report = CapacityReport("m", "rate", SLO, Habits(), 1.0, (empty,))
+    assert (report.people, report.people_range, report.as_dict()["users"], report.as_dict()["cost"]) == (None,) * 4
