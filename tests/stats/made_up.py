@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from harness.catalog.slo import Slo, parse_slo
-from harness.measure.records import COMPLETED, FAILED, Records
+from harness.measure.records import COMPLETED, FAILED, MISSING, Records
 from harness.measure.run_folder import Level
 from tests.runs import closed_level, open_level
 
@@ -23,7 +23,6 @@ def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.
     """Requests in order of the moment due. first: seconds until the first token; gaps: (requests, gaps of each)."""
     count, events = len(due), gaps.shape[1] + 1
     token_at = (due + first)[:, None] + np.concatenate([np.zeros((count, 1)), np.cumsum(gaps, axis=1)], axis=1)
-    none = np.full(count, None, dtype=object)
     lost = np.zeros(count, dtype=bool) if failed is None else failed
     kept = np.repeat(np.where(lost, 0, events), 1)
     plain: dict[str, Any] = {
@@ -39,16 +38,15 @@ def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.
         "status": np.where(lost, FAILED, COMPLETED).astype(np.int8),
         "error_kind": np.where(lost, "overloaded", None).astype(object),
         "count_told": np.full(count, "per_event", dtype=object),
-        "queue_time": np.full(count, np.nan),
-        "first_share": np.full(count, np.nan),
         "glued_events": np.zeros(count, dtype=np.int64),
     }
-    for name in ("finish_reason", "session_id", "notes", "error_message"):
-        plain[name] = none.copy()
-    for name in ("turn", "http_status", "history_tokens"):
-        plain[name] = np.full(count, -1, dtype=np.int64)
     for name, value in (("input_tokens", 100), ("output_tokens", events)):
         plain[name] = plain[f"asked_{name}"] = np.full(count, value, dtype=np.int64)
+    empty = Records.from_list([])
+    for column in fields(Records):  # what these services do not tell is null
+        like = getattr(empty, column.name)
+        null = {"O": None, "f": np.nan}.get(like.dtype.kind, MISSING)
+        plain.setdefault(column.name, np.full(count, null, dtype=like.dtype))
     return Records(**plain)
 
 
