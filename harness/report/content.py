@@ -80,6 +80,8 @@ def answer(summary: Summary) -> str:
         holds, unjudged = summary.total.attainment.holds, _unjudged(summary.total)
         if holds is None and unjudged:
             return f"The SLO ({slo}) cannot be judged: {unjudged}."
+        if holds is not None and summary.total.decision == "undecided":
+            return f"Whether the SLO holds is not decided ({slo}): {shares(summary.total)}."
         words = {True: "The SLO held", False: "The SLO did not hold", None: "Nothing can be said of the SLO"}
         return f"{words[holds]}: {slo}."
     above = capacity.above
@@ -88,11 +90,26 @@ def answer(summary: Summary) -> str:
         if above.attainment.holds:
             return f"Nothing can be said of the SLO ({slo}) at {load(above)}: {why_not(above)}."
         return f"Not even {load(above)} held the SLO ({slo}): {why_not(above)}."
-    text = f"{load(capacity.highest)} held the SLO ({slo})"
+    held = capacity.highest
+    text = f"{load(held)} held the SLO ({slo})"
+    if held.decision == "undecided":
+        text = f"Whether the SLO ({slo}) holds at {load(held)} is not decided: {shares(held)}"
+    if held.attainment.judged:
+        text += f"; {format_percent(held.attainment.fraction)} of the requests met all of it"
     if above is None:
         return f"{text}, the most that was tried."
     word = "cannot be judged" if above.attainment.holds else "did not"
     return f"{text}; {load(above)} {word}: {why_not(above)}."
+
+
+def shares(section: Section) -> str:
+    """`96.8 % within ttft_p95 (92.1 % to 99.0 %, 95.0 % needed)` of every bound that is not decided."""
+    open_ones = [each for each in section.shares if each.decision == "undecided"]
+    return ", ".join(
+        f"{format_percent(each.share)} within {each.bound.name} ({format_percent(each.interval[0])} to "
+        f"{format_percent(each.interval[1])}, {format_percent(each.needed)} needed)"
+        for each in open_ones
+    )
 
 
 def why_not(section: Section) -> str:
@@ -177,7 +194,7 @@ def _within_slo(section: Section) -> str:
 def _slo_word(section: Section) -> str:
     if section.attainment.holds is None:
         return "cannot be judged" if _unjudged(section) else NOTHING
-    return "holds" if section.attainment.holds else "broken"
+    return {"holds": "holds", "breaks": "broken", "undecided": "not decided"}[section.decision]
 
 
 def value(figure: Figure, statistic: str) -> str:
@@ -321,7 +338,8 @@ def method(summary: Summary) -> list[str]:
         *_windows(summary.levels),
         f"Metrics cover completed requests; {_left_out(total)} Failed and dropped requests meet no SLO and count among "
         "those due.",
-        "A request meets a bound on ITL when that quantile of its own gaps does.",
+        "A request meets a bound on ITL when that quantile of its own gaps does; the bound itself is held against the "
+        "gaps of all requests together, so that the two shares differ.",
         _glued(total),
         _client(summary),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.measure.client import Floor
 from harness.stats.conversations import Conversations
+from harness.stats.decision import BoundShare, Decision, decide
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
 from harness.stats.messages import ErrorMessage, messages_as_dict
@@ -110,6 +111,19 @@ class Section:
     jitter: float | None = None
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
+    shares: tuple[BoundShare, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """Whether the SLO holds beyond chance: undecided where the interval of a share contains the one that is needed.
+        Bounds on `max` and `mean` count as they were found.
+        """
+        if self.attainment.holds is None or not self.shares:
+            return {True: "holds", False: "breaks", None: "undecided"}[self.attainment.holds]  # type: ignore[return-value]
+        shown = {each.bound for each in self.shares}
+        if any(each.holds is False and each.bound not in shown for each in self.attainment.bounds):
+            return "breaks"
+        return decide(self.shares)
 
     @property
     def valid(self) -> bool:
@@ -146,6 +160,8 @@ class Section:
                 "holds": self.attainment.holds,
                 "bounds": [each.as_dict() for each in self.attainment.bounds],
                 "unjudged": self.attainment.unjudged,
+                "decision": self.decision,
+                "shares": [each.as_dict() for each in self.shares],
             },
             "glued_events": {"count": self.glued_events, "of": self.events},
             "tokens_per_event": or_none(self.tokens_per_event),

@@ -22,6 +22,7 @@ from harness.measure.server import ServerSamples
 from harness.stats.absence import as_asked, main_cause, whole
 from harness.stats.capacity import Capacity, find_capacity
 from harness.stats.conversations import conversations
+from harness.stats.decision import bound_shares
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
 from harness.stats.messages import error_messages
@@ -202,6 +203,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         timeline=timeline(part.records, part.levels[0].level) if len(part.levels) == 1 else (),
         throughput=_throughput(part),
         attainment=attain(part.inside, slo),
+        shares=bound_shares(part.inside, slo) if len(part.levels) == 1 else (),
         glued_events=int(part.inside.glued_events.sum()),
         events=int(part.inside.event_counts.sum()),
         tokens_per_event=tokens_per_event(completed.select(~whole(completed))),

@@ -285,6 +285,18 @@ def test_the_page_runs_its_own_scripts_only() -> None:
     assert "script-src 'none'" in to_html(RUNS["nothing"]()).replace("&#39;", "'")
 
 
+def test_what_may_be_chance_is_not_called_held() -> None:
+    """Thirty requests within a bound are no proof that at least 95 % are: not in the headline, nor in the table."""
+    level = closed_level(0, 1, 0.0, 12.0)
+    few = summarise(Records.from_list(closed_loop(level, spread=0.1)), manifest([level], slo={"ttft_p95": 1.0}))
+    assert few.levels[0].attainment.holds
+    assert few.levels[0].decision == "undecided"
+    text = to_markdown(few)
+    assert "held the SLO" not in text
+    assert "is not decided: 100 % within ttft_p95" in text
+    assert "not decided" in to_text(few).splitlines()[3]
+
+
 def test_the_answer_names_the_highest_level_that_holds() -> None:
     """And what broke above it."""
     assert "8 users held the SLO" in to_markdown(sweep())
