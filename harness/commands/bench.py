@@ -367,7 +367,10 @@ def _conclude(
     if summary.total.requests.completed == 0:
         stalled = any(level.ended_by == "stalled" for level in outcome.levels)
         silent = f"nobody got a token for {runner.STALLED_AFTER:.0f} s" if stalled else "the service is away or died"
-        why = death.found if death else silent
+        away = any(level.ended_by == "service_gone" for level in outcome.levels) or set(summary.total.errors) == {
+            "refused"
+        }
+        why = death.found if death else silent if stalled or away else _why_none(summary)
         advice = death.advice if death else "Its own log says why, as far as it knows."
         raise ServiceError(f"no request was completed: {why}", where=str(folder.path), advice=advice)
     unmet = _unmet(summary, options, slo)

@@ -52,7 +52,7 @@ EMULATED: dict[str, list[dict[str, object]]] = {
     "does not load": [{"kind": "load_error"}],
     "no memory in warm-up": [{"kind": "oom_at_warm_up"}],
 }
-DISK_FULL, REFUSED = "no room for files beyond 30 kB", "nobody listens"
+DISK_FULL, REFUSED = "no room for files beyond 8 kB", "nobody listens"
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def execute(command: Sequence[str], case: Case, folder: Path, environment: dict[
 
     def small_files() -> None:
         if case.fault == DISK_FULL:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
 
     said_file = folder / "said"
     with said_file.open("wb") as said:

@@ -140,3 +140,11 @@ def test_a_load_process_that_was_stopped_is_ended(tmp_path: Path, monkeypatch: p
         stopper.join()
     assert outcome.lost_processes == ("1",)
     assert outcome.levels[0].ended_at is not None
+
+
+def test_answers_that_are_none_are_not_asked_for_without_a_pause(tmp_path: Path) -> None:
+    """Bytes of another protocol come as quickly as a refusal."""
+    with turning_away(status=200, body=b"\x16\x03\x01 garbage") as (port, asked):
+        runner.run(_plan(tmp_path, port, Level(0, users=4, duration=2.0), timeout=5.0))
+    assert 4 < len(asked) < 60
+    assert {each.error_kind for each in read_journal(tmp_path).records} == {"protocol"}
