@@ -122,9 +122,10 @@ def test_why_a_file_cannot_be_written_decides_the_exit_code(number: int, code: i
 def test_a_load_process_without_room_for_its_journal_says_so(tmp_path: Path) -> None:
     """With an exit code of its own, and no traceback."""
     script = (
-        "import sys, harness.load.worker as worker\n"
-        "try: raise OSError(28, 'No space left on device')\n"
-        "except OSError as error: worker._die(None, type(error), error, error.__traceback__)"
+        "from harness.load.worker import Worker\n"
+        "worker = Worker.__new__(Worker)\n"
+        "worker.session = None\n"
+        "worker.fail(OSError, OSError(28, 'No space left on device'))"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (3, "No space left on device\n")
