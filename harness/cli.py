@@ -23,6 +23,9 @@ from harness.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.commands.bench import BenchResult
+    from harness.commands.repeat import RepeatResult
+
 app = typer.Typer(
     name="harness",
     help="Serve a model with Text Generation Inference, find its limits, load it, and report numbers to be trusted.",
@@ -571,6 +574,12 @@ def bench(
         bool, typer.Option("--explain", help="Say what would be sent, and what it would cost; send nothing.")
     ] = False,
     web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
+    repeat: Annotated[
+        Optional[int], typer.Option(min=1, help="Run it so many times, with other seeds: one side of `compare`.")
+    ] = None,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="With --repeat: store how much runs differ, to judge single ones by.")
+    ] = False,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
     emulate: EmulateOption = False,
@@ -625,7 +634,18 @@ def bench(
         explanation = explain_bench(target, options, progress=terminal.say)
         _show(json, explanation.as_json(), explanation.as_text())
         return 0
-    result = measure(target, options, progress=terminal.say)
+    if aa and repeat is None:
+        raise UsageError("--aa measures how much runs differ", advice="Give --repeat 5 or more.")
+    if repeat is not None:
+        from harness.commands.repeat import repeat as measure_again
+
+        repeated = measure_again(target, options, repeat, progress=terminal.say, keep=aa)
+        return _told(repeated, json)
+    return _told(measure(target, options, progress=terminal.say), json)
+
+
+def _told(result: BenchResult | RepeatResult, json: bool) -> int:
+    """Print what was measured, and say the condition that does not hold; the exit code."""
     _show(json, result.as_json(), result.as_text())
     if result.unmet is not None:
         terminal.say(f"harness: {ConditionNotMet(result.unmet)}")

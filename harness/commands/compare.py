@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import terminal
+from harness.commands import aa
 from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
 from harness.measure.run import Run, read_run
@@ -56,7 +57,8 @@ def compare(
     keeps to one document.
     """
     limits = read_gate(gate) if gate else Gate()
-    comparison = compare_runs(_runs(base), _runs(new), limits)
+    before, after = _runs(base), _runs(new)
+    comparison = compare_runs(before, after, limits, aa.find(before[0]))
     if junit:
         _write(junit, comparison_to_junit(comparison))
     if markdown:

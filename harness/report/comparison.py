@@ -15,6 +15,8 @@ from harness.stats.run_figure import THROUGHPUT
 from harness.text import markdown, visible
 from harness.units import format_duration, format_number, format_percent
 
+MOST_SHOWN = 10.0  # share; what only a change beyond it would show, shows nothing
+
 
 def comparison_to_text(comparison: Comparison) -> str:
     """For the terminal."""
@@ -156,11 +158,15 @@ def _row(change: Change) -> tuple[str, ...]:
         _value(change, change.new),
         "–" if math.isinf(change.new) else f"{format_number(change.ratio)} ({low}–{high})",
         "unknown" if unknown else "–" if change.spread is None else format_percent(change.spread),
-        "–" if change.smallest is None else format_percent(change.smallest),
+        "–" if change.smallest is None else _at_most(change.smallest),
         format_percent(change.limit),
         change.verdict,
         gate,
     )
+
+
+def _at_most(share: float) -> str:
+    return format_percent(share) if share <= MOST_SHOWN else f"over {format_percent(MOST_SHOWN)}"
 
 
 def _value(change: Change, value: float) -> str:

@@ -28,7 +28,7 @@ def fit_runs(runs: Sequence[tuple[Run, Summary]], side: str) -> tuple[list[Run],
         notes = [f"left out of {side}: {run.folder.path}, whose {'; '.join(text for text, _ in found)}"
                  for run, found in bad]  # fmt: skip
         return [run for run, _ in runs if id(run) not in out], [], notes
-    problems = [f"{run.manifest.run_id}: {text}" for run, found in bad for text, _ in found]
+    problems = [f"{run.folder.path}: {text}" for run, found in bad for text, _ in found]
     return [run for run, _ in runs], list(dict.fromkeys(problems)), []
 
 
@@ -53,9 +53,9 @@ def _at(section: Section) -> str:
 
 def not_the_same_question(runs: Sequence[Run]) -> list[str]:
     """Why the runs do not ask the same of the server."""
-    first, found = _question(runs[0]), []
+    first, found = question_of(runs[0]), []
     for run in runs[1:]:
-        for what, parts in _question(run).items():
+        for what, parts in question_of(run).items():
             if parts != first[what]:
                 names = f"{runs[0].folder.run_id} and {run.folder.run_id}"
                 found.append(f"{what} differs between {names}: {_unequal(first[what], parts)}")
@@ -70,7 +70,7 @@ def _unequal(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {one} against {other}".strip() for name, one, other in pairs)
 
 
-def _question(run: Run) -> dict[str, dict[str, str]]:
+def question_of(run: Run) -> dict[str, dict[str, str]]:
     """What was asked, in parts that people can read."""
     manifest = run.manifest
     workload = {key: value for key, value in manifest.workload.items() if key not in ("path", "file", "seed")}

@@ -10,7 +10,7 @@ import numpy as np
 from harness.measure.records import COMPLETED, Records
 from harness.measure.run import Run
 from harness.stats.absence import as_asked
-from harness.stats.interval import Z95, quantile_interval, student
+from harness.stats.interval import quantile_interval
 from harness.stats.metrics import BY_NAME, Values
 from harness.stats.quantile import quantiles_of_sorted
 from harness.stats.resample import block_counts, grid, quantiles_on_grid, resampled_counts
@@ -101,8 +101,7 @@ def _spread_of_quantile(values: Values, level: float) -> float:
     if len(counts) < 2:
         return 0.0
     drawn = quantiles_on_grid(resampled_counts([counts], DRAWS, np.random.default_rng(SEED)), points, level)
-    # Few blocks know their own spread badly: stretched as Student's distribution is against the normal one.
-    return float(np.std(np.log(np.maximum(drawn, 1e-9)))) * student(len(counts) - 1) / Z95
+    return float(np.std(np.log(np.maximum(drawn, 1e-9))))
 
 
 def _throughput(part: Part) -> Measured | None:
