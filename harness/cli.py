@@ -773,6 +773,84 @@ def report(
 
 
 @app.command()
+def ab(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of models.yaml: side A, and B without OTHER.")],
+    other: Annotated[Optional[str], typer.Argument(metavar="[OTHER]", help="Another entry, for side B.")] = None,
+    a: Annotated[
+        Optional[list[str]],
+        typer.Option("--a", help="Of side A, over the entry; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    b: Annotated[
+        Optional[list[str]],
+        typer.Option("--b", help="Of side B, such as engine=vllm or limits.max_batch_size=16.", metavar="KEY=VALUE"),
+    ] = None,
+    repeat: Annotated[Optional[int], typer.Option(min=2, help="Runs of each side. Default: 5.")] = None,
+    until_decided: Annotated[
+        Optional[str], typer.Option(help="Go on until it is decided, for so long at most.", metavar="DURATION")
+    ] = None,
+    users: Annotated[Optional[str], typer.Option(help="As for bench, and so are the others below.")] = None,
+    rate: Annotated[Optional[str], typer.Option()] = None,
+    duration: Annotated[Optional[str], typer.Option()] = None,
+    warmup: Annotated[Optional[str], typer.Option()] = None,
+    requests: Annotated[Optional[int], typer.Option(min=1)] = None,
+    input_tokens: Annotated[Optional[str], typer.Option()] = None,
+    output_tokens: Annotated[Optional[str], typer.Option()] = None,
+    workload: Annotated[Optional[str], typer.Option()] = None,
+    api: Annotated[Optional[Literal["tgi", "openai-chat", "openai-completions"]], typer.Option()] = None,
+    think_time: Annotated[Optional[str], typer.Option()] = None,
+    processes: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option()] = 1,
+    gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
+    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
+    markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
+    output: OutputOption = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Start two variants of an entry in turn, ask both the same, and say in one sentence which is slower.
+
+    Example: harness ab qwen2.5-7b --b engine=vllm --users 8 --until-decided 30m
+    """
+    from harness.commands.ab import ab as judge
+    from harness.commands.bench import BenchOptions
+
+    options = BenchOptions(
+        users=users or (None if rate else "8"),
+        rate=rate,
+        duration=duration,
+        warmup=warmup,
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        workload=workload,
+        api=api,
+        think_time=think_time,
+        processes=processes,
+        seed=seed,
+        output=output,
+    )
+    result = judge(
+        _target(model, runtime, launcher, emulate, None, gpu, catalogue),
+        a or (),
+        b or (),
+        options,
+        progress=terminal.say,
+        other=other,
+        repeats=repeat,
+        until_decided=until_decided,
+        gate=gate,
+        junit=junit,
+        markdown=markdown,
+    )
+    _show(json, result.as_json(), result.as_text())
+    return result.exit_code
+
+
+@app.command()
 def compare(
     base: Annotated[str, typer.Argument(help="Repeats of one setting: a folder of them, or run folders with commas.")],
     new: Annotated[str, typer.Argument(help="Likewise.")],

@@ -141,11 +141,16 @@ def load_catalogue(path: str | Path | None = None, engines: Engines | None = Non
     Raises CatalogueError (a UsageError) that lists every mistake of the file, one line each; UsageError where there is
     no such file or it cannot be read.
     """
+    return parse_catalogue(*catalogue_text(path), engines)
+
+
+def catalogue_text(path: str | Path | None = None) -> tuple[str, str]:
+    """The text of the same file, and the name that mistakes are reported under. Raises UsageError likewise."""
     if path is None and not Path("models.yaml").is_file():
         with as_file(_packaged()) as packaged:
-            return parse_catalogue(read_text(packaged), "models.yaml (packaged)", engines)
+            return read_text(packaged), "models.yaml (packaged)"
     chosen = Path("models.yaml" if path is None else path)
-    return parse_catalogue(read_text(chosen), str(chosen), engines)
+    return read_text(chosen), str(chosen)
 
 
 def catalogue_path(path: str | Path | None = None) -> Path:

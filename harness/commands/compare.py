@@ -59,13 +59,18 @@ def compare(
     limits = read_gate(gate) if gate else Gate()
     before, after = _runs(base), _runs(new)
     comparison = compare_runs(before, after, limits, aa.find(before[0]))
+    write_outputs(comparison, junit, markdown)
+    return CompareResult(comparison)
+
+
+def write_outputs(comparison: Comparison, junit: Path | None, markdown: Path | None) -> None:
+    """What was asked for, and what GitHub Actions reads where it runs this."""
     if junit:
         _write(junit, comparison_to_junit(comparison))
     if markdown:
         _write(markdown, comparison_to_markdown(comparison))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(comparison)
-    return CompareResult(comparison)
 
 
 def read_gate(path: Path) -> Gate:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from harness.catalog.gpus import find_gpu
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
+from harness.catalog.variant import variant
 from harness.commands.before_start import look_before_start
 from harness.commands.target import Runtime, Say, Target
-from harness.engines import load_catalogue
+from harness.engines import accepted, load_catalogue
 from harness.engines.base import Endpoint, EngineInfo
 from harness.engines.identify import asked_name, endpoint_at, identify
 from harness.errors import MissingError, UsageError
@@ -62,7 +63,10 @@ def resolve_model(target: Target, say: Say = _quiet) -> Model:
     """
     if target.model is None:
         raise UsageError("no model named", advice="Name one of `harness models list`, or give --url.")
-    model = load_catalogue(target.catalogue).find(target.model)
+    if target.called is not None:
+        model = variant(target.catalogue, target.model, target.changes, target.called, accepted())
+    else:
+        model = load_catalogue(target.catalogue).find(target.model)
     if target.gpu is not None:
         return replace(model, gpu=find_gpu(target.gpu).name)
     return _on_this_machine(model, target, say)

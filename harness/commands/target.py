@@ -16,7 +16,7 @@ class Target:
 
     runtime: None chooses `compose` where a GPU and Docker are there. emulate: with compose, run the emulator's image.
     launcher: the program of `local`. gpu: overrides the entry's. catalogue: path of models.yaml; None takes the one of
-    the working directory, else the packaged one.
+    the working directory, else the packaged one. changes: KEY=VALUE over the entry, which then has the name `called`.
     """
 
     model: str | None = None
@@ -27,3 +27,5 @@ class Target:
     gpu: str | None = None
     catalogue: str | None = None
     model_name: str | None = None
+    changes: tuple[str, ...] = ()
+    called: str | None = None

@@ -1,0 +1,170 @@
+"""Two variants of an entry, started in turn on the same GPU and asked the same: which one is slower, and how sure.
+
+The sides take turns in the order A, B, B, A, ..., so that a machine that drifts speaks for neither, and each pair asks
+what one seed draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from harness.commands.bench import BenchOptions, bench
+from harness.commands.compare import read_gate, write_outputs
+from harness.commands.serving import resolve_model
+from harness.commands.target import Target
+from harness.errors import Interrupted, UsageError
+from harness.measure.run import Run, read_run
+from harness.measure.run_folder import RunFolder, run_name
+from harness.report.comparison import comparison_to_text, gate_sentence
+from harness.stats.compare import Comparison, Gate, compare
+from harness.units import parse_duration
+
+DEFAULT_REPEATS = 5
+LEAST = 3  # repeats of each side, before anything is called decided
+CONFIRM = 1  # further pairs before NEW is called slower: one bad moment of the machine must not do it
+
+
+@dataclass(frozen=True)
+class AbResult:
+    """a, b: the sides in words. folder: with the repeats of both."""
+
+    a: str
+    b: str
+    folder: Path
+    comparison: Comparison
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.comparison.passes else 1
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one."""
+        word = _WORDS[self.comparison.verdict]
+        emulated = " (emulated)" if self.comparison.emulated else ""
+        runs = len(self.comparison.base)
+        return f"B ({self.b}) {word} A ({self.a}), {runs} runs each{emulated}. {gate_sentence(self.comparison)}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **self.comparison.as_dict(), "a": self.a, "b": self.b, "sentence": self.sentence, "path": str(self.folder)
+        }  # fmt: skip
+
+    def as_text(self) -> str:
+        return f"{comparison_to_text(self.comparison)}\n\n{self.sentence}\nruns: {self.folder}/a and {self.folder}/b"
+
+
+_WORDS = {
+    "same": "is the same as",
+    "faster": "is faster than",
+    "slower": "is slower than",
+    "inconclusive": "cannot be told from",
+}
+
+
+def ab(
+    target: Target,
+    a: Sequence[str],
+    b: Sequence[str],
+    options: BenchOptions,
+    progress: Callable[[str], None],
+    *,
+    other: str | None = None,
+    repeats: int | None = None,
+    until_decided: str | None = None,
+    gate: Path | None = None,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> AbResult:
+    """Run both sides in turn and compare. a, b: KEY=VALUE over the entry. other: the entry of side B, else A's.
+
+    repeats: of each side. until_decided: go on for so long at most, and no longer than it takes. Raises HarnessErrors;
+    what was run until then stays on disk.
+    """
+    sides = _sides(target, a, b, other)
+    # What is wrong with either is said before anything runs.
+    engines = {resolve_model(each).engine.name for each in sides}
+    if len(engines) > 1 and options.api is None:
+        options = dataclasses.replace(options, api="openai-chat")  # what all of them speak
+    limits = read_gate(gate) if gate else Gate()
+    seconds = _seconds(until_decided)
+    folder = RunFolder.create(options.output or _default_folder(sides[0])).path
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    deadline = None if seconds is None else time.monotonic() + seconds
+    most = repeats if repeats is not None else DEFAULT_REPEATS if deadline is None else 1000
+    verdicts: list[Comparison] = []
+    for place, which in enumerate(turns(most)):
+        number = len(runs[which])
+        progress(f"{'AB'[which]}, repeat {number + 1}")
+        path = folder / "ab"[which] / f"repeat-{number:02}"
+        own = dataclasses.replace(options, output=path, seed=options.seed + number, report=False)
+        done = bench(sides[which], own, progress)
+        if done.exit_code == 130:
+            raise Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
+        runs[which].append(read_run(done.folder))
+        if place % 2 and len(runs[0]) >= LEAST and deadline is not None:
+            verdicts.append(compare(runs[0], runs[1], limits))
+            progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
+            if _is_decided(verdicts) or _next_is_too_late(deadline, runs):
+                break
+    comparison = compare(runs[0], runs[1], limits)
+    write_outputs(comparison, junit, markdown)
+    return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)
+
+
+def turns(repeats: int) -> Iterator[int]:
+    """A, B, B, A, A, B, ...: so many of each, 0 for A."""
+    for pair in range(repeats):
+        yield from (0, 1) if pair % 2 == 0 else (1, 0)
+
+
+def _is_decided(verdicts: Sequence[Comparison]) -> bool:
+    """Nothing is open any more; a side that is slower must have been so once more."""
+    last = verdicts[-1]
+    if last.problems or last.undecided or not last.gated:
+        return False
+    needed = CONFIRM + 1 if last.verdict == "slower" else 1
+    return len(verdicts) >= needed and all(each.verdict == last.verdict for each in verdicts[-needed:])
+
+
+def _next_is_too_late(deadline: float, runs: tuple[list[Run], list[Run]]) -> bool:
+    """Whether a further pair would end beyond the time that was given."""
+    lasted = [max(each.ended_at or 0.0 for each in run.manifest.levels) for side in runs for run in side[-1:]]
+    return time.monotonic() + sum(lasted) > deadline
+
+
+def _sides(target: Target, a: Sequence[str], b: Sequence[str], other: str | None) -> tuple[Target, Target]:
+    if target.model is None:
+        raise UsageError("no model named", advice="Name one of `harness models list`.")
+    if not a and not b and other is None:
+        advice = "Give --b KEY=VALUE, such as --b engine=vllm, or a second entry."
+        raise UsageError("both sides are the same", advice=advice)
+    names = (target.model, other or target.model)
+    return tuple(  # type: ignore[return-value]
+        dataclasses.replace(target, model=name, changes=tuple(changes), called=f"ab-{letter}")
+        for name, changes, letter in zip(names, (a, b), "ab", strict=True)
+    )
+
+
+def _said(side: Target) -> str:
+    return " ".join([side.model or "", *side.changes])
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{error}, found {text!r}", where="--until-decided") from error
+
+
+def _default_folder(side: Target) -> Path:
+    name = (side.model or "").rpartition("/")[2]
+    return Path("reports") / f"{run_name(datetime.now(timezone.utc), name, None, 'ab')}"

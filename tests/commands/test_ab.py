@@ -1,0 +1,67 @@
+"""`harness ab`: two variants in turn, asked the same, and one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.commands.ab import _is_decided, ab, turns
+from harness.commands.bench import BenchOptions
+from harness.commands.target import Target
+from harness.errors import UsageError
+from harness.measure.run_folder import RunFolder, read_manifest
+from harness.stats.compare import compare
+from tests.stats.test_compare import BASE, NEW, side
+
+TARGET = Target(model="qwen2.5-0.5b", runtime="embedded")
+
+
+def test_two_engines_take_turns_and_are_asked_the_same(tmp_path: Path) -> None:
+    """A, B, B, A; each pair by one seed; the sides are those that were asked for."""
+    options = BenchOptions(users="2", duration="2s", warmup="0s", output_tokens="8", output=tmp_path / "ab")
+    found = ab(TARGET, [], ["engine=vllm"], options, lambda line: None, repeats=2)
+    made = {
+        f"{letter}{number}": read_manifest(RunFolder.open(tmp_path / "ab" / letter / f"repeat-{number:02}"))
+        for letter in "ab"
+        for number in range(2)
+    }
+    assert sorted(made, key=lambda name: made[name].start) == ["a0", "b0", "b1", "a1"]
+    assert {name: each.engine.split()[0] for name, each in made.items()} == {
+        "a0": "tgi", "a1": "tgi", "b0": "vllm", "b1": "vllm",
+    }  # fmt: skip
+    assert made["a1"].seeds == made["b1"].seeds != made["a0"].seeds
+    assert {each.api for each in made.values()} == {"openai-chat"}
+    assert "B (qwen2.5-0.5b engine=vllm)" in found.sentence
+    assert "(emulated)" in found.sentence
+    assert not [problem for problem in found.comparison.problems if "differs" in problem]
+
+
+def test_the_order_balances_the_sides() -> None:
+    """Neither side is always the first of its pair."""
+    assert "".join("AB"[turn] for turn in turns(4)) == "ABBAABBA"
+
+
+def test_slower_must_be_so_once_more() -> None:
+    """The same is decided at once; an open figure and a problem decide nothing."""
+    same, slow = compare(side(*BASE), side(*NEW)), compare(side(*BASE), side(*NEW, slower=1.5))
+    assert _is_decided([same])
+    assert not _is_decided([slow])
+    assert not _is_decided([same, slow])
+    assert _is_decided([slow, slow])
+    assert not _is_decided([compare(side(*BASE)[:1], side(*NEW)[:1])])
+    assert not _is_decided([replace(same, problems=("incomplete",))])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [((), (), "both sides are the same"), ((), ("dtype=float13",), "float13"), (("x",), (), "expected KEY=VALUE")],
+)
+def test_what_is_wrong_with_a_side_is_said_before_anything_runs(
+    tmp_path: Path, a: tuple[str, ...], b: tuple[str, ...], words: str
+) -> None:
+    """And no folder is made."""
+    with pytest.raises(UsageError, match=words):
+        ab(TARGET, a, b, BenchOptions(output=tmp_path / "ab"), lambda line: None)
+    assert not (tmp_path / "ab").exists()
