@@ -10,7 +10,16 @@ from harness.engines.answer_text import Piece
 from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.counting import count_events
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
-from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
+from harness.engines.payload import (
+    as_content,
+    as_count,
+    as_mapping,
+    as_text,
+    at_once,
+    encode_json,
+    headers,
+    json_object,
+)
 from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
 from harness.workload.request import Request
 
@@ -166,7 +175,7 @@ class OpenAiChatApi(_OpenAiApi):
         return {"messages": request.as_messages()}
 
     def _said(self, choice: Mapping[str, Any]) -> str | None:
-        return as_text(as_mapping(choice.get("delta") or choice.get("message")).get("content"))
+        return as_content(as_mapping(choice.get("delta") or choice.get("message")).get("content"))
 
     def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
         message = as_mapping(choice.get("delta") or choice.get("message"))
@@ -184,7 +193,7 @@ class OpenAiCompletionsApi(_OpenAiApi):
         return {"prompt": request.as_text()}
 
     def _said(self, choice: Mapping[str, Any]) -> str | None:
-        return as_text(choice.get("text"))
+        return as_content(choice.get("text"))
 
     def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
         text = choice.get("text")

@@ -41,8 +41,13 @@ def as_count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNT else None
 
 
+def as_content(value: Any) -> str | None:
+    """What a model wrote, to the character: what goes on with it sends it back."""
+    return value if isinstance(value, str) and value else None
+
+
 def as_text(value: Any) -> str | None:
-    """A short text, cut, without control codes and lone surrogates, which no file could hold."""
+    """A short text for a record or a line, cut, without control codes and lone surrogates, which no file could hold."""
     return one_line(value[:_TEXT_MOST]) if isinstance(value, str) and value else None
 
 

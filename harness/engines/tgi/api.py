@@ -8,7 +8,16 @@ from typing import Any
 from harness.engines.answer_text import Piece
 from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
-from harness.engines.payload import as_count, as_mapping, as_text, at_once, encode_json, headers, json_object
+from harness.engines.payload import (
+    as_content,
+    as_count,
+    as_mapping,
+    as_text,
+    at_once,
+    encode_json,
+    headers,
+    json_object,
+)
 from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
 from harness.workload.request import Request
 
@@ -73,7 +82,7 @@ class TgiApi:
         whole, token = payload.get("generated_text"), as_mapping(payload.get("token"))
         if isinstance(whole, str):
             return Piece(whole, whole=True)
-        text = as_text(token.get("text"))
+        text = as_content(token.get("text"))
         return Piece(text) if text and not token.get("special") else None
 
     def whole(self, body: bytes, slices: int, complete: bool) -> Answer:
