@@ -20,7 +20,8 @@ from harness.stack.document import LABEL, compose_file
 DOCKERFILE = "compose/emulator.Dockerfile"
 REQUIREMENTS = "compose/emulator-requirements.txt"
 # The parts of the package that the emulator may import (docs/architecture.md), and nothing else.
-PARTS = ("__init__.py", "errors.py", "units.py", "terminal.py", "catalog", "measure", "simulator", "emulator")
+GROUND = ("__init__", "errors", "input_files", "interrupts", "redaction", "terminal", "text", "units")
+PARTS = (*(f"{name}.py" for name in GROUND), "catalog", "measure", "simulator", "emulator")
 
 
 def emulator_image() -> str:
