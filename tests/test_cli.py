@@ -28,7 +28,7 @@ def run(*arguments: str) -> int:
         (["bench"], 2, "MODEL"),
         (["bench", "qwen2.5-0.5b", "--url", "http://127.0.0.1:1"], 2, "exclude"),
         (["bench", "--url", "http://127.0.0.1:1", "--runtime", "local"], 2, "--runtime"),
-        (["bench", "qwen", "--users", "1"], 2, "qwen2.5-0.5b"),
+        (["bench", "qwen", "--users", "1"], 2, "qwen2.5-7b"),
         (["bench", "qwen2.5-0.5b", "--users", "none"], 2, "--users"),
         (["bench", "qwen2.5-0.5b", "--users", "1", "--rate", "1"], 2, "exclude"),
         (["bench", "qwen2.5-0.5b", "--users", "1", "--trace", "x.csv"], 2, "exclude"),

@@ -73,7 +73,7 @@ def test_a_revision_is_resolved_to_its_commit(hub: str) -> None:
         ),
         ("org/adapter", None, UsageError, "org/adapter: holds an adapter (LoRA), not a model. Add its base model"),
         ("org/gguf", None, UsageError, "org/gguf: holds GGUF files (2, such as m-Q4_K_M.gguf), which only llama.cpp"),
-        ("org/spoilt", None, UsageError, "config.json: cannot be read as JSON"),
+        ("org/spoilt", None, UsageError, "config.json: not valid JSON"),
         ("org/list", None, UsageError, "config.json: expected a JSON object"),
         ("org/refused", None, MissingError, "org/refused: the Hub refused the request (403). HF_TOKEN is not valid"),
         ("org/odd", None, UsageError, "org/odd: has no config.json, and harness does not know its shape"),

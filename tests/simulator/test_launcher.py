@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.catalog.config_json import config_from_shape
 from harness.catalog.gpus import find_gpu
-from harness.catalog.shapes import config_from_shape, shapes
+from harness.catalog.shapes import shapes
 from harness.simulator.launcher import (
     LauncherConfig,
     NoDeviceVariable,
