@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from harness import __version__, terminal
-from harness.commands.target import Target
 from harness.errors import ConditionNotMet, HarnessError, InternalError, Interrupted, MissingError, UsageError
 from harness.input_files import brief
 from harness.redaction import redact
+from harness.serve.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +143,7 @@ def _show(as_json: bool, document: Any, text: str) -> None:
 def _from_file(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
     """`--config FILE`: options of the command as YAML; what stands on the command line wins."""
     if path is not None:
-        from harness.commands.settings import read_settings
+        from harness.settings import read_settings
 
         names = {name for each in context.command.params for name in (*each.opts, *each.secondary_opts)}
         context.default_map = {**(context.default_map or {}), **read_settings(path, names)}

@@ -23,11 +23,11 @@ from harness import cli
 from harness.commands.models import check_models, list_models
 from harness.commands.render import render
 from harness.commands.report import finish
-from harness.commands.target import Target
 from harness.errors import HarnessError
 from harness.measure.journal import JournalWriter
 from harness.measure.run import keep_records
 from harness.measure.run_folder import Level, RunFolder, write_manifest
+from harness.serve.target import Target
 from tests.mutations import HOSTILE, damaged_bytes, damaged_document, damaged_json, damaged_yaml
 from tests.runs import closed_level, closed_loop, failed, manifest, open_level
 

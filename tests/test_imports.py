@@ -16,7 +16,9 @@ PACKAGE = ROOT / "harness"
 # other. `emulator` stands aside: nobody imports it.
 FLOORS = [
     {"cli"},
-    {"commands"},
+    {"commands", "settings"},
+    {"drive"},
+    {"serve"},
     {"report"},
     {"stack", "probe", "preflight", "load", "stats", "sizing"},
     {"engines", "simulator"},

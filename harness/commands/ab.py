@@ -16,12 +16,12 @@ from typing import Any
 
 from harness.commands.bench import BenchOptions, bench
 from harness.commands.compare import read_gate, write_outputs
-from harness.commands.serving import resolve_model
-from harness.commands.target import Target
 from harness.errors import Interrupted, UsageError
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, run_name
 from harness.report.comparison import comparison_to_text, gate_sentence
+from harness.serve.serving import resolve_model
+from harness.serve.target import Target
 from harness.stats.compare import Comparison, Gate, compare
 from harness.units import parse_duration
 

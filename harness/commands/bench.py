@@ -18,10 +18,8 @@ from harness import preflight, terminal
 from harness.catalog.hub_dataset import fetch_dataset
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
-from harness.commands.explain import REHEARSED, Explanation, explain
 from harness.commands.report import finish
-from harness.commands.serving import Served, open_service, resolve_model
-from harness.commands.target import Target
+from harness.drive.explain import REHEARSED, Explanation, explain
 from harness.engines import engine_named
 from harness.engines.base import Gauges
 from harness.engines.failure import Failure
@@ -48,6 +46,8 @@ from harness.measure.run_folder import (
 )
 from harness.redaction import redact, secrets_of
 from harness.report.to_text import to_text
+from harness.serve.serving import Served, open_service, resolve_model
+from harness.serve.target import Target
 from harness.stack.readiness import StartFailed, tell_last_lines
 from harness.stack.service import Service
 from harness.stats.summary import Summary

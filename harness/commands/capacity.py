@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands.bench import BenchOptions, bench
-from harness.commands.serving import resolve_model
-from harness.commands.target import Say, Target
 from harness.errors import Interrupted, UsageError
 from harness.measure.journal import read_journal
 from harness.measure.run_folder import Level, RunFolder, read_manifest, run_name, write_atomically
 from harness.report.capacity_text import level_line, to_text
+from harness.serve.serving import resolve_model
+from harness.serve.target import Say, Target
 from harness.stats.absence import as_asked
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import Ask, CapacitySearch, Goal

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import terminal
-from harness.commands import aa
+from harness.drive import aa
 from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
 from harness.measure.run import Run, read_run

@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.commands.bench import BenchOptions, BenchResult, bench
 from harness.commands.probe import ProbeOptions, ProbeReport, probe
-from harness.commands.target import Target
 from harness.commands.up import Running, up, up_text
 from harness.engines import load_catalogue
 from harness.errors import Interrupted, UsageError
+from harness.serve.target import Target
 from harness.stack import found
 from harness.stack.ending import stop_in_order
 from harness.stack.process import ProcessService

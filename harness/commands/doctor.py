@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.commands.before_start import docker_folder, fit_here
 from harness.engines import engine_of, load_catalogue, support_of
 from harness.errors import MissingError, UsageError
+from harness.serve.before_start import docker_folder, fit_here
 from harness.sizing.check import check
 from harness.sizing.known import size_of_files
 from harness.stack import docker, machine

@@ -12,11 +12,9 @@ from typing import Any
 
 from harness import terminal
 from harness.catalog.models import Model, catalogue_path, write_limits
-from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
-from harness.commands.probe_url import probe_url
-from harness.commands.probing import CarryOver, run_start
-from harness.commands.serving import choose_runtime, remove_abandoned, resolve_model
-from harness.commands.target import Target
+from harness.drive.probe_result import ProbeOptions, ProbeReport, probe_folder
+from harness.drive.probe_start import CarryOver, run_start
+from harness.drive.probe_url import probe_url
 from harness.engines import engine_of
 from harness.errors import ServiceError, UsageError
 from harness.measure.run_folder import run_name, write_atomically
@@ -35,6 +33,8 @@ from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation
 from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
 from harness.redaction import secrets_of
+from harness.serve.serving import choose_runtime, remove_abandoned, resolve_model
+from harness.serve.target import Target
 from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
 from harness.terminal import Progress
 from harness.units import format_count, format_duration

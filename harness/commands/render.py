@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands import companions
-from harness.commands.serving import resolve_model
-from harness.commands.target import Target
 from harness.redaction import secrets_of
+from harness.serve import companions
+from harness.serve.serving import resolve_model
+from harness.serve.target import Target
 from harness.stack import machine
 from harness.stack import render as renderers
 from harness.stack.companion import ConfigFile

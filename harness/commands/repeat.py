@@ -12,14 +12,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness.commands.aa import Spreads, store
 from harness.commands.bench import DEFAULT_WORKLOAD, BenchOptions, BenchResult, bench
-from harness.commands.target import Target
+from harness.drive.aa import Spreads, store
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
 from harness.report.content import Table
 from harness.report.to_text import aligned
+from harness.serve.target import Target
 from harness.stats.spread import spreads_of
 from harness.units import format_percent
 

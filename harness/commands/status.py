@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from harness import terminal
 from harness.catalog.limits import Limits
-from harness.commands import companions
-from harness.commands.target import Say
 from harness.commands.up import Running, running_companion, running_of
 from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
+from harness.serve import companions
+from harness.serve.target import Say
 from harness.sizing.predicted import compare
 from harness.stack import found
 from harness.stack.readiness import gauges_now, look_at

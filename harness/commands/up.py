@@ -9,12 +9,12 @@ from typing import Any
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.commands import companions
-from harness.commands.before_start import look_before_start
 from harness.commands.render import render
-from harness.commands.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
-from harness.commands.target import Say, Target
 from harness.errors import HarnessError, UsageError
+from harness.serve import companions
+from harness.serve.before_start import look_before_start
+from harness.serve.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
+from harness.serve.target import Say, Target
 from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
 from harness.stack import found, locks, machine
 from harness.stack.ending import stop_in_order

@@ -4,7 +4,7 @@
     logs/<name>-<id>.out     output of a local process, .err beside it
     stacks/<project>/        the rendered stack of a Compose project
     locks/                   one per entry that is being started and per stack that is being written (stack/locks.py)
-    aa/                      how much repeats of one thing differ (commands/aa.py)
+    aa/                      how much repeats of one thing differ (drive/aa.py)
     faults/                  tracebacks of faults of harness itself
     secrets/                 files of mode 0600 that containers mount
 

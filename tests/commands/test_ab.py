@@ -9,9 +9,9 @@ import pytest
 
 from harness.commands.ab import _is_decided, ab, turns
 from harness.commands.bench import BenchOptions
-from harness.commands.target import Target
 from harness.errors import UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
+from harness.serve.target import Target
 from harness.stats.compare import compare
 from tests.stats.test_compare import BASE, NEW, side
 

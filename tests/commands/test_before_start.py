@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from harness.catalog import hub
-from harness.commands.before_start import look_before_start
 from harness.commands.doctor import doctor
-from harness.commands.serving import choose_runtime, has_gpu, resolve_model
-from harness.commands.target import Target
 from harness.engines import load_catalogue
 from harness.errors import MissingError
+from harness.serve.before_start import look_before_start
+from harness.serve.serving import choose_runtime, has_gpu, resolve_model
+from harness.serve.target import Target
 from harness.stack.machine import gpus_here, gpus_in_order, hub_token, token_file
 from tests.hub import TOKEN, Hub, running_hub
 

@@ -11,8 +11,8 @@ import pytest
 
 from harness.commands.bench import BenchOptions
 from harness.commands.capacity import CapacityOptions, capacity, make_plan
-from harness.commands.target import Target
 from harness.errors import UsageError
+from harness.serve.target import Target
 from harness.stats.people import PROFILES
 from tests.emulator.conftest import Emulator
 

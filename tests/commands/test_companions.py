@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.commands.companions import require_possible
 from harness.commands.render import render
-from harness.commands.target import Target
 from harness.commands.up import dry_run_text, up
 from harness.errors import UsageError
+from harness.serve.companions import require_possible
+from harness.serve.target import Target
 from harness.stack.render import RENDERERS
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.commands.bench import BenchOptions, explain_bench
-from harness.commands.explain import Explanation
-from harness.commands.target import Target
+from harness.drive.explain import Explanation
 from harness.errors import UsageError
+from harness.serve.target import Target
 from tests.workload.traces.samples import AZURE
 
 CATALOGUE = "models: {m: {repo: Qwen/Qwen2.5-0.5B-Instruct, gpu: L4, gpus: 2, price_per_gpu_hour: 3.0}}\n"

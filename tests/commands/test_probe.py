@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.commands import probing
 from harness.commands.probe import ProbeOptions, probe
-from harness.commands.target import Target
+from harness.drive import probe_start as probing
 from harness.errors import HarnessError, UsageError
+from harness.serve.target import Target
 from tests.probe.engines import FakeLauncher, fake_launcher
 
 ANSWER = 128

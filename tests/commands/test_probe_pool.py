@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from harness.commands.probe import ProbeOptions, probe
-from harness.commands.target import Target
 from harness.engines import ENGINES
+from harness.serve.target import Target
 from tests.probe.engines import FakeLauncher, fake_pool
 
 ANSWER = 128

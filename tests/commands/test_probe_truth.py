@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.commands.probe import ProbeOptions, probe
-from harness.commands.target import Target
+from harness.serve.target import Target
 from harness.simulator.kv_cache import StackAllocator
 
 ANSWER = 200

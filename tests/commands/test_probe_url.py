@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.commands.probe import ProbeOptions, probe
-from harness.commands.target import Target
+from harness.serve.target import Target
 
 INFO = {
     "model_id": "some/model",

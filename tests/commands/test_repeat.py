@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import aa
 from harness.commands.bench import BenchOptions
 from harness.commands.compare import compare
 from harness.commands.repeat import repeat
-from harness.commands.target import Target
+from harness.drive import aa
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, read_manifest
+from harness.serve.target import Target
 from harness.stats.effect import Spread
 from harness.stats.spread import FIGURES
 from tests.commands.test_compare import folder

@@ -16,11 +16,11 @@ import yaml
 
 from harness.commands.doctor import CHECKS, as_text, doctor
 from harness.commands.render import render
-from harness.commands.serving import open_service
 from harness.commands.status import down, logs, status, status_text
-from harness.commands.target import Target
 from harness.commands.up import dry_run_text, up, up_text
 from harness.errors import MissingError, UsageError
+from harness.serve.serving import open_service
+from harness.serve.target import Target
 from harness.stack import state
 from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from

@@ -261,8 +261,8 @@ def test_bench_uses_what_is_up(harness: Harness, tmp_path: Path) -> None:
     """`open_service` of the same entry yields the running one and leaves it running."""
     harness("up", "one", *STACK)
     script = f"""
-from harness.commands.serving import open_service
-from harness.commands.target import Target
+from harness.serve.serving import open_service
+from harness.serve.target import Target
 with open_service(Target(model="one", catalogue={str(tmp_path / "models.yaml")!r})) as served:
     print(served.ours, served.limits.max_input_tokens, served.service.facts().image)
 """

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.commands.serving import open_service
-from harness.commands.target import Target
 from harness.engines.identify import default_api, recognise
+from harness.serve.serving import open_service
+from harness.serve.target import Target
 from tests.engines.pages import serving
 
 

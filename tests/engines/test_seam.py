@@ -21,12 +21,12 @@ from harness.catalog.version import Version
 from harness.commands.bench import BenchOptions, bench
 from harness.commands.render import render
 from harness.commands.status import down, logs, status
-from harness.commands.target import Target
 from harness.commands.up import up
 from harness.engines.base import EngineInfo, Invocation, Place
 from harness.engines.client import Client
 from harness.engines.plain import PlainEngine
 from harness.errors import UsageError
+from harness.serve.target import Target
 
 PACKAGE = Path(engines.__file__).resolve().parents[1]
 # What plays an engine may name it; nobody else may.

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.commands.serving import open_service
-from harness.commands.target import Target
+from harness.serve.serving import open_service
+from harness.serve.target import Target
 from harness.stack.document import compose_file
 from harness.stack.monitoring import DASHBOARDS, DATA_SOURCE, Watched, grafana, prometheus, scrape_text, source_text
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.catalog.models import EngineChoice, Model
-from harness.commands.companions import plan_companions, wanted
 from harness.errors import UsageError
+from harness.serve.companions import plan_companions, wanted
 from harness.stack.plan import Machine, StackPlan, plan_stack
 from harness.stack.render import RENDERERS, files, render, renderer
 from harness.stack.render_kubernetes import kubernetes_name

@@ -15,12 +15,12 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.variant import variant
-from harness.commands.before_start import look_before_start
-from harness.commands.target import Runtime, Say, Target
 from harness.engines import accepted, load_catalogue
 from harness.engines.base import Endpoint, EngineInfo
 from harness.engines.identify import asked_name, endpoint_at, identify
 from harness.errors import MissingError, UsageError
+from harness.serve.before_start import look_before_start
+from harness.serve.target import Runtime, Say, Target
 from harness.stack import found, machine, timings
 from harness.stack.ending import stop_in_order
 from harness.stack.launch import embedded_launch, local_launch

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
-from harness.commands.target import Say, Target
 from harness.engines import support_of
 from harness.errors import MissingError, UsageError
+from harness.serve.target import Say, Target
 from harness.simulator.fit import Lacks, describe, weights_bytes
 from harness.sizing.check import Fit, check
 from harness.stack import machine

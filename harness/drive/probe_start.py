@@ -14,8 +14,6 @@ from itertools import pairwise
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.commands.serving import await_ready, service_for
-from harness.commands.target import Target
 from harness.engines import APIS, engine_named, engine_of
 from harness.engines.base import Api, Endpoint, EngineFacts, FailedStart, FailureCause
 from harness.engines.client import Client, NoAnswer
@@ -27,6 +25,8 @@ from harness.probe import loads, prompts
 from harness.probe.ask import Search
 from harness.probe.checks import WRITTEN
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
+from harness.serve.serving import await_ready, service_for
+from harness.serve.target import Target
 from harness.stack.ending import stop_in_order
 from harness.stack.readiness import StartFailed, answers, gauges_now
 from harness.stack.service import OwnService, ServiceFacts, State

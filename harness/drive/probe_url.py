@@ -11,16 +11,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.catalog.limits import Limits
-from harness.commands.probe_result import ProbeOptions, ProbeReport, probe_folder
-from harness.commands.probing import judge, requests_of, token_counter
-from harness.commands.serving import Served, open_service
-from harness.commands.target import Target
+from harness.drive.probe_result import ProbeOptions, ProbeReport, probe_folder
+from harness.drive.probe_start import judge, requests_of, token_counter
 from harness.engines import APIS, ENGINES
 from harness.errors import ServiceError
 from harness.load.burst import Patience, send_burst
 from harness.measure.run_folder import run_name, write_atomically
 from harness.probe import loads, prompts
 from harness.probe.setting import CHUNK, Bracket, Load, LoadKind, LoadResult, Shape
+from harness.serve.serving import Served, open_service
+from harness.serve.target import Target
 from harness.terminal import Progress
 from harness.units import format_duration
 

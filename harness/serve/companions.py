@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from harness.commands.target import Say
 from harness.errors import MissingError, ServiceError, UsageError
+from harness.serve.target import Say
 from harness.stack import found, state
 from harness.stack.companion import HEALTH_PATHS, Companion
 from harness.stack.gateway import FIRST_PORT, Route, gateway, route_to
