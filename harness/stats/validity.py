@@ -216,7 +216,9 @@ def errors(evidence: Evidence) -> Iterator[Reason]:
     if count > ERRORS_MOST * sent:
         kinds = sorted({str(kind) for kind in evidence.inside.error_kind[failed]})
         told = [f"{kind} {_statuses(evidence.inside.select(failed))}" if kind == "http" else kind for kind in kinds]
-        found = f"{format_count(count)} of {format_count(sent)} requests failed ({', '.join(told)})"
+        # The window may be shorter than the level, of which more were sent.
+        where = " due in the window" if sent < int(np.count_nonzero(~np.isnan(evidence.records.sent_at))) else ""
+        found = f"{format_count(count)} of {format_count(sent)} requests{where} failed ({', '.join(told)})"
         advice = _ERROR_ADVICE.get(kinds[0] if len(kinds) == 1 else "", "See `errors` and the engine's log.")
         yield Reason("errors", found, format_percent(ERRORS_MOST), advice, "server")
 
