@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The catalogue in models.yaml.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+baseline_app = typer.Typer(help="Stored repeats to compare with.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(baseline_app, name="baseline")
 
 
 # The root of typer's own errors: click's where typer builds on click (Python 3.10), its own elsewhere.
@@ -866,6 +868,86 @@ def compare(
     from harness.commands.compare import compare as judge
 
     verdict = judge(base.split(","), new.split(","), gate=gate, junit=junit, markdown=markdown)
+    _show(json, verdict.as_json(), verdict.as_text())
+    return verdict.exit_code
+
+
+BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="Of the baseline.")]
+BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of repeats.")]
+BaselineFolder = Annotated[
+    Optional[Path], typer.Option("--folder", help="Where baselines are kept. Default: reports/baselines.")
+]
+
+
+@baseline_app.command("save")
+def baseline_save(
+    name: BaselineName, runs: BaselineRuns, folder: BaselineFolder = None, json: JsonOption = False
+) -> int:
+    """Keep repeats under a name.
+
+    harness baseline save chat-l4 reports/before
+    """
+    from harness.commands import baseline
+
+    kept = baseline.save(name, runs, folder)
+    _show(json, kept.as_json(), kept.as_text())
+    return 0
+
+
+@baseline_app.command("promote")
+def baseline_promote(
+    name: BaselineName,
+    runs: BaselineRuns,
+    reason: Annotated[str, typer.Option(help="Why these take the place of those that are there.")],
+    folder: BaselineFolder = None,
+    json: JsonOption = False,
+) -> int:
+    """Put newer repeats in a baseline's place, and say why."""
+    from harness.commands import baseline
+
+    kept = baseline.promote(name, runs, reason, folder)
+    _show(json, kept.as_json(), kept.as_text())
+    return 0
+
+
+@baseline_app.command("list")
+def baseline_list(folder: BaselineFolder = None, json: JsonOption = False) -> int:
+    """What is stored."""
+    from harness.commands import baseline
+
+    found = baseline.listed(folder)
+    _show(json, found.as_json(), found.as_text())
+    return 0
+
+
+@baseline_app.command("show")
+def baseline_show(name: BaselineName, folder: BaselineFolder = None, json: JsonOption = False) -> int:
+    """What one is of, and how much its runs differ."""
+    from harness.commands import baseline
+
+    found = baseline.show(name, folder)
+    _show(json, found.as_json(), found.as_text())
+    return 0
+
+
+@baseline_app.command("check")
+def baseline_check(
+    name: BaselineName,
+    runs: BaselineRuns,
+    allow: Annotated[Optional[str], typer.Option(help="What may differ, such as engine,image_digest.")] = None,
+    gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
+    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
+    markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
+    folder: BaselineFolder = None,
+    json: JsonOption = False,
+) -> int:
+    """Compare runs with a baseline, and exit as `compare` does.
+
+    harness baseline check chat-l4 reports/now --allow engine,image_digest
+    """
+    from harness.commands import baseline
+
+    verdict = baseline.check(name, runs, folder, allow, gate, junit, markdown)
     _show(json, verdict.as_json(), verdict.as_text())
     return verdict.exit_code
 

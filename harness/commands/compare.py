@@ -11,10 +11,9 @@ from typing import Any
 
 from harness import terminal
 from harness.drive import aa
+from harness.drive.baselines import runs_at
 from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
-from harness.measure.run import Run, read_run
-from harness.measure.run_folder import RunFolder, repeats_in
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
 from harness.stats.compare import DEFAULT_LIMIT, Comparison, Gate
@@ -57,7 +56,7 @@ def compare(
     keeps to one document.
     """
     limits = read_gate(gate) if gate else Gate()
-    before, after = _runs(base), _runs(new)
+    before, after = (runs_at([Path(path) for path in side]) for side in (base, new))
     comparison = compare_runs(before, after, limits, aa.find(before[0]))
     write_outputs(comparison, junit, markdown)
     return CompareResult(comparison)
@@ -119,11 +118,6 @@ def _share(value: object, path: Path, key: str) -> float:
     if isinstance(value, bool) or ambiguous or not 0 <= share < 100:
         raise UsageError(f"{key}: expected a share such as 10% or 0.1, found {brief(repr(value))}", where=str(path))
     return share
-
-
-def _runs(paths: Sequence[str | Path]) -> list[Run]:
-    """Of each path the run, or the repeats that it holds."""
-    return [read_run(RunFolder.open(each)) for path in paths for each in repeats_in(Path(path))]
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,106 @@
+"""`harness baseline`: keep the repeats that later runs are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.commands.compare import CompareResult, read_gate, write_outputs
+from harness.drive import baselines
+from harness.drive.baselines import DEFAULT_FOLDER, Baseline
+from harness.errors import UsageError
+from harness.report.content import Table
+from harness.report.to_text import aligned
+from harness.stats.compare import Gate, compare
+from harness.units import format_percent
+
+
+@dataclass(frozen=True)
+class BaselineList:
+    """What is stored, one row each."""
+
+    found: tuple[Baseline, ...]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [asdict(each) for each in self.found]
+
+    def as_text(self) -> str:
+        if not self.found:
+            return "no baseline yet: `harness bench MODEL --repeat 5`, then `harness baseline save NAME FOLDER`"
+        rows = [
+            (each.name, str(each.key.get("model")), str(each.key.get("engine")), str(each.key.get("gpu") or "–"),
+             str(len(each.saved[-1].runs)), each.saved[-1].at, each.saved[-1].reason or "")
+            for each in self.found
+        ]  # fmt: skip
+        return "\n".join(aligned(Table(("Name", "Model", "Engine", "GPU", "Runs", "Saved", "Reason"), tuple(rows))))
+
+
+@dataclass(frozen=True)
+class BaselineShown:
+    """One of them, whole."""
+
+    baseline: Baseline
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self.baseline)
+
+    def as_text(self) -> str:
+        one = self.baseline
+        lines = [f"{one.name}: {len(one.saved[-1].runs)} runs, saved {one.saved[-1].at}"]
+        lines += [f"  {name}: {value}" for name, value in one.key.items() if value not in (None, {})]
+        lines.append("Its runs differ by (standard deviation):")
+        rows = tuple((load, figure, format_percent(share)) for load, figure, share in one.spreads)
+        lines += aligned(Table(("Load", "Figure", "Spread"), rows, frozenset([2])))
+        lines += [f"replaced {each.at}: {each.reason}" for each in one.saved[1:]]
+        return "\n".join(lines)
+
+
+def save(name: str, runs: Sequence[Path], folder: Path | None = None) -> BaselineShown:
+    """Keep these repeats under a new name. Raises UsageError."""
+    return BaselineShown(baselines.save(name, runs, folder or DEFAULT_FOLDER))
+
+
+def promote(name: str, runs: Sequence[Path], reason: str, folder: Path | None = None) -> BaselineShown:
+    """Keep these in place of those that are there, and why. Raises UsageError."""
+    if not reason.strip():
+        raise UsageError(
+            "says nothing", where="--reason", advice="Say why what is slower is accepted, or what changed."
+        )
+    return BaselineShown(baselines.save(name, runs, folder or DEFAULT_FOLDER, reason=reason, replace=True))
+
+
+def listed(folder: Path | None = None) -> BaselineList:
+    """All of a folder."""
+    return BaselineList(tuple(baselines.every(folder or DEFAULT_FOLDER)))
+
+
+def show(name: str, folder: Path | None = None) -> BaselineShown:
+    """Raises UsageError where there is none."""
+    return BaselineShown(baselines.load(name, folder or DEFAULT_FOLDER))
+
+
+def check(
+    name: str,
+    runs: Sequence[Path],
+    folder: Path | None = None,
+    allow: str | None = None,
+    gate: Path | None = None,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+) -> CompareResult:
+    """Compare these runs with the baseline. allow: keys that may differ, with commas. Raises UsageError for another key
+    that was not allowed, naming what differs.
+    """
+    place = folder or DEFAULT_FOLDER
+    limits = read_gate(gate) if gate else Gate()
+    stored, new = baselines.load(name, place), baselines.runs_at(runs)
+    allowed = [part.strip() for part in (allow or "").split(",") if part.strip()]
+    other = baselines.differing(stored, new[0], allowed)
+    if other:
+        names = ",".join(each.partition(":")[0] for each in other)
+        raise UsageError(f"these runs are of something else: {'; '.join(other)}", where=name, advice=f"--allow {names}")
+    comparison = compare(baselines.runs_of(name, place), new, limits)
+    write_outputs(comparison, junit, markdown)
+    return CompareResult(comparison)

@@ -1,0 +1,82 @@
+"""Stored repeats, and what may be compared with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.commands import baseline
+from harness.errors import UsageError
+from tests.commands.test_compare import BASE, NEW, repeats
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the baseline `chat`."""
+    baseline.save("chat", [repeats(tmp_path / "base", BASE)], tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def test_a_baseline_outlives_its_runs_and_judges_others(tmp_path: Path, place: Path) -> None:
+    """No worse: 0; twice as slow: 1."""
+    (tmp_path / "base").rename(tmp_path / "gone")
+    assert baseline.check("chat", [repeats(tmp_path / "new", NEW)], place).exit_code == 0
+    slow = baseline.check("chat", [repeats(tmp_path / "slow", NEW, gap=0.04)], place, junit=tmp_path / "result.xml")
+    assert (slow.exit_code, slow.as_json()["verdict"]) == (1, "slower")
+    assert (tmp_path / "result.xml").exists()
+
+
+def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: Path) -> None:
+    """As a list, whole, and as JSON."""
+    shown = baseline.show("chat", place)
+    assert (shown.baseline.key["model"], shown.baseline.key["gpu"]) == ("demo", "L4")
+    assert {figure for _, figure, _ in shown.baseline.spreads} >= {"ttft_p50", "itl_p50"}
+    assert "chat" in baseline.listed(place).as_text()
+    assert json.loads(json.dumps(baseline.listed(place).as_json()))[0]["name"] == "chat"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"engine": "tgi 3.3.6"}, "engine"), ({"gpu": "H100"}, "gpu"), ({"workload": {"name": "code"}}, "workload")],
+)
+def test_another_key_is_refused_with_what_differs(tmp_path: Path, place: Path, changes: dict, key: str) -> None:
+    """Unless it was allowed; another question stays one that cannot be compared."""
+    new = repeats(tmp_path / "new", NEW, **changes)
+    with pytest.raises(UsageError, match=rf"{key}: .* against .*--allow {key}"):
+        baseline.check("chat", [new], place)
+    assert baseline.check("chat", [new], place, allow=key).exit_code == (1 if key == "workload" else 0)
+
+
+def test_what_makes_no_baseline_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    """Too few runs, one that was cut off, a name that is no name; and a second one of the same name."""
+    kept = tmp_path / "kept"
+    for seeds, changes, name, words in (
+        (BASE[:2], {}, "chat", "at least 3 runs"),
+        (BASE, {"end": None}, "chat", "incomplete"),
+        (BASE, {}, "../chat", "expected letters"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            baseline.save(name, [repeats(tmp_path / f"{words}-runs", seeds, **changes)], kept)
+    assert not list(kept.glob("*"))
+    base = repeats(tmp_path / "base", BASE)
+    baseline.save("chat", [base], kept)
+    with pytest.raises(UsageError, match="promote"):
+        baseline.save("chat", [base], kept)
+    with pytest.raises(UsageError, match="Known: chat"):
+        baseline.check("chta", [base], kept)
+    with pytest.raises(UsageError, match="unknown key 'gpus_'"):
+        baseline.check("chat", [repeats(tmp_path / "new", NEW)], kept, allow="gpus_")
+
+
+def test_a_promoted_baseline_says_why(tmp_path: Path, place: Path) -> None:
+    """The runs are the newer ones; the reason stays, and an empty one is none."""
+    newer = repeats(tmp_path / "new", NEW, gap=0.03)
+    with pytest.raises(UsageError, match="--reason"):
+        baseline.promote("chat", [newer], " ", place)
+    baseline.promote("chat", [newer], "safer kernel", place)
+    assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "safer kernel"]
+    assert "safer kernel" in baseline.show("chat", place).as_text()
+    assert baseline.check("chat", [repeats(tmp_path / "same", (6, 7, 8), gap=0.03)], place).exit_code == 0
+    assert not [each for each in place.iterdir() if each.name.startswith(".")]
