@@ -16,7 +16,9 @@ from types import FrameType
 _AGAIN = 0.02  # seconds
 _DEPTH = 400  # frames that are looked at
 # Where an exception of a handler would be swallowed, or would tear apart what must be whole.
-_DEAF_NAMES = frozenset({"__del__", "_execute_child", "_run_finalizers", "_cleanup", "_shutdown"})
+# _internal_poll of subprocess.Popen takes a lock one instruction before the block that gives it back: an exception in
+# between leaves a process that is never seen to end, and whoever waits for it waits for ever.
+_DEAF_NAMES = frozenset({"__del__", "_execute_child", "_internal_poll", "_run_finalizers", "_cleanup", "_shutdown"})
 _DEAF_MODULES = ("asyncio.", "weakref", "_weakrefset", "importlib._bootstrap", "logging", "aiohttp.")
 
 _waiting: list[int] = []  # signals that came and were not raised yet
@@ -51,6 +53,8 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         _held -= 1
+        if _waiting and not _held:  # also where the block itself failed: then a moment later
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
     if _waiting and not _held:
         _raise()
 

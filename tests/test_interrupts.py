@@ -28,6 +28,16 @@ PLACES = {
         "with interrupts.held_back():\n    tell(); time.sleep(0.1); print('whole', flush=True)\n"
         "    assert interrupts.waiting()"
     ),
+    "a block that is held back and fails": (
+        "try:\n    with interrupts.held_back():\n        tell()\n        raise ValueError\n"
+        "except ValueError:\n    print('whole', flush=True)"
+    ),
+    "a lock held by a look at a process": (
+        "import subprocess\np = subprocess.Popen(['sleep', '0.2'])\nlock = p._waitpid_lock\nclass Lock:\n"
+        "    release = lock.release\n    def acquire(self, wait):\n        lock.acquire(wait); tell(); return True\n"
+        "p._waitpid_lock = Lock()\ntry: p.poll()\nfinally:\n    p._waitpid_lock = lock\n"
+        "    print('torn' if lock.locked() else 'whole', flush=True)\np.wait()"
+    ),
     "held back twice": (
         "with interrupts.held_back():\n    with interrupts.held_back(): tell()\n    print('whole', flush=True)"
     ),
