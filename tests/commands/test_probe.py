@@ -79,7 +79,7 @@ def test_flash_engines_take_two_starts(name: str, tmp_path: Path) -> None:
 
 PACE = {"decode_seconds": 0.005, "prefill_rate": 200_000.0}  # what is in flight must stay to be seen
 
-SLACK = 8  # tokens that few chats have always reserved and not written yet
+SLACK = 16  # tokens that a few chats have always reserved and not written yet: four of each
 PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and the activations of a token that is read
     "each chat costs": ({"memory": 12_000, "row_cost": 60, "context": 4224}, 0.2),
     "linear": ({"memory": 12_000}, 0.2),
