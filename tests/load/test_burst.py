@@ -13,7 +13,7 @@ import pytest
 
 from harness.engines import APIS
 from harness.engines.base import Endpoint
-from harness.load.burst import Burst, Patience, send_burst
+from harness.load.burst import Answered, Burst, Patience, _Gate, send_burst
 from harness.workload.request import Request
 
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
@@ -220,3 +220,20 @@ def test_a_wave_goes_when_all_of_it_is_ready() -> None:
     assert all(each.ok for each in burst.answers)
     # The server's own loop may get to the first bodies before the last heads, which is not the sender's doing.
     assert min(whole) >= count // 2
+
+
+def test_the_gate_opens_when_the_last_request_is_there() -> None:
+    """Not before, however long that takes."""
+
+    async def main() -> list[bool]:
+        gate, answers = _Gate(3), [Answered(each, 0) for each in ask(3)]
+        opening = asyncio.ensure_future(gate.open_when_all_are_there())
+        seen = []
+        for number in range(3):
+            seen.append(gate.opened.is_set())
+            gate.arrive(answers[number])
+            await asyncio.sleep(0.02)
+        await opening
+        return [*seen, gate.opened.is_set()]
+
+    assert asyncio.run(main()) == [False, False, False, True]
