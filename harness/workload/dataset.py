@@ -11,9 +11,10 @@ from harness.errors import UsageError
 from harness.workload.hashing import hash_of
 from harness.workload.lengths import Lengths, parse_lengths
 from harness.workload.replayed import require_same
-from harness.workload.request import LEVEL_NUMBERS, Player, Request, Script, alone
+from harness.workload.request import LEVEL_NUMBERS, Request
 from harness.workload.rows import request_of
 from harness.workload.seeds import uniform
+from harness.workload.single import SingleRequests
 from harness.workload.traces.read import Trace, TraceFile, read_dataset, sessions_of
 from harness.workload.traces.row import TraceRow
 from harness.workload.traces.window import DATASET_ROWS
@@ -23,7 +24,7 @@ _LEVEL_STRIDE = 0.6180339887498949  # the golden ratio's fraction: so many level
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(SingleRequests):
     """The rows of a data set, each a request of its own, in the order of the file; of conversations that are given by
     turns, the first ones.
 
@@ -63,16 +64,6 @@ class Dataset:
     def lengths(self, number: int) -> tuple[int | None, int]:
         row = self._row(number)
         return row.input_tokens, self._answer(row, number)
-
-    @property
-    def converses(self) -> bool:
-        return False
-
-    def start(self, number: int, player: Player | None = None) -> Script:
-        return alone(self.request(number))
-
-    def pause_after(self, number: int) -> float:
-        return 0.0
 
     def request(self, number: int) -> Request:
         row, block = self._row(number), self.trace.block_tokens

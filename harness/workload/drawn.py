@@ -9,13 +9,14 @@ from harness.workload.hashing import hash_of
 from harness.workload.lengths import Lengths, mean, of_recorded, parse_lengths, recorded_pairs
 from harness.workload.prompts import prompt
 from harness.workload.recorded import RecordedLengths
-from harness.workload.request import Player, Request, Script, alone
+from harness.workload.request import Request
 from harness.workload.seeds import derive, uniform
+from harness.workload.single import SingleRequests
 from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawn(SingleRequests):
     """Lengths drawn from two distributions, or, with pairs, both at once from one row of a file.
 
     salt: changes the words and nothing else. A run takes its own id, because an engine that is asked the same prompts
@@ -46,16 +47,6 @@ class Drawn:
             self.input_lengths.at(uniform(self.seed, "input length", number)),
             self.output_lengths.at(uniform(self.seed, "output length", number)),
         )
-
-    @property
-    def converses(self) -> bool:
-        return False
-
-    def start(self, number: int, player: Player | None = None) -> Script:
-        return alone(self.request(number))
-
-    def pause_after(self, number: int) -> float:
-        return 0.0
 
     def request(self, number: int) -> Request:
         asked, answer = self.lengths(number)

@@ -9,15 +9,16 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.workload.hashing import hash_of
-from harness.workload.request import Player, Request, Script, alone
+from harness.workload.request import Request
 from harness.workload.rows import request_of
+from harness.workload.single import SingleRequests
 from harness.workload.traces.read import Trace, TraceFile, read_trace, sessions_of
 from harness.workload.traces.window import Window
 from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
 
 @dataclass(frozen=True)
-class Replayed:
+class Replayed(SingleRequests):
     """The rows of a trace, whatever the service allows. window: which of them, and how much faster."""
 
     trace: Trace
@@ -38,16 +39,6 @@ class Replayed:
     def lengths(self, number: int) -> tuple[int | None, int]:
         row = self.trace.rows[number]
         return row.input_tokens, max(1, row.output_tokens or 0)
-
-    @property
-    def converses(self) -> bool:
-        return False
-
-    def start(self, number: int, player: Player | None = None) -> Script:
-        return alone(self.request(number))
-
-    def pause_after(self, number: int) -> float:
-        return 0.0
 
     def request(self, number: int) -> Request:
         row, block = self.trace.rows[number], self.trace.block_tokens
