@@ -199,6 +199,43 @@ ConfigOption = Annotated[
     ),
 ]
 OutputOption = Annotated[Optional[Path], typer.Option(help="The run's folder itself; must be empty or absent.")]
+UsersOption = Annotated[
+    Optional[str], typer.Option(help="Closed loop: so many users at once; `1,4,16` are levels one after another.")
+]
+RateOption = Annotated[
+    Optional[str], typer.Option(help="Open loop: requests per second; `2,4` are levels one after another.")
+]
+DurationOption = Annotated[Optional[str], typer.Option(help="Of each level, such as 30s or 5m. Default: 60s.")]
+WarmupOption = Annotated[Optional[str], typer.Option(help="Part of each level's start that the metrics leave out.")]
+RequestsOption = Annotated[Optional[int], typer.Option(min=1, help="Of each level, at most.")]
+InputTokensOption = Annotated[
+    Optional[str],
+    typer.Option(help="Prompt length: 200, 4k (4,096), a distribution such as lognormal:500:300, or file:PATH."),
+]
+OutputTokensOption = Annotated[
+    Optional[str],
+    typer.Option(help="Answer length, likewise; with the same file as --input-tokens, drawn as pairs."),
+]
+WorkloadOption = Annotated[
+    Optional[str],
+    typer.Option(help="What is asked: a file of locustfiles/, by name, or a path. Default: questions."),
+]
+ThinkTimeOption = Annotated[
+    Optional[str], typer.Option(help="With --users: pause between an answer and the user's next request.")
+]
+ApiOption = Annotated[
+    Optional[Literal["tgi", "openai-chat", "openai-completions"]],
+    typer.Option(help="Which of the service's APIs. Default: the one that it speaks best."),
+]
+ModelNameOption = Annotated[
+    Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
+]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Load processes on this machine.")]
+SeedOption = Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.")]
+TimeoutOption = Annotated[str, typer.Option(help="For one request.")]
+GateOption = Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")]
+JunitOption = Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")]
+MarkdownOption = Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")]
 
 
 @app.command()
@@ -478,12 +515,8 @@ def probe(
 @app.command()
 def bench(
     model: ModelArg = None,
-    users: Annotated[
-        Optional[str], typer.Option(help="Closed loop: so many users at once; `1,4,16` are levels one after another.")
-    ] = None,
-    rate: Annotated[
-        Optional[str], typer.Option(help="Open loop: requests per second; `2,4` are levels one after another.")
-    ] = None,
+    users: UsersOption = None,
+    rate: RateOption = None,
     arrival: Annotated[
         Optional[str],
         typer.Option(
@@ -526,39 +559,23 @@ def bench(
     trace_block_tokens: Annotated[
         Optional[int], typer.Option(min=1, help="Tokens of one block hash, where the file does not tell.")
     ] = None,
-    duration: Annotated[Optional[str], typer.Option(help="Of each level, such as 30s or 5m. Default: 60s.")] = None,
-    warmup: Annotated[
-        Optional[str], typer.Option(help="Part of each level's start that the metrics leave out.")
-    ] = None,
-    requests: Annotated[Optional[int], typer.Option(min=1, help="Of each level, at most.")] = None,
+    duration: DurationOption = None,
+    warmup: WarmupOption = None,
+    requests: RequestsOption = None,
     sessions: Annotated[
         Optional[int], typer.Option(min=1, help="Conversations of each level, at most; each is carried to its end.")
     ] = None,
-    input_tokens: Annotated[
-        Optional[str],
-        typer.Option(help="Prompt length: 200, 4k (4,096), a distribution such as lognormal:500:300, or file:PATH."),
-    ] = None,
-    output_tokens: Annotated[
-        Optional[str],
-        typer.Option(help="Answer length, likewise; with the same file as --input-tokens, drawn as pairs."),
-    ] = None,
-    workload: Annotated[
-        Optional[str],
-        typer.Option(help="What is asked: a file of locustfiles/, by name, or a path. Default: questions."),
-    ] = None,
-    api: Annotated[
-        Optional[Literal["tgi", "openai-chat", "openai-completions"]],
-        typer.Option(help="Which of the service's APIs. Default: the one that it speaks best."),
-    ] = None,
+    input_tokens: InputTokensOption = None,
+    output_tokens: OutputTokensOption = None,
+    workload: WorkloadOption = None,
+    api: ApiOption = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
     slo: Annotated[Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".')] = None,
     require_valid: Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Load processes on this machine.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.")] = 1,
-    timeout: Annotated[str, typer.Option(help="For one request.")] = "10m",
-    think_time: Annotated[
-        Optional[str], typer.Option(help="With --users: pause between an answer and the user's next request.")
-    ] = None,
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    timeout: TimeoutOption = "10m",
+    think_time: ThinkTimeOption = None,
     in_step: Annotated[
         bool,
         typer.Option(
@@ -567,9 +584,7 @@ def bench(
             "spread over an answer's time, and each user pauses for a random moment, 2 % of that on average.",
         ),
     ] = False,
-    model_name: Annotated[
-        Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
-    ] = None,
+    model_name: ModelNameOption = None,
     output: OutputOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
     explain: Annotated[
@@ -636,13 +651,10 @@ def bench(
         explanation = explain_bench(target, options, progress=terminal.say)
         _show(json, explanation.as_json(), explanation.as_text())
         return 0
-    if aa and repeat is None:
-        raise UsageError("--aa measures how much runs differ", advice="Give --repeat 5 or more.")
-    if repeat is not None:
+    if repeat is not None or aa:
         from harness.commands.repeat import repeat as measure_again
 
-        repeated = measure_again(target, options, repeat, progress=terminal.say, keep=aa)
-        return _told(repeated, json)
+        return _told(measure_again(target, options, repeat or 1, progress=terminal.say, keep=aa), json)
     return _told(measure(target, options, progress=terminal.say), json)
 
 
@@ -693,16 +705,11 @@ def capacity(
     input_tokens: Annotated[Optional[str], typer.Option(help="Prompt length, as `bench` takes it.")] = None,
     output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.")] = None,
     workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.")] = None,
-    api: Annotated[
-        Optional[Literal["tgi", "openai-chat", "openai-completions"]],
-        typer.Option(help="Which of the service's APIs. Default: the one that it speaks best."),
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Load processes on this machine.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.")] = 1,
-    timeout: Annotated[str, typer.Option(help="For one request.")] = "10m",
-    model_name: Annotated[
-        Optional[str], typer.Option(help="The `model` field of requests. Default: as the service tells.")
-    ] = None,
+    api: ApiOption = None,
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    timeout: TimeoutOption = "10m",
+    model_name: ModelNameOption = None,
     output: OutputOption = None,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
@@ -777,7 +784,7 @@ def report(
 @app.command()
 def ab(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of models.yaml: side A, and B without OTHER.")],
-    other: Annotated[Optional[str], typer.Argument(metavar="[OTHER]", help="Another entry, for side B.")] = None,
+    other: Annotated[Optional[str], typer.Argument(metavar="OTHER", help="Another entry, for side B.")] = None,
     a: Annotated[
         Optional[list[str]],
         typer.Option("--a", help="Of side A, over the entry; repeatable.", metavar="KEY=VALUE"),
@@ -790,21 +797,21 @@ def ab(
     until_decided: Annotated[
         Optional[str], typer.Option(help="Go on until it is decided, for so long at most.", metavar="DURATION")
     ] = None,
-    users: Annotated[Optional[str], typer.Option(help="As for bench, and so are the others below.")] = None,
-    rate: Annotated[Optional[str], typer.Option()] = None,
-    duration: Annotated[Optional[str], typer.Option()] = None,
-    warmup: Annotated[Optional[str], typer.Option()] = None,
-    requests: Annotated[Optional[int], typer.Option(min=1)] = None,
-    input_tokens: Annotated[Optional[str], typer.Option()] = None,
-    output_tokens: Annotated[Optional[str], typer.Option()] = None,
-    workload: Annotated[Optional[str], typer.Option()] = None,
-    api: Annotated[Optional[Literal["tgi", "openai-chat", "openai-completions"]], typer.Option()] = None,
-    think_time: Annotated[Optional[str], typer.Option()] = None,
-    processes: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option()] = 1,
-    gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
-    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
-    markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
+    users: UsersOption = None,
+    rate: RateOption = None,
+    duration: DurationOption = None,
+    warmup: WarmupOption = None,
+    requests: RequestsOption = None,
+    input_tokens: InputTokensOption = None,
+    output_tokens: OutputTokensOption = None,
+    workload: WorkloadOption = None,
+    api: ApiOption = None,
+    think_time: ThinkTimeOption = None,
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    gate: GateOption = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
     output: OutputOption = None,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
@@ -856,9 +863,9 @@ def ab(
 def compare(
     base: Annotated[str, typer.Argument(help="Repeats of one setting: a folder of them, or run folders with commas.")],
     new: Annotated[str, typer.Argument(help="Likewise.")],
-    gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
-    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
-    markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
+    gate: GateOption = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
     json: JsonOption = False,
 ) -> int:
     """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
@@ -935,9 +942,9 @@ def baseline_check(
     name: BaselineName,
     runs: BaselineRuns,
     allow: Annotated[Optional[str], typer.Option(help="What may differ, such as engine,image_digest.")] = None,
-    gate: Annotated[Optional[Path], typer.Option(help="Limits per metric, YAML.", metavar="FILE")] = None,
-    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
-    markdown: Annotated[Optional[Path], typer.Option(help="Write Markdown.", metavar="FILE")] = None,
+    gate: GateOption = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
     folder: BaselineFolder = None,
     json: JsonOption = False,
 ) -> int:
