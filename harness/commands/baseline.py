@@ -11,6 +11,7 @@ from harness.commands.compare import CompareResult, read_gate, write_outputs
 from harness.drive import baselines
 from harness.drive.baselines import DEFAULT_FOLDER, Baseline
 from harness.errors import UsageError
+from harness.measure.run import read_runs
 from harness.report.content import Table
 from harness.report.to_text import aligned
 from harness.stats.compare import Gate, compare
@@ -95,12 +96,12 @@ def check(
     """
     place = folder or DEFAULT_FOLDER
     limits = read_gate(gate) if gate else Gate()
-    stored, new = baselines.load(name, place), baselines.runs_at(runs)
+    stored, new = baselines.load(name, place), read_runs(runs)
     allowed = [part.strip() for part in (allow or "").split(",") if part.strip()]
     other = baselines.differing(stored, new[0], allowed)
     if other:
         names = ",".join(each.partition(":")[0] for each in other)
         raise UsageError(f"these runs are of something else: {'; '.join(other)}", where=name, advice=f"--allow {names}")
-    comparison = compare(baselines.runs_of(name, place), new, limits)
+    comparison = compare(read_runs([place / name]), new, limits)
     write_outputs(comparison, junit, markdown)
     return CompareResult(comparison)

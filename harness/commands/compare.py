@@ -11,9 +11,9 @@ from typing import Any
 
 from harness import terminal
 from harness.drive import aa
-from harness.drive.baselines import runs_at
 from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
+from harness.measure.run import read_runs
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
 from harness.stats.compare import DEFAULT_LIMIT, Comparison, Gate
@@ -56,7 +56,7 @@ def compare(
     keeps to one document.
     """
     limits = read_gate(gate) if gate else Gate()
-    before, after = (runs_at([Path(path) for path in side]) for side in (base, new))
+    before, after = (read_runs([Path(path) for path in side]) for side in (base, new))
     comparison = compare_runs(before, after, limits, aa.find(before[0]))
     write_outputs(comparison, junit, markdown)
     return CompareResult(comparison)

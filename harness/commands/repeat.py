@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.bench import DEFAULT_WORKLOAD, BenchOptions, BenchResult, bench
-from harness.drive.aa import Spreads, store
+from harness.drive.aa import store
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
 from harness.report.content import Table
 from harness.report.to_text import aligned
 from harness.serve.target import Target
+from harness.stats.effect import Spreads
 from harness.stats.spread import spreads_of
 from harness.units import format_percent
 

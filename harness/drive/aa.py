@@ -18,10 +18,9 @@ from harness.measure.run import Run
 from harness.measure.run_folder import utc_text, write_atomically
 from harness.stack.state import subfolder
 from harness.stats.comparable import question_of
-from harness.stats.effect import Spread
+from harness.stats.effect import Spread, Spreads
 
 SCHEMA = 1
-Spreads = Mapping[tuple[str, str], Spread]
 
 
 def store(run: Run, spreads: Spreads) -> None:
@@ -52,12 +51,15 @@ def find(run: Run) -> Spreads:
 
 def key_of(run: Run) -> dict[str, Any]:
     """What must be the same for one run's spread to hold for another; the load stands in the spreads."""
-    manifest = run.manifest
-    names = ("model", "revision", "engine", "image_digest", "gpu", "gpus", "driver", "processes", "harness_version")
     asked = {name: parts for name, parts in question_of(run).items() if name != "load"}
-    host = {name: manifest.host.get(name) for name in ("system", "cpus", "memory_bytes")}
-    document = {**{name: getattr(manifest, name) for name in names}, "asked": asked, "host": host}
-    return json.loads(json.dumps(document))
+    host = {name: run.manifest.host.get(name) for name in ("system", "cpus", "memory_bytes")}
+    return {**service_of(run), "asked": asked, "host": host}
+
+
+def service_of(run: Run) -> dict[str, Any]:
+    """What was measured, and by which harness."""
+    names = ("model", "revision", "engine", "image_digest", "gpu", "gpus", "driver", "processes", "harness_version")
+    return {name: getattr(run.manifest, name) for name in names}
 
 
 def _file(key: Mapping[str, Any]) -> Path:

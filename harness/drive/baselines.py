@@ -16,14 +16,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness.drive.aa import key_of
+from harness.drive.aa import service_of
 from harness.errors import UsageError
 from harness.input_files import as_type, read_json_object
-from harness.measure.run import Run, read_run
-from harness.measure.run_folder import RunFolder, repeats_in, utc_text, write_atomically
+from harness.measure.run import Run, read_runs
+from harness.measure.run_folder import RunFolder, utc_text, write_atomically
 from harness.stats.comparable import fit_runs, not_the_same_question, question_of
 from harness.stats.spread import spreads_of
-from harness.stats.summary import summarise
 
 SCHEMA = 1
 DEFAULT_FOLDER = Path("reports") / "baselines"
@@ -69,13 +68,14 @@ def save(
         raise UsageError(
             "no such baseline", where=str(place), advice=f"`harness baseline save {name} RUN...` makes it."
         )
-    runs = runs_at(paths)
+    runs = read_runs(paths)
     _require_fit(runs)
+    now = Saved(utc_text(datetime.now(timezone.utc)), [run.manifest.run_id for run in runs], reason)
     found = Baseline(
         name,
         _key(runs[0]),
         [(load, figure, math.expm1(each.deviation)) for (load, figure), each in spreads_of(runs).items()],
-        [*(before.saved if before else []), Saved(utc_text(datetime.now(timezone.utc)), _ids(runs), reason)],
+        [*(before.saved if before else []), now],
     )
     fresh = folder / f".{name}.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -111,17 +111,6 @@ def every(folder: Path) -> list[Baseline]:
     return [load(each.name, folder) for each in sorted(folder.iterdir()) if (each / "baseline.json").exists()]
 
 
-def runs_of(name: str, folder: Path) -> list[Run]:
-    """The runs of a baseline."""
-    load(name, folder)
-    return runs_at([folder / name])
-
-
-def runs_at(paths: Sequence[Path]) -> list[Run]:
-    """Of each path the run, or the repeats that it holds."""
-    return [read_run(RunFolder.open(each)) for path in paths for each in repeats_in(path)]
-
-
 def differing(baseline: Baseline, run: Run, allowed: Collection[str]) -> list[str]:
     """What of the key is not the same, and was not allowed, in words. Raises UsageError for a key that there is not."""
     key = _key(run)
@@ -136,10 +125,8 @@ def differing(baseline: Baseline, run: Run, allowed: Collection[str]) -> list[st
 
 
 def _key(run: Run) -> dict[str, Any]:
-    """That of a stored spread, and the load."""
-    asked = {f"asked {name}": parts for name, parts in question_of(run).items() if name != "emulated"}
-    plain = {name: value for name, value in key_of(run).items() if name not in ("asked", "host")}
-    return json.loads(json.dumps({**plain, **{name.removeprefix("asked "): parts for name, parts in asked.items()}}))
+    """The service and the question. Whether one is emulated and the other not is for `compare` to refuse, always."""
+    return {**service_of(run), **{name: parts for name, parts in question_of(run).items() if name != "emulated"}}
 
 
 def _short(value: Any) -> str:
@@ -154,12 +141,6 @@ def _require_fit(runs: Sequence[Run]) -> None:
         raise UsageError(f"a baseline needs at least {LEAST} runs, found {len(runs)}", advice=advice)
     if problems := not_the_same_question(runs):
         raise UsageError(problems[0], advice="A baseline holds repeats of one thing.")
-    kept, problems, notes = fit_runs(
-        [(run, summarise(run.records, run.manifest, run.facts)) for run in runs], "the baseline"
-    )
+    kept, problems, notes = fit_runs(runs, "the baseline")
     if problems or len(kept) < len(runs):
         raise UsageError((problems or notes)[0], advice="A baseline is made of valid runs.")
-
-
-def _ids(runs: Sequence[Run]) -> list[str]:
-    return [run.manifest.run_id for run in runs]

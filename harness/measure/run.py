@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.errors import UsageError
 from harness.input_files import brief
@@ -18,7 +19,7 @@ from harness.measure.client import (
 from harness.measure.journal import Journal, read_journal
 from harness.measure.offered import expected_arrivals
 from harness.measure.records import Records, read_parquet, write_parquet
-from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest
+from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest, repeats_in
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def _client(journal: Journal, folder: RunFolder, floor: Floor | None = None, los
     """What the load processes noted in their journals."""
     notes, where = journal.notes, folder.path
     return ClientFacts(samples_from_notes(notes, where), tuple(lost), floor, sessions_from_notes(notes, where))
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Of each path the run, or the repeats that it holds. Raises UsageError."""
+    return [read_run(RunFolder.open(each)) for path in paths for each in repeats_in(path)]
 
 
 def _require_arrival(level: Level, folder: RunFolder) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness.measure.run import Run
 from harness.measure.run_folder import Level
 from harness.stats.section import Section
-from harness.stats.summary import Summary
+from harness.stats.summary import Summary, summarise
 from harness.units import format_duration
 
 # What may befall one run among many by chance, on the client's side or for a while: such a repeat is left out and said.
@@ -15,21 +15,22 @@ CHANCE = frozenset(("client_cpu", "client_loop_lag", "late_events", "schedule_la
 LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: what befalls more of them is no chance
 
 
-def fit_runs(runs: Sequence[tuple[Run, Summary]], side: str) -> tuple[list[Run], list[str], list[str]]:
+def fit_runs(runs: Sequence[Run], side: str) -> tuple[list[Run], list[str], list[str]]:
     """The runs of a side that are judged, why others make the whole side unfit, and which ones were left out.
 
     Each level is judged by its own validity: a sweep forgives a level beyond what the server holds, a comparison does
     not.
     """
-    bad = [(run, found) for run, summary in runs if (found := _flaws(summary))]
+    summaries = [summarise(run.records, run.manifest, run.facts) for run in runs]
+    bad = [(run, found) for run, summary in zip(runs, summaries, strict=True) if (found := _flaws(summary))]
     most = int(LEFT_OUT_MOST * len(runs))
     if len(bad) <= most and all(rules <= CHANCE for _, found in bad for _, rules in found):
         out = {id(run) for run, _ in bad}
         notes = [f"left out of {side}: {run.folder.path}, whose {'; '.join(text for text, _ in found)}"
                  for run, found in bad]  # fmt: skip
-        return [run for run, _ in runs if id(run) not in out], [], notes
+        return [run for run in runs if id(run) not in out], [], notes
     problems = [f"{run.folder.path}: {text}" for run, found in bad for text, _ in found]
-    return [run for run, _ in runs], list(dict.fromkeys(problems)), []
+    return list(runs), list(dict.fromkeys(problems)), []
 
 
 def _flaws(summary: Summary) -> list[tuple[str, frozenset[str]]]:

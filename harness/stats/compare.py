@@ -18,14 +18,13 @@ from harness.measure.records import Records
 from harness.measure.run import Run
 from harness.stats.absence import NOT_TOLD, main_cause
 from harness.stats.comparable import differences, fit_runs, not_the_same_question
-from harness.stats.effect import SURE, Effect, Spread, effect, holm, repeats_needed
+from harness.stats.effect import SURE, Effect, Spreads, effect, holm, repeats_needed
 from harness.stats.figure import or_none
 from harness.stats.good_share import GOOD_SHARE, loss
 from harness.stats.good_share import LIMIT as GOOD_SHARE_LIMIT
 from harness.stats.metrics import BY_NAME
 from harness.stats.run_figure import THROUGHPUT, Measured, Part, carries, levels_of, measured
 from harness.stats.slo import QUANTILES
-from harness.stats.summary import summarise
 from harness.stats.tokens import counted, tokens_per_event
 from harness.units import format_number, format_percent
 
@@ -44,9 +43,6 @@ AGREE = 0.25  # share by which repeats of one side may differ before they are no
 FIRST_REPEATS = 5  # a side, where nothing is known of the spread between runs
 MOST_REPEATS = 99
 UNKNOWN = "not measured"  # where the spread between runs is from, if it is from nowhere
-
-Spreads = Mapping[tuple[str, str], Spread]
-"""(load, figure) -> what runs of the same thing were seen to scatter by."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,8 @@ class Needs:
 class Change:
     """One figure of one level. base, new: seconds, tokens per second, or a share. ratio: new / base.
 
-    ci95: of the ratio. worse: by how much NEW is worse, as a share, and the ends of its 95 % interval. spread: between
-    runs of the same thing, as a share; None where nobody measured it, and ci95 is then only that of these two runs.
+    ci95: of the ratio. worse: by how much NEW is worse, as a share. spread: between runs of the same thing, as a share;
+    None where nobody measured it, and ci95 is then only that of these two runs.
     spread_from: where it was measured. smallest: share of the smallest change that is found in 80 % of such repeats.
     trend: share by which the figure moved from run to run, taken out. limit: share by which it may be worse. gated: it
     counts. passes: the gate; None where this data cannot tell. needs: more repeats that could.
@@ -97,8 +93,6 @@ class Change:
     ratio: float
     ci95: tuple[float, float]
     worse: float
-    worst: float
-    least: float
     spread: float | None
     spread_from: str
     smallest: float | None
@@ -221,8 +215,8 @@ def compare(
     changes: list[Change] = []
     notes, left_out = list[str](), list[str]()
     if not problems:
-        kept, unfit, notes = fit_runs([(run, summarise(run.records, run.manifest, run.facts)) for run in base], "BASE")
-        also, more, others = fit_runs([(run, summarise(run.records, run.manifest, run.facts)) for run in new], "NEW")
+        kept, unfit, notes = fit_runs(base, "BASE")
+        also, more, others = fit_runs(new, "NEW")
         notes, problems = [*notes, *others], [*unfit, *more]
         changes, missing, left_out, told = _Changes(kept, also, gate, spreads or {}).all()
         notes, problems = [*notes, *told], [*problems, *missing]
@@ -420,8 +414,6 @@ class _Changes:
             ratio=found.new / was,
             ci95=((found.base - found.highest) / was, (found.base - found.lowest) / was),
             worse=found.lost,
-            worst=found.highest,
-            least=found.lowest,
             spread=None,
             spread_from="requests",
             smallest=None,
@@ -466,8 +458,6 @@ def _unjudged(
         ratio=ratio,
         ci95=(math.nan, math.nan),
         worse=worse,
-        worst=math.inf,
-        least=-1.0,
         spread=None,
         spread_from=source,
         smallest=None,
@@ -481,7 +471,7 @@ def _unjudged(
 def _never(figure: str, level: int, load: str, base: float, limit: float, gated: bool) -> Change:
     """So many of NEW's requests were never answered that the quantile lies among them."""
     never = _unjudged(figure, level, load, base, math.inf, limit, gated, "requests")
-    return replace(never, ci95=(math.inf, math.inf), worst=math.inf, least=math.inf, verdict="slower", passes=False)
+    return replace(never, ci95=(math.inf, math.inf), verdict="slower", passes=False)
 
 
 def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int) -> Change:
@@ -507,8 +497,6 @@ def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int) 
         ratio=math.exp(found.difference),
         ci95=(math.exp(low), math.exp(high)),
         worse=math.expm1(worse),
-        worst=math.expm1(worst),
-        least=math.expm1(least),
         spread=math.expm1(found.spread),
         smallest=math.expm1(found.smallest(compared)),
         verdict=verdict,

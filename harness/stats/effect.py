@@ -42,6 +42,10 @@ class Spread:
     freedom: float
 
 
+Spreads = Mapping[tuple[str, str], Spread]
+"""(load, figure) -> what runs of the same thing were seen to scatter by."""
+
+
 @dataclass(frozen=True)
 class Effect:
     """Of the logarithm of new / base. error: standard error. freedom: of Student's t. p: two-sided, of no difference.

@@ -9,15 +9,15 @@ import numpy as np
 
 from harness.measure.run import Run
 from harness.stats.compare import PRIMARY, SHOWN
-from harness.stats.effect import Spread
+from harness.stats.effect import Spread, Spreads
 from harness.stats.good_share import GOOD_SHARE
 from harness.stats.run_figure import levels_of, measured
 
 FIGURES = tuple(name for name in dict.fromkeys((*PRIMARY, *SHOWN)) if name != GOOD_SHARE)
 
 
-def spreads_of(runs: Sequence[Run]) -> dict[tuple[str, str], Spread]:
-    """(load, figure) -> the spread between these runs, for the levels and figures that all of them have.
+def spreads_of(runs: Sequence[Run]) -> Spreads:
+    """The spread between these runs, for the levels and figures that all of them have.
 
     Empty for fewer than two runs.
     """
