@@ -7,7 +7,8 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from harness.load.burst import Answered, Burst, Patience, _Gate, send_burst
 from harness.workload.request import Request
 
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
+LONG = 16 << 20  # bytes: more than sockets and their readers hold
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
@@ -220,6 +222,34 @@ def test_a_wave_goes_when_all_of_it_is_ready() -> None:
     assert all(each.ok for each in burst.answers)
     # The server's own loop may get to the first bodies before the last heads, which is not the sender's doing.
     assert min(whole) >= count // 2
+
+
+def test_no_request_is_whole_while_another_is_still_on_its_way() -> None:
+    """The second one's prompt is so long that it stands until the server reads on; the first waits for it so long."""
+    first_whole, early = asyncio.Event(), []
+
+    async def main() -> Burst:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            size = int(head.split("content-length:")[1].split("\r\n")[0])
+            if size > LONG:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(first_whole.wait(), 0.5)
+                early.append(first_whole.is_set())
+            await reader.readexactly(size)
+            if size <= LONG:
+                first_whole.set()
+            await three_tokens(writer, 1)
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+            endpoint = Endpoint(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+            return await asyncio.to_thread(send, endpoint, [[*ask(1), replace(ask(1)[0], prompt="x" * LONG)]])
+
+    burst = asyncio.run(main())
+    assert all(each.ok for each in burst.answers)
+    assert early == [False]
 
 
 def test_the_gate_opens_when_the_last_request_is_there() -> None:
