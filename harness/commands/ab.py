@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.commands.bench import BenchOptions, bench
 from harness.commands.compare import read_gate, write_outputs
+from harness.drive.options import seconds
 from harness.errors import Interrupted, UsageError
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, run_name
@@ -23,7 +24,6 @@ from harness.report.comparison import comparison_to_text, gate_sentence
 from harness.serve.serving import resolve_model
 from harness.serve.target import Target
 from harness.stats.compare import Comparison, Gate, compare
-from harness.units import parse_duration
 
 DEFAULT_REPEATS = 5
 LEAST = 3  # repeats of each side, before anything is called decided
@@ -93,10 +93,10 @@ def ab(
     if len(engines) > 1 and options.api is None:
         options = dataclasses.replace(options, api="openai-chat")  # what all of them speak
     limits = read_gate(gate) if gate else Gate()
-    seconds = _seconds(until_decided)
+    allowed = None if until_decided is None else seconds(until_decided, "--until-decided", zero=True)
     folder = RunFolder.create(options.output or _default_folder(sides[0])).path
     runs: tuple[list[Run], list[Run]] = ([], [])
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if allowed is None else time.monotonic() + allowed
     most = repeats if repeats is not None else DEFAULT_REPEATS if deadline is None else 1000
     verdicts: list[Comparison] = []
     for place, which in enumerate(turns(most)):
@@ -154,15 +154,6 @@ def _sides(target: Target, a: Sequence[str], b: Sequence[str], other: str | None
 
 def _said(side: Target) -> str:
     return " ".join([side.model or "", *side.changes])
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{error}, found {text!r}", where="--until-decided") from error
 
 
 def _default_folder(side: Target) -> Path:

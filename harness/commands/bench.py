@@ -20,6 +20,7 @@ from harness.catalog.slo import Slo, parse_slo
 from harness.commands import calibrate as calibration
 from harness.commands.report import finish
 from harness.drive.explain import REHEARSED, Explanation, explain
+from harness.drive.options import seconds
 from harness.engines import engine_named
 from harness.engines.base import Gauges
 from harness.engines.failure import Failure
@@ -51,7 +52,6 @@ from harness.serve.target import Target
 from harness.stack.readiness import StartFailed, tell_last_lines
 from harness.stack.service import Service
 from harness.stats.summary import Summary
-from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
 from harness.workload.mix import SLOTS, Mix
 from harness.workload.named import find
@@ -65,6 +65,7 @@ DEFAULT_USERS = "1,4,16"
 DEFAULT_DURATION = 60.0
 _LAST_LINES = 1000
 DEFAULT_ARRIVAL = "poisson"
+_MAY_BE_ZERO = ("--warmup", "--think-time", "--trace-start")
 DEFAULT_WORKLOAD = "questions"
 
 
@@ -487,15 +488,7 @@ def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
 
 
 def _duration(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{error}, found {text!r}", where=option) from error
-    if seconds == 0 and option not in ("--warmup", "--think-time", "--trace-start"):
-        raise UsageError("a duration of 0 measures nothing", where=option)
-    return seconds
+    return None if text is None else seconds(text, option, zero=option in _MAY_BE_ZERO)
 
 
 def _slo(options: BenchOptions) -> Slo | None:

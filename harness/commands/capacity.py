@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 from harness.catalog.slo import Slo, parse_slo
 from harness.commands.bench import BenchOptions, bench
+from harness.drive.options import seconds
 from harness.errors import Interrupted, UsageError
+from harness.input_files import read_json_object
 from harness.measure.journal import read_journal
 from harness.measure.run_folder import Level, RunFolder, read_manifest, run_name, write_atomically
 from harness.report.capacity_text import level_line, to_text
@@ -28,7 +30,6 @@ from harness.stats.outcome import Outcome, outcome_of
 from harness.stats.people import PROFILES, Flow, Habits, flow_of
 from harness.stats.slo import QUANTILES
 from harness.stats.window import steady_window
-from harness.units import parse_duration
 from harness.workload.lengths import parse_lengths
 
 Unit = Literal["users", "chats", "rate"]
@@ -107,7 +108,7 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
     if options.history is not None and asked.input_tokens is not None:
         raise UsageError("--history and --input-tokens both say how long prompts are", advice="Give one of them.")
     histories = _histories(options.history)
-    budget, level = _seconds(options.budget, "--budget"), _seconds(options.level, "--level")
+    budget, level = seconds(options.budget, "--budget"), seconds(options.level, "--level")
     if budget < 2 * level * len(histories):
         found = f"--budget {options.budget} leaves less than two levels of {options.level} for each history"
         raise UsageError(found, advice="Raise --budget, or shorten --level.")
@@ -115,7 +116,7 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
     if options.start <= 0 or (whole and options.start != int(options.start)):
         raise UsageError(f"expected a load to begin with, such as 4, found {options.start:g}", where="--start")
     goal = Goal(options.start, whole, budget / len(histories), level, most=options.most or (5000.0 if whole else 1e4))
-    think = _seconds(asked.think_time, "--think-time", zero=True) if asked.think_time is not None else 0.0
+    think = seconds(asked.think_time, "--think-time", zero=True) if asked.think_time is not None else 0.0
     habits = Habits(
         think=think,
         turns=_positive(options.turns, "--turns"),
@@ -157,16 +158,6 @@ def _histories(text: str | None) -> tuple[int | None, ...]:
             raise UsageError(f"expected tokens such as 2000 or 2k,8k, found {text!r}", where="--history")
         found.append(int(length.longest))
     return tuple(found)
-
-
-def _seconds(text: str, option: str, zero: bool = False) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{error}, found {text!r}", where=option) from error
-    if seconds == 0 and not zero:
-        raise UsageError("a duration of 0 measures nothing", where=option)
-    return seconds
 
 
 def _positive(value: float, option: str) -> float:
@@ -289,8 +280,10 @@ class _Book:
 
     def _read(self) -> None:
         path = self.folder / FILE
+        if not path.exists():
+            raise UsageError("not found", where=str(path), advice="Name the folder of a search.")
+        document = read_json_object(path)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
             if document["schema"] != SCHEMA:
                 raise ValueError(f"schema {document['schema']!r}, this version reads {SCHEMA}")
             question, surface = document["question"], document["surface"]
@@ -300,9 +293,7 @@ class _Book:
                         self.searches[place].tell(Outcome.from_dict(entry))
                         self.flows[place].append(Flow.from_dict(entry["flow"]))
                 return
-        except FileNotFoundError as error:
-            raise UsageError("not found", where=str(path), advice="Name the folder of a search.") from error
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UsageError(f"cannot be read: {error}", where=str(path)) from error
         now = json.loads(json.dumps(self.plan.question))
         other = [name for name in now if question.get(name) != now[name]]

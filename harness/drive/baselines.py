@@ -86,9 +86,12 @@ def save(
             if (source := getattr(run.folder, each)).exists():
                 shutil.copyfile(source, getattr(target, each))
     write_atomically(fresh / "baseline.json", json.dumps(asdict(found), indent=1).encode())
-    if place.exists():
-        shutil.rmtree(place)
+    old = folder / f".{name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():  # whatever happens in between, one of the two stays
+        place.rename(old)
     fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
     return found
 
 
@@ -108,7 +111,11 @@ def every(folder: Path) -> list[Baseline]:
     """All baselines of a folder, by name."""
     if not folder.is_dir():
         return []
-    return [load(each.name, folder) for each in sorted(folder.iterdir()) if (each / "baseline.json").exists()]
+    return [
+        load(each.name, folder)
+        for each in sorted(folder.iterdir())
+        if NAME.fullmatch(each.name) and (each / "baseline.json").exists()
+    ]
 
 
 def differing(baseline: Baseline, run: Run, allowed: Collection[str]) -> list[str]:

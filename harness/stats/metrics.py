@@ -129,11 +129,6 @@ def first_token(records: Records) -> Floats:
     return np.where(whole(records), np.nan, _event(records, records.offsets[:-1]))
 
 
-def first_sign(records: Records) -> Floats:
-    """The moment at which an answer began to come: its first token, or all of it where it was not streamed."""
-    return np.where(whole(records), records.finished_at, first_token(records))
-
-
 def _last_token(records: Records) -> Floats:
     return _event(records, records.offsets[1:] - 1)
 
