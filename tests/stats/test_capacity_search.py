@@ -5,7 +5,6 @@ docs/capacity.md has the figures of a hundred seeds of each kind; here are a few
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,49 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.catalog.slo import parse_slo
-from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
+from harness.stats.capacity_search import Answer, CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.knee import Dose, fit_knee, smoothed_sizes
-from harness.stats.outcome import Outcome, outcome_of
-from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots
+from harness.stats.outcome import Outcome
+from tests.stats.made_up import KvBound
+from tests.stats.searches import SERVICES, TWELVE_MINUTES, holds_the_truth, measured, searched, width
 
-TWELVE_MINUTES = 720.0
 BOUND = parse_slo("ttft_p95=1s").bounds[0]
-STRICT = parse_slo("ttft_p95=200ms,itl_p95=60ms")
-
-
-def measured(service: MadeUp, ask: Ask, random: np.random.Generator, spoilt: bool) -> Outcome:
-    level, records = service.level(ask.load, ask.seconds, random, spoilt=spoilt)
-    return outcome_of(level, records, service.slo, seconds=ask.seconds, approach=ask.approach, brief=ask.brief)
-
-
-def searched(service: MadeUp, seed: int, *, sometimes: Callable[[MadeUp], MadeUp] | None = None) -> CapacitySearch:
-    """A search of twelve minutes by levels of one. sometimes: what one level in four is like."""
-    random = np.random.default_rng(seed)
-    search = CapacitySearch(Goal(1.0, service.whole, budget=TWELVE_MINUTES))
-    while (ask := search.ask()) is not None:
-        spoilt = bool(search.told) and search.told[-1].load > service.knee * 1.02
-        odd = sometimes is not None and random.uniform() < 0.25
-        search.tell(measured(sometimes(service) if odd and sometimes else service, ask, random, spoilt))
-    return search
-
-
-def width(answer: Answer) -> float:
-    return ((answer.breaks or np.inf) - answer.holds) / (answer.best or 1.0)
-
-
-def holds_the_truth(answer: Answer, knee: float) -> bool:
-    return answer.holds <= knee and (answer.breaks is None or knee < answer.breaks)
-
-
-SERVICES: dict[str, tuple[MadeUp, float]] = {
-    "queue": (PrefillQueue(capacity=40, slo=parse_slo("ttft_p95=500ms")), 0.25),
-    "slots": (Slots(), 0.6),
-    "decode": (KvBound(), 0.1),
-    "kv": (KvBound(fits=30, slo=STRICT), 0.1),
-    "noise": (KvBound(noise=0.02), 0.15),
-    "hysteresis": (KvBound(hysteresis=0.05), 0.2),
-}
 
 
 def test_the_interval_holds_the_knee() -> None:

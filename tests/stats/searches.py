@@ -1,0 +1,75 @@
+"""Searches against made-up services whose knee is known: `python -m tests.stats.searches [--seeds 100] [KIND ...]`.
+
+Prints the figures of docs/capacity.md; test_capacity_search.py holds a few seeds of each kind to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.catalog.slo import parse_slo
+from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
+from harness.stats.outcome import Outcome, outcome_of
+from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots
+
+TWELVE_MINUTES = 720.0
+STRICT = parse_slo("ttft_p95=200ms,itl_p95=60ms")
+
+
+def measured(service: MadeUp, ask: Ask, random: np.random.Generator, spoilt: bool) -> Outcome:
+    level, records = service.level(ask.load, ask.seconds, random, spoilt=spoilt)
+    return outcome_of(level, records, service.slo, seconds=ask.seconds, approach=ask.approach, brief=ask.brief)
+
+
+def searched(service: MadeUp, seed: int, *, sometimes: Callable[[MadeUp], MadeUp] | None = None) -> CapacitySearch:
+    """A search of twelve minutes by levels of one. sometimes: what one level in four is like."""
+    random = np.random.default_rng(seed)
+    search = CapacitySearch(Goal(1.0, service.whole, budget=TWELVE_MINUTES))
+    while (ask := search.ask()) is not None:
+        spoilt = bool(search.told) and search.told[-1].load > service.knee * 1.02
+        odd = sometimes is not None and random.uniform() < 0.25
+        search.tell(measured(sometimes(service) if odd and sometimes else service, ask, random, spoilt))
+    return search
+
+
+def width(answer: Answer) -> float:
+    return ((answer.breaks or np.inf) - answer.holds) / (answer.best or 1.0)
+
+
+def holds_the_truth(answer: Answer, knee: float) -> bool:
+    return answer.holds <= knee and (answer.breaks is None or knee < answer.breaks)
+
+
+SERVICES: dict[str, tuple[MadeUp, float]] = {
+    "queue": (PrefillQueue(capacity=40, slo=parse_slo("ttft_p95=500ms")), 0.25),
+    "slots": (Slots(), 0.6),
+    "decode": (KvBound(), 0.1),
+    "kv": (KvBound(fits=30, slo=STRICT), 0.1),
+    "noise": (KvBound(noise=0.02), 0.15),
+    "hysteresis": (KvBound(hysteresis=0.05), 0.2),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("kinds", nargs="*", default=list(SERVICES), metavar="KIND", help=", ".join(SERVICES))
+    asked = parser.parse_args()
+    print("kind        knee  holds the truth  claims above  width p50    p90  at most 10 %")
+    for kind in asked.kinds:
+        service, _ = SERVICES[kind]
+        answers = [searched(service, seed).answer() for seed in range(asked.seeds)]
+        widths = np.array([width(each) for each in answers])
+        held = sum(holds_the_truth(each, service.knee) for each in answers)
+        above = sum(each.holds > service.knee for each in answers)
+        middle, wide = (f"{share:.1%}" for share in np.quantile(widths, [0.5, 0.9]))
+        narrow = int(np.sum(widths <= 0.1 + 1e-3))
+        found = f"{held:>8} of {asked.seeds} {above:>13} {middle:>10} {wide:>6} {narrow:>13}"
+        print(f"{kind:<10} {service.knee:>5.4g} {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
