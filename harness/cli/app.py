@@ -1,0 +1,46 @@
+"""The application that commands register with, and how each shows what it found."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from harness import __version__, terminal
+
+app = typer.Typer(
+    name="harness",
+    help="Serve a model with Text Generation Inference, find its limits, load it, and report numbers to be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+models_app = typer.Typer(help="The catalogue in models.yaml.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+baseline_app = typer.Typer(help="Stored repeats to compare with.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(baseline_app, name="baseline")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        terminal.print_result(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def show(as_json: bool, document: Any, text: str) -> None:
+    if as_json:
+        terminal.print_json(document)
+    else:
+        terminal.print_result(text)

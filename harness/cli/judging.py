@@ -1,0 +1,236 @@
+"""Commands that look at what was measured: reports, comparisons, baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from harness import terminal
+from harness.cli.app import app, baseline_app, show
+from harness.cli.options import (
+    ApiOption,
+    CatalogueOption,
+    DurationOption,
+    EmulateOption,
+    GateOption,
+    GpuOption,
+    InputTokensOption,
+    JsonOption,
+    JunitOption,
+    LauncherOption,
+    MarkdownOption,
+    OutputOption,
+    OutputTokensOption,
+    ProcessesOption,
+    RateOption,
+    RequestsOption,
+    RuntimeOption,
+    SeedOption,
+    ThinkTimeOption,
+    UsersOption,
+    WarmupOption,
+    WorkloadOption,
+    target_of,
+)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    format: Annotated[
+        Optional[list[str]], typer.Option(help="html, markdown, json, csv; may be repeated. Default: html, markdown.")
+    ] = None,
+    output: Annotated[Optional[Path], typer.Option(help="A folder for the reports. Default: each run's own.")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Make the report again from run folders, also of a run that was killed.
+
+    Example: harness report reports/2026-05-04T12-00-00Z-qwen2.5-7b-L4-chat
+    """
+    from harness.commands.report import report as make
+
+    paths = make(runs, formats=format or None, output=output)
+    show(json, [str(path) for path in paths], "\n".join(str(path) for path in paths))
+    return 0
+
+
+@app.command()
+def ab(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of models.yaml: side A, and B without OTHER.")],
+    other: Annotated[Optional[str], typer.Argument(metavar="OTHER", help="Another entry, for side B.")] = None,
+    a: Annotated[
+        Optional[list[str]],
+        typer.Option("--a", help="Of side A, over the entry; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    b: Annotated[
+        Optional[list[str]],
+        typer.Option("--b", help="Of side B, such as engine=vllm or limits.max_batch_size=16.", metavar="KEY=VALUE"),
+    ] = None,
+    repeat: Annotated[Optional[int], typer.Option(min=2, help="Runs of each side. Default: 5.")] = None,
+    until_decided: Annotated[
+        Optional[str], typer.Option(help="Go on until it is decided, for so long at most.", metavar="DURATION")
+    ] = None,
+    users: UsersOption = None,
+    rate: RateOption = None,
+    duration: DurationOption = None,
+    warmup: WarmupOption = None,
+    requests: RequestsOption = None,
+    input_tokens: InputTokensOption = None,
+    output_tokens: OutputTokensOption = None,
+    workload: WorkloadOption = None,
+    api: ApiOption = None,
+    think_time: ThinkTimeOption = None,
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    gate: GateOption = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    output: OutputOption = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Start two variants of an entry in turn, ask both the same, and say in one sentence which is slower.
+
+    Example: harness ab qwen2.5-7b --b engine=vllm --users 8 --until-decided 30m
+    """
+    from harness.commands.ab import ab as judge
+    from harness.commands.bench import BenchOptions
+
+    options = BenchOptions(
+        users=users or (None if rate else "8"),
+        rate=rate,
+        duration=duration,
+        warmup=warmup,
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        workload=workload,
+        api=api,
+        think_time=think_time,
+        processes=processes,
+        seed=seed,
+        output=output,
+    )
+    result = judge(
+        target_of(model, runtime, launcher, emulate, None, gpu, catalogue),
+        a or (),
+        b or (),
+        options,
+        progress=terminal.say,
+        other=other,
+        repeats=repeat,
+        until_decided=until_decided,
+        gate=gate,
+        junit=junit,
+        markdown=markdown,
+    )
+    show(json, result.as_json(), result.as_text())
+    return result.exit_code
+
+
+@app.command()
+def compare(
+    base: Annotated[str, typer.Argument(help="Repeats of one setting: a folder of them, or run folders with commas.")],
+    new: Annotated[str, typer.Argument(help="Likewise.")],
+    gate: GateOption = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
+
+    Example: harness compare reports/before reports/after --junit result.xml
+    """
+    from harness.commands.compare import compare as judge
+
+    verdict = judge(base.split(","), new.split(","), gate=gate, junit=junit, markdown=markdown)
+    show(json, verdict.as_json(), verdict.as_text())
+    return verdict.exit_code
+
+
+BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="Of the baseline.")]
+
+BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of repeats.")]
+
+BaselineFolder = Annotated[
+    Optional[Path], typer.Option("--folder", help="Where baselines are kept. Default: reports/baselines.")
+]
+
+
+@baseline_app.command("save")
+def baseline_save(
+    name: BaselineName, runs: BaselineRuns, folder: BaselineFolder = None, json: JsonOption = False
+) -> int:
+    """Keep repeats under a name.
+
+    harness baseline save chat-l4 reports/before
+    """
+    from harness.commands import baseline
+
+    kept = baseline.save(name, runs, folder)
+    show(json, kept.as_json(), kept.as_text())
+    return 0
+
+
+@baseline_app.command("promote")
+def baseline_promote(
+    name: BaselineName,
+    runs: BaselineRuns,
+    reason: Annotated[str, typer.Option(help="Why these take the place of those that are there.")],
+    folder: BaselineFolder = None,
+    json: JsonOption = False,
+) -> int:
+    """Put newer repeats in a baseline's place, and say why."""
+    from harness.commands import baseline
+
+    kept = baseline.promote(name, runs, reason, folder)
+    show(json, kept.as_json(), kept.as_text())
+    return 0
+
+
+@baseline_app.command("list")
+def baseline_list(folder: BaselineFolder = None, json: JsonOption = False) -> int:
+    """What is stored."""
+    from harness.commands import baseline
+
+    found = baseline.listed(folder)
+    show(json, found.as_json(), found.as_text())
+    return 0
+
+
+@baseline_app.command("show")
+def baseline_show(name: BaselineName, folder: BaselineFolder = None, json: JsonOption = False) -> int:
+    """What one is of, and how much its runs differ."""
+    from harness.commands import baseline
+
+    found = baseline.show(name, folder)
+    show(json, found.as_json(), found.as_text())
+    return 0
+
+
+@baseline_app.command("check")
+def baseline_check(
+    name: BaselineName,
+    runs: BaselineRuns,
+    allow: Annotated[Optional[str], typer.Option(help="What may differ, such as engine,image_digest.")] = None,
+    gate: GateOption = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    folder: BaselineFolder = None,
+    json: JsonOption = False,
+) -> int:
+    """Compare runs with a baseline, and exit as `compare` does.
+
+    harness baseline check chat-l4 reports/now --allow engine,image_digest
+    """
+    from harness.commands import baseline
+
+    verdict = baseline.check(name, runs, folder, allow, gate, junit, markdown)
+    show(json, verdict.as_json(), verdict.as_text())
+    return verdict.exit_code

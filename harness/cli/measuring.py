@@ -1,0 +1,359 @@
+"""Commands that load a service and say what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from harness import terminal
+from harness.cli.app import app, show
+from harness.cli.options import (
+    ApiOption,
+    CatalogueOption,
+    ConfigOption,
+    DurationOption,
+    EmulateOption,
+    GpuOption,
+    InputTokensOption,
+    JsonOption,
+    LauncherOption,
+    ModelArg,
+    ModelNameOption,
+    OutputOption,
+    OutputTokensOption,
+    ProcessesOption,
+    RateOption,
+    RequestsOption,
+    RuntimeOption,
+    SeedOption,
+    ThinkTimeOption,
+    TimeoutOption,
+    UrlOption,
+    UsersOption,
+    WarmupOption,
+    WorkloadOption,
+    target_of,
+)
+from harness.errors import ConditionNotMet
+
+if TYPE_CHECKING:
+    from harness.commands.bench import BenchResult
+    from harness.commands.repeat import RepeatResult
+
+
+@app.command()
+def probe(
+    model: ModelArg = None,
+    answer_tokens: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Tokens the capacity card reserves for the answer. Default: the entry's."),
+    ] = None,
+    goal: Annotated[
+        Literal["balanced", "history", "chats", "latency"], typer.Option(help="What the recommended flags are for.")
+    ] = "balanced",
+    max_starts: Annotated[int, typer.Option(min=1, help="Start the service at most this often.")] = 8,
+    history_share: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Share of the token budget that `balanced` gives for a longer history."),
+    ] = 0.1,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the proof under load; the result says so.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier probe of --output ended.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the limits into models.yaml.")] = False,
+    output: OutputOption = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    url: UrlOption = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Find the GPU's real limits: largest history, token budget, batch; proved under load, with flags to set.
+
+    Example: harness probe qwen2.5-7b --goal chats --write
+    """
+    from harness.commands.probe import ProbeOptions
+    from harness.commands.probe import probe as search
+
+    target = target_of(model, runtime, launcher, emulate, url, gpu, catalogue)
+    options = ProbeOptions(
+        answer_tokens=answer_tokens,
+        goal=goal,
+        max_starts=max_starts,
+        history_share=history_share,
+        quick=quick,
+        resume=resume,
+        write=write,
+        output=output,
+    )
+    report = search(target, options, progress=terminal.say)
+    show(json, report.as_json(), report.as_text())
+    return 0
+
+
+@app.command()
+def bench(
+    model: ModelArg = None,
+    users: UsersOption = None,
+    rate: RateOption = None,
+    arrival: Annotated[
+        Optional[str],
+        typer.Option(
+            help="With --rate: poisson (the default), constant, gamma:SHAPE; ramp:TO_RATE:SECONDS or "
+            "steps:SECONDS:RATE:..., which begin at the rate."
+        ),
+    ] = None,
+    trace: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Replay lengths and arrival times of this file; docs/traces.md lists the forms.", metavar="FILE"
+        ),
+    ] = None,
+    dataset: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Ask what this file of the Hugging Face Hub holds, at its own moments where it tells them and neither "
+            "--users nor --rate is given. A path that begins with ./ or / names a file here.",
+            metavar="REPO[@REVISION][:FILE]",
+        ),
+    ] = None,
+    dataset_rows: Annotated[
+        Optional[int], typer.Option(min=1, help="Of --dataset, so many rows are asked. Default: 10000.")
+    ] = None,
+    trace_speed: Annotated[
+        Optional[float], typer.Option(help="Replay so many times as fast; --duration is that of the replay.")
+    ] = None,
+    trace_start: Annotated[
+        Optional[str], typer.Option(help="Begin so far into the trace, such as 10m.", metavar="DURATION")
+    ] = None,
+    trace_loop: Annotated[
+        bool, typer.Option("--trace-loop", help="Begin the trace again at its end, until --duration or --requests.")
+    ] = False,
+    trace_form: Annotated[
+        Optional[str], typer.Option(help="How the file is written, where its first lines do not tell.")
+    ] = None,
+    trace_time_unit: Annotated[
+        Optional[Literal["s", "ms", "us", "ns"]], typer.Option(help="Of its moments, where the file does not tell.")
+    ] = None,
+    trace_block_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="Tokens of one block hash, where the file does not tell.")
+    ] = None,
+    duration: DurationOption = None,
+    warmup: WarmupOption = None,
+    requests: RequestsOption = None,
+    sessions: Annotated[
+        Optional[int], typer.Option(min=1, help="Conversations of each level, at most; each is carried to its end.")
+    ] = None,
+    input_tokens: InputTokensOption = None,
+    output_tokens: OutputTokensOption = None,
+    workload: WorkloadOption = None,
+    api: ApiOption = None,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
+    slo: Annotated[Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".')] = None,
+    require_valid: Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")] = False,
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    timeout: TimeoutOption = "10m",
+    think_time: ThinkTimeOption = None,
+    in_step: Annotated[
+        bool,
+        typer.Option(
+            "--in-step",
+            help="With --users: all begin at once and ask again without a pause, and stay in step. Default: starts are "
+            "spread over an answer's time, and each user pauses for a random moment, 2 % of that on average.",
+        ),
+    ] = False,
+    model_name: ModelNameOption = None,
+    output: OutputOption = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be sent, and what it would cost; send nothing.")
+    ] = False,
+    web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
+    repeat: Annotated[
+        Optional[int], typer.Option(min=1, help="Run it so many times, with other seeds: one side of `compare`.")
+    ] = None,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="With --repeat: store how much runs differ, to judge single ones by.")
+    ] = False,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    url: UrlOption = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Drive Locust load at the live service and say how many users it serves within the SLO.
+
+    Example: harness bench qwen2.5-7b --users 1,4,16 --duration 60s --slo "ttft_p95=1s,itl_p95=60ms"
+    """
+    from harness.commands.bench import BenchOptions, explain_bench
+    from harness.commands.bench import bench as measure
+
+    options = BenchOptions(
+        users=users,
+        rate=rate,
+        arrival=arrival,
+        trace=trace,
+        dataset=dataset,
+        dataset_rows=dataset_rows,
+        trace_form=trace_form,
+        trace_time_unit=trace_time_unit,
+        trace_block_tokens=trace_block_tokens,
+        trace_speed=trace_speed,
+        trace_start=trace_start,
+        trace_loop=trace_loop,
+        duration=duration,
+        warmup=warmup,
+        requests=requests,
+        sessions=sessions,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        workload=workload,
+        api=api,
+        stream=not no_stream,
+        slo=slo,
+        require_valid=require_valid,
+        processes=processes,
+        seed=seed,
+        timeout=timeout,
+        think_time=think_time,
+        in_step=in_step,
+        output=output,
+        report=report,
+        web_ui=web_ui,
+    )
+    target = target_of(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
+    if explain:
+        explanation = explain_bench(target, options, progress=terminal.say)
+        show(json, explanation.as_json(), explanation.as_text())
+        return 0
+    if repeat is not None or aa:
+        from harness.commands.repeat import repeat as measure_again
+
+        return _told(measure_again(target, options, repeat or 1, progress=terminal.say, keep=aa), json)
+    return _told(measure(target, options, progress=terminal.say), json)
+
+
+@app.command()
+def capacity(
+    model: ModelArg = None,
+    unit: Annotated[
+        Literal["users", "chats", "rate"],
+        typer.Option(
+            help="What is counted: users of a closed loop with --think-time between an answer and the next question, "
+            "chats that are answered at once, or the rate of requests per second."
+        ),
+    ] = "users",
+    history: Annotated[
+        Optional[str],
+        typer.Option(help="Prompt tokens, such as 2000 or 2000,8000: a search for each.", metavar="TOKENS,..."),
+    ] = None,
+    slo: Annotated[
+        Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms". Default: the entry\'s.')
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Time for all levels together.")] = "20m",
+    level: Annotated[str, typer.Option(help="Length of a level beside the limit; others are shorter.")] = "60s",
+    start: Annotated[float, typer.Option(help="The first load.")] = 1.0,
+    most: Annotated[Optional[float], typer.Option(help="The highest load that may be tried.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --output; no level that ended is repeated.")
+    ] = False,
+    think_time: Annotated[
+        Optional[str], typer.Option(help="With --unit users: pause between an answer and the next question.")
+    ] = None,
+    turns: Annotated[float, typer.Option(help="Questions of one session, to count people.")] = 1.0,
+    sessions_per_hour: Annotated[
+        float, typer.Option(help="Sessions of one person in the busy hour, to count people.")
+    ] = 1.0,
+    profile: Annotated[
+        str, typer.Option(help="How a day goes: flat, office, evening, or a file with 24 numbers.")
+    ] = "flat",
+    input_tokens: Annotated[Optional[str], typer.Option(help="Prompt length, as `bench` takes it.")] = None,
+    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.")] = None,
+    workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.")] = None,
+    api: ApiOption = None,
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    timeout: TimeoutOption = "10m",
+    model_name: ModelNameOption = None,
+    output: OutputOption = None,
+    runtime: RuntimeOption = None,
+    launcher: LauncherOption = None,
+    emulate: EmulateOption = False,
+    url: UrlOption = None,
+    gpu: GpuOption = None,
+    catalogue: CatalogueOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Search the highest load whose SLO holds, and say how sure that is and how many people are behind it.
+
+    Example: harness capacity qwen2.5-7b --slo "ttft_p95=1s,itl_p95=60ms" --think-time 30s --turns 6 --budget 20m
+    """
+    from harness.commands.bench import BenchOptions
+    from harness.commands.capacity import CapacityOptions
+    from harness.commands.capacity import capacity as search
+
+    asked = BenchOptions(
+        slo=slo,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        workload=workload,
+        api=api,
+        processes=processes,
+        seed=seed,
+        timeout=timeout,
+        think_time=think_time,
+        output=output,
+    )
+    options = CapacityOptions(
+        asked=asked,
+        unit=unit,
+        history=history,
+        budget=budget,
+        level=level,
+        start=start,
+        most=most,
+        turns=turns,
+        sessions_per_hour=sessions_per_hour,
+        profile=profile,
+        resume=resume,
+    )
+    target = target_of(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
+    result = search(target, options, progress=terminal.say)
+    show(json, result.as_json(), result.as_text())
+    if result.unmet is not None:
+        terminal.say(f"harness: {ConditionNotMet(result.unmet)}")
+    return 0 if result.unmet is None else 1
+
+
+@app.command()
+def calibrate(
+    users: Annotated[str, typer.Option(help="Streams at once, `64,512`.")] = "1,16,64,256,512",
+    json: JsonOption = False,
+) -> int:
+    """Measure this machine's client alone: the error of TTFT and ITL that a load generator makes by itself; stored.
+
+    Example: harness calibrate --users 64,512
+    """
+    from harness.commands.calibrate import calibrate as measure
+
+    floor = measure(users, progress=terminal.say)
+    show(json, floor.as_json(), floor.as_text())
+    return 0
+
+
+def _told(result: BenchResult | RepeatResult, json: bool) -> int:
+    """Print what was measured, and say the condition that does not hold; the exit code."""
+    show(json, result.as_json(), result.as_text())
+    if result.unmet is not None:
+        terminal.say(f"harness: {ConditionNotMet(result.unmet)}")
+    elif result.warning is not None:
+        terminal.say(f"harness: warning: {result.warning}")
+    return result.exit_code
