@@ -33,6 +33,7 @@ from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.run_recorder import begin_manifest, scraper_for
 from harness.load.starts import JITTER
+from harness.load.worker_pool import ClientFailed, WorkerPool
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import keep_records
@@ -149,15 +150,15 @@ def bench(
     rows = _require_inputs(options, progress)
     levels = plan_levels(options, replay=rows is not None and rows.timed)
     # The load processes first: they get ready while the service is looked at.
-    with runner.Crew(options.processes) as crew:
-        levels, users = _who_asks(crew, options, levels, rows, progress)
+    with WorkerPool(options.processes) as pool:
+        levels, users = _who_asks(pool, options, levels, rows, progress)
         with open_service(target, say=progress) as served:
             folder, outcome, death = _measure(
                 target,
                 options,
                 rows or users,
                 served,
-                crew,
+                pool,
                 progress,
                 levels=levels,
                 slo=slo,
@@ -165,7 +166,7 @@ def bench(
                 source=asked,
             )
         with _pointing_to(folder):
-            return _conclude(folder, outcome, options, slo, _floor(outcome, options, crew, progress), death)
+            return _conclude(folder, outcome, options, slo, _floor(outcome, options, pool, progress), death)
 
 
 def explain_bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> Explanation:
@@ -175,17 +176,17 @@ def explain_bench(target: Target, options: BenchOptions, progress: Callable[[str
     plan_levels(options, replay=options.trace is not None)
     rows = _require_inputs(options, progress)
     levels = plan_levels(options, replay=rows is not None and rows.timed)
-    with runner.Crew(1) as crew:
-        levels, users = _who_asks(crew, options, levels, rows, progress)
+    with WorkerPool(1) as pool:
+        levels, users = _who_asks(pool, options, levels, rows, progress)
         limits = model.limits.known() if model is not None else {}
         workload = workload_of(options, rows or users, lambda system: assumed_vocabulary(), limits)
         count = len(rows.rows) if rows is not None and rows.timed else REHEARSED
-        played = crew.rehearse(workload, None if rows is not None else str(_file(options)), count, options.seed)
+        played = pool.rehearse(workload, None if rows is not None else str(_file(options)), count, options.seed)
     return explain(workload, played, levels, model)
 
 
 def _who_asks(
-    crew: runner.Crew,
+    pool: WorkerPool,
     options: BenchOptions,
     levels: tuple[Level, ...],
     rows: Trace | None,
@@ -194,7 +195,7 @@ def _who_asks(
     """The levels, and the users of the workload's file; none where the rows of a file are asked."""
     if rows is not None:
         return levels, ()
-    file = crew.describe(str(_file(options)))
+    file = pool.describe(str(_file(options)))
     levels = _levels_of_shape(file.shape, options, progress) or levels
     return levels, _users(file.users, options, levels)
 
@@ -204,7 +205,7 @@ def _measure(
     options: BenchOptions,
     asked: Trace | Sequence[UserSpec],
     served: Served,
-    crew: runner.Crew,
+    pool: WorkerPool,
     progress: Callable[[str], None],
     *,
     levels: tuple[Level, ...],
@@ -247,17 +248,17 @@ def _measure(
         locustfile=None if isinstance(asked, Trace) else str(_file(options).absolute()),
     )
     with _pointing_to(folder):
-        return folder, *_load(plan, served, _Book(folder, manifest), crew, progress, source)
+        return folder, *_load(plan, served, _Book(folder, manifest), pool, progress, source)
 
 
 def _floor(
-    outcome: LoadOutcome, options: BenchOptions, crew: runner.Crew, progress: Callable[[str], None]
+    outcome: LoadOutcome, options: BenchOptions, pool: WorkerPool, progress: Callable[[str], None]
 ) -> Floor | None:
     """The client's own error at this load: as stored, else measured now, when the load went to its end."""
     if outcome.interrupted or outcome.lost_processes or not outcome.streams:
         return calibration.find(outcome.streams, options.processes)
     try:
-        return calibration.floor_for(outcome.streams, options.processes, crew, progress)
+        return calibration.floor_for(outcome.streams, options.processes, pool, progress)
     except HarnessError as error:
         progress(f"the client could not be calibrated: {error}")
         return None
@@ -297,7 +298,7 @@ def _load(
     plan: LoadPlan,
     served: Served,
     book: _Book,
-    crew: runner.Crew,
+    pool: WorkerPool,
     progress: Callable[[str], None],
     asked: AskedLevels | None,
 ) -> tuple[LoadOutcome, Failure | None]:
@@ -315,15 +316,15 @@ def _load(
                 on_level=book.note,
                 progress=progress,
                 gone=gone,
-                crew=crew,
+                pool=pool,
                 show=terminal.rewrite,
                 engine=lambda: _busy(scraper.samples.latest),
                 asked=None if asked is None else asked(book.folder),
             )
-    except runner.ClientFailed as failure:
-        finish(keep_records(book.folder, lost_processes=crew.lost))
+    except ClientFailed as failure:
+        finish(keep_records(book.folder, lost_processes=pool.lost))
         where, advice = str(book.folder.path), "The report there holds what was recorded until then."
-        raise runner.ClientFailed(failure.found, where=where, advice=advice) from failure
+        raise ClientFailed(failure.found, where=where, advice=advice) from failure
     finally:
         scraper.samples.write(book.folder.server)
     book.close(outcome)

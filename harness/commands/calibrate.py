@@ -25,6 +25,7 @@ from harness.input_files import as_type, read_json_object
 from harness.load import runner
 from harness.load.null_engine import Truth, read_log
 from harness.load.plan import LoadPlan
+from harness.load.worker_pool import WorkerPool
 from harness.measure.client import Floor
 from harness.measure.journal import read_journal
 from harness.measure.record import RequestRecord
@@ -66,23 +67,23 @@ class CalibrateResult:
 
 def calibrate(users: str, progress: Say, processes: int = 1) -> CalibrateResult:
     """Measure the floor at each of these numbers of streams, `64,512`, and store it. Raises HarnessErrors."""
-    with runner.Crew(processes) as crew:
+    with WorkerPool(processes) as pool:
         floors = []
         for streams in _streams(users):
             progress(f"calibrating the client with {format_count(streams)} streams")
-            floors.append(best_floor(streams, processes, crew))
+            floors.append(best_floor(streams, processes, pool))
             store(floors[-1], processes)
     return CalibrateResult(tuple(floors), _file())
 
 
-def floor_for(streams: int, processes: int, crew: runner.Crew, progress: Say) -> Floor:
+def floor_for(streams: int, processes: int, pool: WorkerPool, progress: Say) -> Floor:
     """The stored floor that covers so many streams; where there is none it is measured now, within a few seconds."""
     stored = find(streams, processes)
     if stored is not None:
         return stored
     enough = max(LEAST_STREAMS, 1 << math.ceil(math.log2(max(1, streams))))
     progress(f"calibrating the client with {format_count(enough)} streams, once for this machine")
-    floor = best_floor(enough, processes, crew)
+    floor = best_floor(enough, processes, pool)
     store(floor, processes)
     return floor
 
@@ -103,17 +104,17 @@ def store(floor: Floor, processes: int) -> None:
     write_atomically(_file(), (json.dumps({"schema": SCHEMA, "floors": entries}, indent=2) + "\n").encode())
 
 
-def best_floor(streams: int, processes: int, crew: runner.Crew) -> Floor:
+def best_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
     """The smallest of a few measurements, as many as it takes to find one that nothing else on this machine disturbed:
     what is stored holds for later runs too.
     """
     found: list[Floor] = []
     while not found or (len(found) < _TRIES and max(found[-1].ttft, found[-1].itl) > _UNDISTURBED):
-        found.append(measure_floor(streams, processes, crew))
+        found.append(measure_floor(streams, processes, pool))
     return min(found, key=lambda floor: max(floor.ttft, floor.itl))
 
 
-def measure_floor(streams: int, processes: int, crew: runner.Crew) -> Floor:
+def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
     """Load a null engine with so many streams and compare every event with its log."""
     itl = max(_ITL, streams / _EVENTS_MOST)
     duration = _CYCLES * (_TTFT + itl * _TOKENS)
@@ -122,7 +123,7 @@ def measure_floor(streams: int, processes: int, crew: runner.Crew) -> Floor:
         with null_engine(folder / "truth.jsonl", ttft_ms=1000 * _TTFT, itl_ms=1000 * itl,
                          jitter_ms=1000 * itl * _JITTER) as url:  # fmt: skip
             plan = _plan(url, streams, duration, folder, processes)
-            runner.run(plan, crew=crew)
+            runner.run(plan, pool=pool)
         records = list(read_journal(folder).records)
         ttft, itl_error, events = errors(records, read_log(folder / "truth.jsonl"), plan.clock_monotonic)
     if not len(ttft):

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.catalog.models import Model
 from harness.load.live import level_name
-from harness.load.runner import Rehearsed
+from harness.load.worker_pool import Rehearsed
 from harness.measure.offered import expected_arrivals
 from harness.measure.run_folder import Level
 from harness.report.content import Table

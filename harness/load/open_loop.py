@@ -14,7 +14,7 @@ from gevent import monkey
 from gevent.event import Event
 
 from harness.load.arrivals import moments, parse_arrival
-from harness.load.level import Holding
+from harness.load.running_level import RunningLevel
 from harness.load.session import Prepared
 from harness.load.transport import Exchange
 
@@ -27,14 +27,14 @@ _LOOK_EVERY = 0.25  # seconds between two looks whether the level was ended
 _sleep = monkey.get_original("time", "sleep")
 
 
-def level_moments(holding: Holding) -> Iterator[float]:
+def level_moments(running: RunningLevel) -> Iterator[float]:
     """When this level's requests are due, in seconds from its start, for all processes together."""
-    level = holding.level
+    level = running.level
     if level.arrival == "trace":
-        return islice(holding.session.workload.offsets or (), level.requests)
+        return islice(running.session.workload.offsets or (), level.requests)
     arrival = parse_arrival(level.arrival or "poisson", level.rate or 1.0)
-    seed = holding.session.plan.seed * 1000 + level.level
-    most = level.sessions if holding.converses else level.requests
+    seed = running.session.plan.seed * 1000 + level.level
+    most = level.sessions if running.converses else level.requests
     return moments(arrival, seed, duration=level.duration, requests=most)
 
 
@@ -45,10 +45,10 @@ class Dispatcher:
     later. Moments are CLOCK_MONOTONIC seconds.
     """
 
-    def __init__(self, holding: Holding, environment: Any) -> None:
+    def __init__(self, running: RunningLevel, environment: Any) -> None:
         """environment: Locust's, for users that come with an arrival."""
-        self._holding, self._session, self._environment = holding, holding.session, environment
-        self._moments = enumerate(islice(level_moments(holding), holding.share, None, holding.processes))
+        self._running, self._session, self._environment = running, running.session, environment
+        self._moments = enumerate(islice(level_moments(running), running.share, None, running.processes))
         self._ready: deque[tuple[float, Prepared]] = deque()
         self._later: list[tuple[float, str, Prepared]] = []  # a heap; request ids keep equal moments apart
         self._talking = 0  # conversations that wait for an answer
@@ -56,21 +56,21 @@ class Dispatcher:
 
     def run(self) -> None:
         """Returns when the last request has been sent, of conversations the last answered, or the level is over."""
-        self._holding.begun.wait()
+        self._running.begun.wait()
         recorder, transport = self._session.recorder, self._session.transport
         recorder.ahead = self._fill
         try:
-            if self._holding.converses:
+            if self._running.converses:
                 self._run_conversations()
             else:
                 self._run_requests()
         finally:
             recorder.ahead = lambda: False
             transport.next_due = float("inf")
-        self._holding.end(self._why())
+        self._running.end(self._why())
 
     def _run_requests(self) -> None:
-        while not self._holding.over.is_set() and (self._ready or self._fill()):
+        while not self._running.over.is_set() and (self._ready or self._fill()):
             due, prepared = self._ready[0]
             if self._wait_until(due):
                 self._ready.popleft()
@@ -79,13 +79,13 @@ class Dispatcher:
 
     def _run_conversations(self) -> None:
         """Until the level is over, or all conversations that were to begin have ended."""
-        over = self._holding.over
+        over = self._running.over
         while not over.is_set():
             self._news.clear()
             arrives = self._ready[0][0] if self._ready or self._fill() else float("inf")
             due = min(arrives, self._later[0][0] if self._later else float("inf"))
             if due == float("inf"):
-                if not self._talking and self._holding.level.duration is None:
+                if not self._talking and self._running.level.duration is None:
                     return
                 self._session.transport.next_due = float("inf")
                 self._news.wait(_LOOK_EVERY)
@@ -110,11 +110,11 @@ class Dispatcher:
     def _go_on(self, prepared: Prepared, exchange: Exchange | None) -> None:
         """The conversation's next request, at its moment; or its end."""
         self._talking -= 1
-        if self._holding.over.is_set() and exchange is not None and exchange.error == "in_flight":
+        if self._running.over.is_set() and exchange is not None and exchange.error == "in_flight":
             self._session.leave(prepared)
             return
         following = self._session.follow(prepared, exchange)
-        if following is not None and self._holding.over.is_set():
+        if following is not None and self._running.over.is_set():
             self._session.leave(following)
         elif following is not None:
             ended = None if exchange is None else exchange.asked.record.finished_at
@@ -124,10 +124,10 @@ class Dispatcher:
 
     def _why(self) -> str:
         """What ended the schedule: its duration, unless so many requests came first."""
-        level = self._holding.level
+        level = self._running.level
         if level.arrival == "trace":
             return "trace"
-        if self._holding.converses:
+        if self._running.converses:
             return "duration" if level.sessions is None else "sessions"
         return "duration" if level.requests is None else "requests"
 
@@ -138,16 +138,16 @@ class Dispatcher:
         number, moment = next(self._moments, (None, 0.0))
         if number is None:
             return False
-        number = number * self._holding.processes + self._holding.share
-        prepared = self._holding.arrival(number, self._environment)
-        self._ready.append((self._holding.began_at + moment, prepared))
+        number = number * self._running.processes + self._running.share
+        prepared = self._running.arrival(number, self._environment)
+        self._ready.append((self._running.began_at + moment, prepared))
         return True
 
     def _wait_until(self, due: float) -> bool:
         """Give way to others until this moment of CLOCK_MONOTONIC; False when the level is over before, or something
         else may be due before.
         """
-        transport, over = self._session.transport, self._holding.over
+        transport, over = self._session.transport, self._running.over
         transport.next_due = due - _WAKE_EARLY
         while (rest := due - time.monotonic()) > _WAKE_EARLY:
             if over.is_set() or self._news.is_set():

@@ -1,51 +1,28 @@
-"""The load processes of a run, seen from the harness: start them, give them levels, listen, and end them.
+"""Runs the levels of a plan in load processes, one after another.
 
-Locust lives in these processes only. All of them begin a level at the same moment; the next one begins when the last
-answer of the slowest is in.
+All processes begin a level at the same moment; the next one begins when the last answer of the slowest is in.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import queue
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-from harness.errors import HarnessError, MissingError, UsageError
 from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
+from harness.load.worker_pool import PREPARED_WITHIN, WorkerPool
 from harness.measure.run_folder import Level
-from harness.workload.user_spec import UserSpec
-from harness.workload.workload import Asked
 
 _START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
 DUMB_AFTER = 30.0  # seconds; a load process says how it is getting on once a second
 TURNED_AWAY_AFTER = 5.0  # seconds in which every request was answered with an error
 REFUSED_AFTER = 5.0  # seconds in which nobody took a connection
-_READY_WITHIN, _PREPARED_WITHIN = 60.0, 120.0
-_REPORT = "This is a fault of the harness; please report it."
 
 OnLevel = Callable[[Level], None]
-Rehearsed = list[tuple[int, int, int, float]]  # as load/rehearsal.py has it, which only a load process can import
-
-
-_LACKING = 3  # how a load process ends that this machine gives no room (load/worker.py)
-
-
-class ClientFailed(HarnessError):
-    """A load process ended by itself: a fault of the harness, not of the service."""
-
-    exit_code = 4
 
 
 def run(
@@ -54,48 +31,48 @@ def run(
     on_level: OnLevel = lambda level: None,
     progress: Callable[[str], None] = lambda text: None,
     gone: Callable[[], str | None] = lambda: None,
-    crew: Crew | None = None,
+    pool: WorkerPool | None = None,
     show: Callable[[str], None] | None = None,
     engine: Callable[[], str] = lambda: "",
     asked: Iterable[Level] | None = None,
 ) -> LoadOutcome:
-    """Hold every level of the plan and return how they went.
+    """Run every level of the plan and return how they went.
 
     asked: levels in place of the plan's, each asked for when the one before has ended and on_level was told; so whoever
     gives them may decide by what became of that one.
     on_level: is called when a level begins and when it has ended. gone: says why the service is away, None while it
-    is there. crew: load processes that are running already, as many as the plan wants. show: takes the live line, once
+    is there. pool: load processes that are running already, as many as the plan wants. show: takes the live line, once
     a second or less often; by default progress does. engine: what the engine says of itself, for that line.
     Ctrl-C ends the level and is told in the outcome; a second one raises KeyboardInterrupt. Raises ClientFailed when no
     process is left.
     """
     with contextlib.ExitStack() as stack:
-        crew = crew or stack.enter_context(Crew(plan.processes))
-        crew.take(plan)
+        pool = pool or stack.enter_context(WorkerPool(plan.processes))
+        pool.take(plan)
         levels: list[Level] = []
         done = 0
         for level in plan.levels if asked is None else asked:
             if level not in plan.levels:
-                crew.order(do="level", level=asdict(level))
+                pool.order(do="level", level=asdict(level))
             live = Live(level, before=done)
-            held = _Held(crew, level, live, on_level, progress, gone, show or progress, engine).hold()
+            ended = _LevelRun(pool, level, live, on_level, progress, gone, show or progress, engine).run()
             done = live.count("completed")
-            levels.append(held)
-            on_level(held)
+            levels.append(ended)
+            on_level(ended)
             if (
-                held.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
-                or crew.interrupted
+                ended.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
+                or pool.interrupted
             ):
                 break
-        return LoadOutcome(tuple(levels), tuple(crew.lost), crew.interrupted, crew.streams)
+        return LoadOutcome(tuple(levels), tuple(pool.lost), pool.interrupted, pool.streams)
 
 
-class _Held:
-    """One level while it is held."""
+class _LevelRun:
+    """One level while it runs, seen from the harness."""
 
     def __init__(
         self,
-        crew: Crew,
+        pool: WorkerPool,
         level: Level,
         live: Live,
         on_level: OnLevel,
@@ -104,71 +81,71 @@ class _Held:
         show: Callable[[str], None],
         engine: Callable[[], str],
     ) -> None:
-        self._crew, self._level, self._live = crew, level, live
+        self._pool, self._level, self._live = pool, level, live
         self._on_level, self._progress, self._gone, self._show, self._engine = on_level, progress, gone, show, engine
-        self._held: dict[int, dict[str, Any]] = {}
+        self._ended: dict[int, dict[str, Any]] = {}
         self._began = 0.0
 
-    def hold(self) -> Level:
-        crew = self._crew
-        crew.reason = None
-        crew.order(do="prepare", level=self._level.level)
-        crew.await_all("prepared", within=_PREPARED_WITHIN)
-        if crew.page is not None:
-            self._progress(f"Locust's page: {crew.page}")
-            crew.page = None
-        at = crew.now() + _START_AFTER
+    def run(self) -> Level:
+        pool = self._pool
+        pool.reason = None
+        pool.order(do="prepare", level=self._level.level)
+        pool.await_all("prepared", within=PREPARED_WITHIN)
+        if pool.page is not None:
+            self._progress(f"Locust's page: {pool.page}")
+            pool.page = None
+        at = pool.now() + _START_AFTER
         begun = replace(self._level, started_at=at)
         self._on_level(begun)
         self._live.level = begun
         growth = Growth(begun)
         self._began = time.monotonic()
-        crew.order(do="begin", at=at)
-        while set(crew.alive()) - set(self._held):
+        pool.order(do="begin", at=at)
+        while set(pool.alive()) - set(self._ended):
             self._listen()
             self._end_the_dumb()
             reason = self._reason_to_end(growth)
-            if reason is not None and crew.reason is None:
-                crew.stop(reason)
-        crew.require_someone()
+            if reason is not None and pool.reason is None:
+                pool.stop(reason)
+        pool.require_someone()
         return replace(
             begun,
-            sending_ended_at=max(each["sending_ended_at"] for each in self._held.values()),
-            ended_at=max(each["ended_at"] for each in self._held.values()),
-            spread=max((each["spread"] for each in self._held.values() if each["spread"]), default=None),
-            jitter=(crew.jitter or None) if begun.users else None,
-            ended_by=crew.reason or next((each["ended_by"] for each in self._held.values() if each["ended_by"]), None),
+            sending_ended_at=max(each["sending_ended_at"] for each in self._ended.values()),
+            ended_at=max(each["ended_at"] for each in self._ended.values()),
+            spread=max((each["spread"] for each in self._ended.values() if each["spread"]), default=None),
+            jitter=(pool.jitter or None) if begun.users else None,
+            ended_by=pool.reason or next((each["ended_by"] for each in self._ended.values() if each["ended_by"]), None),
         )
 
     def _listen(self) -> None:
         """What a process says next, within a short while."""
         live = self._live
         try:
-            said = self._crew.next(timeout=0.5)
+            said = self._pool.next(timeout=0.5)
         except KeyboardInterrupt:
-            self._crew.interrupt()
+            self._pool.interrupt()
             return
-        for number in map(int, self._crew.lost):
+        for number in map(int, self._pool.lost):
             live.told.pop(number, None)
         if said is None:
             return
-        if said["say"] == "held":
-            self._held[said["process"]] = said
+        if said["say"] == "level_ended":
+            self._ended[said["process"]] = said
         elif said["say"] == "tick":
             if "stats" in said:
-                self._crew.order(do="stats", report=said["stats"])
+                self._pool.order(do="stats", report=said["stats"])
             live.take(said)
-            self._crew.streams = max(self._crew.streams, self._level.users or 0, int(live.total("open")))
+            self._pool.streams = max(self._pool.streams, self._level.users or 0, int(live.total("open")))
             if live.due():
                 live.engine = self._engine()
                 self._show(live_line(live))
 
     def _end_the_dumb(self) -> None:
         """A load process that was stopped, or hangs, never says that it is done: who is silent for long is ended."""
-        crew = self._crew
-        for number in set(crew.alive()) - set(self._held):
-            if time.monotonic() - crew.heard.get(number, self._began) > DUMB_AFTER:
-                crew.processes[number].kill()
+        pool = self._pool
+        for number in set(pool.alive()) - set(self._ended):
+            if time.monotonic() - pool.heard.get(number, self._began) > DUMB_AFTER:
+                pool.processes[number].kill()
 
     def _reason_to_end(self, growth: Growth) -> str | None:
         """Why the level should not go on, None where it should."""
@@ -180,210 +157,3 @@ class _Held:
         if live.turned_away_for > TURNED_AWAY_AFTER:
             return "turned_away"
         return "oversaturated" if growth.endless(live) else None
-
-
-@dataclass(frozen=True)
-class Described:
-    """What a locustfile holds. shape: of its load shape, targets of users with the seconds that each lasts; empty
-    without one.
-    """
-
-    users: tuple[UserSpec, ...]
-    shape: tuple[tuple[int, float], ...] = ()
-
-
-class Crew:
-    """The load processes, by number; as a context manager they end with it.
-
-    They start at once and import Locust while others are busy; `take` gives them a plan. lost: those that died, by
-    name. reason: why the present level was ended from here. streams: the most answers that were open at once.
-    page: where Locust's page is, until that was told.
-    """
-
-    def __init__(self, processes: int) -> None:
-        self.lost: list[str] = []
-        self.reason: str | None = None
-        self.interrupted = False
-        self.streams = 0
-        self.page: str | None = None
-        self.heard: dict[int, float] = {}  # when each last said something, CLOCK_MONOTONIC seconds
-        self._plan: LoadPlan | None = None
-        self._folder: Path | None = None
-        self._said: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
-        self.processes = {number: self._start(number) for number in range(processes)}
-        self._ready: set[int] = set()
-        for number in self.processes:
-            threading.Thread(target=self._listen, args=(number,), daemon=True, name=f"load-{number}").start()
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _start(self, number: int) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C on the terminal reaches the harness alone, which then ends the level in order.
-        return subprocess.Popen(
-            [sys.executable, "-m", "harness.load.worker", str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,
-        )
-
-    def take(self, plan: LoadPlan) -> None:
-        """Have all processes ready for the levels of this plan. Raises ClientFailed."""
-        self._plan = plan
-        self._folder = self._folder or Path(plan.folder)  # a calibration that follows has one of its own
-        if len(self._ready) < len(self.processes):
-            self._ready = self.await_all("ready", within=_READY_WITHIN)
-        if self.lost:
-            raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
-        self.order(do="plan", plan=asdict(plan))
-
-    def describe(self, file: str) -> Described:
-        """What a locustfile holds, as the load process says that runs it. Raises UsageError for the file,
-        ClientFailed.
-        """
-        if len(self._ready) < len(self.processes):
-            self._ready = self.await_all("ready", within=_READY_WITHIN)
-        self.order(only=0, do="describe", file=file)
-        said = self._answer("described", file)
-        if "error" in said:
-            wrong = said["error"]
-            raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
-        steps = tuple((int(users), float(seconds)) for users, seconds in said["shape"] or ())
-        return Described(tuple(UserSpec.from_dict(each) for each in said["users"]), steps)
-
-    def rehearse(self, workload: Asked, file: str | None, count: int, seed: int) -> list[Rehearsed]:
-        """What a workload would ask first, with made-up answers. file: whose users ask it. Raises UsageError for what
-        the file's own code does.
-        """
-        self.order(only=0, do="rehearse", workload=workload.as_dict(), file=file, count=count, seed=seed)
-        return [[tuple(request) for request in each] for each in self._answer("rehearsed", file or "load")["played"]]
-
-    def _answer(self, word: str, where: str) -> dict[str, Any]:
-        """What the first process says to an order. Raises ClientFailed."""
-        until = time.monotonic() + _PREPARED_WITHIN
-        while (said := self.next(timeout=0.5)) is None or said["say"] != word:
-            if self.lost or time.monotonic() > until:
-                raise ClientFailed(self.last_words(), where=where, advice="The file ends or holds up the process.")
-        return said
-
-    @property
-    def jitter(self) -> float:
-        """The users' mean pause, as a share of an answer's time."""
-        return 0.0 if self._plan is None or self._plan.think_time else self._plan.jitter
-
-    def now(self) -> float:
-        """Seconds since the run's start."""
-        assert self._plan is not None
-        return time.monotonic() - self._plan.clock_monotonic
-
-    def alive(self) -> list[int]:
-        return [number for number in self.processes if str(number) not in self.lost]
-
-    def await_all(self, word: str, *, within: float) -> set[int]:
-        """Wait until every process that lives has said this. Raises ClientFailed where that takes too long."""
-        said: set[int] = set()
-        until = time.monotonic() + within
-        while set(self.alive()) - said:
-            heard = self.next(timeout=0.5)
-            if heard is not None and heard["say"] == word:
-                said.add(heard["process"])
-            if time.monotonic() > until:
-                raise ClientFailed(f"not {word} within {within:.0f} s", where="load", advice=_REPORT)
-        self.require_someone()
-        return said
-
-    def require_someone(self) -> None:
-        """Raises ClientFailed when no process is left."""
-        if not self.alive():
-            if any(process.poll() == _LACKING for process in self.processes.values()):
-                folder = str(self._folder or "load")
-                raise MissingError(self.last_words(), where=folder, advice="Free some space, or write elsewhere.")
-            raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
-
-    def order(self, only: int | None = None, **what: Any) -> None:
-        """One line to every process that is there, or to one."""
-        line = (json.dumps(what) + "\n").encode()
-        for number, process in self.processes.items():
-            if only not in (None, number):
-                continue
-            if process.stdin is not None and process.poll() is None:
-                try:
-                    process.stdin.write(line)
-                    process.stdin.flush()
-                except BrokenPipeError:
-                    continue
-
-    def next(self, timeout: float) -> dict[str, Any] | None:
-        """What a process said next; None when nobody spoke within `timeout` seconds. Notes who died."""
-        try:
-            said = self._said.get(timeout=timeout)
-        except queue.Empty:
-            said = None
-        if said is not None:
-            self.heard[said["process"]] = time.monotonic()
-        if said is not None and said["say"] == "fault":
-            raise UsageError(said["found"], where=said["where"])
-        if said is not None and said["say"] == "page":
-            self.page = said["url"]
-        for number, process in self.processes.items():
-            if process.poll() is not None and str(number) not in self.lost:
-                self.lost.append(str(number))
-        return said
-
-    def stop(self, reason: str) -> None:
-        """End the level for this reason; open requests are left as in flight."""
-        self.reason = reason
-        self.order(do="end", reason=reason)
-        self.order(do="abandon")
-
-    def interrupt(self) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self.stop("interrupted")
-
-    def last_words(self) -> str:
-        """How a process ended, with the last line that one of them left."""
-        signals = [-code for process in self.processes.values() if (code := process.poll()) is not None and code < 0]
-        found = f"a load process was killed by signal {signals[0]}" if signals else "a load process ended by itself"
-        lines = self._words().decode("utf-8", "replace").strip().splitlines()
-        return f"{found}: {lines[-1]}" if lines else found
-
-    def close(self) -> None:
-        """End of input ends a process; one that does not end, or never got anything to do, is killed.
-
-        What they complained of is kept in the run's load.log.
-        """
-        for process in self.processes.values():
-            if self._plan is None:
-                process.kill()
-            if process.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-        for process in self.processes.values():
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        words = self._words()
-        if words and self._folder is not None and self._folder.is_dir():
-            (self._folder / "load.log").write_bytes(words)
-        self._log.close()
-
-    def _words(self) -> bytes:
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0)  # the position belongs to the processes that write
-
-    def _listen(self, number: int) -> None:
-        stdout = self.processes[number].stdout
-        assert stdout is not None
-        with stdout:
-            for line in stdout:
-                if line.endswith(b"\n"):  # the last line of a process that was killed may be cut
-                    self._said.put({"process": number, **json.loads(line)})

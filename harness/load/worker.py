@@ -1,13 +1,13 @@
 """One load process: `python -m harness.load.worker NUMBER`. Only ever run as a process of its own.
 
-It holds levels when it is told to on stdin, one JSON object a line, and says on stdout how it is getting on:
+It runs levels when it is told to on stdin, one JSON object a line, and says on stdout how it is getting on:
 
     in   {"do": "describe", "file": "..."}         run a locustfile and say what its users ask
          {"do": "rehearse", "workload": {...}, ...}  play it with made-up answers
          {"do": "plan", "plan": {...}}             what the next levels are about; ends what was before
          {"do": "level", "level": {...}}           one level more than the plan has
          {"do": "prepare", "level": 0}             open connections, start users, prepare requests
-         {"do": "begin", "at": 1.5}                hold the level from this moment on (run-relative seconds)
+         {"do": "begin", "at": 1.5}                run the level from this moment on (run-relative seconds)
          {"do": "end", "reason": "interrupted"}    send no more in this level
          {"do": "abandon"}                         and do not wait for the answers either
          {"do": "stats", "report": {...}}          Locust's statistics of another process, for the page
@@ -16,7 +16,7 @@ It holds levels when it is told to on stdin, one JSON object a line, and says on
          {"say": "rehearsed", "played": [...]}
          {"say": "fault", "found": "...", "where": "..."}: a user's own code failed
          {"say": "tick", ...} once a second · {"say": "page", "url": "..."}
-         {"say": "held", "level": 0, ...} after the last answer
+         {"say": "level_ended", "level": 0, ...} after the last answer
 
 It ends when stdin does, so it never outlives the process that started it. What a locustfile prints goes to stderr.
 """
@@ -48,11 +48,11 @@ from locust.env import Environment
 from harness.errors import UsageError
 from harness.load import locustfile
 from harness.load.closed_loop import ClosedLoop
-from harness.load.level import Holding
 from harness.load.open_loop import Dispatcher
 from harness.load.page import Page
 from harness.load.plan import LoadPlan
 from harness.load.rehearsal import rehearse
+from harness.load.running_level import RunningLevel
 from harness.load.session import Session
 from harness.load.user import StreamUser, drivers, waits
 from harness.load.watch import Watch
@@ -69,7 +69,7 @@ class PlainUser(StreamUser):
 
 
 class Worker:
-    """Holds levels on Locust, one after another. users: the classes that ask."""
+    """Runs levels on Locust, one after another. users: the classes that ask."""
 
     def __init__(self, process: int) -> None:
         self.process = process
@@ -80,7 +80,7 @@ class Worker:
         self.runner: Any = self.environment.create_local_runner()
         self.session: Session | None = None
         self.watch: Watch | None = None
-        self.holding: Holding | None = None
+        self.running: RunningLevel | None = None
         self.page: Page | None = None
         self.abandoned = Event()
 
@@ -110,61 +110,61 @@ class Worker:
         self.abandoned.clear()
         users = len(range(self.process, level.users or 0, plan.processes))
         busy = plan.processes if level.users is None else min(plan.processes, level.users)
-        holding = Holding(session, level, self.users, self.process, busy, ahead=max(1, users))
-        self.holding = self.closed_loop.holding = holding
+        running = RunningLevel(session, level, self.users, self.process, busy, ahead=max(1, users))
+        self.running = self.closed_loop.running = running
         if self.process >= busy:
-            holding.over.set()  # fewer users than processes: this one has nothing to do
+            running.over.set()  # fewer users than processes: this one has nothing to do
         self.environment.user_classes = list(self.users)
         if level.arrival is not None:
             session.open_ahead(min(_AHEAD_MOST, int((level.rate or 1.0) / plan.processes) + 1))
-            gevent.spawn(Dispatcher(holding, self.environment).run)
+            gevent.spawn(Dispatcher(running, self.environment).run)
         else:
             session.open_ahead(users)
-            while holding.fill():
+            while running.fill():
                 pass
-            session.recorder.ahead = holding.fill
+            session.recorder.ahead = running.fill
             if not any(map(waits, self.users)):
-                self._start_users(holding)
+                self._start_users(running)
         say("prepared", level=number)
 
-    def _start_users(self, holding: Holding) -> None:
-        users = len(range(self.process, holding.level.users or 0, holding.session.plan.processes))
+    def _start_users(self, running: RunningLevel) -> None:
+        users = len(range(self.process, running.level.users or 0, running.session.plan.processes))
         if users:
             self.runner.start(users, spawn_rate=users, wait=True)
 
-    def hold(self, at: float) -> None:
+    def run_level(self, at: float) -> None:
         """The prepared level, from its first request to its last answer."""
-        holding, session = self.holding, self.session
-        assert holding is not None
+        running, session = self.running, self.session
+        assert running is not None
         assert session is not None
-        holding.begin(at + session.plan.clock_monotonic)
-        if holding.level.arrival is None and any(map(waits, self.users)):
-            self._start_users(holding)  # what they do besides asking begins with the level
-        holding.over.wait()
+        running.begin(at + session.plan.clock_monotonic)
+        if running.level.arrival is None and any(map(waits, self.users)):
+            self._start_users(running)  # what they do besides asking begins with the level
+        running.over.wait()
         sending_ended_at = session.now()
         session.recorder.ahead = lambda: False
         while session.open and not self.abandoned.is_set():
             self.abandoned.wait(0.02)
         session.abandon()
-        self.holding = None
+        self.running = None
         self.runner.stop()
         while session.transport.finished:  # their last records, with turns for the flush and the tick in between
             session.recorder.work(time.monotonic() + 0.01)
             gevent.sleep(0)
         session.flush()
         say(
-            "held",
-            level=holding.level.level,
-            ended_by=holding.ended_by,
+            "level_ended",
+            level=running.level.level,
+            ended_by=running.ended_by,
             sending_ended_at=sending_ended_at,
             ended_at=session.now(),
-            spread=holding.starts.spread,
+            spread=running.starts.spread,
         )
 
     def _stopped_by_hand(self) -> None:
         """Somebody pressed the page's button, unless we stopped the users ourselves."""
-        if self.holding is not None:
-            self.holding.end("stopped")
+        if self.running is not None:
+            self.running.end("stopped")
             self.abandoned.set()
 
     def _fire(self, record: RequestRecord) -> None:
@@ -236,9 +236,9 @@ class Worker:
         elif what == "prepare":
             self.prepare(order["level"])
         elif what == "begin":
-            gevent.spawn(self.hold, order["at"])
-        elif what == "end" and self.holding is not None:
-            self.holding.end(order["reason"])
+            gevent.spawn(self.run_level, order["at"])
+        elif what == "end" and self.running is not None:
+            self.running.end(order["reason"])
         elif what == "abandon":
             self.abandoned.set()
         elif what == "stats" and self.page is not None:

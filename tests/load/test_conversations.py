@@ -21,6 +21,7 @@ from harness.engines.vocabulary import vocabulary_of
 from harness.errors import UsageError
 from harness.load import runner
 from harness.load.plan import LoadOutcome, LoadPlan
+from harness.load.worker_pool import WorkerPool
 from harness.measure.journal import read_journal
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import Level
@@ -37,6 +38,7 @@ CHAT = Chat(drawn("chat", "uniform:3:8", "uniform:2:4", seed=5, salt="s"), turns
 SCRIPT = """
 from locust import between, task
 from harness.load.user import StreamUser
+from harness.load.worker_pool import WorkerPool
 
 class Agent(StreamUser):
     input_tokens, output_tokens = "uniform:3:8", 3
@@ -72,14 +74,14 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def crews() -> Iterator[dict[int, runner.Crew]]:
+def pools() -> Iterator[dict[int, WorkerPool]]:
     """One load process, and four, for all tests of this module."""
-    with runner.Crew(4) as four, runner.Crew(1) as one:
+    with WorkerPool(4) as four, WorkerPool(1) as one:
         yield {1: one, 4: four}
 
 
 def load(
-    crew: runner.Crew,
+    pool: WorkerPool,
     url: str,
     folder: Path,
     level: Level,
@@ -92,9 +94,9 @@ def load(
         plan = LoadPlan(
             url=proxy, api=api, model_name="tgi", stream=rest.pop("stream", True), timeout=20.0, levels=(level,),
             workload=workload.as_dict(), seed=5, folder=str(folder), clock_monotonic=time.monotonic(),
-            processes=len(crew.processes), **rest,
+            processes=len(pool.processes), **rest,
         )  # fmt: skip
-        outcome = runner.run(plan, crew=crew)
+        outcome = runner.run(plan, pool=pool)
     return list(read_journal(folder).records), heard, outcome
 
 
@@ -114,12 +116,12 @@ def ends(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize("loop", ["closed", "open"])
 def test_a_history_holds_exactly_what_the_model_answered(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path, loop: str, processes: int
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path, loop: str, processes: int
 ) -> None:
     """Thirty turns, side by side, in any number of processes: each is sent when the answer before is in, with it."""
     asked = {"users": 4} if loop == "closed" else {"rate": 20.0, "arrival": "poisson"}
     level = Level(0, sessions=4, **asked)  # type: ignore[arg-type]
-    records, heard, outcome = load(crews[processes], url, tmp_path, level)
+    records, heard, outcome = load(pools[processes], url, tmp_path, level)
     sessions = by_session(heard)
     assert sorted(sessions) == ["0-0", "0-1", "0-2", "0-3"]
     for said in sessions.values():
@@ -142,15 +144,15 @@ def test_a_history_holds_exactly_what_the_model_answered(
 
 
 def test_the_same_seed_plays_the_same_conversations_in_any_number_of_processes(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path
 ) -> None:
     """Word for word, as long as the model answers alike; the ids of requests too, in a folder of the same name."""
     workload = replace(CHAT, turns=parse_lengths("uniform:1:5"), think_time=parse_pauses("uniform:1ms:20ms"))
     seen = {}
-    for processes, crew in crews.items():
+    for processes, pool in pools.items():
         (tmp_path / str(processes)).mkdir()
         folder = tmp_path / str(processes) / "run"
-        _, heard, _ = load(crew, url, folder, Level(0, users=4, sessions=8), workload)
+        _, heard, _ = load(pool, url, folder, Level(0, users=4, sessions=8), workload)
         seen[processes] = {
             name: [(one.request_id, one.asked["messages"][-1], one.asked["max_tokens"]) for one in said]
             for name, said in by_session(heard).items()
@@ -161,11 +163,11 @@ def test_the_same_seed_plays_the_same_conversations_in_any_number_of_processes(
 
 @pytest.mark.parametrize(("api", "stream"), [("tgi", True), ("tgi", False), ("openai-chat", False)])
 def test_every_api_tells_the_text(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path, api: str, stream: bool
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path, api: str, stream: bool
 ) -> None:
     """Streamed or whole, as messages or as one text."""
     workload = replace(CHAT, turns=parse_lengths("4"))
-    records, heard, _ = load(crews[1], url, tmp_path, Level(0, users=1, sessions=1), workload, api, stream=stream)
+    records, heard, _ = load(pools[1], url, tmp_path, Level(0, users=1, sessions=1), workload, api, stream=stream)
     assert [record.status for record in records] == ["completed"] * 4
     for before, after in pairwise(heard):
         if api == "tgi":
@@ -181,7 +183,7 @@ def test_every_api_tells_the_text(
 @pytest.mark.parametrize("api", ["openai-chat", "openai-completions", "tgi"])
 @pytest.mark.parametrize("system", [0, 9])
 def test_prompts_are_exactly_as_long_as_asked(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path, api: str, system: int
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path, api: str, system: int
 ) -> None:
     """By the server's own count, in every turn: its template, and what parts the messages, are counted in."""
     endpoint = Endpoint(url, model_name="tgi")
@@ -189,7 +191,7 @@ def test_prompts_are_exactly_as_long_as_asked(
     assert words.framed
     base = drawn("exact", "uniform:60:90", "uniform:2:9", seed=2, vocabulary=words)
     workload = Chat(base, turns=parse_lengths("3"), system_tokens=system)
-    records, _, _ = load(crews[1], url, tmp_path, Level(0, users=2, sessions=2), workload, api)
+    records, _, _ = load(pools[1], url, tmp_path, Level(0, users=2, sessions=2), workload, api)
     assert len(records) == 6
     for record in records:
         assert record.input_tokens == record.asked_input_tokens
@@ -211,13 +213,13 @@ def _document(said: Said) -> Any:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_history_that_no_longer_fits_ends_its_session(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path, known: bool
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path, known: bool
 ) -> None:
     """In order, and counted. Where the limit is known nothing is refused; else one refusal teaches it."""
     base = drawn("long", "300", "20", seed=1)
     limits = {"prompt_most": 1500, "total_most": 2000} if known else {}
     workload = Chat(base, turns=parse_lengths("30"), **limits)
-    records, _, _ = load(crews[1], url, tmp_path, Level(0, users=1, sessions=3), workload)
+    records, _, _ = load(pools[1], url, tmp_path, Level(0, users=1, sessions=3), workload)
     assert ends(tmp_path) == {"history_full": 3}
     refused = [record for record in records if record.status == "failed"]
     assert len(refused) == (0 if known else 1)
@@ -226,13 +228,13 @@ def test_a_history_that_no_longer_fits_ends_its_session(
     assert 1500 - 300 - 20 - 20 < longest <= 1500
 
 
-def test_a_level_that_is_over_cuts_its_conversations(url: str, crews: dict[int, runner.Crew], tmp_path: Path) -> None:
+def test_a_level_that_is_over_cuts_its_conversations(url: str, pools: dict[int, WorkerPool], tmp_path: Path) -> None:
     """What was sent is answered, nothing more is sent, and each cut is counted, in both loops."""
     workload = replace(CHAT, think_time=parse_pauses("30ms"))
     for number, asked in enumerate(({"users": 3}, {"rate": 8.0, "arrival": "constant"})):
         folder = tmp_path / str(number)
         level = Level(0, duration=0.8, **asked)  # type: ignore[arg-type]
-        records, _, outcome = load(crews[1], url, folder, level, workload)
+        records, _, outcome = load(pools[1], url, folder, level, workload)
         (ended,) = outcome.levels
         assert ended.ended_by == "duration"
         assert {record.status for record in records} == {"completed"}
@@ -249,18 +251,18 @@ def test_a_level_that_is_over_cuts_its_conversations(url: str, crews: dict[int, 
 
 @pytest.mark.parametrize("asked", [{"users": 2}, {"rate": 10.0, "arrival": "constant"}], ids=["closed", "open"])
 def test_a_task_that_yields_is_a_conversation(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path, asked: dict[str, Any]
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path, asked: dict[str, Any]
 ) -> None:
     """It branches on answers, keeps what on_start made, and which task a conversation gets its number decides."""
     path = tmp_path / "agent.py"
     path.write_text(SCRIPT)
-    (spec,) = crews[1].describe(str(path)).users
+    (spec,) = pools[1].describe(str(path)).users
     workload = spec.workload(seed=1, salt="s")
     assert isinstance(workload, Chat)
     seen = []
     for run in ("a", "b"):
         level = Level(0, sessions=6, **asked)
-        records, heard, _ = load(crews[1], url, tmp_path / run, level, workload, locustfile=str(path))
+        records, heard, _ = load(pools[1], url, tmp_path / run, level, workload, locustfile=str(path))
         sessions = by_session(heard)
         for said in sessions.values():
             first, *rest = said
@@ -276,17 +278,17 @@ def test_a_task_that_yields_is_a_conversation(
 
 
 def test_what_a_users_own_code_raises_is_named_with_its_line(
-    url: str, crews: dict[int, runner.Crew], tmp_path: Path
+    url: str, pools: dict[int, WorkerPool], tmp_path: Path
 ) -> None:
     """In either loop; it is no fault of the service, nor of ours."""
     path = tmp_path / "agent.py"
     path.write_text(SCRIPT.replace("yield self.ask(tokens=7)", "(yield self.ask(tokens=7)).wisdom"))
     line = 1 + path.read_text().splitlines().index("        (yield self.ask(tokens=7)).wisdom")
-    workload = crews[1].describe(str(path)).users[0].workload(seed=1)
+    workload = pools[1].describe(str(path)).users[0].workload(seed=1)
     assert isinstance(workload, Chat)
     for number, asked in enumerate(({"users": 2}, {"rate": 20.0, "arrival": "constant"})):
         level = Level(0, sessions=9, **asked)  # type: ignore[arg-type]
-        with runner.Crew(1) as crew, pytest.raises(UsageError) as caught:
-            load(crew, url, tmp_path / str(number), level, workload, locustfile=str(path))
+        with WorkerPool(1) as pool, pytest.raises(UsageError) as caught:
+            load(pool, url, tmp_path / str(number), level, workload, locustfile=str(path))
         assert caught.value.where == f"{path}:{line}"
         assert "AttributeError: 'Reply' object has no attribute 'wisdom'" in caught.value.found

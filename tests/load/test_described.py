@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.load.runner import Crew
+from harness.load.worker_pool import WorkerPool
 from harness.workload.chat import Chat
 from harness.workload.named import find, known
 from harness.workload.user_spec import UserSpec
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
+def pool() -> Iterator[WorkerPool]:
     """One load process for all tests of this module."""
-    with Crew(1) as one:
+    with WorkerPool(1) as one:
         yield one
 
 
@@ -35,15 +35,15 @@ def write(path: Path, body: str, base: str = "StreamUser") -> Path:
     return path
 
 
-def one(crew: Crew, path: Path) -> UserSpec:
-    (spec,) = crew.describe(str(path)).users
+def one(pool: WorkerPool, path: Path) -> UserSpec:
+    (spec,) = pool.describe(str(path)).users
     return spec
 
 
 @pytest.mark.parametrize("name", known())
-def test_shipped_workloads_fit_what_most_services_allow(crew: Crew, name: str) -> None:
+def test_shipped_workloads_fit_what_most_services_allow(pool: WorkerPool, name: str) -> None:
     """Answers that TGI does not cut into pieces, a reason for the lengths, and questions that fit a small service."""
-    for spec in crew.describe(str(find(name))).users:
+    for spec in pool.describe(str(find(name))).users:
         workload = spec.workload(seed=1)
         base = workload.base if isinstance(workload, Chat) else workload
         assert base.input_lengths.longest is not None
@@ -54,22 +54,22 @@ def test_shipped_workloads_fit_what_most_services_allow(crew: Crew, name: str) -
         assert next(workload.start(0)).prompt
 
 
-def test_what_a_class_leaves_out_comes_from_the_workload_that_it_names(crew: Crew, here: Path) -> None:
+def test_what_a_class_leaves_out_comes_from_the_workload_that_it_names(pool: WorkerPool, here: Path) -> None:
     """Lengths that the file computes are as good as written ones; what is inherited counts."""
     base = write(here / "base.py", 'input_tokens = 2 + 3\noutput_tokens = "uniform:1:9"\nabstract = False')
-    user = one(crew, write(here / "derived.py", f'"""Why."""\nworkload = {str(base)!r}\noutput_tokens = 4\nweight = 3'))
+    user = one(pool, write(here / "derived.py", f'"""Why."""\nworkload = {str(base)!r}\noutput_tokens = 4\nweight = 3'))
     assert (user.name, user.user, user.reason, user.weight) == ("derived", "MyUser", "Why.", 3.0)
     assert (user.input_tokens, user.output_tokens) == ("5", "4")
     assert not user.converses
 
 
-def test_conversations_are_told_by_attributes_and_by_tasks_that_yield(crew: Crew, here: Path) -> None:
+def test_conversations_are_told_by_attributes_and_by_tasks_that_yield(pool: WorkerPool, here: Path) -> None:
     """Two ways of writing one, and what is neither."""
     body = "input_tokens = 5\noutput_tokens = 5\n"
-    attributes = one(crew, write(here / "a.py", body + 'turns = "uniform:2:9"\nhistory = "last(3)"\nthink_time = "2s"'))
+    attributes = one(pool, write(here / "a.py", body + 'turns = "uniform:2:9"\nhistory = "last(3)"\nthink_time = "2s"'))
     assert (attributes.turns, attributes.history, attributes.think_time) == ("uniform:2:9", "last(3)", "2s")
     tasks = "@task(2)\ndef look(self):\n    yield self.ask()\n@task\ndef plain(self): pass\nwait_time = between(1, 2)"
-    yielding = one(crew, write(here / "b.py", body + tasks))
+    yielding = one(pool, write(here / "b.py", body + tasks))
     assert (yielding.scripts, yielding.tasks, yielding.waits) == (("look", "look"), ("plain",), True)
     assert attributes.converses
     assert yielding.converses
@@ -92,29 +92,31 @@ def test_conversations_are_told_by_attributes_and_by_tasks_that_yield(crew: Crew
         ("raise SystemExit('it ended')", ":4", "it ended"),
     ],
 )
-def test_mistake_in_a_file_is_named_with_its_place(crew: Crew, here: Path, body: str, where: str, said: str) -> None:
+def test_mistake_in_a_file_is_named_with_its_place(
+    pool: WorkerPool, here: Path, body: str, where: str, said: str
+) -> None:
     """The file, and the line or the attribute; the load process lives on."""
     path = write(here / "mine.py", body)
     with pytest.raises(UsageError) as caught:
-        crew.describe(str(path))
+        pool.describe(str(path))
     assert caught.value.where == f"{path}{where}"
     assert said in str(caught.value)
 
 
-def test_file_must_hold_users_of_ours_alone(crew: Crew, here: Path) -> None:
+def test_file_must_hold_users_of_ours_alone(pool: WorkerPool, here: Path) -> None:
     """What other users send would be recorded by nobody."""
     with pytest.raises(UsageError, match="no class derived from StreamUser"):
-        crew.describe(str(write(here / "plain.py", "pass", base="HttpUser")))
+        pool.describe(str(write(here / "plain.py", "pass", base="HttpUser")))
     with write(here / "two.py", "input_tokens = 5").open("a") as file:
         file.write("\nclass Other(HttpUser):\n    pass\n")
     with pytest.raises(UsageError, match="holds Other, not derived from StreamUser"):
-        crew.describe(str(here / "two.py"))
+        pool.describe(str(here / "two.py"))
 
 
-def test_what_a_file_prints_harms_nobody(crew: Crew, here: Path) -> None:
+def test_what_a_file_prints_harms_nobody(pool: WorkerPool, here: Path) -> None:
     """Lines of its own do not stand between those of the load process."""
-    path = write(here / "loud.py", 'input_tokens = 5\noutput_tokens = 5\nprint(\'{"say": "held"}\', flush=True)')
-    assert one(crew, path).input_tokens == "5"
+    path = write(here / "loud.py", 'input_tokens = 5\noutput_tokens = 5\nprint(\'{"say": "level_ended"}\', flush=True)')
+    assert one(pool, path).input_tokens == "5"
 
 
 SHAPE = """
@@ -127,15 +129,15 @@ class Steps(LoadTestShape):
 """
 
 
-def test_a_load_shape_is_told_as_steps(crew: Crew, here: Path) -> None:
+def test_a_load_shape_is_told_as_steps(pool: WorkerPool, here: Path) -> None:
     """As far as time alone decides; what asks for more belongs under Locust."""
     path = write(here / "shaped.py", "input_tokens = output_tokens = 5")
     plain = path.read_text()
     path.write_text(plain + SHAPE)
-    assert crew.describe(str(path)).shape == ((1, 5.0), (4, 3.0), (1, 4.0))
+    assert pool.describe(str(path)).shape == ((1, 5.0), (4, 3.0), (1, 4.0))
     path.write_text(plain + SHAPE.replace("return None if at >= 12 else (4", "return (self.runner.user_count"))
     with pytest.raises(UsageError, match=r"shaped.py:11: tick\(\) asks for more than the time of the run"):
-        crew.describe(str(path))
+        pool.describe(str(path))
     path.write_text(plain + SHAPE.replace("None if at >= 12 else ", ""))
     with pytest.raises(UsageError, match="does not end within a day"):
-        crew.describe(str(path))
+        pool.describe(str(path))

@@ -15,6 +15,7 @@ import pytest
 
 from harness.load import runner
 from harness.load.plan import LoadPlan
+from harness.load.worker_pool import WorkerPool
 from harness.measure.journal import read_journal
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, Manifest
@@ -27,12 +28,12 @@ TOKENS, USERS, REQUESTS = 24, 2, 6
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[runner.Crew]:
-    with runner.Crew(1) as one:
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(1) as one:
         yield one
 
 
-def load(crew: runner.Crew, folder: Path, server: OddServer, **changes: Any) -> tuple[Records, Summary, float]:
+def load(pool: WorkerPool, folder: Path, server: OddServer, **changes: Any) -> tuple[Records, Summary, float]:
     """Records, summary and the moment that 0 stands for, of a few requests to this server."""
     given: dict[str, Any] = {"api": "openai-chat", "stream": True, **changes}
     plan = LoadPlan(
@@ -40,7 +41,7 @@ def load(crew: runner.Crew, folder: Path, server: OddServer, **changes: Any) -> 
         workload=drawn("odd", "16", str(TOKENS), seed=1).as_dict(), seed=1, folder=str(folder),
         clock_monotonic=time.monotonic(), **given,
     )  # fmt: skip
-    outcome = runner.run(plan, crew=crew)
+    outcome = runner.run(plan, pool=pool)
     records = read_journal(folder).records
     manifest = Manifest(
         run_id=folder.name, harness_version="0", command=("harness",), model="m", engine="openai-compatible",
@@ -67,11 +68,11 @@ def column(records: Records, name: str) -> set[Any]:
     ],
 )
 def test_tokens_are_counted_by_the_server(
-    crew: runner.Crew, tmp_path: Path, habit: str, told: str, share: float
+    pool: WorkerPool, tmp_path: Path, habit: str, told: str, share: float
 ) -> None:
     """Rate, TPOT and tokens of an event are those of the server's own log, whatever an event holds."""
     with serving(habit) as server:
-        records, summary, zero = load(crew, tmp_path, server)
+        records, summary, zero = load(pool, tmp_path, server)
     assert column(records, "status") == {"completed"}
     assert column(records, "output_tokens") == {TOKENS}
     assert column(records, "count_told") == {told}
@@ -96,10 +97,10 @@ def test_tokens_are_counted_by_the_server(
 
 
 @pytest.mark.parametrize("habit", ["nousage", "nousage, several tokens", "counts of nothing"])
-def test_what_is_not_told_is_not_made_up(crew: runner.Crew, tmp_path: Path, habit: str) -> None:
+def test_what_is_not_told_is_not_made_up(pool: WorkerPool, tmp_path: Path, habit: str) -> None:
     """No rate and no TPOT, in a word on the terminal, and a bound on them cannot be judged."""
     with serving(habit) as server:
-        records, summary, _ = load(crew, tmp_path, server)
+        records, summary, _ = load(pool, tmp_path, server)
     assert column(records, "status") == {"completed"}
     assert column(records, "output_tokens") == {None}
     assert {len(each.token_at) for each in records} == {len(truth.at) for truth in server.truths.values()}
@@ -123,11 +124,11 @@ def test_what_is_not_told_is_not_made_up(crew: runner.Crew, tmp_path: Path, habi
     ],
 )
 def test_an_answer_that_came_at_once_has_no_gaps(
-    crew: runner.Crew, tmp_path: Path, habit: str, rule: str, words: str
+    pool: WorkerPool, tmp_path: Path, habit: str, rule: str, words: str
 ) -> None:
     """Complete, with the server's count; ITL and TPOT are no figures, and bounds on them neither hold nor break."""
     with serving(habit) as server:
-        records, summary, _ = load(crew, tmp_path, server)
+        records, summary, _ = load(pool, tmp_path, server)
     assert column(records, "status") == {"completed"}
     assert column(records, "output_tokens") == {TOKENS}
     figures, text = summary.total.figures, to_text(summary)
@@ -140,10 +141,10 @@ def test_an_answer_that_came_at_once_has_no_gaps(
 
 
 @pytest.mark.parametrize("habit", ["donecut", "donereset", "doneopen"])
-def test_an_answer_is_whole_with_its_last_message(crew: runner.Crew, tmp_path: Path, habit: str) -> None:
+def test_an_answer_is_whole_with_its_last_message(pool: WorkerPool, tmp_path: Path, habit: str) -> None:
     """Whatever becomes of the connection behind it: completed, with a note, and its end is the last byte of it."""
     with serving(habit) as server:
-        records, summary, zero = load(crew, tmp_path, server)
+        records, summary, zero = load(pool, tmp_path, server)
     for each in records:
         assert (each.status, each.error_kind, each.output_tokens) == ("completed", None, TOKENS)
         assert each.notes == "cut_after_end"
@@ -153,18 +154,18 @@ def test_an_answer_is_whole_with_its_last_message(crew: runner.Crew, tmp_path: P
     assert "whole answers the connection was cut" in to_text(summary)
 
 
-def test_an_answer_without_its_last_message_is_broken(crew: runner.Crew, tmp_path: Path) -> None:
+def test_an_answer_without_its_last_message_is_broken(pool: WorkerPool, tmp_path: Path) -> None:
     """All tokens came, and nobody said that they were all."""
     with serving("cut") as server:
-        records, _, _ = load(crew, tmp_path, server)
+        records, _, _ = load(pool, tmp_path, server)
     assert {(each.status, each.error_kind, each.notes) for each in records} == {("failed", "stream_broken", None)}
     assert {len(each.token_at) for each in records} == {TOKENS}
 
 
-def test_an_answer_of_which_nobody_sees_anything_is_complete(crew: runner.Crew, tmp_path: Path) -> None:
+def test_an_answer_of_which_nobody_sees_anything_is_complete(pool: WorkerPool, tmp_path: Path) -> None:
     """It says so, and its tokens are in the rate all the same."""
     with serving("unseen") as server:
-        records, summary, _ = load(crew, tmp_path, server)
+        records, summary, _ = load(pool, tmp_path, server)
     assert {(each.status, each.notes, each.output_tokens, len(each.token_at)) for each in records} == {
         ("completed", "invisible", TOKENS, 0)
     }
@@ -173,10 +174,10 @@ def test_an_answer_of_which_nobody_sees_anything_is_complete(crew: runner.Crew, 
     assert "answers completed without any visible token" in to_text(summary)
 
 
-def test_without_streaming_there_is_no_first_token(crew: runner.Crew, tmp_path: Path) -> None:
+def test_without_streaming_there_is_no_first_token(pool: WorkerPool, tmp_path: Path) -> None:
     """One answer, one moment: neither a first token nor a gap."""
     with serving("plain") as server:
-        records, summary, _ = load(crew, tmp_path, server, stream=False)
+        records, summary, _ = load(pool, tmp_path, server, stream=False)
     assert column(records, "output_tokens") == {TOKENS}
     assert {name: summary.total.figures[name].n for name in ("ttft", "service_ttft", "itl", "tpot")} == {
         "ttft": 0, "service_ttft": 0, "itl": 0, "tpot": 0,
@@ -184,10 +185,10 @@ def test_without_streaming_there_is_no_first_token(crew: runner.Crew, tmp_path: 
     assert summary.total.figures["e2e"].n == REQUESTS
 
 
-def test_requests_are_asked_under_uuids(crew: runner.Crew, tmp_path: Path) -> None:
+def test_requests_are_asked_under_uuids(pool: WorkerPool, tmp_path: Path) -> None:
     """A server that takes nothing else answers all of them."""
     with serving("uuid") as server:
-        records, _, _ = load(crew, tmp_path, server)
+        records, _, _ = load(pool, tmp_path, server)
     assert column(records, "status") == {"completed"}
     assert set(server.truths) == column(records, "request_id")
 

@@ -17,6 +17,7 @@ import pytest
 
 from harness.load import runner
 from harness.load.plan import LoadPlan
+from harness.load.worker_pool import WorkerPool
 from harness.measure.journal import read_journal
 from harness.measure.run_folder import Level
 from harness.stats.messages import error_messages
@@ -127,16 +128,16 @@ def test_retry_after_is_heeded(tmp_path: Path) -> None:
 def test_a_load_process_that_was_stopped_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: it never says that it is done, and the level must not wait for it for ever."""
     monkeypatch.setattr(runner, "DUMB_AFTER", 2.0)
-    with turning_away() as (port, asked), runner.Crew(2) as crew:
+    with turning_away() as (port, asked), WorkerPool(2) as pool:
 
         def stop() -> None:
             until(lambda: len(asked) > 2)
-            crew.processes[1].send_signal(signal.SIGSTOP)
+            pool.processes[1].send_signal(signal.SIGSTOP)
 
         stopper = threading.Thread(target=stop)
         stopper.start()
         plan = _plan(tmp_path, port, Level(0, users=4, duration=4.0), timeout=5.0)
-        outcome = runner.run(replace(plan, processes=2), crew=crew)
+        outcome = runner.run(replace(plan, processes=2), pool=pool)
         stopper.join()
     assert outcome.lost_processes == ("1",)
     assert outcome.levels[0].ended_at is not None

@@ -14,6 +14,7 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.shapes import shapes
 from harness.load import runner
 from harness.load.starts import JITTER
+from harness.load.worker_pool import WorkerPool
 from harness.measure.journal import read_journal
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
@@ -29,8 +30,8 @@ from tests.runs import closed_level, manifest
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[runner.Crew]:
-    with runner.Crew(1) as one:
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(1) as one:
         yield one
 
 
@@ -47,12 +48,12 @@ def by_user(records: list[RequestRecord]) -> list[list[RequestRecord]]:
     return chains
 
 
-def test_starts_are_spread_over_an_answer_and_users_pause(crew: runner.Crew, tmp_path: Path) -> None:
+def test_starts_are_spread_over_an_answer_and_users_pause(pool: WorkerPool, tmp_path: Path) -> None:
     """By what the first answer promises, then by what answers took; the level says over how long."""
     with engine(tmp_path / "log", "--ttft-ms", "100", "--itl-ms", "20") as url:
         levels = (Level(0, users=4, duration=2.0), Level(1, users=8, duration=1.0))
         plan = plan_for(url, tmp_path, levels[0], spread=True, jitter=0.1)
-        outcome = runner.run(runner.replace(plan, levels=levels), crew=crew)
+        outcome = runner.run(runner.replace(plan, levels=levels), pool=pool)
     answer = 0.1 + 0.02 * 11
     records = list(read_journal(tmp_path).records)
     for level, users in ((outcome.levels[0], 4), (outcome.levels[1], 8)):
@@ -70,10 +71,10 @@ def test_starts_are_spread_over_an_answer_and_users_pause(crew: runner.Crew, tmp
     assert 0.3 * answer * 0.1 < statistics.fmean(pauses) < 3 * answer * 0.1
 
 
-def test_without_them_all_begin_at_once(crew: runner.Crew, tmp_path: Path) -> None:
+def test_without_them_all_begin_at_once(pool: WorkerPool, tmp_path: Path) -> None:
     """As the client's own benchmarks want it."""
     with engine(tmp_path / "log", "--ttft-ms", "50", "--itl-ms", "5") as url:
-        outcome = runner.run(plan_for(url, tmp_path, Level(0, users=6, requests=6)), crew=crew)
+        outcome = runner.run(plan_for(url, tmp_path, Level(0, users=6, requests=6)), pool=pool)
     sent = [record.scheduled_at for record in read_journal(tmp_path).records]
     assert max(sent) - min(sent) < 0.05
     assert (outcome.levels[0].spread, outcome.levels[0].jitter) == (None, None)

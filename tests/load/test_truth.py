@@ -28,6 +28,7 @@ from harness.load import runner
 from harness.load.null_engine import Truth, read_log
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.request_ids import request_id
+from harness.load.worker_pool import WorkerPool
 from harness.measure.journal import read_journal
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import Level
@@ -51,9 +52,9 @@ def engine(log: Path, *options: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[runner.Crew]:
+def pool() -> Iterator[WorkerPool]:
     """One load process for all tests of this module: importing Locust takes longer than most of them."""
-    with runner.Crew(1) as one:
+    with WorkerPool(1) as one:
         yield one
 
 
@@ -78,11 +79,11 @@ class Seen:
         return [(record, self.truths[record.request_id]) for record in self.records]
 
 
-def load(crew: runner.Crew, folder: Path, level: Level, *options: str, **changes: Any) -> Seen:
+def load(pool: WorkerPool, folder: Path, level: Level, *options: str, **changes: Any) -> Seen:
     folder.mkdir(exist_ok=True)
     with engine(folder / "truth.jsonl", *options) as url:
         plan = plan_for(url, folder, level, **changes)
-        outcome = runner.run(plan, crew=crew)
+        outcome = runner.run(plan, pool=pool)
     return Seen(list(read_journal(folder).records), read_log(folder / "truth.jsonl"), outcome, plan.clock_monotonic)
 
 
@@ -104,10 +105,10 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("options", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_event_has_the_moment_at_which_it_was_written(
-    crew: runner.Crew, tmp_path: Path, options: list[str]
+    pool: WorkerPool, tmp_path: Path, options: list[str]
 ) -> None:
     """As many events as were written, none noted before it was, glued ones together, and each where it belongs."""
-    seen = load(crew, tmp_path, Level(0, users=4, requests=12), *options)
+    seen = load(pool, tmp_path, Level(0, users=4, requests=12), *options)
     assert len(seen.records) == len(seen.truths) == 12
     late = []
     for record, truth in seen.pairs():
@@ -133,10 +134,10 @@ def test_every_event_has_the_moment_at_which_it_was_written(
     ],
 )
 def test_each_failure_is_told_apart_and_keeps_its_tokens(
-    crew: runner.Crew, tmp_path: Path, fault: str, kind: str, status: int
+    pool: WorkerPool, tmp_path: Path, fault: str, kind: str, status: int
 ) -> None:
     """Refusals, an error inside a 200 stream, a cut connection: failed, by kind, with what came before."""
-    seen = load(crew, tmp_path, Level(0, users=3, requests=24), "--fault", fault, "--fault-share", "0.4")
+    seen = load(pool, tmp_path, Level(0, users=3, requests=24), "--fault", fault, "--fault-share", "0.4")
     failed = {truth.request_id for truth in seen.truths.values() if truth.outcome == fault}
     assert 0 < len(failed) < 24
     for record, truth in seen.pairs():
@@ -147,17 +148,17 @@ def test_each_failure_is_told_apart_and_keeps_its_tokens(
             assert record.status == "completed"
 
 
-def test_an_answer_shorter_than_asked_is_no_error(crew: runner.Crew, tmp_path: Path) -> None:
+def test_an_answer_shorter_than_asked_is_no_error(pool: WorkerPool, tmp_path: Path) -> None:
     """It is complete, with the server's own count and reason."""
-    seen = load(crew, tmp_path, Level(0, users=2, requests=4), "--fault", "short", "--fault-share", "1")
+    seen = load(pool, tmp_path, Level(0, users=2, requests=4), "--fault", "short", "--fault-share", "1")
     for record, truth in seen.pairs():
         assert (record.status, record.finish_reason) == ("completed", "eos_token")
         assert record.output_tokens == len(record.token_at) == len(truth.written_at) < TOKENS
 
 
-def test_requests_leave_at_their_moments_whoever_waits(crew: runner.Crew, tmp_path: Path) -> None:
+def test_requests_leave_at_their_moments_whoever_waits(pool: WorkerPool, tmp_path: Path) -> None:
     """An open loop of constant arrivals: every moment is due where arithmetic puts it, though answers take longer."""
-    seen = load(crew, tmp_path, Level(0, rate=40.0, arrival="constant", duration=1.0))
+    seen = load(pool, tmp_path, Level(0, rate=40.0, arrival="constant", duration=1.0))
     due = sorted(record.scheduled_at for record in seen.records)
     assert np.allclose(np.diff(due), 1 / 40, atol=1e-9)
     assert len(due) == 40
@@ -169,32 +170,32 @@ def test_requests_leave_at_their_moments_whoever_waits(crew: runner.Crew, tmp_pa
 
 
 def test_a_service_that_stops_answering_ends_the_level(
-    crew: runner.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No token to anyone while requests wait: the level ends, and what came until then is kept as in flight."""
     monkeypatch.setattr(runner, "STALLED_AFTER", 1.0)
-    seen = load(crew, tmp_path, Level(0, users=3, duration=60.0), "--fault", "hang", "--fault-share", "1")
+    seen = load(pool, tmp_path, Level(0, users=3, duration=60.0), "--fault", "hang", "--fault-share", "1")
     assert seen.outcome.levels[0].ended_by == "stalled"
     assert [record.status for record in seen.records] == ["in_flight"] * 3
     assert all(len(record.token_at) == len(truth.written_at) > 0 for record, truth in seen.pairs())
 
 
-def test_a_slow_drip_is_no_silence(crew: runner.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_drip_is_no_silence(pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events that come in pieces of three bytes are tokens all the same: nothing has stopped."""
     monkeypatch.setattr(runner, "STALLED_AFTER", 1.0)
-    seen = load(crew, tmp_path, Level(0, users=2, requests=4), "--cut", "50", "--itl-ms", "40")
+    seen = load(pool, tmp_path, Level(0, users=2, requests=4), "--cut", "50", "--itl-ms", "40")
     assert seen.outcome.levels[0].ended_by == "requests"
     assert {record.status for record in seen.records} == {"completed"}
 
 
 def test_a_service_that_nobody_reaches_ends_the_level(
-    crew: runner.Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused connections for a while: the service is gone; users do not knock thousands of times."""
     monkeypatch.setattr(runner, "REFUSED_AFTER", 1.5)
     with engine(tmp_path / "unused.jsonl") as url:
         pass
-    outcome = runner.run(plan_for(url, tmp_path, Level(0, users=2, duration=60.0)), crew=crew)
+    outcome = runner.run(plan_for(url, tmp_path, Level(0, users=2, duration=60.0)), pool=pool)
     assert outcome.levels[0].ended_by == "service_gone"
     records = list(read_journal(tmp_path).records)
     assert {record.error_kind for record in records} <= {"refused", None}
@@ -203,8 +204,8 @@ def test_a_service_that_nobody_reaches_ends_the_level(
 
 def test_a_process_without_a_user_does_not_hold_up_the_level(tmp_path: Path) -> None:
     """One user in two processes makes all requests of the level, and the level ends with the last of them."""
-    with runner.Crew(2) as crew:
-        seen = load(crew, tmp_path, Level(0, users=1, requests=5), processes=2)
+    with WorkerPool(2) as pool:
+        seen = load(pool, tmp_path, Level(0, users=1, requests=5), processes=2)
     assert [record.status for record in seen.records] == ["completed"] * 5
     assert seen.outcome.levels[0].ended_by == "requests"
 
@@ -218,13 +219,13 @@ def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> No
             threading.Timer(1.2, end).start()
 
     def end() -> None:
-        crew.processes[1].send_signal(signal.SIGKILL)
+        pool.processes[1].send_signal(signal.SIGKILL)
         killed.append(time.monotonic())
 
-    with runner.Crew(2) as crew, engine(tmp_path / "truth.jsonl", "--itl-ms", "80") as url:
+    with WorkerPool(2) as pool, engine(tmp_path / "truth.jsonl", "--itl-ms", "80") as url:
         level = Level(0, rate=50.0, arrival="constant", duration=3.0)
         plan = plan_for(url, tmp_path, level, processes=2)
-        outcome = runner.run(plan, crew=crew, on_level=kill)
+        outcome = runner.run(plan, pool=pool, on_level=kill)
     truths = read_log(tmp_path / "truth.jsonl")
     assert outcome.lost_processes == ("1",)
     assert outcome.levels[0].ended_by == "duration"
@@ -341,21 +342,21 @@ def test_locusts_page_counts_the_requests_of_all_processes(tmp_path: Path) -> No
             rows = list(csv.DictReader(io.StringIO(answer.read().decode())))
         return int(next(row["Request Count"] for row in rows if row["Name"] == "Aggregated"))
 
-    with runner.Crew(2) as crew, engine(tmp_path / "truth.jsonl") as url:
+    with WorkerPool(2) as pool, engine(tmp_path / "truth.jsonl") as url:
         plan = plan_for(url, tmp_path, Level(0, users=2, duration=5.0), processes=2, web_ui=True)
-        runner.run(plan, crew=crew, progress=look)
+        runner.run(plan, pool=pool, progress=look)
     by_process = [owners(tmp_path, 2)[record.request_id] for record in read_journal(tmp_path).records]
     alone = max(by_process.count(0), by_process.count(1))
     assert pages[0].startswith("http://127.0.0.1:")
     assert alone < max(counted) <= len(by_process)
 
 
-def test_levels_of_one_plan_follow_each_other(crew: runner.Crew, tmp_path: Path) -> None:
+def test_levels_of_one_plan_follow_each_other(pool: WorkerPool, tmp_path: Path) -> None:
     """Each level has its own requests, and none begins before the one before has its last answer."""
     with engine(tmp_path / "truth.jsonl") as url:
         levels = (Level(0, users=2, requests=4), Level(1, rate=50.0, arrival="poisson", requests=6))
         plan = replace(plan_for(url, tmp_path, levels[0]), levels=levels)
-        outcome = runner.run(plan, crew=crew)
+        outcome = runner.run(plan, pool=pool)
     records = list(read_journal(tmp_path).records)
     assert [sum(record.level == number for record in records) for number in (0, 1)] == [4, 6]
     assert [level.ended_by for level in outcome.levels] == ["requests", "requests"]

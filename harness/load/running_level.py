@@ -23,8 +23,8 @@ _AHEAD_BYTES = 32 << 20  # of prepared requests
 
 
 @dataclass
-class Holding:
-    """One level while it is held by one of `processes` load processes.
+class RunningLevel:
+    """One level while it is run by one of `processes` load processes.
 
     users: the classes that ask, each with its place in a mix. share: this process's number. begun: set at the first
     moment, `began_at` (CLOCK_MONOTONIC). over: set when no more may be sent. ended_by: why. ahead: how many requests
