@@ -34,6 +34,7 @@ from harness.cli.options import (
     WorkloadOption,
     target_of,
 )
+from harness.errors import UsageError
 
 
 @app.command()
@@ -134,10 +135,28 @@ def ab(
     return result.exit_code
 
 
+AllowOption = Annotated[Optional[str], typer.Option(help="What may differ, such as engine,gpu.", metavar="KEY,...")]
+BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="Of the baseline.")]
+BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of repeats.")]
+BaselineFolder = Annotated[
+    Optional[Path], typer.Option("--folder", help="Where baselines are kept. Default: reports/baselines.")
+]
+
+
 @app.command()
 def compare(
-    base: Annotated[str, typer.Argument(help="Repeats of one setting: a folder of them, or run folders with commas.")],
-    new: Annotated[str, typer.Argument(help="Likewise.")],
+    sides: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BASE NEW",
+            help="Repeats of one setting each: a folder of them, or run folders with commas. With --baseline only NEW.",
+        ),
+    ],
+    baseline: Annotated[
+        Optional[str], typer.Option(help="Compare with stored repeats, see `harness baseline`.", metavar="NAME")
+    ] = None,
+    allow: AllowOption = None,
+    folder: BaselineFolder = None,
     gate: GateOption = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
@@ -146,21 +165,22 @@ def compare(
     """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
 
     Example: harness compare reports/before reports/after --junit result.xml
-    """
-    from harness.commands.compare import compare as judge
 
-    verdict = judge(base.split(","), new.split(","), gate=gate, junit=junit, markdown=markdown)
+    With stored repeats: harness compare --baseline chat-l4 reports/after --allow engine,image_digest
+    """
+    from harness.commands import compare as judge
+
+    groups = [side.split(",") for side in sides]
+    if baseline is not None:
+        new = [path for group in groups for path in group]
+        verdict = judge.compare_with_baseline(baseline, new, folder, gate, junit, markdown, allow)
+    elif len(groups) == 2:
+        verdict = judge.compare(groups[0], groups[1], gate, junit, markdown, allow)
+    else:
+        found = f"expected BASE and NEW, found {len(groups)} arguments"
+        raise UsageError(found, advice="Repeats of one side go with commas: `harness compare a,b,c d,e,f`.")
     show(json, verdict.as_json(), verdict.as_text())
     return verdict.exit_code
-
-
-BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="Of the baseline.")]
-
-BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of repeats.")]
-
-BaselineFolder = Annotated[
-    Optional[Path], typer.Option("--folder", help="Where baselines are kept. Default: reports/baselines.")
-]
 
 
 @baseline_app.command("save")
@@ -218,19 +238,19 @@ def baseline_show(name: BaselineName, folder: BaselineFolder = None, json: JsonO
 def baseline_check(
     name: BaselineName,
     runs: BaselineRuns,
-    allow: Annotated[Optional[str], typer.Option(help="What may differ, such as engine,image_digest.")] = None,
+    allow: AllowOption = None,
     gate: GateOption = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
     folder: BaselineFolder = None,
     json: JsonOption = False,
 ) -> int:
-    """Compare runs with a baseline, and exit as `compare` does.
+    """The same as `compare --baseline NAME RUN...`.
 
     harness baseline check chat-l4 reports/now --allow engine,image_digest
     """
-    from harness.commands import baseline
+    from harness.commands.compare import compare_with_baseline
 
-    verdict = baseline.check(name, runs, folder, allow, gate, junit, markdown)
+    verdict = compare_with_baseline(name, runs, folder, gate, junit, markdown, allow)
     show(json, verdict.as_json(), verdict.as_text())
     return verdict.exit_code

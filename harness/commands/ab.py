@@ -23,7 +23,8 @@ from harness.measure.run_folder import RunFolder, run_name
 from harness.report.comparison import comparison_to_text, gate_sentence
 from harness.serve.serving import resolve_model
 from harness.serve.target import Target
-from harness.stats.compare import Comparison, Gate, compare
+from harness.stats.compare import compare
+from harness.stats.comparison import Comparison
 
 DEFAULT_REPEATS = 5
 LEAST = 3  # repeats of each side, before anything is called decided
@@ -92,7 +93,7 @@ def ab(
     engines = {resolve_model(each).engine.name for each in sides}
     if len(engines) > 1 and options.api is None:
         options = dataclasses.replace(options, api="openai-chat")  # what all of them speak
-    limits = read_gate(gate) if gate else Gate()
+    limits = read_gate(gate)
     allowed = None if until_decided is None else seconds(until_decided, "--until-decided", zero=True)
     folder = RunFolder.create(options.output or _default_folder(sides[0])).path
     runs: tuple[list[Run], list[Run]] = ([], [])
@@ -109,11 +110,11 @@ def ab(
             raise Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
         runs[which].append(read_run(done.folder))
         if place % 2 and len(runs[0]) >= LEAST and deadline is not None:
-            verdicts.append(compare(runs[0], runs[1], limits))
+            verdicts.append(compare(runs[0], runs[1], limits, same=()))
             progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
             if _is_decided(verdicts) or _next_is_too_late(deadline, runs):
                 break
-    comparison = compare(runs[0], runs[1], limits)
+    comparison = compare(runs[0], runs[1], limits, same=())
     write_outputs(comparison, junit, markdown)
     return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)
 

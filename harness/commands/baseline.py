@@ -7,14 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.commands.compare import CompareResult, read_gate, write_outputs
 from harness.drive import baselines
 from harness.drive.baselines import DEFAULT_FOLDER, Baseline
 from harness.errors import UsageError
-from harness.measure.run import read_runs
 from harness.report.content import Table
 from harness.report.to_text import aligned
-from harness.stats.compare import Gate, compare
 from harness.units import format_percent
 
 
@@ -80,28 +77,3 @@ def listed(folder: Path | None = None) -> BaselineList:
 def show(name: str, folder: Path | None = None) -> BaselineShown:
     """Raises UsageError where there is none."""
     return BaselineShown(baselines.load(name, folder or DEFAULT_FOLDER))
-
-
-def check(
-    name: str,
-    runs: Sequence[Path],
-    folder: Path | None = None,
-    allow: str | None = None,
-    gate: Path | None = None,
-    junit: Path | None = None,
-    markdown: Path | None = None,
-) -> CompareResult:
-    """Compare these runs with the baseline. allow: keys that may differ, with commas. Raises UsageError for another key
-    that was not allowed, naming what differs.
-    """
-    place = folder or DEFAULT_FOLDER
-    limits = read_gate(gate) if gate else Gate()
-    stored, new = baselines.load(name, place), read_runs(runs)
-    allowed = [part.strip() for part in (allow or "").split(",") if part.strip()]
-    other = baselines.differing(stored, new[0], allowed)
-    if other:
-        names = ",".join(each.partition(":")[0] for each in other)
-        raise UsageError(f"these runs are of something else: {'; '.join(other)}", where=name, advice=f"--allow {names}")
-    comparison = compare(read_runs([place / name]), new, limits)
-    write_outputs(comparison, junit, markdown)
-    return CompareResult(comparison)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import terminal
-from harness.drive import aa
+from harness.drive import aa, baselines
 from harness.errors import UsageError, cannot_write
 from harness.input_files import brief, read_yaml
 from harness.measure.run import read_runs
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
-from harness.stats.compare import DEFAULT_LIMIT, Comparison, Gate
+from harness.stats.comparable import SERVICE, SUBJECT
 from harness.stats.compare import compare as compare_runs
+from harness.stats.comparison import Comparison
+from harness.stats.gate import DEFAULT_LIMIT, Gate
 from harness.stats.good_share import GOOD_SHARE
 from harness.stats.metrics import METRICS
 from harness.stats.run_figure import THROUGHPUT
@@ -49,15 +51,46 @@ def compare(
     gate: Path | None = None,
     junit: Path | None = None,
     markdown: Path | None = None,
+    allow: str | None = None,
 ) -> CompareResult:
-    """Compare two groups of run folders and write what was asked for. Raises UsageError for a bad folder or gate.
+    """Compare two groups of run folders and write what was asked for. allow: what may differ, of SERVICE, with commas.
+    Raises UsageError for a bad folder or gate.
 
     Under GitHub Actions the step summary and annotations are written too; annotations go to stderr, so that stdout
     keeps to one document.
     """
-    limits = read_gate(gate) if gate else Gate()
+    limits, same = read_gate(gate), _same(SUBJECT, allow)
     before, after = (read_runs([Path(path) for path in side]) for side in (base, new))
-    comparison = compare_runs(before, after, limits, aa.find(before[0]))
+    return _written(compare_runs(before, after, limits, aa.find(before[0]), same), junit, markdown)
+
+
+def compare_with_baseline(
+    name: str,
+    new: Sequence[str | Path],
+    folder: Path | None = None,
+    gate: Path | None = None,
+    junit: Path | None = None,
+    markdown: Path | None = None,
+    allow: str | None = None,
+) -> CompareResult:
+    """The same with stored repeats as BASE; here all of SERVICE must be the same but what is allowed."""
+    limits, same = read_gate(gate), _same(SERVICE, allow)
+    before = baselines.runs_of(name, folder or baselines.DEFAULT_FOLDER)
+    after = read_runs([Path(path) for path in new])
+    return _written(compare_runs(before, after, limits, same=same), junit, markdown)
+
+
+def _same(names: Sequence[str], allow: str | None) -> list[str]:
+    """What must be the same, without what is allowed to differ."""
+    allowed = [part.strip() for part in (allow or "").split(",") if part.strip()]
+    for name in allowed:
+        if name not in SERVICE:
+            advice = f"Known: {', '.join(SERVICE)}. Sides that ask different things cannot be compared."
+            raise UsageError(f"unknown key '{brief(name)}'", where="--allow", advice=advice)
+    return [name for name in names if name not in allowed]
+
+
+def _written(comparison: Comparison, junit: Path | None, markdown: Path | None) -> CompareResult:
     write_outputs(comparison, junit, markdown)
     return CompareResult(comparison)
 
@@ -72,8 +105,12 @@ def write_outputs(comparison: Comparison, junit: Path | None, markdown: Path | N
         _tell_github(comparison)
 
 
-def read_gate(path: Path) -> Gate:
-    """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: pass`. Raises UsageError."""
+def read_gate(path: Path | None) -> Gate:
+    """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: pass`; None: the default gate.
+    Raises UsageError.
+    """
+    if path is None:
+        return Gate()
     document = read_yaml(path) or {}
     if not isinstance(document, dict) or not isinstance(document.get("limits", {}), dict):
         raise UsageError("expected `limits:` with figures and shares, such as ttft_p95: 10%", where=str(path))

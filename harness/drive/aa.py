@@ -17,7 +17,7 @@ from harness.input_files import as_type, read_json_object
 from harness.measure.run import Run
 from harness.measure.run_folder import utc_text, write_atomically
 from harness.stack.state import subfolder
-from harness.stats.comparable import question_of
+from harness.stats.comparable import question_of, service_of
 from harness.stats.effect import Spread, Spreads
 
 SCHEMA = 1
@@ -54,12 +54,6 @@ def key_of(run: Run) -> dict[str, Any]:
     asked = {name: parts for name, parts in question_of(run).items() if name != "load"}
     host = {name: run.manifest.host.get(name) for name in ("system", "cpus", "memory_bytes")}
     return {**service_of(run), "asked": asked, "host": host}
-
-
-def service_of(run: Run) -> dict[str, Any]:
-    """What was measured, and by which harness."""
-    names = ("model", "revision", "engine", "image_digest", "gpu", "gpus", "driver", "processes", "harness_version")
-    return {name: getattr(run.manifest, name) for name in names}
 
 
 def _file(key: Mapping[str, Any]) -> Path:

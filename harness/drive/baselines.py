@@ -10,18 +10,17 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness.drive.aa import service_of
 from harness.errors import UsageError
 from harness.input_files import as_type, read_json_object
 from harness.measure.run import Run, read_runs
 from harness.measure.run_folder import RunFolder, utc_text, write_atomically
-from harness.stats.comparable import fit_runs, not_the_same_question, question_of
+from harness.stats.comparable import fit_runs, not_the_same_question, question_of, service_of
 from harness.stats.spread import spreads_of
 
 SCHEMA = 1
@@ -118,28 +117,15 @@ def every(folder: Path) -> list[Baseline]:
     ]
 
 
-def differing(baseline: Baseline, run: Run, allowed: Collection[str]) -> list[str]:
-    """What of the key is not the same, and was not allowed, in words. Raises UsageError for a key that there is not."""
-    key = _key(run)
-    unknown = [name for name in allowed if name not in key]
-    if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r}", where="--allow", advice=f"Known: {', '.join(key)}.")
-    return [
-        f"{name}: {_short(baseline.key.get(name))} against {_short(key[name])}"
-        for name in key
-        if baseline.key.get(name) != key[name] and name not in allowed
-    ]
+def runs_of(name: str, folder: Path) -> list[Run]:
+    """What later runs are compared with. Raises UsageError where there is no such baseline."""
+    load(name, folder)
+    return read_runs([folder / name])
 
 
 def _key(run: Run) -> dict[str, Any]:
     """The service and the question. Whether one is emulated and the other not is for `compare` to refuse, always."""
     return {**service_of(run), **{name: parts for name, parts in question_of(run).items() if name != "emulated"}}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {part}".strip() for name, part in value.items()) or "none"
-    return "none" if value is None else str(value)
 
 
 def _require_fit(runs: Sequence[Run]) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from harness.report.content import Table
 from harness.report.to_markdown import table
 from harness.report.to_text import aligned
-from harness.stats.compare import MOST_REPEATS, UNKNOWN, Change, Comparison
+from harness.stats.comparison import MOST_REPEATS, UNKNOWN, Change, Comparison
 from harness.stats.good_share import GOOD_SHARE
 from harness.stats.run_figure import THROUGHPUT
 from harness.text import markdown, visible

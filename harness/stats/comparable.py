@@ -1,8 +1,9 @@
-"""May two runs be compared at all? Each may stand, and both asked the same of the server."""
+"""May two runs be compared at all? Each may stand, and both asked the same of what is to be the same service."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from harness.measure.run import Run
 from harness.measure.run_folder import Level
@@ -12,6 +13,10 @@ from harness.units import format_duration
 
 # What may befall one run among many by chance, on the client's side or for a while: such a repeat is left out and said.
 CHANCE = frozenset(("client_cpu", "client_loop_lag", "late_events", "schedule_lag", "sent_rate", "warmup", "drift"))
+# What was measured, on what, and by which harness.
+SERVICE = ("model", "revision", "engine", "image_digest", "gpu", "gpus", "driver", "processes", "harness_version")
+SUBJECT = ("model", "revision", "gpu", "gpus")  # what nobody changes by the way: its figures are another thing's
+ONE_SIDE = (*SUBJECT, "engine", "image_digest")  # what repeats of one setting have in common
 LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: what befalls more of them is no chance
 
 
@@ -69,6 +74,35 @@ def _unequal(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     telling = [name for name in names if name != "hash" and not name.startswith("mean_")] or names
     pairs = [(name, before.get(name, "none"), after.get(name, "none")) for name in telling]
     return ", ".join(f"{name.replace('_', ' ')} {one} against {other}".strip() for name, one, other in pairs)
+
+
+def service_of(run: Run) -> dict[str, Any]:
+    """Each of SERVICE, by its name."""
+    return {name: getattr(run.manifest, name) for name in SERVICE}
+
+
+def not_the_same_service(base: Sequence[Run], new: Sequence[Run], same: Collection[str]) -> list[str]:
+    """Why a side's runs are no repeats of one thing, and what of `same` differs between the sides."""
+    found = [
+        f"{side}'s runs are not of one service: {name} is {_told(one)} in {runs[0].folder.run_id} and "
+        f"{_told(other)} in {run.folder.run_id}"
+        for side, runs in (("BASE", base), ("NEW", new))
+        for run in runs[1:]
+        for name, one, other in _differing(runs[0], run, ONE_SIDE)
+    ]
+    return found + [
+        f"{name} differs: {_told(one)} against {_told(other)}; --allow {name} compares them all the same"
+        for name, one, other in _differing(base[0], new[0], same)
+    ]
+
+
+def _differing(one: Run, other: Run, names: Collection[str]) -> list[tuple[str, Any, Any]]:
+    before, after = service_of(one), service_of(other)
+    return [(name, before[name], after[name]) for name in SERVICE if name in names and before[name] != after[name]]
+
+
+def _told(value: object) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def question_of(run: Run) -> dict[str, dict[str, str]]:

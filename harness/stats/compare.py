@@ -7,30 +7,26 @@ good_share.py how answers that never came are counted. The interval decides: wha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
 
 import numpy as np
 
 from harness.measure.records import Records
 from harness.measure.run import Run
 from harness.stats.absence import NOT_TOLD, main_cause
-from harness.stats.comparable import differences, fit_runs, not_the_same_question
+from harness.stats.comparable import SUBJECT, differences, fit_runs, not_the_same_question, not_the_same_service
+from harness.stats.comparison import MOST_REPEATS, UNKNOWN, Change, Comparison, Needs, Verdict
 from harness.stats.effect import SURE, Effect, Spreads, effect, holm, repeats_needed
-from harness.stats.figure import or_none
+from harness.stats.gate import Gate
 from harness.stats.good_share import GOOD_SHARE, loss
-from harness.stats.good_share import LIMIT as GOOD_SHARE_LIMIT
 from harness.stats.metrics import BY_NAME
 from harness.stats.run_figure import THROUGHPUT, Measured, Part, carries, levels_of, measured
 from harness.stats.slo import QUANTILES
 from harness.stats.tokens import counted, tokens_per_event
 from harness.units import format_number, format_percent
 
-Verdict = Literal["same", "faster", "slower", "inconclusive"]
-
-DEFAULT_LIMIT = 0.10
 # What a gate looks at by default; one tail besides, where every run has enough requests for it. The others are shown.
 PRIMARY = (GOOD_SHARE, "ttft_p50", "itl_p50", THROUGHPUT, "e2e_p50")
 TAILS = ("ttft_p95", "e2e_p95")
@@ -41,177 +37,23 @@ LEAST_CHANGE = 0.001  # share: below, clocks and rounding decide
 SAME_TOKENS = 1.05  # ratio of tokens per event up to which gaps between events are compared as they are
 AGREE = 0.25  # share by which repeats of one side may differ before they are not repeats of one thing
 FIRST_REPEATS = 5  # a side, where nothing is known of the spread between runs
-MOST_REPEATS = 99
-UNKNOWN = "not measured"  # where the spread between runs is from, if it is from nowhere
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What NEW may not exceed. limits: figure -> share by which it may be worse. default: of the figures not named.
-
-    undecided_passes: what this data cannot tell passes.
-    """
-
-    limits: Mapping[str, float] = field(default_factory=dict)
-    default: float = DEFAULT_LIMIT
-    undecided_passes: bool = False
-
-    def limit(self, figure: str) -> float:
-        named = self.limits.get(figure, self.limits.get(figure.rpartition("_")[0]))
-        if named is not None:
-            return named
-        return min(self.default, GOOD_SHARE_LIMIT) if figure == GOOD_SHARE else self.default
-
-    def names(self, figure: str) -> bool:
-        return figure in self.limits or figure.rpartition("_")[0] in self.limits
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What would decide. repeats: more of each side. seconds: that they take, both sides together."""
-
-    repeats: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """One figure of one level. base, new: seconds, tokens per second, or a share. ratio: new / base.
-
-    ci95: of the ratio. worse: by how much NEW is worse, as a share. spread: between runs of the same thing, as a share;
-    None where nobody measured it, and ci95 is then only that of these two runs.
-    spread_from: where it was measured. smallest: share of the smallest change that is found in 80 % of such repeats.
-    trend: share by which the figure moved from run to run, taken out. limit: share by which it may be worse. gated: it
-    counts. passes: the gate; None where this data cannot tell. needs: more repeats that could.
-    """
-
-    figure: str
-    level: int
-    load: str
-    base: float
-    new: float
-    ratio: float
-    ci95: tuple[float, float]
-    worse: float
-    spread: float | None
-    spread_from: str
-    smallest: float | None
-    limit: float
-    verdict: Verdict
-    gated: bool
-    passes: bool | None
-    trend: float | None = None
-    needs: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "level": self.level,
-            "load": self.load,
-            "base": or_none(self.base),
-            "new": or_none(self.new),
-            "ratio": or_none(self.ratio),
-            "ci95": [or_none(end) for end in self.ci95],
-            "run_to_run_spread": self.spread,
-            "spread_from": self.spread_from,
-            "smallest_detectable_change": self.smallest,
-            "trend_per_run": self.trend,
-            "limit": self.limit,
-            "verdict": self.verdict,
-            "gated": self.gated,
-            "passes": self.passes,
-            "repeats_needed": self.needs,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """problems: why the two cannot be compared, or a figure is missing; any of them fails the gate.
-
-    differences: what else is not the same, for the reader: model, engine, settings. left_out: figures that neither side
-    can have, and why, which say nothing for or against NEW. notes: what to know when reading: order, drift, repeats
-    that were left out. needs: what would decide what is not; None where nothing is open.
-    """
-
-    base: tuple[str, ...]
-    new: tuple[str, ...]
-    emulated: bool
-    changes: tuple[Change, ...]
-    problems: tuple[str, ...]
-    differences: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    needs: Needs | None = None
-    undecided_passes: bool = False
-
-    @property
-    def gated(self) -> tuple[Change, ...]:
-        return tuple(change for change in self.changes if change.gated)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Of the gated figures together. The same: none is shown to differ, and none can be worse beyond its limit;
-        one that may yet be better does not make that inconclusive.
-        """
-        found = {change.verdict for change in self.gated}
-        if self.problems or not found:
-            return "inconclusive"
-        if not found & {"slower", "faster"} and all(change.passes for change in self.gated):
-            return "same"
-        order: tuple[Verdict, ...] = ("slower", "inconclusive", "faster", "same")
-        return next(verdict for verdict in order if verdict in found)
-
-    @property
-    def undecided(self) -> tuple[Change, ...]:
-        """Of the gated ones those that may or may not be worse by more than their limit."""
-        return tuple(change for change in self.gated if change.passes is None)
-
-    def breaks(self, change: Change) -> bool:
-        """Whether this change alone breaks the gate."""
-        return change.gated and (change.passes is False or (change.passes is None and not self.undecided_passes))
-
-    @property
-    def passes(self) -> bool:
-        return not self.problems and bool(self.gated) and not any(map(self.breaks, self.gated))
-
-    def as_dict(self) -> dict[str, Any]:
-        worst: dict[str, Change] = {}
-        for change in sorted(self.changes, key=_severity):
-            worst.setdefault(change.figure, change)
-        names = dict.fromkeys(change.figure for change in self.changes)
-        levels = dict.fromkeys((change.level, change.load) for change in self.changes)
-        return {
-            "verdict": self.verdict,
-            "passes": self.passes,
-            "emulated": self.emulated,
-            "base": list(self.base),
-            "new": list(self.new),
-            "problems": list(self.problems),
-            "differences": list(self.differences),
-            "left_out": list(self.left_out),
-            "notes": list(self.notes),
-            "needs": self.needs and {"repeats": self.needs.repeats, "seconds": self.needs.seconds},
-            "metrics": {name: worst[name].as_dict() for name in names},
-            "levels": [
-                {
-                    "level": level,
-                    "load": load,
-                    "metrics": {each.figure: each.as_dict() for each in self.changes if each.level == level},
-                }
-                for level, load in levels
-            ],
-        }
 
 
 def compare(
-    base: Sequence[Run], new: Sequence[Run], gate: Gate | None = None, spreads: Spreads | None = None
+    base: Sequence[Run],
+    new: Sequence[Run],
+    gate: Gate | None = None,
+    spreads: Spreads | None = None,
+    same: Collection[str] = SUBJECT,
 ) -> Comparison:
     """Each group holds one run, or several repeats of one setting. The same input gives the same output.
 
-    spreads: between runs of the same service, workload and machine, for a side of a single run.
+    spreads: between runs of the same service, workload and machine, for a side of a single run. same: what of the
+    service must not differ between the sides, of SERVICE.
     """
     gate = gate or Gate()
     runs = [*base, *new]
-    problems = [*_the_same_run(base, new), *not_the_same_question(runs)]
+    problems = [*_the_same_run(base, new), *not_the_same_question(runs), *not_the_same_service(base, new, same)]
     changes: list[Change] = []
     notes, left_out = list[str](), list[str]()
     if not problems:
@@ -519,9 +361,3 @@ def _why_nobody(figure: str, parts: list[list[Part]]) -> str | None:
     causes = [main_cause(part.completed, metric) for part in every]
     texts = [cause[0].text for cause in causes if cause is not None]
     return texts[0] if len(texts) == len(every) else None
-
-
-def _severity(change: Change) -> tuple[bool, int, int, float]:
-    order = ("slower", "inconclusive", "faster", "same")
-    rank: Callable[[bool | None], int] = {False: 0, None: 1, True: 2}.__getitem__
-    return not change.gated, rank(change.passes), order.index(change.verdict), -change.worse

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.commands import baseline
+from harness.commands.compare import compare_with_baseline
 from harness.errors import UsageError
 from tests.commands.test_compare import BASE, NEW, repeats
 
@@ -22,8 +24,10 @@ def place(tmp_path: Path) -> Path:
 def test_a_baseline_outlives_its_runs_and_judges_others(tmp_path: Path, place: Path) -> None:
     """No worse: 0; twice as slow: 1."""
     (tmp_path / "base").rename(tmp_path / "gone")
-    assert baseline.check("chat", [repeats(tmp_path / "new", NEW)], place).exit_code == 0
-    slow = baseline.check("chat", [repeats(tmp_path / "slow", NEW, gap=0.04)], place, junit=tmp_path / "result.xml")
+    assert compare_with_baseline("chat", [repeats(tmp_path / "new", NEW)], place).exit_code == 0
+    slow = compare_with_baseline(
+        "chat", [repeats(tmp_path / "slow", NEW, gap=0.04)], place, junit=tmp_path / "result.xml"
+    )
     assert (slow.exit_code, slow.as_json()["verdict"]) == (1, "slower")
     assert (tmp_path / "result.xml").exists()
 
@@ -39,14 +43,38 @@ def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: Path) -> None
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"engine": "tgi 3.3.6"}, "engine"), ({"gpu": "H100"}, "gpu"), ({"workload": {"name": "code"}}, "workload")],
+    [({"engine": "tgi 3.3.6"}, "engine"), ({"gpu": "H100"}, "gpu"), ({"harness_version": "9"}, "harness_version")],
 )
-def test_another_key_is_refused_with_what_differs(tmp_path: Path, place: Path, changes: dict, key: str) -> None:
-    """Unless it was allowed; another question stays one that cannot be compared."""
+def test_another_key_fails_with_what_differs(tmp_path: Path, place: Path, changes: dict, key: str) -> None:
+    """In every output, unless it was allowed."""
     new = repeats(tmp_path / "new", NEW, **changes)
-    with pytest.raises(UsageError, match=rf"{key}: .* against .*--allow {key}"):
-        baseline.check("chat", [new], place)
-    assert baseline.check("chat", [new], place, allow=key).exit_code == (1 if key == "workload" else 0)
+    found = compare_with_baseline("chat", [new], place, junit=tmp_path / "result.xml")
+    assert found.exit_code == 1
+    assert f"{key} differs: " in found.as_text()
+    assert f"--allow {key}" in (tmp_path / "result.xml").read_text()
+    assert compare_with_baseline("chat", [new], place, allow=f"driver, {key}").exit_code == 0
+
+
+def test_compare_and_baseline_check_are_the_same(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line, with several runs as NEW; without --baseline there must be two sides."""
+    monkeypatch.chdir(tmp_path)
+    new = sorted(str(each) for each in repeats(Path("new"), NEW).iterdir())
+    assert cli.run(["compare", "--baseline", "chat", *new, "--folder", "kept", "--json"]) == 0
+    found = capsys.readouterr().out
+    assert cli.run(["baseline", "check", "chat", "new", "--folder", "kept", "--json"]) == 0
+    assert capsys.readouterr().out == found
+    assert cli.run(["compare", *new]) == 2
+    assert "expected BASE and NEW, found 3 arguments" in capsys.readouterr().err
+
+
+def test_another_question_cannot_be_allowed(tmp_path: Path, place: Path) -> None:
+    """Its figures are those of something else."""
+    new = repeats(tmp_path / "new", NEW, workload={"name": "code"})
+    assert "workload differs" in compare_with_baseline("chat", [new], place).as_text()
+    with pytest.raises(UsageError, match="unknown key 'workload'"):
+        compare_with_baseline("chat", [new], place, allow="workload")
 
 
 def test_what_makes_no_baseline_is_refused_and_writes_nothing(tmp_path: Path) -> None:
@@ -65,9 +93,9 @@ def test_what_makes_no_baseline_is_refused_and_writes_nothing(tmp_path: Path) ->
     with pytest.raises(UsageError, match="promote"):
         baseline.save("chat", [base], kept)
     with pytest.raises(UsageError, match="Known: chat"):
-        baseline.check("chta", [base], kept)
+        compare_with_baseline("chta", [base], kept)
     with pytest.raises(UsageError, match="unknown key 'gpus_'"):
-        baseline.check("chat", [repeats(tmp_path / "new", NEW)], kept, allow="gpus_")
+        compare_with_baseline("chat", [repeats(tmp_path / "new", NEW)], kept, allow="gpus_")
 
 
 def test_a_promoted_baseline_says_why(tmp_path: Path, place: Path) -> None:
@@ -78,5 +106,5 @@ def test_a_promoted_baseline_says_why(tmp_path: Path, place: Path) -> None:
     baseline.promote("chat", [newer], "safer kernel", place)
     assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "safer kernel"]
     assert "safer kernel" in baseline.show("chat", place).as_text()
-    assert baseline.check("chat", [repeats(tmp_path / "same", (6, 7, 8), gap=0.03)], place).exit_code == 0
+    assert compare_with_baseline("chat", [repeats(tmp_path / "same", (6, 7, 8), gap=0.03)], place).exit_code == 0
     assert not [each for each in place.iterdir() if each.name.startswith(".")]

@@ -19,8 +19,10 @@ from harness.measure.run import Run
 from harness.measure.run_folder import Level, Manifest, RunFolder
 from harness.stats import validity
 from harness.stats.comparable import CHANCE
-from harness.stats.compare import Change, Comparison, Gate, compare
+from harness.stats.compare import compare
+from harness.stats.comparison import Change, Comparison
 from harness.stats.effect import Spread
+from harness.stats.gate import Gate
 from harness.stats.interval import block_of_request
 from harness.stats.metrics import Values
 from harness.stats.resample import block_counts, grid, quantiles_on_grid
@@ -316,6 +318,32 @@ def test_what_was_asked_differently_is_told_in_words() -> None:
         "tgi streamed against openai-chat streamed",
         "8 users for 60.0 s against 2 req/s poisson for 60.0 s after 5.00 s of warm-up",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [("model", {"model": "other"}), ("revision", {"revision": "abc"}), ("gpu", {"gpu": "H100"}), ("gpus", {"gpus": 2})],
+)
+def test_another_model_or_card_is_no_pass(key: str, change: dict[str, Any]) -> None:
+    """Unless whoever asks says so; then it is only told."""
+    base, new = side(*BASE), side(*NEW, change=lambda plain: replace(plain, **change))
+    found = compare(base, new)
+    assert not found.passes
+    assert f"{key} differs: " in found.problems[0]
+    assert f"--allow {key} " in found.problems[0]
+    allowed = compare(base, new, same=())
+    assert allowed.passes
+    assert allowed.differences[0].startswith(f"{key}: ")
+
+
+def test_repeats_of_two_releases_are_no_repeats() -> None:
+    """A side with another engine among its runs is refused, whatever is allowed between the sides."""
+    mixed = [*side(*NEW[:4]), run(10, change=lambda plain: replace(plain, engine="tgi 3.3.5"))]
+    found = compare(side(*BASE), mixed, same=())
+    assert not found.passes
+    assert found.problems[0] == (
+        "NEW's runs are not of one service: engine is tgi 3.3.7 in run-2-1.008 and tgi 3.3.5 in run-10-1.0"
+    )
 
 
 def test_a_missing_metric_fails_with_its_name() -> None:
