@@ -31,20 +31,17 @@ from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
 from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
-from harness.load.run_recorder import begin_manifest, scraper_for
+from harness.load.run_recorder import RunRecorder, begin_manifest
 from harness.load.starts import JITTER
 from harness.load.worker_pool import ClientFailed, WorkerPool
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
-from harness.measure.run import keep_records
 from harness.measure.run_folder import (
     Level,
     Manifest,
     RunFolder,
     run_name,
-    utc_text,
     write_atomically,
-    write_manifest,
 )
 from harness.redaction import redact, secrets_of
 from harness.report.to_text import to_text
@@ -153,7 +150,7 @@ def bench(
     with WorkerPool(options.processes) as pool:
         levels, users = _who_asks(pool, options, levels, rows, progress)
         with open_service(target, say=progress) as served:
-            folder, outcome, death = _measure(
+            recorder, outcome, death = _measure(
                 target,
                 options,
                 rows or users,
@@ -165,8 +162,8 @@ def bench(
                 timeout=timeout,
                 source=asked,
             )
-        with _pointing_to(folder):
-            return _conclude(folder, outcome, options, slo, _floor(outcome, options, pool, progress), death)
+        with _pointing_to(recorder.folder):
+            return _conclude(recorder, outcome, options, slo, _floor(outcome, options, pool, progress), death)
 
 
 def explain_bench(target: Target, options: BenchOptions, progress: Callable[[str], None]) -> Explanation:
@@ -212,7 +209,7 @@ def _measure(
     slo: Slo | None,
     timeout: float,
     source: AskedLevels | None,
-) -> tuple[RunFolder, LoadOutcome, Failure | None]:
+) -> tuple[RunRecorder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and hold the levels; with the engine's death where it died."""
     options = _as_the_users_say(options, asked, served)
     workload = make_workload(options, served, asked)
@@ -225,7 +222,7 @@ def _measure(
     if source is not None:
         levels = ()  # each stands in the manifest from when it begins
     manifest = _manifest(folder, served, options, workload, levels, slo, timeout)
-    write_manifest(folder, manifest)
+    recorder = RunRecorder(folder, manifest, served.info, served.endpoint)
     write_atomically(folder.stack, redact(served.service.facts().stack).encode("utf-8", "backslashreplace"))
     progress(f"writing to {folder.path}")
     plan = LoadPlan(
@@ -248,7 +245,7 @@ def _measure(
         locustfile=None if isinstance(asked, Trace) else str(_file(options).absolute()),
     )
     with _pointing_to(folder):
-        return folder, *_load(plan, served, _Book(folder, manifest), pool, progress, source)
+        return recorder, *_load(plan, served, recorder, pool, progress, source)
 
 
 def _floor(
@@ -274,30 +271,10 @@ def _pointing_to(folder: RunFolder) -> Iterator[None]:
         raise Interrupted(where=str(folder.path), advice=advice) from told
 
 
-class _Book:
-    """The manifest as the run goes on; every change is on disk at once."""
-
-    def __init__(self, folder: RunFolder, manifest: Manifest) -> None:
-        self.folder, self.manifest = folder, manifest
-
-    def note(self, level: Level) -> None:
-        self.manifest = self.manifest.with_level(level)
-        write_manifest(self.folder, self.manifest)
-
-    def close(self, outcome: LoadOutcome) -> None:
-        early = next((each.ended_by for each in outcome.levels if each.ended_by == "service_gone"), None)
-        self.manifest = dataclasses.replace(
-            self.manifest,
-            end=None if early else utc_text(datetime.now(timezone.utc)),
-            interrupted=outcome.interrupted,
-        )
-        write_manifest(self.folder, self.manifest)
-
-
 def _load(
     plan: LoadPlan,
     served: Served,
-    book: _Book,
+    recorder: RunRecorder,
     pool: WorkerPool,
     progress: Callable[[str], None],
     asked: AskedLevels | None,
@@ -308,27 +285,24 @@ def _load(
         state = served.service.state()
         return None if state.running else f"exit code {state.exit_code}"
 
-    scraper = scraper_for(served.info, served.endpoint, plan.clock_monotonic)
     try:
-        with scraper:
+        with recorder:
             outcome = runner.run(
                 plan,
-                on_level=book.note,
+                on_level=recorder.note,
                 progress=progress,
                 gone=gone,
                 pool=pool,
                 show=terminal.rewrite,
-                engine=lambda: _busy(scraper.samples.latest),
-                asked=None if asked is None else asked(book.folder),
+                engine=lambda: _busy(recorder.latest),
+                asked=None if asked is None else asked(recorder.folder),
             )
     except ClientFailed as failure:
-        finish(keep_records(book.folder, lost_processes=pool.lost))
-        where, advice = str(book.folder.path), "The report there holds what was recorded until then."
+        finish(recorder.keep(lost_processes=pool.lost))
+        where, advice = str(recorder.folder.path), "The report there holds what was recorded until then."
         raise ClientFailed(failure.found, where=where, advice=advice) from failure
-    finally:
-        scraper.samples.write(book.folder.server)
-    book.close(outcome)
-    gone_at_last = outcome.levels and outcome.levels[-1].ended_by == "service_gone"
+    gone_at_last = bool(outcome.levels) and outcome.levels[-1].ended_by == "service_gone"
+    recorder.close(interrupted=outcome.interrupted, gone=gone_at_last)
     return outcome, _last_words(served.service, progress) if gone_at_last else None
 
 
@@ -352,7 +326,7 @@ def _busy(latest: Gauges) -> str:
 
 
 def _conclude(
-    folder: RunFolder,
+    recorder: RunRecorder,
     outcome: LoadOutcome,
     options: BenchOptions,
     slo: Slo | None,
@@ -360,7 +334,7 @@ def _conclude(
     death: Failure | None,
 ) -> BenchResult:
     """Records, summary, reports; then what the exit code says. death: why the engine ended, where its log says so."""
-    run = keep_records(folder, floor, lost_processes=outcome.lost_processes)
+    run, folder = recorder.keep(floor, outcome.lost_processes), recorder.folder
     summary = finish(run, with_reports=options.report)
     if outcome.interrupted:
         return BenchResult(folder, summary, "interrupted: the report holds what was recorded", 130)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,10 @@ from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, ServiceError, UsageError
 from harness.load import locust_messages as say
 from harness.load.plan import LoadPlan
-from harness.load.run_recorder import begin_manifest, scraper_for
-from harness.load.scrape import Scraper
+from harness.load.run_recorder import RunRecorder, begin_manifest
 from harness.load.user import StreamUser, spec_of
 from harness.measure.clock import Anchor
-from harness.measure.run import keep_records
-from harness.measure.run_folder import (
-    Level,
-    Manifest,
-    RunFolder,
-    run_name,
-    utc_text,
-    write_manifest,
-)
+from harness.measure.run_folder import Level, RunFolder, run_name
 from harness.units import parse_duration
 from harness.workload.mix import SLOTS, Mix
 from harness.workload.user_spec import UserSpec
@@ -72,29 +63,31 @@ class Kept:
     test_began: when Locust began to count the test's time, CLOCK_MONOTONIC.
     """
 
-    folder: RunFolder
-    manifest: Manifest
+    recorder: RunRecorder
     announcement: dict[str, Any]
     run_time: float | None
-    scraper: Scraper
     test_began: float = 0.0
     level_began: float = 0.0
     ramped_at: float | None = None
     members: dict[str, int] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     stopping: bool = False
+    interrupted: bool = False
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.recorder.folder
 
     @property
     def level(self) -> Level:
-        return self.manifest.levels[-1]
+        return self.recorder.manifest.levels[-1]
 
     def now(self) -> float:
-        return time.monotonic() - float(self.manifest.clock["monotonic"])
+        return self.recorder.now()
 
     def write(self, **changes: Any) -> None:
-        """The manifest with these changes of its newest level, on disk at once."""
-        self.manifest = self.manifest.with_level(replace(self.level, **changes))
-        write_manifest(self.folder, self.manifest)
+        """The manifest with these changes of its newest level."""
+        self.recorder.note(replace(self.level, **changes))
 
 
 class Keeper:
@@ -128,7 +121,7 @@ class Keeper:
             return
         self._began = True
         logger.info("writing to %s", self._kept.folder.path)
-        self._kept.scraper.__enter__()
+        self._kept.recorder.__enter__()
         self._announce()
         gevent.spawn(self._watch, self._kept)
 
@@ -161,7 +154,7 @@ class Keeper:
             folder, anchor, info, endpoint, mix, (level,), program="locust",
             api=api, stream=asking.stream, seed=asking.seed, timeout=asking.timeout,
         )  # fmt: skip
-        write_manifest(folder, manifest)
+        recorder = RunRecorder(folder, manifest, info, endpoint)
         plan = LoadPlan(
             url=endpoint.url,
             api=api,
@@ -177,8 +170,7 @@ class Keeper:
         )
         slots = {name: slot for slot, name in enumerate(asking.users)}
         announcement = {"plan": plan.to_json(), "machine": say.machine(), "slots": slots, "grace": GRACE}
-        scraper = scraper_for(info, endpoint, anchor.monotonic)
-        return Kept(folder, manifest, announcement, run_time, scraper)
+        return Kept(recorder, announcement, run_time)
 
     def _announce(self, client_id: str | None = None) -> None:
         """To all members, or to one that came later."""
@@ -197,9 +189,7 @@ class Keeper:
                 self._close_level(kept, kept.now(), "users_changed")
                 kept.write(duration=None, ended_at=kept.now())
                 number, kept.level_began, kept.ramped_at = kept.level.level + 1, kept.now(), None
-                level = Level(number, users=self._runner.target_user_count, started_at=kept.level_began)
-                kept.manifest = replace(kept.manifest, levels=(*kept.manifest.levels, level))
-                write_manifest(kept.folder, kept.manifest)
+                kept.recorder.note(Level(number, users=self._runner.target_user_count, started_at=kept.level_began))
                 self._runner.send_message(say.LEVEL, {"level": number})
             gevent.sleep(_WATCH_EVERY)
 
@@ -222,7 +212,7 @@ class Keeper:
         kept.stopping, at = True, kept.now()
         early = self._ended_early(kept)
         self._close_level(kept, at, "interrupted" if early else "stopped" if kept.run_time is None else "duration")
-        kept.manifest = replace(kept.manifest, interrupted=early)
+        kept.interrupted = early
 
     def _ended_early(self, kept: Kept) -> bool:
         """Before its limit, by hand: Locust then quits before the test has stopped, or somebody pressed its page's
@@ -243,12 +233,11 @@ class Keeper:
         while self._awaited(kept) and time.monotonic() < until:
             gevent.sleep(0.02)
         self._kept = None
-        kept.scraper.__exit__()
-        kept.scraper.samples.write(kept.folder.server)
-        kept.manifest = replace(kept.manifest, end=utc_text(datetime.now(timezone.utc)), processes=len(kept.members))
+        kept.recorder.__exit__()
         kept.write(ended_at=kept.now())
+        kept.recorder.close(interrupted=kept.interrupted, processes=len(kept.members))
         lost = sorted(str(number) for client, number in kept.members.items() if client not in kept.done)
-        keep_records(kept.folder, lost_processes=lost)
+        kept.recorder.keep(lost_processes=lost)
         for number in lost:
             logger.warning("worker %s was lost: its last second may be missing", number)
         logger.info("records are in %s; for the report: harness report %s", kept.folder.path, kept.folder.path)

@@ -1,23 +1,77 @@
-"""What every run of a load writes besides its records, whoever drives it: the manifest's facts of the service and the
-client, and the engine's own metrics.
+"""Keeps a run of a load, whoever drives it: its folder and manifest, what is sampled beside it, and at the end one
+store of all records.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
 
 import psutil
 
 from harness import __version__
 from harness.engines import ENGINES
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import Endpoint, EngineInfo, Gauges
 from harness.engines.identify import extras_of
 from harness.load.scrape import Scraper
+from harness.measure.client import Floor
 from harness.measure.clock import Anchor
-from harness.measure.run_folder import Level, Manifest, RunFolder, clock_entry, utc_text
+from harness.measure.run import Run, keep_records
+from harness.measure.run_folder import Level, Manifest, RunFolder, clock_entry, utc_text, write_manifest
 from harness.workload.workload import Asked, Dataset, Replayed, summarise
+
+
+class RunRecorder:
+    """One run, from the manifest's first form on. Every change of the manifest is on disk at once.
+
+    Use as a context manager around the load: what is sampled beside it is read as long, and written when it is left.
+    """
+
+    def __init__(self, folder: RunFolder, manifest: Manifest, info: EngineInfo, endpoint: Endpoint) -> None:
+        self.folder, self.manifest = folder, manifest
+        write_manifest(folder, manifest)
+        self._scraper = scraper_for(info, endpoint, float(manifest.clock["monotonic"]))
+
+    def __enter__(self) -> RunRecorder:
+        self._scraper.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._scraper.__exit__()
+        finally:
+            self._scraper.samples.write(self.folder.server)
+
+    @property
+    def latest(self) -> Gauges:
+        """What the engine last said of itself."""
+        return self._scraper.samples.latest
+
+    def now(self) -> float:
+        """Seconds since the run's start."""
+        return time.monotonic() - float(self.manifest.clock["monotonic"])
+
+    def note(self, level: Level) -> None:
+        """A level that has begun or ended, in place of what was known of it."""
+        self.manifest = self.manifest.with_level(level)
+        write_manifest(self.folder, self.manifest)
+
+    def close(self, *, interrupted: bool = False, gone: bool = False, **changes: Any) -> None:
+        """The load is over. interrupted: before its plan was done. gone: the service was away at last, so that the run
+        has no end of its own. changes: of the manifest, such as what is known only now.
+        """
+        end = None if gone else utc_text(datetime.now(timezone.utc))
+        self.manifest = replace(self.manifest, end=end, interrupted=interrupted, **changes)
+        write_manifest(self.folder, self.manifest)
+
+    def keep(self, floor: Floor | None = None, lost_processes: Sequence[str] = ()) -> Run:
+        """One store of all records, in place of the journals."""
+        return keep_records(self.folder, floor, lost_processes)
 
 
 def begin_manifest(
