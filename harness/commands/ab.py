@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.bench import BenchOptions, bench
-from harness.commands.compare import read_gate, write_outputs
+from harness.commands.compare import write_outputs
+from harness.drive.gate_file import read_gate
 from harness.drive.options import seconds
 from harness.errors import Interrupted, UsageError
 from harness.measure.run import Run, read_run

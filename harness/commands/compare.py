@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import terminal
 from harness.drive import aa, baselines
+from harness.drive.gate_file import read_gate
 from harness.errors import UsageError, cannot_write
-from harness.input_files import brief, read_yaml
+from harness.input_files import brief
 from harness.measure.run import read_runs
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
 from harness.stats.comparable import SERVICE, SUBJECT
 from harness.stats.compare import compare as compare_runs
 from harness.stats.comparison import Comparison
-from harness.stats.gate import DEFAULT_LIMIT, Gate
-from harness.stats.good_share import GOOD_SHARE
-from harness.stats.metrics import METRICS
-from harness.stats.run_figure import THROUGHPUT
-from harness.stats.slo import QUANTILES
-
-_GATE_KEYS = ("limits", "default", "inconclusive")
 
 
 @dataclass(frozen=True)
@@ -103,58 +96,6 @@ def write_outputs(comparison: Comparison, junit: Path | None, markdown: Path | N
         _write(markdown, comparison_to_markdown(comparison))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(comparison)
-
-
-def read_gate(path: Path | None) -> Gate:
-    """A gate's YAML: `limits: {ttft_p95: 15%, itl: 5%}`, `default: 10%`, `inconclusive: pass`; None: the default gate.
-    Raises UsageError.
-    """
-    if path is None:
-        return Gate()
-    document = read_yaml(path) or {}
-    if not isinstance(document, dict) or not isinstance(document.get("limits", {}), dict):
-        raise UsageError("expected `limits:` with figures and shares, such as ttft_p95: 10%", where=str(path))
-    for key in document:
-        _require_known(str(key), _GATE_KEYS, path)
-    for name in document.get("limits", {}):
-        _require_known(str(name), _figure_names(), path)
-    return Gate(
-        limits={str(name): _share(value, path, str(name)) for name, value in document.get("limits", {}).items()},
-        default=_share(document.get("default", DEFAULT_LIMIT), path, "default"),
-        undecided_passes=_undecided_passes(document, path),
-    )
-
-
-def _undecided_passes(document: Mapping[str, Any], path: Path) -> bool:
-    found = document.get("inconclusive", "fail")
-    if found not in ("pass", "fail"):
-        raise UsageError(f"inconclusive: expected pass or fail, found {brief(repr(found))}", where=str(path))
-    return bool(found == "pass")
-
-
-def _require_known(name: str, known: Sequence[str], path: Path) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        raise UsageError(f"unknown key '{brief(name)}'", where=str(path), advice=advice)
-
-
-def _figure_names() -> list[str]:
-    metrics = [metric.name for metric in METRICS]
-    return [*metrics, *(f"{name}_{statistic}" for name in metrics for statistic in QUANTILES), THROUGHPUT, GOOD_SHARE]
-
-
-def _share(value: object, path: Path, key: str) -> float:
-    """`10%` or 0.1."""
-    text = str(value).strip()
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    ambiguous = not str(value).strip().endswith("%") and share >= 1  # 5 is meant as 5 %, and would allow 500 %
-    if isinstance(value, bool) or ambiguous or not 0 <= share < 100:
-        raise UsageError(f"{key}: expected a share such as 10% or 0.1, found {brief(repr(value))}", where=str(path))
-    return share
 
 
 def _write(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ def comparison_to_text(comparison: Comparison) -> str:
     lines = [*aligned(_table(comparison)), ""] if comparison.changes else []
     lines += [f"Not comparable: {problem}." for problem in comparison.problems]
     lines += [f"Left out: {each}." for each in comparison.left_out]
+    lines += [f"Accepted: {each}." for each in _accepted(comparison)]
     lines += [f"Note: {each}." for each in comparison.notes]
     lines += [f"Differs: {difference}" for difference in comparison.differences]
     lines += [
@@ -45,12 +46,18 @@ def comparison_to_markdown(comparison: Comparison) -> str:
         )
     if comparison.left_out:
         parts.append("Left out, as neither side has them:\n\n" + _listed(comparison.left_out))
+    if accepted := _accepted(comparison):
+        parts.append("Accepted for a while:\n\n" + _listed(accepted))
     if comparison.notes:
         parts.append("To know:\n\n" + _listed(comparison.notes))
     parts.append(_listed(["BASE: " + ", ".join(comparison.base), "NEW: " + ", ".join(comparison.new)]))
     if comparison.differences:
         parts.append("What else differs:\n\n" + _listed(comparison.differences))
     return "\n\n".join(parts) + "\n"
+
+
+def _accepted(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(str(each.accepted) for each in comparison.gated if each.accepted is not None))
 
 
 def _listed(lines: Iterable[str]) -> str:
@@ -92,13 +99,15 @@ def comparison_to_junit(comparison: Comparison) -> str:
 
 
 def workflow_commands(comparison: Comparison) -> Iterator[str]:
-    """Workflow commands of GitHub Actions: an error per failure, a warning per figure that cannot be judged."""
+    """Workflow commands of GitHub Actions: an error per failure, a warning per figure that cannot be judged, or whose
+    regression is accepted.
+    """
     for problem in comparison.problems:
         yield _annotation("error", "harness compare", f"Not comparable: {problem}")
     for change in comparison.gated:
         if comparison.breaks(change):
             yield _annotation("error", f"{change.figure} at {change.load}", sentence(change))
-        elif change.passes is None:
+        elif change.passes is None or change.accepted is not None:
             yield _annotation("warning", f"{change.figure} at {change.load}", sentence(change))
 
 
@@ -134,6 +143,10 @@ def sentence(change: Change) -> str:
     """One figure in words."""
     values = f"{_value(change, change.base)} -> {_value(change, change.new)}"
     said = f"{change.figure} at {change.load} is {change.verdict}: {values}, limit {format_percent(change.limit)}"
+    if change.accepted is not None:
+        said += f" (accepted until {change.accepted.until}: {change.accepted.reason})"
+    elif change.expired is not None:
+        said += f" (more was accepted until {change.expired.until}, which is over: {change.expired.reason})"
     if math.isinf(change.new):
         return f"{said}; too many of NEW's requests were never answered"
     low, high = (format_number(end) for end in change.ci95)
@@ -150,6 +163,8 @@ def _table(comparison: Comparison) -> Table:
 def _row(change: Change) -> tuple[str, ...]:
     low, high = (format_number(end) for end in change.ci95)
     gate = {True: "holds", None: "cannot tell", False: "broken"}[change.passes] if change.gated else "not gated"
+    if change.accepted is not None and change.gated:
+        gate += f", accepted until {change.accepted.until}"
     unknown = change.spread_from == UNKNOWN
     return (
         change.load,

@@ -140,7 +140,16 @@ class _Changes:
             for figure, gated in self._figures(parts).items():
                 if (one := self._one(figure, gated, number, parts)) is not None:
                     found[number, figure] = one
-        return self._judged(found), self.missing, self.left_out, self.notes
+        changes = [
+            replace(
+                each,
+                accepted=self.gate.accepts(each.figure, each.load),
+                expired=self.gate.accepted_once(each.figure, each.load),
+            )
+            for each in self._judged(found)
+        ]
+        self.notes += _on_acceptances(self.gate, changes)
+        return changes, self.missing, self.left_out, self.notes
 
     def _figures(self, parts: list[list[Part]]) -> dict[str, bool]:
         """What is compared, and whether it counts: the primary ones, one tail, and what the gate names do."""
@@ -171,7 +180,8 @@ class _Changes:
         if nobody is not None:
             self.left_out.append(f"{figure} at {load}: {nobody}")
             return None
-        limit = self.gate.limit(figure)
+        accepted = self.gate.accepts(figure, load)
+        limit = self.gate.limit(figure) if accepted is None else accepted.limit
         if figure == GOOD_SHARE:
             share = self._share(level, parts, limit)
             return None if share is None else (share, None)
@@ -275,6 +285,20 @@ class _Changes:
             change if each is None else _verdict(change, each, corrected.get(key, each.p), max(len(ps), 1), runs)
             for key, (change, each) in found.items()
         ]
+
+
+def _on_acceptances(gate: Gate, changes: Sequence[Change]) -> list[str]:
+    """Of accepted regressions those that ended, and those that the file could do without."""
+    found = []
+    for each in gate.accepted:
+        about = [change for change in changes if change.gated and each in (change.accepted, change.expired)]
+        if not gate.in_force(each):
+            found.append(f"no longer accepted, it expired: {each}")
+        elif not about:
+            found.append(f"accepted, but nothing here is gated by it: {each}")
+        elif all(change.most_worse < gate.limit(change.figure) for change in about):
+            found.append(f"accepted, but no longer needed: {each}")
+    return found
 
 
 def _is_told(figure: str, streamed: bool) -> bool:

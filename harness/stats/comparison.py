@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.stats.figure import or_none
+from harness.stats.gate import Accepted
+from harness.stats.good_share import GOOD_SHARE
+from harness.stats.run_figure import THROUGHPUT
 
 Verdict = Literal["same", "faster", "slower", "inconclusive"]
 
@@ -30,7 +33,8 @@ class Change:
     None where nobody measured it, and ci95 is then only that of these two runs.
     spread_from: where it was measured. smallest: share of the smallest change that is found in 80 % of such repeats.
     trend: share by which the figure moved from run to run, taken out. limit: share by which it may be worse. gated: it
-    counts. passes: the gate; None where this data cannot tell. needs: more repeats that could.
+    counts. passes: the gate; None where this data cannot tell. needs: more repeats that could. accepted: why the
+    limit is for a while another than the gate's own. expired: why it was until lately.
     """
 
     figure: str
@@ -50,6 +54,16 @@ class Change:
     passes: bool | None
     trend: float | None = None
     needs: int = 0
+    accepted: Accepted | None = None
+    expired: Accepted | None = None
+
+    @property
+    def most_worse(self) -> float:
+        """The largest share that the interval does not exclude."""
+        low, high = self.ci95
+        if self.figure == GOOD_SHARE:
+            return self.base * (1 - low)
+        return 1 / max(low, 1e-9) - 1 if self.figure == THROUGHPUT else high - 1
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -68,6 +82,8 @@ class Change:
             "gated": self.gated,
             "passes": self.passes,
             "repeats_needed": self.needs,
+            "accepted": self.accepted and self.accepted.as_dict(),
+            "expired": self.expired and self.expired.as_dict(),
         }
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from harness.commands.compare import compare, read_gate
+from harness.commands.compare import compare
+from harness.drive import gate_file
+from harness.drive.gate_file import read_gate
 from harness.errors import UsageError
 from harness.measure.client import ClientFacts, write_client
 from harness.measure.records import Records, write_parquet
@@ -112,6 +115,43 @@ def test_a_missing_folder_is_a_wrong_usage(tmp_path: Path) -> None:
     assert raised.value.exit_code == 2
 
 
+ENTRY = "figure: itl_p50, limit: 150%, reason: a new kernel, until: 2027-01-31"
+
+
+@pytest.mark.parametrize(("day", "code"), [("2027-01-31", 0), ("2027-02-01", 1)])
+def test_a_regression_is_accepted_until_its_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], day: str, code: int
+) -> None:
+    """Then it fails again and says why; every output names the reason before and after."""
+    monkeypatch.setattr(gate_file, "today", lambda: date.fromisoformat(day))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    others = "default: 150%, limits: {itl_p50: 10%}"
+    (tmp_path / "gate.yaml").write_text(f"{{{others}, accepted: [{{{ENTRY}}}]}}")
+    base, new = repeats(tmp_path / "base", BASE), repeats(tmp_path / "new", NEW, gap=0.04)
+    junit, page = tmp_path / "junit.xml", tmp_path / "compare.md"
+    result = compare([base], [new], gate=tmp_path / "gate.yaml", junit=junit, markdown=page)
+    assert result.exit_code == code
+    for text in (result.as_text(), junit.read_text(), page.read_text(), capfd.readouterr().err):
+        assert "a new kernel" in text
+    found = result.as_json()["metrics"]["itl_p50"]
+    assert found["accepted" if code == 0 else "expired"] == {
+        "limit": 1.5, "until": "2027-01-31", "reason": "a new kernel"
+    }  # fmt: skip
+    assert ("no longer accepted, it expired" in result.as_text()) == (code == 1)
+    assert ("over: a new kernel" in junit.read_text()) == (code == 1)
+
+
+def test_an_acceptance_that_does_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it can be taken out: the figure is well within the gate's own limit, or is not gated at this load."""
+    monkeypatch.setattr(gate_file, "today", lambda: date(2027, 1, 1))
+    gate = tmp_path / "gate.yaml"
+    gate.write_text(f"accepted: [{{{ENTRY}}}, {{{ENTRY}, load: 9 users}}]")
+    found = compare([repeats(tmp_path / "base", BASE)], [repeats(tmp_path / "new", NEW)], gate=gate).comparison
+    assert [each.partition(":")[0] for each in found.notes[-2:]] == [
+        "accepted, but no longer needed", "accepted, but nothing here is gated by it",
+    ]  # fmt: skip
+
+
 def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
     """Shares as per cent or as numbers."""
     (tmp_path / "gate.yaml").write_text("default: 5%\nlimits: {ttft_p95: 15%, itl: 0.02}\ninconclusive: pass\n")
@@ -131,6 +171,14 @@ def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
         ("default: -1", "expected a share"),
         ("limits: {ttft_p95: 5}", "expected a share such as 10% or 0.1, found 5"),
         ("inconclusive: maybe", "expected pass or fail"),
+        ("accepted: 3", "accepted: expected a list, found 3"),
+        ("accepted: [ttft_p50]", "accepted: expected {figure: "),
+        (f"accepted: [{{{ENTRY.replace('itl_p50', 'itl_p51')}}}]", "Did you mean 'itl_p"),
+        (f"accepted: [{{{ENTRY}, untill: 1}}]", "Did you mean 'until'"),
+        (f"accepted: [{{{ENTRY.replace('a new kernel', '')}}}]", "itl_p50 has no reason"),
+        (f"accepted: [{{{ENTRY.replace(', until: 2027-01-31', '')}}}]", "itl_p50 has no until"),
+        (f"accepted: [{{{ENTRY.replace('2027-01-31', 'soon')}}}]", "expected YYYY-MM-DD, found 'soon'"),
+        (f"accepted: [{{{ENTRY.replace('150%', '8%')}}}]", "itl_p50: the gate's own limit is 10"),
         ("- 1", "expected `limits:`"),
         ("limits: [", "not valid YAML"),
     ],
