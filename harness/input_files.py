@@ -7,7 +7,7 @@ with aliases that multiply. Whatever comes of such a file here is a UsageError. 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,13 +77,22 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def as_type(kind: type[T], document: Any, where: object) -> T:
+def as_type(
+    kind: type[T], document: Any, where: object, readers: Mapping[type, Callable[[Any], Any]] | None = None
+) -> T:
     """A dataclass from a document, with the types that its fields say; keys that it does not have are passed over.
 
-    Raises UsageError that names the place, such as `$.levels[0].users`.
+    readers: of types that stand in the document as a text, which raise ValueError. Raises UsageError that names the
+    place, such as `$.levels[0].users`.
     """
+
+    def read(wanted: type, value: Any) -> Any:
+        if readers is None or wanted not in readers or not isinstance(value, str):
+            raise ValueError(f"expected {wanted.__name__.lower()}, found {value!r}")
+        return readers[wanted](value)
+
     try:
-        return msgspec.convert(document, type=kind)
+        return msgspec.convert(document, type=kind, dec_hook=read)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise UsageError(f"not as expected: {brief(error)}", where=str(where)) from error
     except RecursionError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.measure.arrivals import POISSON
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import Level, Manifest
 
@@ -88,7 +89,7 @@ def closed_level(level: int, users: int, start: float, duration: float, **change
 
 def open_level(level: int, rate: float | None, start: float, duration: float, **changes: Any) -> Level:
     return replace(
-        closed_level(level, 1, start, duration), **{"users": None, "rate": rate, "arrival": "poisson", **changes}
+        closed_level(level, 1, start, duration), **{"users": None, "rate": rate, "arrival": POISSON, **changes}
     )
 
 

@@ -24,6 +24,7 @@ from harness.commands.models import check_models, list_models
 from harness.commands.render import render
 from harness.commands.report import finish
 from harness.errors import HarnessError
+from harness.measure.arrivals import arrival_of
 from harness.measure.journal import JournalWriter
 from harness.measure.run import keep_records
 from harness.measure.run_folder import Level, RunFolder, write_manifest
@@ -89,7 +90,7 @@ def faults_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def raised(error: Exception) -> HarnessError:
         raise error
 
-    monkeypatch.setattr(cli, "_fault", raised)
+    monkeypatch.setattr("harness.cli.outcome._fault", raised)
 
 
 def use_catalogue(path: Path) -> None:
@@ -135,7 +136,7 @@ def make_run(path: Path, finished: bool) -> RunFolder:
     """Two levels, one of them open, with failures; whole, or killed."""
     levels = [closed_level(0, 2, 0.0, 8.0), open_level(1, 2.0, 10.0, 8.0)]
     if not finished:
-        levels[1] = Level(1, rate=2.0, arrival="poisson", duration=8.0, started_at=10.0)
+        levels[1] = Level(1, rate=2.0, arrival=arrival_of("poisson"), duration=8.0, started_at=10.0)
     folder = RunFolder.create(path)
     plan = manifest(levels, run_id=path.name, slo={"ttft_p95": 1.0, "itl_p95": 0.06}, limits={"max_input_tokens": 9})
     write_manifest(folder, plan if finished else manifest(levels, run_id=path.name, end=None))

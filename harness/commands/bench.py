@@ -29,11 +29,11 @@ from harness.engines.identify import default_api, extras_of
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import HarnessError, Interrupted, ServiceError, UsageError
 from harness.load import runner
-from harness.load.arrivals import parse_arrival
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.run_recorder import RunRecorder, begin_manifest
 from harness.load.starts import JITTER
 from harness.load.worker_pool import ClientFailed, WorkerPool
+from harness.measure.arrivals import TRACE, parse_arrival
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run_folder import (
@@ -393,7 +393,7 @@ def plan_levels(options: BenchOptions, *, replay: bool = False) -> tuple[Level, 
     duration, warmup = _duration(options.duration, "--duration"), _duration(options.warmup, "--warmup")
     _duration(options.think_time, "--think-time")
     if replay:
-        return (Level(0, arrival="trace", duration=duration, warmup=warmup or 0.0, requests=options.requests),)
+        return (Level(0, arrival=TRACE, duration=duration, warmup=warmup or 0.0, requests=options.requests),)
     if duration is None and options.requests is None and options.sessions is None:
         duration = DEFAULT_DURATION
     if warmup is not None and duration is not None and warmup >= duration:
@@ -401,8 +401,7 @@ def plan_levels(options: BenchOptions, *, replay: bool = False) -> tuple[Level, 
     one = Level(0, duration=duration, warmup=warmup, requests=options.requests, sessions=options.sessions)
     if options.rate is not None:
         rates = _numbers(options.rate, "--rate", float)
-        arrival = options.arrival or DEFAULT_ARRIVAL
-        parse_arrival(arrival, rates[0])
+        arrival = parse_arrival(options.arrival or DEFAULT_ARRIVAL)
         return tuple(
             dataclasses.replace(one, level=number, rate=rate, arrival=arrival) for number, rate in enumerate(rates)
         )

@@ -18,6 +18,7 @@ from harness.commands.bench import BenchOptions, bench
 from harness.drive.options import seconds
 from harness.errors import Interrupted, UsageError
 from harness.input_files import read_json_object
+from harness.measure.arrivals import POISSON
 from harness.measure.journal import read_journal
 from harness.measure.run_folder import Level, RunFolder, read_manifest, run_name, write_atomically
 from harness.report.capacity_text import level_line, to_text
@@ -213,7 +214,7 @@ def _levels(plan: CapacityPlan, book: _Book, place: int, progress: Say, run: Run
 
 def _level(plan: CapacityPlan, ask: Ask, number: int) -> Level:
     if plan.unit == "rate":
-        return Level(number, rate=ask.load, arrival="poisson", duration=ask.seconds)
+        return Level(number, rate=ask.load, arrival=POISSON, duration=ask.seconds)
     return Level(number, users=int(ask.load), duration=ask.seconds)
 
 

@@ -84,7 +84,7 @@ class Growth:
     """
 
     def __init__(self, level: Level) -> None:
-        self._applies = level.arrival is not None and level.arrival != "trace"
+        self._applies = level.arrival is not None and not level.replays
         self._level, self._began = level, level.started_at or 0.0
         self._waiting: list[tuple[float, float]] = []
 

@@ -13,10 +13,11 @@ import gevent
 from gevent import monkey
 from gevent.event import Event
 
-from harness.load.arrivals import moments, parse_arrival
+from harness.load.arrivals import moments
 from harness.load.running_level import RunningLevel
 from harness.load.session import Prepared
 from harness.load.transport import Exchange
+from harness.measure.arrivals import POISSON
 
 _AHEAD = 64  # requests whose bytes are ready before their moment
 # libev's timers are late by up to two milliseconds, so the last three are waited out in naps, with a look at the event
@@ -30,12 +31,11 @@ _sleep = monkey.get_original("time", "sleep")
 def level_moments(running: RunningLevel) -> Iterator[float]:
     """When this level's requests are due, in seconds from its start, for all processes together."""
     level = running.level
-    if level.arrival == "trace":
+    if level.replays:
         return islice(running.session.workload.offsets or (), level.requests)
-    arrival = parse_arrival(level.arrival or "poisson", level.rate or 1.0)
     seed = running.session.plan.seed * 1000 + level.level
     most = level.sessions if running.converses else level.requests
-    return moments(arrival, seed, duration=level.duration, requests=most)
+    return moments(level.arrival or POISSON, level.rate or 1.0, seed, duration=level.duration, requests=most)
 
 
 class Dispatcher:
@@ -125,7 +125,7 @@ class Dispatcher:
     def _why(self) -> str:
         """What ended the schedule: its duration, unless so many requests came first."""
         level = self._running.level
-        if level.arrival == "trace":
+        if level.replays:
             return "trace"
         if self._running.converses:
             return "duration" if level.sessions is None else "sessions"

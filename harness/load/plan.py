@@ -44,13 +44,16 @@ class LoadPlan:
     extras: Mapping[str, Any] = field(default_factory=dict)
     locustfile: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "levels": [level.as_dict() for level in self.levels]}
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(self.as_dict())
 
     @classmethod
     def from_json(cls, text: str) -> LoadPlan:
         fields = json.loads(text)
-        fields["levels"] = tuple(Level(**level) for level in fields["levels"])
+        fields["levels"] = tuple(map(Level.from_dict, fields["levels"]))
         return cls(**fields)
 
     def write(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.load.live import Growth, Live, live_line
@@ -53,7 +53,7 @@ def run(
         done = 0
         for level in plan.levels if asked is None else asked:
             if level not in plan.levels:
-                pool.order(do="level", level=asdict(level))
+                pool.order(do="level", level=level.as_dict())
             live = Live(level, before=done)
             ended = _LevelRun(pool, level, live, on_level, progress, gone, show or progress, engine).run()
             done = live.count("completed")

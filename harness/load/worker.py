@@ -230,7 +230,7 @@ class Worker:
         elif what == "plan":
             self.plan(LoadPlan.from_json(json.dumps(order["plan"])))
         elif what == "level" and self.session is not None:
-            level = Level(**order["level"])
+            level = Level.from_dict(order["level"])
             levels = (*(each for each in self.session.plan.levels if each.level != level.level), level)
             self.session.plan = dataclasses.replace(self.session.plan, levels=levels)
         elif what == "prepare":

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class WorkerPool:
             self._ready = self.await_all("ready", within=_READY_WITHIN)
         if self.lost:
             raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
-        self.order(do="plan", plan=asdict(plan))
+        self.order(do="plan", plan=plan.as_dict())
 
     def describe(self, file: str) -> Described:
         """What a locustfile holds, as the load process says that runs it. Raises UsageError for the file,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.input_files import brief
 from harness.measure.client import (
     ClientFacts,
     Floor,
@@ -17,9 +16,8 @@ from harness.measure.client import (
     write_client,
 )
 from harness.measure.journal import Journal, read_journal
-from harness.measure.offered import expected_arrivals
 from harness.measure.records import Records, read_parquet, write_parquet
-from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest, repeats_in
+from harness.measure.run_folder import Manifest, RunFolder, read_manifest, repeats_in
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,6 @@ class Run:
 def read_run(folder: RunFolder) -> Run:
     """From records.parquet, or from the journals where it was not written yet. Raises UsageError."""
     manifest = read_manifest(folder)
-    for level in manifest.levels:
-        _require_arrival(level, folder)
     if folder.records.exists():
         return Run(folder, manifest, read_parquet(folder.records), read_client(folder) or ClientFacts())
     if manifest.end is not None and not folder.journals():
@@ -55,14 +51,6 @@ def _client(journal: Journal, folder: RunFolder, floor: Floor | None = None, los
 def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Of each path the run, or the repeats that it holds. Raises UsageError."""
     return [read_run(RunFolder.open(each)) for path in paths for each in repeats_in(path)]
-
-
-def _require_arrival(level: Level, folder: RunFolder) -> None:
-    try:
-        expected_arrivals(level, 0.0, 1.0)
-    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
-        found = f"not as expected: arrival of level {level.level} is {brief(repr(level.arrival))}"
-        raise UsageError(found, where=str(folder.manifest)) from error
 
 
 def keep_records(folder: RunFolder, floor: Floor | None = None, lost_processes: Sequence[str] = ()) -> Run:

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.input_files import as_type, brief, read_json_object
+from harness.measure.arrivals import TRACE, Arrival, arrival_of
 from harness.measure.clock import Anchor
 from harness.redaction import arguments_without_secrets, redacted, without_secrets
 
@@ -171,21 +172,20 @@ def run_name(start: datetime, model: str, gpu: str | None, workload: str) -> str
 class Level:
     """One offered load held for a while: the plan, and what became of it. Seconds, run-relative where they are moments.
 
-    users: closed loop; rate: open loop, requests per second; both None for a trace. arrival: `poisson`, `constant`,
-    `gamma:SHAPE`, `ramp:TO:SECONDS`, `steps:SECONDS:RATE:...`, `trace` or None in a closed loop. warmup: as asked; None
-    leaves it to the default rule of stats/window.py. started_at: None until it began. sending_ended_at: from when on no
-    request was due: the duration was over or the count reached. ended_at: when the last answer was in or given up.
-    sessions: conversations that are begun at most. ended_by: `duration`, `requests`, `sessions`, `trace`, or why it
-    ended early: `oversaturated`, `stalled`, `turned_away` (every request failed), `service_gone`, `interrupted`; of
-    Locust by hand also `stopped` (there was no limit) and `users_changed` (the next level began). spread, jitter: of a
-    closed loop whose users were kept out of step: seconds over which their starts were spread, and their mean pause as
-    a share of an answer's time.
+    users: closed loop; rate: open loop, requests per second; both None for a trace. arrival: None in a closed loop.
+    warmup: as asked; None leaves it to the default rule of stats/window.py. started_at: None until it began.
+    sending_ended_at: from when on no request was due: the duration was over or the count reached. ended_at: when the
+    last answer was in or given up. sessions: conversations that are begun at most. ended_by: `duration`, `requests`,
+    `sessions`, `trace`, or why it ended early: `oversaturated`, `stalled`, `turned_away` (every request failed),
+    `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no limit) and `users_changed` (the next
+    level began). spread, jitter: of a closed loop whose users were kept out of step: seconds over which their starts
+    were spread, and their mean pause as a share of an answer's time.
     """
 
     level: int
     users: int | None = None
     rate: float | None = None
-    arrival: str | None = None
+    arrival: Arrival | None = None
     duration: float | None = None
     requests: int | None = None
     sessions: int | None = None
@@ -196,6 +196,21 @@ class Level:
     ended_by: str | None = None
     spread: float | None = None
     jitter: float | None = None
+
+    @property
+    def replays(self) -> bool:
+        """Its requests are due when a trace says."""
+        return self.arrival == TRACE
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the manifest has it, and one process hands it to another: the arrival process as people write it."""
+        return {**dataclasses.asdict(self), "arrival": None if self.arrival is None else str(self.arrival)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Level:
+        """The reverse of as_dict."""
+        arrival = fields["arrival"]
+        return cls(**{**fields, "arrival": None if arrival is None else arrival_of(arrival)})
 
     @property
     def in_order(self) -> bool:
@@ -279,7 +294,8 @@ def utc_text(moment: datetime) -> str:
 
 def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
     """manifest.json, replaced in one step: a reader sees the old or the new one, never half of it."""
-    document = redacted({"schema": manifest.schema, **dataclasses.asdict(manifest)})
+    levels = [level.as_dict() for level in manifest.levels]
+    document = redacted({"schema": manifest.schema, **dataclasses.asdict(manifest), "levels": levels})
     document["command"] = arguments_without_secrets(manifest.command)
     document["flags"] = without_secrets(manifest.flags)
     write_atomically(folder.manifest, (json.dumps(document, indent=2) + "\n").encode())
@@ -293,7 +309,7 @@ def read_manifest(folder: RunFolder) -> Manifest:
     if document.get("schema") != SCHEMA:
         found = f"schema {brief(repr(document.get('schema')))}, this version reads {SCHEMA}"
         raise UsageError(found, where=where, advice="Use the version of harness that wrote it.")
-    manifest = as_type(Manifest, document, where)
+    manifest = as_type(Manifest, document, where, {Arrival: arrival_of})
     if mistake := _mistake(manifest):
         raise UsageError(f"not as expected: {mistake}", where=where)
     return manifest

@@ -123,7 +123,7 @@ def _thinking(seconds: float) -> str:
 
 
 def _load(level: Level) -> str:
-    kind = f"{level.rate:g} req/s {level.arrival}" if level.rate is not None else level.arrival
+    kind = f"{level.rate:g} req/s {level.arrival}" if level.rate is not None else str(level.arrival)
     parts = [f"{level.users} users" if level.users is not None else kind or "unknown"]
     parts += [f"for {format_duration(level.duration)}"] if level.duration is not None else []
     parts += [f"of {level.requests} requests"] if level.requests is not None else []

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.measure.arrivals import POISSON
 from harness.measure.client import ClientSample
 from harness.measure.offered import changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Floats, Records
@@ -164,7 +165,8 @@ def sent_rate(evidence: Evidence) -> Iterator[Reason]:
     sent = int(np.count_nonzero(~np.isnan(arrived.sent_at)))
     began = evidence.window.began
     expected = expected_arrivals(evidence.level, evidence.window.start - began, evidence.window.end - began)
-    room = max(RATE_OFF * expected, RATE_SIGMAS * math.sqrt(expected / _regularity(evidence.level.arrival)), 2.0)
+    variance = expected / (evidence.level.arrival or POISSON).regularity
+    room = max(RATE_OFF * expected, RATE_SIGMAS * math.sqrt(variance), 2.0)
     if abs(sent - expected) > room:
         found = f"{format_number(sent / length)} requests per second sent"
         limit = f"{format_number(expected / length)} asked, within {format_percent(room / expected)}"
@@ -542,17 +544,6 @@ def _streams_at_once(samples: tuple[ClientSample, ...]) -> list[int]:
     for sample in samples:
         totals.setdefault(round(sample.at), {})[sample.process] = sample.streams
     return [sum(each.values()) for each in totals.values()]
-
-
-def _regularity(arrival: str | None) -> float:
-    """Shape of the gamma process that arrivals follow: 1 for Poisson; its counts vary by 1 / shape of Poisson's, those
-    of a constant process not at all.
-    """
-    if arrival == "constant":
-        return math.inf
-    if arrival and arrival.startswith("gamma:"):
-        return float(arrival.partition(":")[2])
-    return 1.0
 
 
 def _oversaturated(found: str, most: float) -> Reason:

@@ -65,7 +65,7 @@ def _span(level: Level, records: Records) -> tuple[float, float]:
 def _warmup(level: Level, records: Records, length: float) -> tuple[float, str]:
     if level.warmup is not None:
         return level.warmup, f"left out: the first {format_duration(level.warmup)} as asked"
-    if level.arrival == "trace":
+    if level.replays:
         return 0.0, "left out: no warm-up, as always with a trace"
     done = records.having(COMPLETED)
     typical = quantile(records.finished_at[done] - records.scheduled_at[done], 0.5) if done.any() else 0.0

@@ -7,6 +7,7 @@ import pytest
 from harness.load.live import GROWTH_AFTER, Growth, Live, live_line
 from harness.load.recorder import late_events, sent_late
 from harness.load.transport import Absences, Exchange
+from harness.measure.arrivals import arrival_of
 from harness.measure.run_folder import Level
 
 
@@ -69,7 +70,7 @@ def ends_at(level: Level, waiting: list[int]) -> int | None:
     return None
 
 
-OPEN = Level(0, rate=10.0, arrival="poisson", started_at=0.0)
+OPEN = Level(0, rate=10.0, arrival=arrival_of("poisson"), started_at=0.0)
 
 
 def test_a_queue_that_grows_for_ever_ends_the_level() -> None:
@@ -93,7 +94,7 @@ def test_a_queue_that_does_not_grow_for_ever_does_not(waiting: list[int]) -> Non
 def test_a_trace_and_a_closed_loop_are_never_ended_so() -> None:
     """A trace's load changes by nature; in a closed loop no more can wait than there are users."""
     grows = [5 * second for second in range(60)]
-    assert ends_at(Level(0, arrival="trace", started_at=0.0), grows) is None
+    assert ends_at(Level(0, arrival=arrival_of("trace"), started_at=0.0), grows) is None
     assert ends_at(Level(0, users=300, started_at=0.0), grows) is None
 
 

@@ -18,6 +18,7 @@ import pytest
 from harness.load import runner
 from harness.load.plan import LoadPlan
 from harness.load.worker_pool import WorkerPool
+from harness.measure.arrivals import arrival_of
 from harness.measure.journal import read_journal
 from harness.measure.run_folder import Level
 from harness.stats.messages import error_messages
@@ -41,7 +42,9 @@ def _plan(folder: Path, port: int, level: Level, timeout: float) -> LoadPlan:
 
 
 @pytest.mark.parametrize(
-    "level", [Level(0, users=2, requests=4), Level(0, rate=20.0, arrival="constant", requests=4)], ids=["users", "rate"]
+    "level",
+    [Level(0, users=2, requests=4), Level(0, rate=20.0, arrival=arrival_of("constant"), requests=4)],
+    ids=["users", "rate"],
 )
 def test_a_refused_request_counts_as_sent(tmp_path: Path, level: Level) -> None:
     """Only a dropped request has no moment of sending: sent = completed + failed + in flight."""

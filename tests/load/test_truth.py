@@ -29,6 +29,7 @@ from harness.load.null_engine import Truth, read_log
 from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.request_ids import request_id
 from harness.load.worker_pool import WorkerPool
+from harness.measure.arrivals import arrival_of
 from harness.measure.journal import read_journal
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import Level
@@ -158,7 +159,7 @@ def test_an_answer_shorter_than_asked_is_no_error(pool: WorkerPool, tmp_path: Pa
 
 def test_requests_leave_at_their_moments_whoever_waits(pool: WorkerPool, tmp_path: Path) -> None:
     """An open loop of constant arrivals: every moment is due where arithmetic puts it, though answers take longer."""
-    seen = load(pool, tmp_path, Level(0, rate=40.0, arrival="constant", duration=1.0))
+    seen = load(pool, tmp_path, Level(0, rate=40.0, arrival=arrival_of("constant"), duration=1.0))
     due = sorted(record.scheduled_at for record in seen.records)
     assert np.allclose(np.diff(due), 1 / 40, atol=1e-9)
     assert len(due) == 40
@@ -223,7 +224,7 @@ def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> No
         killed.append(time.monotonic())
 
     with WorkerPool(2) as pool, engine(tmp_path / "truth.jsonl", "--itl-ms", "80") as url:
-        level = Level(0, rate=50.0, arrival="constant", duration=3.0)
+        level = Level(0, rate=50.0, arrival=arrival_of("constant"), duration=3.0)
         plan = plan_for(url, tmp_path, level, processes=2)
         outcome = runner.run(plan, pool=pool, on_level=kill)
     truths = read_log(tmp_path / "truth.jsonl")
@@ -354,7 +355,7 @@ def test_locusts_page_counts_the_requests_of_all_processes(tmp_path: Path) -> No
 def test_levels_of_one_plan_follow_each_other(pool: WorkerPool, tmp_path: Path) -> None:
     """Each level has its own requests, and none begins before the one before has its last answer."""
     with engine(tmp_path / "truth.jsonl") as url:
-        levels = (Level(0, users=2, requests=4), Level(1, rate=50.0, arrival="poisson", requests=6))
+        levels = (Level(0, users=2, requests=4), Level(1, rate=50.0, arrival=arrival_of("poisson"), requests=6))
         plan = replace(plan_for(url, tmp_path, levels[0]), levels=levels)
         outcome = runner.run(plan, pool=pool)
     records = list(read_journal(tmp_path).records)

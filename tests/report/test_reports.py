@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.errors import UsageError
+from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample, Floor
 from harness.measure.records import Records
 from harness.measure.run_folder import Level
@@ -44,7 +45,7 @@ def sweep() -> Summary:
 
 
 def single(**changes) -> Summary:
-    level = open_level(0, 10.0, 0.0, 60.0, arrival="constant")
+    level = open_level(0, 10.0, 0.0, 60.0, arrival=arrival_of("constant"))
     return summarise(Records.from_list([ticking(n, n / 10) for n in range(600)]), manifest([level], **changes))
 
 
@@ -74,7 +75,7 @@ def nothing_completed() -> Summary:
 
 def not_told() -> Summary:
     """A server that tells no counts, with bounds of the entry on what nobody can know."""
-    level = open_level(0, 10.0, 0.0, 60.0, arrival="constant")
+    level = open_level(0, 10.0, 0.0, 60.0, arrival=arrival_of("constant"))
     silent = {"output_tokens": None, "input_tokens": None, "count_told": None}
     records = [ticking(n, n / 10, **silent) for n in range(600)]
     return summarise(Records.from_list(records), manifest([level], slo={"tpot_p50": 0.06}))
@@ -99,7 +100,7 @@ def one_piece() -> Summary:
 
 def several_tokens() -> Summary:
     """Five tokens an event, told at the end, and some answers of which nobody saw anything."""
-    level = open_level(0, 10.0, 0.0, 60.0, arrival="constant")
+    level = open_level(0, 10.0, 0.0, 60.0, arrival=arrival_of("constant"))
     records = [
         ticking(n, n / 10, output_tokens=55, asked_output_tokens=55, count_told="per_answer") for n in range(600)
     ]

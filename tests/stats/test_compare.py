@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
@@ -310,7 +311,7 @@ def test_what_was_asked_differently_is_told_in_words() -> None:
     asked = {"name": "chat", "input_tokens": "50", "mean_input_tokens": 50.0, "hash": "a"}
     other = {"name": "chat", "input_tokens": "80", "mean_input_tokens": 80.0, "hash": "b"}
     base = run(change=lambda plain: replace(plain, workload=asked))
-    slow = replace(LEVEL, users=None, rate=2.0, arrival="poisson", warmup=5.0)
+    slow = replace(LEVEL, users=None, rate=2.0, arrival=arrival_of("poisson"), warmup=5.0)
     new = run(2, change=lambda plain: replace(plain, workload=other, levels=(slow,), api="openai-chat"))
     problems = [each.partition(": ")[2] for each in compare([base], [new]).problems if " differs " in each]
     assert problems == [

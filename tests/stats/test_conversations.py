@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample, Floor, SessionCount
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
@@ -26,7 +27,7 @@ def chats(count: int = 100, turns: int = 5) -> list[RequestRecord]:
 
 
 def summary(records: list[RequestRecord], *sessions: SessionCount) -> Summary:
-    level = open_level(0, 1.0, 0.0, 100.0, arrival="constant")
+    level = open_level(0, 1.0, 0.0, 100.0, arrival=arrival_of("constant"))
     samples = tuple(ClientSample(float(at), "0", 0.25, 0.002, streams=4, events=100) for at in range(110))
     facts = ClientFacts(samples, floor=Floor(0.0005, 0.0001, 64), sessions=sessions)
     return summarise(Records.from_list(records), manifest([level]), facts)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample, Floor
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
@@ -121,7 +122,7 @@ def test_the_order_of_records_does_not_matter() -> None:
 
 def test_of_a_single_level_the_top_is_that_level() -> None:
     """Users, rate and all figures."""
-    level = open_level(0, 5.0, 0.0, 60.0, arrival="constant")
+    level = open_level(0, 5.0, 0.0, 60.0, arrival=arrival_of("constant"))
     document = summary([ticking(n, n * 0.2) for n in range(300)], [level]).as_dict()
     own = document["levels"][0]
     assert document["offered_rate"] == own["offered_rate"] == 5.0
@@ -132,7 +133,7 @@ def test_of_a_single_level_the_top_is_that_level() -> None:
 
 def test_of_a_trace_the_offered_rate_is_that_of_its_requests() -> None:
     """No rate was asked for; the trace has one."""
-    level = open_level(0, None, 0.0, 60.0, arrival="trace")
+    level = open_level(0, None, 0.0, 60.0, arrival=arrival_of("trace"))
     document = summary([ticking(n, n * 0.5) for n in range(120)], [level]).as_dict()
     assert document["window"] == [0.0, 60.0]
     assert document["offered_rate"] == pytest.approx(2.0)

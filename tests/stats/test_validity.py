@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample, Floor
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
@@ -38,7 +39,7 @@ class Case:
     """A run: by default one in which nothing is wrong."""
 
     records: list[RequestRecord] = field(default_factory=steady)
-    level: Level = field(default_factory=lambda: open_level(0, 10.0, 0.0, 60.0, arrival="constant"))
+    level: Level = field(default_factory=lambda: open_level(0, 10.0, 0.0, 60.0, arrival=arrival_of("constant")))
     facts: ClientFacts = field(default_factory=lambda: ClientFacts(idle(), floor=Floor(0.0005, 0.0001, 64)))
     manifest: Callable[[Manifest], Manifest] = as_planned
 
@@ -265,7 +266,7 @@ def test_a_silence_lasts_until_waiting_ended() -> None:
 def test_a_ramp_is_held_to_its_own_rate() -> None:
     """Twice as many at the end as at the start, as asked, is what was asked; half of them is not."""
     rising = [n / 10 for n in range(300)] + [30 + n / 20 for n in range(600)]
-    level = open_level(0, 10.0, 0.0, 60.0, arrival="steps:30:20")
+    level = open_level(0, 10.0, 0.0, 60.0, arrival=arrival_of("steps:30:20"))
     assert Case(records=[ticking(n, due) for n, due in enumerate(rising)], level=level).summary().valid
     assert Case(records=steady(), level=level).summary().total.reasons[0].rule == "sent_rate"
 
@@ -362,7 +363,7 @@ def test_a_sweep_whose_lowest_level_is_over_saturated_does_not_stand() -> None:
 def test_too_few_requests_on_a_lower_level_do_not_spoil_a_sweep() -> None:
     """A higher load that holds with enough requests leaves no doubt about the lower one."""
     thin = Case(records=[ticking(n, float(n)) for n in range(60)], level=open_level(0, 1.0, 0.0, 60.0))
-    thin.level = replace(thin.level, arrival="gamma:0.001")  # any number of requests is as asked
+    thin.level = replace(thin.level, arrival=arrival_of("gamma:0.001"))  # any number of requests is as asked
     summary = sweep(thin, Case())
     assert [section.valid for section in summary.levels] == [False, True]
     assert summary.valid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.measure.arrivals import arrival_of
 from harness.measure.records import Records
 from harness.measure.run_folder import Level
 from harness.stats.window import steady_window
@@ -29,7 +30,7 @@ def window(level: Level, records=()):
         (closed_level(0, 1, 0.0, 60.0, warmup=0.0), [ticking(0, 0.0)], (0.0, 60.0)),
         (closed_level(0, 1, 0.0, 60.0, warmup=20.0), [ticking(0, 0.0)], (20.0, 60.0)),
         # none with a trace
-        (open_level(0, None, 0.0, 60.0, arrival="trace"), [ticking(0, 0.0)], (0.0, 60.0)),
+        (open_level(0, None, 0.0, 60.0, arrival=arrival_of("trace")), [ticking(0, 0.0)], (0.0, 60.0)),
         # a warm-up longer than the level leaves nothing
         (closed_level(0, 1, 0.0, 10.0, warmup=20.0), [ticking(0, 0.0)], (10.0, 10.0)),
     ],
