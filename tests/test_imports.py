@@ -49,7 +49,7 @@ DOORS = {
     "aiohttp": {"load/"},
     "requests": {"engines/session.py", "engines/client.py", "stack/docker.py"},
     "prometheus_client": {"load/", "emulator/faces/page.py"},
-    "altair": {"report/"},
+    "vl_convert": {"report/drawing.py"},
     "scipy": {"stats/"},
     "uvloop": {"emulator/"},
     "jinja2": {"emulator/", "report/", "stack/"},

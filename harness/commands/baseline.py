@@ -10,7 +10,7 @@ from typing import Any
 from harness.drive import baselines
 from harness.drive.baselines import DEFAULT_FOLDER, Baseline
 from harness.errors import UsageError
-from harness.report.content import Table
+from harness.report.document import Table
 from harness.report.to_text import aligned
 from harness.units import format_percent
 

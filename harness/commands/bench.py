@@ -44,6 +44,7 @@ from harness.measure.run_folder import (
     write_atomically,
 )
 from harness.redaction import redact, secrets_of
+from harness.report.run import run_document
 from harness.report.to_text import to_text
 from harness.serve.serving import Served, open_service, resolve_model
 from harness.serve.target import Target
@@ -130,7 +131,7 @@ class BenchResult:
 
     def as_text(self) -> str:
         report = self.folder.html if self.folder.html.exists() else self.folder.summary
-        return f"{to_text(self.summary)}\nreport: {report}"
+        return f"{to_text(run_document(self.summary))}\nreport: {report}"
 
 
 def bench(

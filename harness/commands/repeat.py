@@ -17,7 +17,7 @@ from harness.drive.aa import store
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
-from harness.report.content import Table
+from harness.report.document import Table
 from harness.report.to_text import aligned
 from harness.serve.target import Target
 from harness.stats.effect import Spreads

@@ -9,7 +9,9 @@ from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, write_atomically
 from harness.measure.server import read_server
 from harness.redaction import redact
+from harness.report.document import Document
 from harness.report.formats import FORMATS, Format, find_format
+from harness.report.run import run_document
 from harness.stats.summary import Summary, summarise
 
 DEFAULT_FORMATS = ("html", "markdown", "json")
@@ -27,7 +29,7 @@ def report(runs: Sequence[Path], formats: Sequence[str] | None = None, output: P
     paths: list[Path] = []
     for folder in folders:
         where = folder.path if output is None else output / folder.run_id if len(folders) > 1 else output
-        paths += write_reports(summary_of(read_run(folder)), chosen, where)
+        paths += write_reports(run_document(summary_of(read_run(folder))), chosen, where)
     return paths
 
 
@@ -36,28 +38,20 @@ def summary_of(run: Run) -> Summary:
     return summarise(run.records, run.manifest, run.facts, read_server(run.folder, run.manifest.complete))
 
 
-def write_reports(summary: Summary, formats: Sequence[Format], folder: Path) -> list[Path]:
+def write_reports(document: Document, formats: Sequence[Format], folder: Path) -> list[Path]:
     """One file per format, each replaced in one step; the paths written."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for each in sorted(formats, key=lambda form: form.name != "json"):  # the small and most needed first: space may end
         path = folder / each.file
-        write_atomically(path, _text(each, summary).encode("utf-8", "backslashreplace"))
+        write_atomically(path, redact(each.render(document)).encode("utf-8", "backslashreplace"))
         paths.append(path)
     return paths
-
-
-def _text(form: Format, summary: Summary) -> str:
-    """Without secrets. HTML is left: its scripts are not ours to change, and what it shows comes from files that
-    hold none.
-    """
-    text = form.render(summary)
-    return text if form.name == "html" else redact(text)
 
 
 def finish(run: Run, with_reports: bool = True) -> Summary:
     """At the end of a load: summary.json, and unless told otherwise the reports for people, in the run's folder."""
     summary = summary_of(run)
     names = DEFAULT_FORMATS if with_reports else ("json",)
-    write_reports(summary, [each for each in FORMATS if each.name in names], run.folder.path)
+    write_reports(run_document(summary), [each for each in FORMATS if each.name in names], run.folder.path)
     return summary

@@ -12,7 +12,7 @@ from harness.load.live import level_name
 from harness.load.worker_pool import Rehearsed
 from harness.measure.offered import expected_arrivals
 from harness.measure.run_folder import Level
-from harness.report.content import Table
+from harness.report.document import Table
 from harness.report.to_text import aligned
 from harness.units import format_count, format_duration, format_number
 from harness.workload.workload import Asked, Dataset, Replayed, spread

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.content import Table
+from harness.report.document import Table
 from harness.report.to_text import aligned
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.outcome import Outcome

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from xml.etree import ElementTree
 
-from harness.report.content import Table
+from harness.report.document import Table
 from harness.report.to_markdown import table
 from harness.report.to_text import aligned
 from harness.stats.comparison import MOST_REPEATS, UNKNOWN, Change, Comparison

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from harness.errors import UsageError
-from harness.stats.summary import Summary
+from harness.report.document import Document
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Format:
     file: str
     function: str
 
-    def render(self, summary: Summary) -> str:
+    def render(self, document: Document) -> str:
         # The HTML report draws with libraries that take a second to load; who asks for JSON does not wait for them.
         module = import_module(f"harness.report.{self.function}")
-        make: Callable[[Summary], str] = getattr(module, self.function)
-        return make(summary)
+        make: Callable[[Document], str] = getattr(module, self.function)
+        return make(document)
 
 
 FORMATS: tuple[Format, ...] = (

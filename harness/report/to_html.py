@@ -1,55 +1,54 @@
-"""The report as one HTML file that needs nothing else: styles, scripts and data are inside."""
+"""The report as one HTML file that needs nothing else: styles and pictures are inside, and it has no script at all."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
-import altair as alt
 import jinja2
-import vl_convert
+from markupsafe import Markup
 
-from harness.report import content
-from harness.report.charts import charts
-from harness.stats.summary import Summary
+from harness.report.document import Chart, Document, Table
+from harness.report.drawing import COLOURS, NARROW, WIDE, narrowed, svg
 
-
-def to_html(summary: Summary) -> str:
-    """For people, in a browser; opens offline, in light and dark."""
-    shown = charts(summary)
-    specs = {f"{chart.name}-{place}": spec for chart in shown for place, spec in enumerate(chart.specs)}
-    page = _template().render(
-        policy=_POLICY,
-        summary=summary,
-        content=content,
-        charts=shown,
-        specs=_inert(json.dumps(specs, allow_nan=False)),
-        library=_library() if shown else "",
-    )
-    return page.replace(_POLICY, _policy(page), 1)
+MANY, SOME = 8, 4  # columns above which a table becomes a list of rows on a screen narrower than a desk's, and a phone
 
 
-_POLICY = "script-src of this page"  # its place, until the scripts are known
+def to_html(document: Document) -> str:
+    """For people, in a browser, on paper and on a phone; opens offline, in light and dark."""
+    return _template().render(document=document, pictures=pictures, kind=_kind, colours=COLOURS)
 
 
-def _policy(page: str) -> str:
-    """Nothing is fetched, and no script runs but those that stand here: a name or a message that became markup in spite
-    of escaping would still do nothing. Vega draws with style attributes, hence `unsafe-inline` for styles.
-    """
-    hashes = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in _SCRIPT.findall(page)]
-    scripts = " ".join(f"'sha256-{each}'" for each in hashes) or "'none'"
-    return (
-        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+def pictures(chart: Chart) -> Markup:
+    """The chart as SVG; of a wide one a second picture for narrow screens."""
+    if not chart.wide:
+        return _inline(svg(chart, NARROW), chart.name, "")
+    return _inline(svg(chart, WIDE), chart.name, "over-desk") + _inline(
+        svg(narrowed(chart), NARROW), f"{chart.name}-narrow", "over-phone"
     )
 
 
-_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+def _inline(picture: str, name: str, shown: str) -> Markup:
+    """With the colours of the page, ids of its own, and the width of its place."""
+    for colour, value in COLOURS.items():
+        picture = picture.replace(f'"{value}"', f'"var(--{colour})"')
+    picture = _IDS.sub(rf"\g<1>{name}-", picture)
+    size = _SIZE.search(picture)
+    assert size is not None  # vl-convert writes it
+    opening = f'<svg class="{shown}" viewBox="0 0 {size[1]} {size[2]}" role="img" aria-labelledby="{name}-title">'
+    whole = f'{opening}<title id="{name}-title">{Markup.escape(name)}</title>'
+    return Markup(f"{whole}{picture[picture.index('>') + 1 :]}")
+
+
+_SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+_IDS = re.compile(r'(\sid="|url\(#|href="#)')  # clips are numbered from 0 in every picture
+
+
+def _kind(table: Table) -> str:
+    """How wide it is."""
+    count = len(table.columns)
+    return "many" if count > MANY else "some" if count > SOME else "few"
 
 
 @cache
@@ -61,21 +60,5 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.tests["block"] = lambda block, name: type(block).__name__ == name
     return environment.from_string(files("harness.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from the package that carries them."""
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    script: Any = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
-    return _inert_script(script)
-
-
-def _inert(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return text.replace("<", "\\u003c")
-
-
-def _inert_script(text: str) -> str:
-    return text.replace("</script", "<\\/script")

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from harness.report import content
-from harness.report.content import Table
-from harness.stats.summary import Summary
-from harness.text import markdown
+from harness.report.document import (
+    Bullets,
+    Chart,
+    Code,
+    Document,
+    Facts,
+    Notice,
+    Paragraph,
+    Section,
+    Table,
+    reason_table,
+)
+from harness.text import markdown, visible
 
 
-def to_markdown(summary: Summary) -> str:
+def to_markdown(document: Document) -> str:
     """For people, in a terminal, a pull request or a wiki."""
-    answer = markdown(content.answer(summary))
-    parts = [f"# {markdown(content.title(summary))}", f"Verdict: **{content.verdict(summary)}**. {answer}"]
-    for notice in content.notices(summary):
-        text = markdown(notice.text)
-        parts.append(f"> **{text}**" if notice.kind == "bad" else f"> {text}")
-        if notice.reasons:
-            parts.append(table(content.reason_table(notice.reasons, summary)))
-    if summary.levels:
-        parts += ["## Levels", table(content.level_table(summary))]
-    for section in summary.levels:
-        parts += [f"## Metrics at {content.load(section)}", table(content.metric_table(section))]
-    parts += ["## Requests", table(content.request_table(summary))]
-    if (said := content.message_table(summary)) is not None:
-        parts.append(table(said))
-    if (ended := content.conversation_table(summary)) is not None:
-        parts += ["## Conversations", table(ended), *map(table, content.growth_tables(summary))]
-    if (engine := content.engine_table(summary)) is not None:
-        parts += ["## The engine meanwhile", table(engine)]
-    parts += ["## Method", "\n".join(f"- {markdown(line)}" for line in content.method(summary))]
-    rows = tuple(content.facts(summary))
-    parts += ["## Run", table(Table(("What", "Value"), rows))]
+    parts = [f"# {markdown(document.title)}", _answer(document)]
+    parts += [part for notice in document.notices for part in _notice(notice)]
+    parts += [part for section in document.sections for part in _section(section)]
     return "\n\n".join(parts) + "\n"
+
+
+def _answer(document: Document) -> str:
+    verdict = f"Verdict: **{document.verdict.word}**. " if document.verdict else ""
+    return f"{verdict}{markdown(document.answer)}"
+
+
+def _section(section: Section) -> list[str]:
+    parts = [part for block in section.blocks for part in _BLOCKS[type(block)](block)]
+    return [f"## {markdown(section.heading)}", *parts] if parts else []
+
+
+def _notice(notice: Notice) -> list[str]:
+    text = markdown(notice.text)
+    parts = [f"> **{text}**" if notice.kind == "bad" else f"> {text}"]
+    return [*parts, table(reason_table(notice.reasons))] if notice.reasons else parts
 
 
 def table(content: Table) -> str:
@@ -45,3 +53,23 @@ def table(content: Table) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _table(content: Table) -> list[str]:
+    return [*([f"### {markdown(content.title)}"] if content.title else []), table(content)]
+
+
+def _code(block: Code) -> list[str]:
+    lines = [visible(line) for line in block.text.splitlines()]
+    return ["\n".join(f"    {line}" for line in lines)]  # indented: nothing in it can end it
+
+
+_BLOCKS: dict[type, Callable[[Any], list[str]]] = {
+    Paragraph: lambda block: [markdown(block.text)],
+    Bullets: lambda block: ["\n".join(f"- {markdown(line)}" for line in block.lines)],
+    Table: _table,
+    Facts: lambda block: [table(Table(("What", "Value"), block.pairs))],
+    Code: _code,
+    Chart: lambda block: [markdown(block.words)],
+    Notice: _notice,
+}

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from harness.report import content
-from harness.report.content import Table
-from harness.stats.summary import Summary
-from harness.text import one_line
+from collections.abc import Callable
+from typing import Any
 
-_COLUMNS = (
-    "Load",
-    "Requests",
-    "Failed",
-    "TTFT p50",
-    "TTFT p95",
-    "ITL p50",
-    "ITL p95",
-    "Output tokens/s",
-    "SLO",
-    "Verdict",
-)
+from harness.report.document import Block, Bullets, Chart, Code, Document, Facts, Notice, Paragraph, Table
+from harness.text import one_line, visible
 
 
-def to_text(summary: Summary) -> str:
-    """Title, levels, the answer, and every reason not to trust it."""
-    whole = content.level_table(summary)
-    chosen = [whole.columns.index(name) for name in _COLUMNS]
-    rows = tuple(tuple(_plain(row[place]) for place in chosen) for row in whole.rows)
-    lines = [one_line(content.title(summary)), "", *aligned(Table(_COLUMNS, rows, frozenset(range(1, 8)))), ""]
-    lines.append(one_line(content.answer(summary)))
-    lines.append(f"Verdict: {content.verdict(summary)}")
-    for found, limit, advice, _ in content.reason_table(summary.total.reasons, summary).rows:
-        lines.append(one_line(f"  {found} (limit: {limit}). {advice}"))
-    for each in summary.total.messages:
-        status = f", HTTP {each.http_status}" if each.http_status else ""
-        lines.append(f"The service said ({each.kind}{status}, {each.count} times): {one_line(each.message)}")
-    lines += [f"Note: {one_line(remark)}" for remark in content.remarks(summary)]
-    return "\n".join(lines)
+def to_text(document: Document) -> str:
+    """Title, the tables that matter, the answer, every reason not to trust it, and what else is said in brief."""
+    brief = [block for section in document.sections for block in section.brief]
+    lines = [one_line(document.title), ""]
+    for block in brief:
+        if isinstance(block, Table):
+            lines += [*_lines(block), ""]
+    lines.append(one_line(document.answer))
+    if document.verdict is not None:
+        lines.append(f"Verdict: {document.verdict.word}")
+    for notice in document.notices:
+        if notice.kind == "bad":
+            lines += _reasons(notice)
+    for block in brief:
+        if not isinstance(block, Table):
+            lines += _lines(block)
+    return "\n".join([*lines, *(f"Note: {one_line(remark)}" for remark in document.remarks)])
 
 
 def aligned(table: Table) -> list[str]:
@@ -49,6 +39,20 @@ def _cell(row: tuple[str, ...], place: int, widths: list[int], table: Table) -> 
     return row[place].rjust(widths[place]) if place in table.numbers else row[place].ljust(widths[place])
 
 
-def _plain(cell: str) -> str:
-    """Without the interval, which is in the report."""
-    return cell.partition(" (")[0]
+def _lines(block: Block) -> list[str]:
+    return _BLOCKS[type(block)](block)
+
+
+def _reasons(notice: Notice) -> list[str]:
+    return [one_line(f"  {each.found} (limit: {each.limit}). {each.advice}") for each in notice.reasons]
+
+
+_BLOCKS: dict[type, Callable[[Any], list[str]]] = {
+    Paragraph: lambda block: [one_line(block.text)],
+    Bullets: lambda block: [f"- {one_line(line)}" for line in block.lines],
+    Table: lambda block: [*([one_line(block.title)] if block.title else []), *aligned(block)],
+    Facts: lambda block: aligned(Table(("", ""), block.pairs))[1:],
+    Code: lambda block: [f"  {visible(line)}" for line in block.text.splitlines()],
+    Chart: lambda block: [one_line(block.words)],
+    Notice: lambda block: [one_line(block.text), *_reasons(block)],
+}

@@ -19,6 +19,7 @@ from harness.load.worker_pool import WorkerPool
 from harness.measure.journal import read_journal
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, Manifest
+from harness.report.run import run_document
 from harness.report.to_text import to_text
 from harness.stats.summary import Summary, summarise
 from harness.workload.workload import drawn
@@ -104,7 +105,7 @@ def test_what_is_not_told_is_not_made_up(pool: WorkerPool, tmp_path: Path, habit
     assert column(records, "status") == {"completed"}
     assert column(records, "output_tokens") == {None}
     assert {len(each.token_at) for each in records} == {len(truth.at) for truth in server.truths.values()}
-    document, text = summary.as_dict(), to_text(summary)
+    document, text = summary.as_dict(), to_text(run_document(summary))
     assert document["throughput"]["output_tokens_per_second"] is None
     assert document["metrics"]["tpot"]["n"] == 0
     assert document["metrics"]["itl"]["n"] > 0
@@ -131,7 +132,7 @@ def test_an_answer_that_came_at_once_has_no_gaps(
         records, summary, _ = load(pool, tmp_path, server)
     assert column(records, "status") == {"completed"}
     assert column(records, "output_tokens") == {TOKENS}
-    figures, text = summary.total.figures, to_text(summary)
+    figures, text = summary.total.figures, to_text(run_document(summary))
     assert (figures["itl"].n, figures["tpot"].n) == (0, 0)
     assert figures["ttft"].n == (0 if rule == "not_streamed" else REQUESTS)
     assert summary.total.attainment.holds is None
@@ -150,8 +151,8 @@ def test_an_answer_is_whole_with_its_last_message(pool: WorkerPool, tmp_path: Pa
         assert each.notes == "cut_after_end"
         assert each.finished_at is not None
         assert each.finished_at + zero - server.truths[each.request_id].at[-1] < 1.5
-    assert "behind" in to_text(summary)
-    assert "whole answers the connection was cut" in to_text(summary)
+    assert "behind" in to_text(run_document(summary))
+    assert "whole answers the connection was cut" in to_text(run_document(summary))
 
 
 def test_an_answer_without_its_last_message_is_broken(pool: WorkerPool, tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_an_answer_of_which_nobody_sees_anything_is_complete(pool: WorkerPool, t
     }
     assert summary.total.figures["ttft"].n == 0
     assert summary.total.throughput.output_tokens > 0
-    assert "answers completed without any visible token" in to_text(summary)
+    assert "answers completed without any visible token" in to_text(run_document(summary))
 
 
 def test_without_streaming_there_is_no_first_token(pool: WorkerPool, tmp_path: Path) -> None:

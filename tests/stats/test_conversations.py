@@ -8,6 +8,7 @@ from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample, Floor, SessionCount
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
+from harness.report.run import run_document
 from harness.report.to_html import to_html
 from harness.report.to_markdown import to_markdown
 from harness.stats.summary import Summary, summarise
@@ -44,7 +45,7 @@ def test_ttft_is_told_by_turn_and_by_history() -> None:
     assert [each[:2] for each in turns[2:]] == [(3, 4), (5, 8)]
     history = [(each["history_tokens_from"], round(each["p95"], 3)) for each in told["ttft_by_history"]]
     assert history == [(0, 0.2), (1025, 0.3), (2049, 0.5)]
-    for text in (to_markdown(found), to_html(found)):
+    for text in (to_markdown(run_document(found)), to_html(run_document(found))):
         assert "1.00 conversations/s" in text
         assert "History no longer fitted" in text
         assert "1,025–2,048" in text

@@ -12,7 +12,7 @@ from harness.load.scrape import Samples
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, RunFolder
 from harness.measure.server import ServerSamples, read_server
-from harness.report.content import engine_table
+from harness.report.run import engine
 from harness.stats.server import ServerFigures, server_figures
 from harness.stats.summary import summarise
 from tests.runs import manifest, ticking
@@ -87,6 +87,5 @@ def test_what_an_engine_did_in_silence_is_said(told: ServerFigures, rules: set[s
     records = Records.from_list([ticking(n, n / 10) for n in range(100)])
     summary = summarise(records, manifest([level]), None, ServerSamples(known))
     assert {reason.rule for reason in summary.total.warnings} & {"put_back", "from_cache"} == rules
-    table = engine_table(summary)
-    assert table is not None
+    assert engine.section(summary) is not None
     assert summary.as_dict()["server"]["preempted"] == told.preempted
