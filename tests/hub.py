@@ -139,6 +139,11 @@ def repositories() -> dict[str, dict[str, bytes] | int | str]:
             "config.json": json.dumps(CONFIG | {"quantization_config": {"quant_method": "awq"}}).encode(),
             "model.safetensors": ONE,
         },
+        "org/nvfp4": {
+            "config.json": config,
+            "hf_quant_config.json": b'{"producer": {}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}',
+            "model.safetensors": ONE,
+        },
         "org/bin": {"config.json": config, "pytorch_model-1.bin": bytes(70), "pytorch_model-2.bin": bytes(7)},
         "org/bare": {"config.json": config},
         "org/odd": {"README.md": b"x"},

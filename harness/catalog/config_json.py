@@ -7,22 +7,17 @@ Image and audio towers are not counted: the headers of the weights have them (ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from harness.catalog.layers import Layers, read_layers
+from harness.catalog.config_fields import Config, integer, text_config, width_of
+from harness.catalog.layers import Layers, read_layers, with_blocks
 from harness.catalog.mixers import mixer_of
+from harness.catalog.other_weights import WIDE_QK_NORM, other_parameters
+from harness.catalog.quantization import quantization_from_config
 from harness.catalog.shapes import ModelShape
 from harness.errors import UsageError
 from harness.input_files import brief
-
-Config = Mapping[str, Any]
-
-_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
-"""Where configurations of models with towers keep the language model's."""
 
 
 def shape_from_config(config: Config, name: str | None = None) -> ModelShape:
@@ -42,12 +37,15 @@ def shape_from_config(config: Config, name: str | None = None) -> ModelShape:
 
 
 def _shape_from_config(config: Config, name: str | None) -> ModelShape:
-    text = text_config(config)
+    text: Config = text_config(config)
     family = str(text.get("model_type") or "")
-    _refuse_other_kinds(text, family)
+    classes = config.get("architectures")
+    architecture = str(classes[0]) if isinstance(classes, list) and classes else ""
+    _refuse_other_kinds(text, family, architecture)
     layers = _layer_count(text)
     heads = _field(text, "num_attention_heads", "n_head", "num_heads", "n_heads")
     hidden = _field(text, "hidden_size", "n_embd", "d_model", "n_embed")
+    text = with_blocks(text, hidden, heads)
     plan = read_layers(text, family, layers)
     if not plan.attention:
         raise _not_reckoned("a model without attention")
@@ -57,7 +55,7 @@ def _shape_from_config(config: Config, name: str | None) -> ModelShape:
         "hidden": hidden,
         "heads": heads,
         "kv_heads": _kv_heads(text, heads),
-        "head_dim": _int(text, "head_dim", "attention_head_dim") or hidden // heads,
+        "head_dim": integer(text, "head_dim", "attention_head_dim") or hidden // heads,
         "vocab": _field(text, "vocab_size"),
         "tied": _tied(config, text),
         "context": _context(text),
@@ -67,33 +65,10 @@ def _shape_from_config(config: Config, name: str | None) -> ModelShape:
     fields |= _attention(text, family, fields, plan)
     mixer = mixer_of(text, family, plan)
     fields |= {"mixer_layers": mixer.layers, "mixer_parameters": mixer.parameters, "state_values": mixer.state_values}
-    fields["other_parameters"] = _others(text, family, fields, plan)
+    fields["other_parameters"] = other_parameters(text, family, fields, plan)
     fields["stored"] = quantization_from_config(config) or ""
-    classes = config.get("architectures")
-    fields["architecture"] = str(classes[0]) if isinstance(classes, list) and classes else ""
+    fields["architecture"] = architecture
     return ModelShape(name=name or str(config.get("_name_or_path") or fields["model_type"]), **fields)
-
-
-def text_config(config: Config) -> dict[str, Any]:
-    """The language model's fields, with its class's defaults; what the file says outside of them holds too."""
-    nested = config
-    while isinstance(inner := next((nested[key] for key in _NESTED if nested.get(key)), None), Mapping):
-        nested = inner
-    classes, outer = config_classes(), str(config.get("model_type", ""))
-    family = str(nested.get("model_type") or classes.get(outer, {}).get("text") or outer)
-    # A null is said too: `"sliding_window": null` switches a default off.
-    own = {**{key: value for key, value in config.items() if key not in _NESTED}, **nested, "model_type": family}
-    return {**classes.get(family, {}).get("defaults", {}), **own}
-
-
-@cache
-def config_classes() -> dict[str, dict[str, Any]]:
-    """By model type: the defaults of its configuration class, and the type of its language model where it is nested."""
-    document: dict[str, Any] = json.loads(
-        files("harness.catalog").joinpath("config_classes.json").read_text(encoding="utf-8")
-    )
-    table: dict[str, dict[str, Any]] = document["classes"]
-    return table
 
 
 _OTHER_KINDS = ("zamba", "zamba2", "doge", "recurrent_gemma", "longcat_flash", "muse_spark_text", "hrm_text", "xlstm",
@@ -101,11 +76,15 @@ _OTHER_KINDS = ("zamba", "zamba2", "doge", "recurrent_gemma", "longcat_flash", "
 """Blocks that are shared between layers, or built unlike any other: counting them as usual would be wrong by far."""
 
 
-def _refuse_other_kinds(text: Config, family: str) -> None:
+def _refuse_other_kinds(text: Config, family: str, architecture: str) -> None:
     if text.get("is_encoder_decoder"):
         raise _not_reckoned("an encoder with a decoder")
     if family in _OTHER_KINDS:
         raise _not_reckoned(f"model type {family!r}")
+    # Quantised copies are published under model types of their makers' own.
+    of_type = {kind.removesuffix("_text").replace("_", "") for kind in _OTHER_KINDS}
+    if architecture.lower().removesuffix("forcausallm") in of_type:
+        raise _not_reckoned(f"a model of class {architecture}")
 
 
 def _not_reckoned(what: str) -> UsageError:
@@ -119,7 +98,7 @@ def _not_reckoned(what: str) -> UsageError:
 def _layer_count(text: Config) -> int:
     """Where no number is given there is a list, or a letter for each."""
     for key in ("hybrid_override_pattern", "layers_block_type", "layer_types"):
-        if text.get(key) and _int(text, *_LAYERS) is None:
+        if text.get(key) and integer(text, *_LAYERS) is None:
             return len(text[key])
     return _field(text, *_LAYERS)
 
@@ -127,16 +106,8 @@ def _layer_count(text: Config) -> int:
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
-def _int(config: Config, *names: str) -> int | None:
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None
-
-
 def _field(config: Config, *names: str) -> int:
-    found = _int(config, *names)
+    found = integer(config, *names)
     if found is None or found < 1:
         wrong = "no" if found is None else f"{found} is no size for"
         raise UsageError(f"{wrong} {names[0]!r}", where="config.json", advice="Give the shape of this model by hand.")
@@ -149,45 +120,37 @@ def _tied(config: Config, text: Config) -> bool:
 
 
 def _context(text: Config) -> int:
-    found = _int(text, "max_position_embeddings", "model_max_length", "max_seq_len", "n_positions", "seq_length")
+    found = integer(text, "max_position_embeddings", "model_max_length", "max_seq_len", "n_positions", "seq_length")
     return found or 2048
 
 
 def _kv_heads(text: Config, heads: int) -> int:
     if text.get("multi_query") and not text.get("new_decoder_architecture"):
         return 1
-    return _int(text, "num_key_value_heads", "num_kv_heads", "multi_query_group_num") or heads
-
-
-def _width(text: Config, *names: str) -> int | None:
-    """A width; of one per layer the mean, which gives the same sum."""
-    for name in names:
-        value = text.get(name)
-        if isinstance(value, list) and value and all(isinstance(each, int) for each in value):
-            return sum(value) // len(value)
-    return _int(text, *names)
+    return integer(text, "num_key_value_heads", "num_kv_heads", "multi_query_group_num") or heads
 
 
 def _feed_forward(text: Config, family: str, hidden: int, plan: Layers) -> dict[str, Any]:
-    dense = _width(text, "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size") or 4 * hidden
+    dense = width_of(text, "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size") or 4 * hidden
     if family.startswith("lfm2") and text.get("block_auto_adjust_ff_dim", family == "lfm2"):
         dense = _adjusted(text, dense)
     experts = plan.experts
     some = plan.feed_forward if plan.feed_forward != plan.count else 0
     if not experts:
         if family == "granitemoehybrid":
-            dense = _int(text, "shared_intermediate_size") or dense
+            dense = integer(text, "shared_intermediate_size") or dense
         return {"intermediate": dense, "feed_forward_layers": some}
-    width = _width(text, "moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size") or dense
+    width = width_of(text, "moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size") or dense
     top = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts")
-    top_k = _width(text, *top) or 1
+    top_k = width_of(text, *top) or 1
     return {
         "intermediate": width,
         "experts": experts,
         "experts_per_token": top_k,
+        "expert_hidden": integer(text, "moe_latent_size", "routed_expert_hidden_size") or 0,
         "shared_intermediate": _shared(text, family, width),
         "layers_dense": plan.dense,
-        "intermediate_dense": (_int(text, "intermediate_size_mlp", "dense_intermediate_size") or dense)
+        "intermediate_dense": (integer(text, "intermediate_size_mlp", "dense_intermediate_size") or dense)
         if plan.dense
         else 0,
         "feed_forward_layers": some,
@@ -199,7 +162,7 @@ def _adjusted(text: Config, width: int) -> int:
     width = int(2 * width / 3)
     if text.get("block_ffn_dim_multiplier") is not None:
         width = int(float(text["block_ffn_dim_multiplier"]) * width)
-    multiple = _int(text, "block_multiple_of") or 256
+    multiple = integer(text, "block_multiple_of") or 256
     return multiple * -(-width // multiple)
 
 
@@ -207,10 +170,10 @@ def _shared(text: Config, family: str, width: int) -> int:
     """Width of all shared experts of a layer together."""
     if family in ("llama4_text", "llama4"):
         return width
-    sized = _int(
+    sized = integer(
         text, "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size"
     )
-    count = _int(text, "n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
+    count = integer(text, "n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
     if family == "nemotron_h":
         return (sized or 0) * (1 if count is None else count)
     return sized if sized is not None else width * (count or 0)
@@ -229,7 +192,6 @@ _ONE_NORM = ("gptj", "cohere", "cohere2", "cohere2_moe", "phi", "codegen", "nemo
 _NO_NORM_WEIGHTS = ("olmo", "nanochat")
 _QK_NORM = ("qwen3", "gemma3", "gemma4", "exaone4", "exaone_moe", "apertus", "hunyuan_v1", "hy_v3", "afmoe", "dots1",
             "lfm2", "lfm3", "laguna", "step3p5")  # fmt: skip
-_WIDE_QK_NORM = ("olmo2", "olmo3", "olmoe", "flex_olmo", "minimax_m2")
 _QUERY_GATE = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "afmoe", "muse_glimmer_text")
 _LINEAR_BIAS = ("gpt2", "gpt_neox", "gpt_bigcode", "starcoder2", "bloom", "opt", "phi", "gpt_oss", "jais2")
 
@@ -241,7 +203,7 @@ def _by_family(text: Config, family: str) -> dict[str, Any]:
         "gated": family not in _UNGATED and text.get("gated_mlp", True) is not False,
         "qkv_bias": family.startswith(("qwen2", "glm4v")) or _says(text, "attention_bias", "qkv_bias", "use_qkv_bias"),
         "qk_norm": (family.startswith(_QK_NORM) or _says(text, "use_qk_norm", "qk_layernorm"))
-        and family not in (*_WIDE_QK_NORM, "llama4_text"),
+        and family not in (*WIDE_QK_NORM, "llama4_text"),
         "norms_per_layer": _norms(text, family),
         "norm_bias": family in _NORM_BIAS,
         "linear_bias": has_bias,
@@ -275,16 +237,16 @@ def _attention(text: Config, family: str, fields: Mapping[str, Any], plan: Layer
     if plan.window:
         known |= {"window": plan.window, "windowed_layers": plan.windowed}
     attention, cached = plan.attention, plan.attention
-    if shared := _int(text, "num_kv_shared_layers"):  # Gemma 3n and 4: the last layers read an earlier one's cache
+    if shared := integer(text, "num_kv_shared_layers"):  # Gemma 3n and 4: the last layers read an earlier one's cache
         cached = attention - shared
         known["windowed_layers"] = plan.windowed_of_first(cached)
     if attention != plan.count:
         known["attention_layers"] = attention
     if cached != attention:
         known["kv_layers"] = cached
-    if _int(text, "kv_lora_rank"):
-        known |= _latent(text)
-    elif value := _int(text, "v_head_dim"):
+    if integer(text, "kv_lora_rank"):
+        known |= _latent(text, fields["hidden"] // fields["heads"] if family == "minicpm3" else 128)
+    elif value := integer(text, "v_head_dim"):
         known |= {"v_head_dim": value} if value != fields["head_dim"] else {}
     if plan.windowed:
         known |= _global_heads(text, family, fields)
@@ -294,152 +256,32 @@ def _attention(text: Config, family: str, fields: Mapping[str, Any], plan: Layer
 def _global_heads(text: Config, family: str, fields: Mapping[str, Any]) -> dict[str, int]:
     """Heads of the layers without a window, where these have other ones."""
     if family.startswith("gemma4"):
-        wide = _int(text, "global_head_dim") or 512  # Gemma4TextConfig's own
-        fewer = (_int(text, "num_global_key_value_heads") or 0) if text.get("attention_k_eq_v") else 0
+        wide = integer(text, "global_head_dim") or 512  # Gemma4TextConfig's own
+        fewer = (integer(text, "num_global_key_value_heads") or 0) if text.get("attention_k_eq_v") else 0
         return {"global_head_dim": wide, "global_kv_heads": fewer}
-    windowed = _int(text, "swa_num_key_value_heads")
+    windowed = integer(text, "swa_num_key_value_heads")
     if windowed and windowed != fields["kv_heads"]:
         return {"kv_heads": windowed, "global_kv_heads": fields["kv_heads"]}
     return {}
 
 
-def _latent(text: Config) -> dict[str, Any]:
-    no_position = _int(text, "qk_nope_head_dim")
+def _latent(text: Config, value_width: int) -> dict[str, Any]:
+    no_position = integer(text, "qk_nope_head_dim")
     no_position = 128 if no_position is None else no_position
-    rope = _int(text, "qk_rope_head_dim")
+    rope = integer(text, "qk_rope_head_dim")
     rope = 64 if rope is None else rope
-    value = _int(text, "v_head_dim") or 128
+    value = integer(text, "v_head_dim") or value_width
     return {
         "head_dim": no_position + rope,
         "kv_head_dim": max(no_position + rope, value),
-        "q_lora": _int(text, "q_lora_rank") or 0,
-        "kv_lora": _int(text, "kv_lora_rank") or 512,
+        "q_lora": integer(text, "q_lora_rank") or 0,
+        "kv_lora": integer(text, "kv_lora_rank") or 512,
         "rope_dim": rope,
         "v_head_dim": value,
-        "index_head_dim": _int(text, "index_head_dim") or 0,
+        "index_head_dim": integer(text, "index_head_dim") or 0,
         "qk_norm": False,
         "qkv_bias": False,
     }
-
-
-def _others(text: Config, family: str, fields: Mapping[str, Any], plan: Layers) -> int:
-    """Weights that no field of a shape counts."""
-    hidden, heads, kv_heads = fields["hidden"], fields["heads"], fields["kv_heads"]
-    head_dim, sparse = fields["head_dim"], plan.sparse
-    total = 0
-    if family in _WIDE_QK_NORM:
-        total += plan.attention * (heads + kv_heads) * head_dim
-    if family == "gpt_oss":
-        total += plan.attention * heads + sparse * plan.experts  # attention sinks, the router's bias
-    if family in ("qwen2_moe", "qwen3_next", "qwen3_5_moe_text"):
-        total += sparse * hidden  # the shared expert's gate
-    if family in ("laguna", "step3p5"):
-        total += plan.attention * hidden * heads  # one gate per head
-    if family == "hy_v4":
-        total += plan.attention * hidden * heads * (_int(text, "v_head_dim") or 0)
-    if family == "ernie4_5_moe":
-        total += sparse * plan.experts  # the router's correction
-    if family in ("apertus", "apertus1p5_text"):
-        total += 2 * plan.count  # the activation's two
-    if family == "phimoe":
-        total += plan.count * hidden + (fields["vocab"] if text.get("lm_head_bias") else 0)
-    if text.get("attention_bias") and family in ("llama", "smollm3", "granite", "arcee", "ernie4_5"):
-        total += plan.count * hidden
-    if text.get("mlp_bias"):
-        total += plan.count * (2 * fields["intermediate"] + hidden)
-    if fields.get("index_head_dim"):
-        total += _indexer(text, hidden, fields["index_head_dim"], plan)
-    if fields.get("v_head_dim") and not fields.get("kv_lora"):  # values narrower than keys
-        narrower = head_dim - fields["v_head_dim"]
-        full = plan.attention - plan.windowed
-        all_kv = plan.windowed * kv_heads + full * (fields.get("global_kv_heads") or kv_heads)
-        total -= hidden * narrower * (plan.attention * heads + all_kv) - plan.windowed * heads
-    if shared := plan.attention - (fields.get("kv_layers") or plan.attention):
-        total -= _of_shared_caches(fields, plan, shared)
-    if family == "gemma3n_text":
-        total += _gemma3n(text, hidden, plan)
-    if family.startswith("gemma4"):
-        total += _gemma4(text, fields, plan)
-    return total
-
-
-def _of_shared_caches(fields: Mapping[str, Any], plan: Layers, shared: int) -> int:
-    """What the last layers, which read an earlier layer's cache, do not have: keys, values, the keys' norm."""
-    total = 0
-    for kind in plan.kinds[plan.count - shared :]:
-        heads, width = fields["kv_heads"], fields["head_dim"]
-        if kind == "full":
-            heads, width = fields.get("global_kv_heads") or heads, fields.get("global_head_dim") or width
-        total += 2 * fields["hidden"] * heads * width + width
-    if wide := fields.get("global_head_dim"):
-        # A shape counts windows by their caches, and so takes these layers for ones with the wider heads.
-        more = (2 * fields["heads"] + 2 * fields["kv_heads"]) * (wide - fields["head_dim"]) * fields["hidden"]
-        total += (plan.windowed - fields["windowed_layers"]) * more
-    return total
-
-
-def _indexer(text: Config, hidden: int, width: int, plan: Layers) -> int:
-    """DeepSeek Sparse Attention: which tokens a query looks at; only some layers have their own."""
-    heads, query = _int(text, "index_n_heads") or 64, _int(text, "q_lora_rank") or hidden
-    kinds = text.get("indexer_types")
-    layers = kinds.count("full") if isinstance(kinds, list) else plan.count
-    return layers * (query * heads * width + hidden * width + 2 * width + hidden * heads)
-
-
-def _gemma3n(text: Config, hidden: int, plan: Layers) -> int:
-    """Embeddings per layer with their projections, LAuReL, AltUp (Gemma3nTextDecoderLayer)."""
-    small, rank = _int(text, "hidden_size_per_layer_input") or 0, _int(text, "laurel_rank") or 0
-    inputs = _int(text, "altup_num_inputs") or 1
-    once = (_int(text, "vocab_size_per_layer_input") or 0) * small * plan.count
-    once += hidden * plan.count * small + small + 2 * (inputs - 1) * hidden * hidden
-    layer = 2 * hidden * small + hidden + 2 * hidden * rank + hidden
-    layer += inputs * inputs + inputs**3 + hidden * inputs + 2 * hidden
-    return once + plan.count * layer
-
-
-def _gemma4(text: Config, fields: Mapping[str, Any], plan: Layers) -> int:
-    """Embeddings per layer, wider norms where the heads are wider, wide feed-forwards of layers with a shared cache."""
-    hidden, small = fields["hidden"], _int(text, "hidden_size_per_layer_input") or 0
-    full = plan.attention - plan.windowed
-    total = full * 2 * (fields["global_head_dim"] - fields["head_dim"])
-    if small:
-        total += (_int(text, "vocab_size_per_layer_input") or 0) * small * plan.count
-        total += hidden * plan.count * small + small + plan.count * (2 * hidden * small + hidden)
-    if text.get("attention_k_eq_v"):  # keys serve as values
-        total -= full * hidden * fields["global_head_dim"] * (fields["global_kv_heads"] or fields["kv_heads"])
-    if text.get("use_double_wide_mlp"):
-        total += (_int(text, "num_kv_shared_layers") or 0) * 3 * hidden * fields["intermediate"]
-    if plan.experts:
-        dense = _width(text, "intermediate_size") or 0
-        total += plan.count * (3 * hidden * dense + 3 * hidden + hidden + plan.experts)
-    return total
-
-
-def quantization_from_config(config: Config) -> str | None:
-    """The checkpoint's own method, None for unquantised weights.
-
-    `quant_method` of config.json; for NVIDIA's files, which all say modelopt, the format that they hold.
-    """
-    section = config.get("quantization_config")
-    if not isinstance(section, Mapping):
-        section = text_config(config).get("quantization_config")
-    if not isinstance(section, Mapping) or not section.get("quant_method"):
-        return None
-    method = str(section["quant_method"])
-    algorithm = str(section.get("quant_algo") or "").lower()
-    if method.startswith("modelopt"):
-        return "nvfp4" if "fp4" in f"{method}{algorithm}" else "fp8"
-    return _packed_format(section) if method == "compressed-tensors" else method
-
-
-def _packed_format(section: Config) -> str:
-    """compressed-tensors says by its groups how wide a weight is; 4 bits, and 16 values to a scale, make NVFP4."""
-    groups = section.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping) and weights.get("num_bits") == 4:
-            return "nvfp4" if weights.get("type") == "float" else "w4a16"
-    return "compressed-tensors"
 
 
 def config_from_shape(shape: ModelShape) -> dict[str, Any]:

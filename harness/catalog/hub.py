@@ -33,7 +33,9 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import disable_progress_bars, get_session
 from huggingface_hub.utils.logging import set_verbosity_error
 
-from harness.catalog.config_json import quantization_from_config, shape_from_config, text_config
+from harness.catalog.config_fields import text_config
+from harness.catalog.config_json import shape_from_config
+from harness.catalog.quantization import SIDE_FILE, quantization_from_config, with_side_file
 from harness.catalog.shapes import ModelShape, find_shape
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
 from harness.errors import HarnessError, MissingError, UsageError
@@ -102,6 +104,8 @@ def _ask(repo: str, revision: str | None, endpoint: str | None) -> HubModel:
         names = frozenset(file.rfilename for file in info.siblings or ())
         _refuse_what_is_no_model(repo, names)
         config = _config(api, now, info.sha)
+        if config is not None and SIDE_FILE in names:
+            config = with_side_file(config, _config(api, now, info.sha, SIDE_FILE))
         exact = _header_bytes(api, now, info.sha) or _file_bytes(info)
     licence = getattr(info.card_data, "license", None) if info.card_data else None
     found = _put_together(now, info.sha, config, exact, gated=bool(info.gated))
@@ -267,9 +271,9 @@ def _behind_redirects(endpoint: str) -> str:
 _ON = ("1", "true", "yes", "on")
 
 
-def _config(api: HfApi, repo: str, revision: str | None) -> Mapping[str, Any] | None:
+def _config(api: HfApi, repo: str, revision: str | None, name: str = "config.json") -> Mapping[str, Any] | None:
     try:
-        path = api.hf_hub_download(repo, "config.json", revision=revision, etag_timeout=TIMEOUT)
+        path = api.hf_hub_download(repo, name, revision=revision, etag_timeout=TIMEOUT)
     except LocalEntryNotFoundError:
         raise
     except EntryNotFoundError:
@@ -313,6 +317,8 @@ def _describe_directory(folder: Path, repo: str) -> HubModel:
     if not folder.is_dir():
         raise UsageError("no such directory", where=repo, advice="Name a directory with config.json and weights.")
     config = _read_config(folder / "config.json")
+    if config is not None:
+        config = with_side_file(config, _read_config(folder / SIDE_FILE))
     headers = [_local_header_bytes(path) for path in sorted(folder.glob("*.safetensors")) if _is_loaded(path)]
     exact: tuple[int, SizeSource] | None = (sum(headers), "safetensors headers") if headers else None
     if exact is None:

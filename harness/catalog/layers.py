@@ -90,12 +90,36 @@ def _of_letters(letters: str, experts: int) -> Layers:
     return Layers(tuple(kinds[each] for each in letters), 0, experts if sparse else 0, sparse, letters.count("-"))
 
 
+def with_blocks(text: Config, hidden: int, heads: int) -> Config:
+    """Llama-Nemotron says each layer by itself; here in the words of the others.
+
+    Raises UsageError where attention differs between layers, or is something else.
+    """
+    blocks = text.get("block_configs")
+    if not isinstance(blocks, list) or not blocks or "attention" not in blocks[0]:
+        return text
+    attention, feed_forward = [each["attention"] for each in blocks], [each["ffn"] for each in blocks]
+    groups = {each["n_heads_in_group"] for each in attention if not each["no_op"]}
+    odd = ("replace_with_linear", "window_length")
+    if len(groups) != 1 or any(each.get(name) for each in (*attention, *feed_forward) for name in odd):
+        raise _unknown("block_configs", "several of attention, or none")
+    # _ffn_mult_to_intermediate_size of the repositories' own modeling_decilm.py
+    widths = [0 if each["no_op"] else 256 * -(-int(2 * each["ffn_mult"] * hidden / 3) // 256) for each in feed_forward]
+    return {
+        **text,
+        "layer_types": ["no_attention" if each["no_op"] else "full_attention" for each in attention],
+        "num_key_value_heads": heads // groups.pop(),
+        "intermediate_size": widths,
+    }
+
+
 _WORDS: Mapping[str, Kind] = {
     "full_attention": "full",
     "attention": "full",
     "hybrid": "full",  # Falcon-H1, Zamba: attention beside or behind the mixer
     "indexed_attention": "full",
     "deepseek_sparse_attention": "full",
+    "minimax_m3_sparse": "full",
     "sliding_attention": "windowed",
     "chunked_attention": "windowed",
     "hybrid_sliding": "windowed",
@@ -104,6 +128,7 @@ _WORDS: Mapping[str, Kind] = {
     "mamba2": "mixer",
     "conv": "mixer",
     "recurrent": "mixer",
+    "no_attention": "none",
 }
 
 
@@ -120,6 +145,9 @@ def _kinds(text: Config, family: str, count: int, window: int) -> list[Kind]:
         written = text.get(key)
         if isinstance(written, list) and len(written) >= count:
             return [_kind(key, each, window) for each in written[:count]]
+    pattern = text.get("hybrid_layer_pattern")
+    if isinstance(pattern, list) and len(pattern) >= count:  # MiMo V2: 1 has the window
+        return ["windowed" if each and window else "full" for each in pattern[:count]]
     mixers = _mixers(text, family, count)
     if mixers is not None:
         return ["mixer" if each else "full" for each in mixers]

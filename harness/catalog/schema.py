@@ -443,7 +443,9 @@ def _shape_keys() -> dict[str, Parser]:
         if each.type == "bool":
             parsers[each.name] = _truth
         elif each.type == "int":
-            parsers[each.name] = _whole(each.name, least=0, most=2**60)
+            # What other fields count too much is taken away again.
+            least = -(2**50) if each.name == "other_parameters" else 0
+            parsers[each.name] = _whole(each.name, least=least, most=2**60)
         else:
             parsers[each.name] = _text(_SHAPE_WORDS[each.name])
     return parsers

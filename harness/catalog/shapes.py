@@ -38,7 +38,9 @@ class ModelShape:
     their own, 0 for all with attention. global_kv_heads, global_head_dim: of layers without a window where they differ.
     mixer_layers: with Mamba, linear attention or a convolution of mixer_parameters weights each; state_values: numbers
     that one running chat keeps in all of them. query_gate: the attention's output is gated, one gate per value.
-    other_parameters: weights that no other field counts. stored: the method by which the maker's checkpoints are
+    expert_hidden: what routed experts read and write where that is narrower than hidden, with a projection before and
+    behind them. other_parameters: weights that no other field counts, below zero where the fields count some that are
+    not there. stored: the method by which the maker's checkpoints are
     quantised, by the names of QUANTIZATIONS or its own; empty for none. architecture: the class that config.json names.
     """
 
@@ -59,6 +61,7 @@ class ModelShape:
     norms_per_layer: int = 2
     experts: int = 0
     experts_per_token: int = 0
+    expert_hidden: int = 0
     shared_intermediate: int = 0
     layers_dense: int = 0
     intermediate_dense: int = 0
@@ -91,13 +94,16 @@ class ModelShape:
     def mistake(self) -> str | None:
         """What no model can have, in words; memory and time are computed from it and must not fail."""
         for name, value in vars(self).items():
-            if isinstance(value, int) and not 0 <= value <= _MOST:
+            least = -_MOST if name == "other_parameters" else 0
+            if isinstance(value, int) and not least <= value <= _MOST:
                 return f"{name} is {'below zero' if value < 0 else 'beyond all bounds'}"
         for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "vocab", "context"):
             if getattr(self, name) < 1:
                 return f"{name} is 0"
         if self.window and self.windowed_layers > self.layers:
             return "more layers have a window than there are"
+        if parameters(self) < 1:
+            return "other_parameters takes away more than there is"
         return None
 
     @property
@@ -203,12 +209,14 @@ def _all_attention(shape: ModelShape) -> int:
 
 def expert_parameters(shape: ModelShape) -> int:
     """Weights of one expert, or of the dense feed-forward where there are no experts."""
-    return (3 if shape.gated else 2) * shape.hidden * shape.intermediate
+    hidden = shape.expert_hidden if shape.experts and shape.expert_hidden else shape.hidden
+    return (3 if shape.gated else 2) * hidden * shape.intermediate
 
 
 def _dense_feed_forward(shape: ModelShape, expert_layers: int) -> int:
     matrices = 3 if shape.gated else 2
     router_and_shared = shape.hidden * shape.experts + matrices * shape.hidden * shape.shared_intermediate
+    router_and_shared += 2 * shape.hidden * shape.expert_hidden
     width = shape.intermediate_dense if shape.experts else shape.intermediate
     dense_layers = shape.with_feed_forward - expert_layers
     return expert_layers * router_and_shared + dense_layers * matrices * shape.hidden * width

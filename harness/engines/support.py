@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from harness.catalog.config_json import config_classes
+from harness.catalog.config_fields import config_classes
 from harness.catalog.version import Version, parse_version, version_text
 
 Kind = Literal["native", "fallback", "no", "unknown"]

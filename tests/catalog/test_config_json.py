@@ -1,22 +1,26 @@
 """Shapes from config.json as published, held against counts that Transformers made and products made by hand.
 
-architectures.json: of each model the fields of its config.json that sizes depend on, as public copies of it have them
-(acme/gemma-4-alike is a made-up one of Gemma 4's kind); the parameters of its language
-model, counted by building it in Transformers 5.24.0 without memory; and the values of its KV cache per token as a
-product written by hand: 2 (keys and values) * layers * KV heads * head size.
+architectures.json: of each model where its config.json can be read in public (source), the fields of it that sizes
+depend on, cut to these; the parameters of its language model, counted by building it in Transformers 5.24.0 without
+memory; and the values of its KV cache per token as a product written by hand: 2 (keys and values) * layers * KV heads *
+head size. Llama-Nemotron Super has no class in Transformers; its parameters are summed by hand: 80 blocks, of which 49
+have attention of 64 heads and 8 KV heads, and feed-forwards of ffn_mult * 8,192 * 2 / 3 rounded up to 256.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.catalog.config_json import quantization_from_config, shape_from_config, text_config
+from harness.catalog.config_fields import text_config
+from harness.catalog.config_json import shape_from_config
 from harness.catalog.gpus import find_gpu
 from harness.catalog.layers import read_layers
+from harness.catalog.quantization import quantization_from_config
 from harness.catalog.shapes import active_parameters, kv_bytes_per_token, parameters, weight_bytes
 from harness.errors import UsageError
 from harness.simulator.laws.pool import Machine
@@ -53,11 +57,13 @@ def test_every_parameter_and_every_cached_value_is_counted(name: str) -> None:
         ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 17.17),
         ("meta-llama/Llama-4-Maverick-17B-128E-Instruct", 17.18),
         ("moonshotai/Kimi-K2-Instruct", 32.86),
-        ("ibm-granite/granite-4.0-h-small", 8.80),
+        ("Qwen/Qwen3-Coder-480B-A35B-Instruct", 35.47),
+        ("nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16", 12.77),
+        ("XiaomiMiMo/MiMo-V2-Flash", 15.45),
     ],
 )
 def test_active_parameters_are_those_of_the_model_cards(name: str, billions: float) -> None:
-    """3.6, 17, 17, 32 and 9 billion."""
+    """3.6, 17, 17, 32, 35, 12 and 15 billion."""
     shape = shape_from_config(PUBLISHED[name]["config"], name)
     outside = shape.vocab * shape.hidden if name == "openai/gpt-oss-20b" else 0
     assert (active_parameters(shape) - outside) / 1e9 == pytest.approx(billions, abs=0.01)
@@ -70,7 +76,8 @@ def test_active_parameters_are_those_of_the_model_cards(name: str, billions: flo
         ("HuggingFaceTB/SmolLM3-3B", 0, 0),  # switched off
         ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 8192, 36),  # chunks, three of four
         ("openai/gpt-oss-20b", 128, 12),  # every other
-        ("CohereLabs/c4ai-command-r7b-12-2024", 4096, 24),
+        ("XiaomiMiMo/MiMo-V2-Flash", 128, 39),  # ones in a list, not the chunks that it names too
+        ("google/gemma-4-31B-it", 1024, 50),
         ("google/gemma-3n-E4B-it", 512, 16),  # of the twenty layers with a cache of their own
     ],
 )
@@ -81,10 +88,11 @@ def test_windows_are_found_however_they_are_written(name: str, window: int, laye
 
 
 def test_letters_say_which_layers_have_the_window() -> None:
-    """EXAONE 4 as published: three with, one without; the last layer never has it."""
-    config = PUBLISHED["LGAI-EXAONE/EXAONE-4.0-32B"]["config"]
-    written = {key: value for key, value in config.items() if key != "layer_types"} | {"sliding_window_pattern": "LLLG"}
-    assert shape_from_config(written) == shape_from_config(config)
+    """EXAONE 4: three with, one without; the last layer never has it."""
+    config = {"model_type": "exaone4", "num_hidden_layers": 10, "sliding_window": 4096}
+    kinds = ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    listed = {**config, "layer_types": [*(3 * kinds)[:9], "full_attention"]}
+    assert shape_from_config({**config, "sliding_window_pattern": "LLLG"}) == shape_from_config(listed)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,38 @@ def test_an_mxfp4_checkpoint_has_the_size_of_its_files() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "written", "field", "value"),
+    [
+        ("qwen3_moe", {"num_experts": 160}, "experts", 160),
+        ("qwen3_moe", {"num_local_experts": 160}, "experts", 160),
+        ("deepseek_v3", {"num_local_experts": 32}, "experts", 32),
+        ("ernie4_5_moe", {"num_experts_per_tok": 3}, "experts_per_token", 3),
+        ("step3p5", {"num_attention_groups": 4}, "kv_heads", 4),
+        ("gpt2", {"hidden_size": 1536}, "hidden", 1536),
+    ],
+)
+def test_no_default_stands_beside_what_the_file_calls_otherwise(
+    kind: str, written: dict[str, int], field: str, value: int
+) -> None:
+    """Qwen3-Coder-480B writes num_experts, its class num_local_experts: the class's 128 made it 387 billion."""
+    assert getattr(shape_from_config({"model_type": kind, **written}), field) == value
+
+
+def test_a_copy_under_a_model_type_of_its_own_is_still_not_reckoned() -> None:
+    """Its class tells what it is."""
+    with pytest.raises(UsageError, match="a model of class DeepseekV4ForCausalLM is not reckoned here"):
+        shape_from_config({"model_type": "deepseek_ref", "architectures": ["DeepseekV4ForCausalLM"]})
+
+
+def test_nothing_is_taken_away_that_is_not_there() -> None:
+    """Below zero in all makes no model."""
+    shape = shape_from_config(PUBLISHED["google/gemma-4-31B-it"]["config"])
+    assert shape.other_parameters < 0  # keys that serve as values
+    assert shape.mistake() is None
+    assert "other_parameters" in str(dataclasses.replace(shape, other_parameters=-(10**12)).mistake())
+
+
+@pytest.mark.parametrize(
     ("section", "method"),
     [
         ({"quant_method": "awq"}, "awq"),
@@ -142,6 +182,14 @@ def test_an_mxfp4_checkpoint_has_the_size_of_its_files() -> None:
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
         ({"quant_method": "modelopt_fp4"}, "nvfp4"),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8"),
+        (
+            {
+                "quant_method": "modelopt",
+                "quant_algo": "MIXED_PRECISION",
+                "quantized_layers": {"a": {"quant_algo": "W4A16_NVFP4"}, "b": {"quant_algo": "FP8"}},
+            },
+            "nvfp4",
+        ),
         ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
         (
             {

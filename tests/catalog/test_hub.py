@@ -48,8 +48,10 @@ def test_without_any_weights_config_json_is_reckoned_with(hub: str) -> None:
 
 
 def test_a_quantised_checkpoint_says_how(hub: str) -> None:
-    """By its config.json."""
+    """By its config.json, or by the file beside it that NVIDIA's tool writes."""
     assert describe("org/awq", endpoint=hub).quantize == "awq"
+    found = describe("org/nvfp4", endpoint=hub)
+    assert (found.quantize, found.shape.stored) == ("nvfp4", "nvfp4")
 
 
 def test_a_revision_is_resolved_to_its_commit(hub: str) -> None:

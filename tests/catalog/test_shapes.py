@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from harness.catalog.config_json import config_from_shape, quantization_from_config, shape_from_config
+from harness.catalog.config_json import config_from_shape, shape_from_config
+from harness.catalog.quantization import quantization_from_config
 from harness.catalog.shapes import (
     ModelShape,
     active_parameters,

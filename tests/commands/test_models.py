@@ -420,7 +420,7 @@ def test_one_answer_has_one_size(hub: Path) -> None:
 
 def test_the_last_line_and_the_exit_code_say_the_same(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What does not fit is written, since the card may change, and is called what it is."""
-    repo = publish("mistralai/Mistral-Small-3.2-24B-Instruct-2506")
+    repo = publish("Qwen/Qwen3.5-27B")
     assert main(["models", "add", repo, "--gpu", "L4", "--name", "it"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith("It does not fit as it is written")
     assert main(["models", "check", "it"]) == 1
@@ -453,12 +453,12 @@ def test_settings_of_the_command_line(hub: Path) -> None:
 
 def test_a_hub_id_that_is_no_entry_is_looked_up(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On every card in one table; the last line has the cheapest."""
-    publish("LiquidAI/LFM2-1.2B")
-    assert main(["models", "check", "LiquidAI/LFM2-1.2B", "--all-gpus", "--engine", "vllm"]) == 0
+    publish("LiquidAI/LFM2-2.6B")
+    assert main(["models", "check", "LiquidAI/LFM2-2.6B", "--all-gpus", "--engine", "vllm"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(gpus())
     assert lines[-1].endswith("the cheapest is RTX3090")
-    assert main(["models", "check", "LiquidAI/LFM2-1.2B", "--all-gpus", "--gpu", "L4"]) == 2
+    assert main(["models", "check", "LiquidAI/LFM2-2.6B", "--all-gpus", "--gpu", "L4"]) == 2
 
 
 def test_no_more_chats_than_are_let_in_and_none_longer_than_one_may_be(hub: Path) -> None:
