@@ -76,6 +76,10 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What __exit__ does, for whoever keeps it for long."""
         self._session.close()
 
     def headers(self) -> dict[str, str]:

@@ -54,7 +54,7 @@ class Contention:
 
     @classmethod
     def now(cls, queue: RunQueue) -> Contention:
-        return cls(queue.total(), _stolen(), _throttled())
+        return cls(queue.total(), stolen(), throttled())
 
     def since(self, before: Contention) -> Contention:
         return Contention(
@@ -62,7 +62,8 @@ class Contention:
         )
 
 
-def _stolen() -> float:
+def stolen() -> float:
+    """Seconds that the hypervisor gave to other guests, of all processors, since the machine began."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             return int(file.readline().split()[8]) / _TICK
@@ -70,9 +71,21 @@ def _stolen() -> float:
         return 0.0
 
 
-def _throttled() -> float:
+def throttled() -> float:
+    """Seconds that this control group's CPU quota held it back, since it began."""
     try:
         lines = Path("/sys/fs/cgroup/cpu.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) / 1e6 for line in lines if line.startswith("throttled_usec "))
+
+
+def waiting(kind: str) -> float | None:
+    """Seconds in which some task of this machine waited for `cpu`, `memory` or `io`, since the machine began: the
+    kernel's pressure stall information (Documentation/accounting/psi.rst), its microseconds of `some`. None without.
+    """
+    try:
+        with open(f"/proc/pressure/{kind}", encoding="ascii") as file:
+            return int(file.readline().rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError):
+        return None

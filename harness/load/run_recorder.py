@@ -18,7 +18,8 @@ from harness import __version__
 from harness.engines import ENGINES
 from harness.engines.base import Endpoint, EngineInfo, Gauges
 from harness.engines.identify import extras_of
-from harness.load.scrape import Scraper
+from harness.load.samplers.base import Sampled
+from harness.load.sampling import Sampling
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import Run, keep_records
@@ -35,22 +36,22 @@ class RunRecorder:
     def __init__(self, folder: RunFolder, manifest: Manifest, info: EngineInfo, endpoint: Endpoint) -> None:
         self.folder, self.manifest = folder, manifest
         write_manifest(folder, manifest)
-        self._scraper = scraper_for(info, endpoint, float(manifest.clock["monotonic"]))
+        self._sampling = Sampling(Sampled(endpoint, info), float(manifest.clock["monotonic"]))
 
     def __enter__(self) -> RunRecorder:
-        self._scraper.__enter__()
+        self._sampling.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._scraper.__exit__()
+            self._sampling.__exit__()
         finally:
-            self._scraper.samples.write(self.folder.server)
+            self._sampling.samples.write(self.folder.server)
 
     @property
     def latest(self) -> Gauges:
         """What the engine last said of itself."""
-        return self._scraper.samples.latest
+        return self._sampling.latest
 
     def now(self) -> float:
         """Seconds since the run's start."""
@@ -126,11 +127,3 @@ def asked_model(info: EngineInfo, endpoint: Endpoint) -> str:
     """The model that a URL serves; one of several goes by the name that it is asked by."""
     alone = info.engine in {engine.name for engine in ENGINES} and len(info.model_names) < 2
     return (info.model_id if alone else endpoint.model_name) or "unknown"
-
-
-def scraper_for(info: EngineInfo, endpoint: Endpoint, clock_monotonic: float) -> Scraper:
-    """Reads the metrics as the engine that answers writes them; of an unknown one the page alone is kept."""
-    for engine in ENGINES:
-        if engine.name == info.engine:
-            return Scraper(endpoint, clock_monotonic, engine.read_gauges, others=engine.gauge_pages)
-    return Scraper(endpoint, clock_monotonic)

@@ -1,10 +1,12 @@
-"""What the engine said of itself during a run, under the names that all engines share, from server.parquet."""
+"""What was read beside a run, from server.parquet: the engine's figures under the names that all engines share, and
+what the harness itself saw of GPUs and of the client's machine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,18 +15,29 @@ from harness.input_files import brief
 from harness.measure.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 SHARED = "harness:"  # what such a metric's name begins with in the file
+UNMEASURED = "_not_measured"  # ends the name of what a sampler writes that can read nothing; its label `why` says why
+
+Series = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 
 
 @dataclass(frozen=True)
 class ServerSamples:
     """Time series by shared name (`running`, `preempted`, ...): moments in seconds since the run's start, ascending,
-    and values.
+    and values. One of several things has its labels behind the name, `gpu_power_watts{gpu=0,model=NVIDIA L4}`.
+
+    unmeasured: why a sampler (`gpu`) had nothing to tell.
     """
 
-    series: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    series: Mapping[str, Series] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+
+    def each(self, name: str) -> list[Series]:
+        """The series of this name of all things that have one."""
+        return [series for key, series in self.series.items() if key.partition("{")[0] == name]
 
     def values(self, name: str, start: float, end: float) -> NDArray[np.float64]:
         """Values of one series that were read between two moments; empty where it was never told."""
@@ -44,8 +57,7 @@ class ServerSamples:
         return float(np.where(steps < 0, values[first + 1 : last + 1], steps).sum())
 
 
-_COLUMNS = {"at": "float64", "metric": "string", "value": "float64"}
-_NONE = (np.empty(0), np.empty(0))
+_NONE: Series = (np.empty(0), np.empty(0))
 
 
 def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
@@ -55,24 +67,50 @@ def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
     if not folder.server.is_file():
         return ServerSamples()
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with folder.server.open("rb") as file:  # by its path Arrow takes only UTF-8
-            table = pq.read_table(file, columns=list(_COLUMNS))
-        columns = {name: table[name].cast(kind).to_pylist() for name, kind in _COLUMNS.items()}
+        table = _ours(folder)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         if not complete:
             return ServerSamples()
-        advice = "Remove it to report without what the engine said."
+        advice = "Remove it to report without what was read beside the load."
         raise UsageError(f"cannot be read: {brief(error)}", where=str(folder.server), advice=advice) from error
-    names = np.asarray(columns["metric"], dtype=object)
-    moments, values = (np.asarray(columns[name], dtype=np.float64) for name in ("at", "value"))
+    columns = {name: table[name].to_pylist() for name in ("metric", "labels")}
+    keys = [_key(metric, labels) for metric, labels in zip(columns["metric"], columns["labels"])]
+    moments, values = (table[name].to_numpy().astype(np.float64) for name in ("at", "value"))
+    names = np.asarray(keys, dtype=object)
     known = np.isfinite(moments) & np.isfinite(values)
-    names, moments, values = names[known], moments[known], values[known]
     series = {}
-    for name in sorted({each for each in names if isinstance(each, str) and each.startswith(SHARED)}):
-        chosen = names == name
-        order = np.argsort(moments[chosen], kind="stable")
-        series[name.removeprefix(SHARED)] = (moments[chosen][order], values[chosen][order])
-    return ServerSamples(series)
+    for name in sorted({key for key in keys if not key.partition("{")[0].endswith(UNMEASURED)}):
+        chosen = np.flatnonzero((names == name) & known)
+        chosen = chosen[np.argsort(moments[chosen], kind="stable")]
+        series[name] = (moments[chosen], values[chosen])
+    reasons = {
+        metric.removeprefix(SHARED).removesuffix(UNMEASURED): dict(labels or ()).get("why", "")
+        for metric, labels in zip(columns["metric"], columns["labels"])
+        if metric.endswith(UNMEASURED)
+    }
+    return ServerSamples(series, reasons)
+
+
+def _ours(folder: RunFolder) -> pa.Table:
+    """The rows of shared names. An engine's own page is many times as large, and is not made Python objects of."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    labels = pa.map_(pa.string(), pa.string())
+    kinds = {"at": pa.float64(), "metric": pa.string(), "labels": labels, "value": pa.float64()}
+    with folder.server.open("rb") as file:  # by its path Arrow takes only UTF-8
+        whole = pq.ParquetFile(file).read()
+    if "labels" not in whole.column_names:
+        whole = whole.append_column("labels", pa.nulls(len(whole), labels))
+    chosen = whole.filter(pc.fill_null(pc.starts_with(whole["metric"].cast(pa.string()), SHARED), False))
+    return pa.table({name: chosen[name].cast(kind) for name, kind in kinds.items()})
+
+
+def _key(metric: str, labels: Any) -> str:
+    """The name under which a row's series is kept."""
+    told = ",".join(f"{name}={value}" for name, value in sorted(labels or ()))
+    name = metric.removeprefix(SHARED)
+    return f"{name}{{{told}}}" if told else name

@@ -13,6 +13,7 @@ from harness.stats.conversations import Conversations
 from harness.stats.figure import Figure
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
+from harness.stats.telemetry import NOTHING_READ, Telemetry
 from harness.stats.window import Window
 
 About = Literal["client", "server", "data"]
@@ -38,7 +39,8 @@ class Reason:
 class Evidence:
     """All that is known of one level. records: of the level. inside: those due in the window.
 
-    samples: what the load processes noted during the level. server: what the engine said of itself.
+    samples: what the load processes noted during the level. server: what the engine said of itself. telemetry:
+    of its GPUs and of the client's machine.
     """
 
     manifest: Manifest
@@ -51,6 +53,7 @@ class Evidence:
     facts: ClientFacts
     samples: tuple[ClientSample, ...]
     server: ServerFigures = NOTHING_TOLD
+    telemetry: Telemetry = NOTHING_READ
     conversations: Conversations | None = None
 
     @property

@@ -16,6 +16,7 @@ from harness.stats.messages import ErrorMessage, messages_as_dict
 from harness.stats.series import Curve, TimePoint
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
+from harness.stats.telemetry import NOTHING_READ, Telemetry
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Section:
     divided: int
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
+    telemetry: Telemetry = NOTHING_READ
     conversations: Conversations | None = None
     spread: float | None = None
     jitter: float | None = None
@@ -167,6 +169,7 @@ class Section:
             "tokens_per_event": or_none(self.tokens_per_event),
             "client": self.client.as_dict(),
             "server": self.server.as_dict(),
+            "telemetry": self.telemetry.as_dict(),
             **({} if self.conversations is None else {"conversations": self.conversations.as_dict()}),
             "validity": {
                 "verdict": "valid" if self.valid else "invalid",

@@ -31,6 +31,7 @@ from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
 from harness.stats.server import ServerFigures, server_figures
 from harness.stats.slo import attain
+from harness.stats.telemetry import telemetry
 from harness.stats.tokens import event_tokens, stamped, tokens_per_event
 from harness.stats.validity import reasons, run_reasons, warnings
 from harness.stats.window import Window, steady_window
@@ -139,6 +140,14 @@ class _Part:
         return (self.windows[0].start, self.windows[-1].end) if self.windows else (0.0, 0.0)
 
     @property
+    def span(self) -> tuple[float, float]:
+        """The level with its warm-up, until its last answer: what an engine does in it concerns all of it."""
+        if not self.windows:
+            return (0.0, 0.0)
+        last = self.levels[-1].ended_at or self.windows[-1].end
+        return self.windows[0].began, max(last, self.windows[-1].end)
+
+    @property
     def seconds(self) -> float:
         return sum(window.length for window in self.windows)
 
@@ -176,6 +185,7 @@ def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serve
         facts=facts,
         samples=tuple(sample for sample in facts.samples if part.windows[0].start <= sample.at <= part.windows[0].end),
         server=section.server,
+        telemetry=section.telemetry,
         conversations=section.conversations,
     )
     return replace(section, reasons=reasons(evidence), warnings=warnings(evidence))
@@ -184,6 +194,7 @@ def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serve
 def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, server: ServerSamples) -> Section:
     completed = part.inside.select(part.inside.having(COMPLETED))
     figures, curves = _figures(completed)
+    throughput = _throughput(part)
     return Section(
         level=part.levels[0].level if len(part.levels) == 1 else None,
         offered_rate=_same([_offered(level, part) for level in part.levels]),
@@ -201,7 +212,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         figures=figures,
         curves=curves,
         timeline=timeline(part.records, part.levels[0].level) if len(part.levels) == 1 else (),
-        throughput=_throughput(part),
+        throughput=throughput,
         attainment=attain(part.inside, slo),
         shares=bound_shares(part.inside, slo) if len(part.levels) == 1 else (),
         glued_events=int(part.inside.glued_events.sum()),
@@ -210,6 +221,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         divided=int(np.count_nonzero((completed.count_told == "per_answer") & (completed.event_counts > 1))),
         client=_client(part, manifest, facts),
         server=_server(part, server),
+        telemetry=telemetry(server, part.windows, throughput.output_tokens * part.seconds, part.span),
         spread=_same([level.spread for level in part.levels]),
         jitter=_same([level.jitter for level in part.levels]),
         conversations=conversations(part.records, part.inside, [level.level for level in part.levels], facts.sessions),
@@ -266,11 +278,7 @@ def _throughput(part: _Part) -> Throughput:
 
 
 def _server(part: _Part, samples: ServerSamples) -> ServerFigures:
-    """Over the level with its warm-up, until its last answer: what an engine does in it concerns all of it."""
-    if not part.windows:
-        return ServerFigures()
-    last = part.levels[-1].ended_at or part.windows[-1].end
-    return server_figures(samples, part.windows[0].began, max(last, part.windows[-1].end))
+    return server_figures(samples, *part.span) if part.windows else ServerFigures()
 
 
 def _client(part: _Part, manifest: Manifest, facts: ClientFacts) -> ClientFigures:

@@ -21,6 +21,7 @@ from harness.measure.run_folder import Manifest
 from harness.stats.absence import Cause, whole
 from harness.stats.answers import cut_after_end, invisible, mostly, not_streamed, not_told, one_piece, uncounted
 from harness.stats.evidence import Evidence, Reason
+from harness.stats.machine import busy_machine, gpu_slowed, why_late
 from harness.stats.metrics import BY_NAME, ttft
 from harness.stats.quantile import quantile
 from harness.stats.section import Section
@@ -86,13 +87,15 @@ def client_loop_lag(evidence: Evidence) -> Iterator[Reason]:
     lags = [sample.loop_lag_max for sample in evidence.samples]
     if _too_often(lags, LOOP_LAG_MOST):
         found = f"the client's event loop was up to {format_duration(max(lags))} late"
-        advice = "Raise --processes, or stop what else uses this machine's cores."
+        otherwise = "Raise --processes, or stop what else uses this machine's cores."
+        advice = why_late(evidence, CPU_MOST, otherwise)
         yield Reason("client_loop_lag", found, format_duration(LOOP_LAG_MOST), advice, "client")
 
 
 def late_events(evidence: Evidence) -> Iterator[Reason]:
     """Token events whose moment was noted too late blur TTFT and ITL."""
-    advice = _why_late(evidence)
+    otherwise = "Raise --processes or lower the load: the client could not read as fast as the server wrote."
+    advice = why_late(evidence, CPU_MOST, otherwise)
     names = ("late_events", "events", "late_answers", "answers")
     late, events, late_first, answers = (sum(getattr(each, name) for each in evidence.samples) for name in names)
     if events and late / events > LATE_MOST:
@@ -103,28 +106,6 @@ def late_events(evidence: Evidence) -> Iterator[Reason]:
         yield Reason("late_events", found, format_percent(LATE_MOST), advice, "client")
 
 
-_KEPT_OFF = 0.01  # of the time: from here on other work explains what came late
-
-
-def _why_late(evidence: Evidence) -> str:
-    """Whose fault it was, by what the machine tells: more load processes help only where the load is too much."""
-    samples = evidence.samples
-    seconds = max(evidence.window.length * len({each.process for each in samples}), 1e-9)
-    names = ("run_queue", "stolen", "throttled")
-    queue, stolen, throttled = (sum(getattr(each, name) for each in samples) for name in names)
-    if throttled / seconds > _KEPT_OFF:
-        return f"Its control group's CPU quota held the client back for {format_duration(throttled)}: give it more."
-    if stolen / seconds > _KEPT_OFF:
-        return (
-            f"The hypervisor took {format_duration(stolen)} of CPU time from this machine: measure from a quieter one."
-        )
-    busy = max((each.cpu_fraction for each in samples), default=0.0)
-    if queue / seconds > _KEPT_OFF and busy < CPU_MOST:
-        kept = format_duration(queue)
-        return f"Other work kept the client off the processor for {kept}: end it, or measure from elsewhere."
-    return "Raise --processes or lower the load: the client could not read as fast as the server wrote."
-
-
 def schedule_lag(evidence: Evidence) -> Iterator[Reason]:
     """Requests that leave late were not the load that was asked for."""
     if not evidence.open_loop or evidence.figures["schedule_lag"].n == 0:
@@ -133,7 +114,8 @@ def schedule_lag(evidence: Evidence) -> Iterator[Reason]:
     wait = evidence.figures["ttft"].quantiles["p50"]
     limit = max(LAG_LEAST, 0.0 if math.isnan(wait) else LAG_SHARE * wait)
     if lag > limit:
-        advice = "Raise --processes, or lower the rate to what this client can send on time."
+        otherwise = "Raise --processes, or lower the rate to what this client can send on time."
+        advice = why_late(evidence, CPU_MOST, otherwise)
         found = f"p99 of the schedule lag is {format_duration(lag)}"
         yield Reason("schedule_lag", found, format_duration(limit), advice, "client")
 
@@ -482,6 +464,8 @@ WARNINGS: tuple[Rule, ...] = (
     cut_after_end,
     put_back,
     from_cache,
+    busy_machine,
+    gpu_slowed,
 )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.engines.base import Gauges
-from harness.load.scrape import Samples
+from harness.load.samplers.base import Reading, own, unmeasured
+from harness.load.sampling import Samples
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, RunFolder
 from harness.measure.server import ServerSamples, read_server
@@ -48,16 +48,17 @@ def test_the_share_of_the_prefix_cache() -> None:
     assert ServerFigures(prompt_tokens_looked_up=0, prompt_tokens_from_cache=0).cache_share is None
 
 
-def test_what_the_scraper_wrote_is_read(tmp_path: Path) -> None:
-    """The shared names come back as series; the page's own metrics do not."""
+def test_what_samplers_wrote_is_read(tmp_path: Path) -> None:
+    """Shared names come back as series, one for each set of labels; the page's own metrics do not."""
     samples = Samples()
-    samples.add(1.0, "tgi_queue_size 4\n", Gauges(running=2, kv_used=0.5))
-    samples.add(2.0, "tgi_queue_size 4\n", Gauges(running=3))
+    samples.add(1.0, [Reading("tgi_queue_size", 4.0), own("running", 2), own("gpu_power_watts", 70, gpu="0")])
+    samples.add(2.0, [own("running", 3), unmeasured("host", "nobody looks")])
     folder = RunFolder(tmp_path)
     samples.write(folder.server)
     known = read_server(folder)
-    assert sorted(known.series) == ["kv_used", "running"]
+    assert sorted(known.series) == ["gpu_power_watts{gpu=0}", "running"]
     assert known.values("running", 0.0, 9.0).tolist() == [2.0, 3.0]
+    assert known.unmeasured == {"host": "nobody looks"}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])

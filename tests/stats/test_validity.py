@@ -157,7 +157,10 @@ def test_what_weakens_a_run_is_a_warning(rule: str) -> None:
 # Functions whose reason has another name, and those that have tests of their own, here, in test_server.py or in
 # test_conversations.py.
 NAMED_OTHERWISE = {"warmup_over": "warmup", "glued": "glued_events"}
-TESTED_ALONE = {"too_few_for_the_entry", "unjudged_for_the_entry", "put_back", "from_cache", "conversations_cut"}
+TESTED_ALONE = {
+    "too_few_for_the_entry", "unjudged_for_the_entry", "put_back", "from_cache", "conversations_cut",
+    "busy_machine", "gpu_slowed",
+}  # fmt: skip
 
 
 def test_every_rule_has_a_case() -> None:

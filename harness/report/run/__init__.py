@@ -13,6 +13,7 @@ from harness.report.run import (
     distribution,
     engine,
     levels,
+    machines,
     method,
     metrics,
     over_time,
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
     requests.section,
     conversations.section,
     engine.section,
+    machines.section,
     method.section,
     about.section,
 )

@@ -1,0 +1,104 @@
+"""Reads all samplers beside a load, once a second in one thread, and keeps what they said for server.parquet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.engines.base import NOTHING_TOLD, Gauges
+from harness.load.samplers import SAMPLERS
+from harness.load.samplers.base import NotMeasured, Reading, Sampled, Sampler, unmeasured
+from harness.load.samplers.engine import EngineSampler
+
+SCHEMA = pa.schema(
+    [
+        ("at", pa.float64()),
+        ("metric", pa.string()),
+        ("labels", pa.map_(pa.string(), pa.string())),
+        ("value", pa.float64()),
+    ]
+)
+
+
+@dataclass
+class Samples:
+    """Columns of server.parquet, which grow by all readings of a sampler at once. at: seconds since the run's start."""
+
+    at: list[float] = field(default_factory=list)
+    metric: list[str] = field(default_factory=list)
+    labels: list[tuple[tuple[str, str], ...]] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    _whole: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, at: float, readings: Sequence[Reading]) -> None:
+        with self._whole:
+            self.at += [at] * len(readings)
+            self.metric += [each.metric for each in readings]
+            self.labels += [each.labels for each in readings]
+            self.value += [each.value for each in readings]
+
+    def write(self, path: Path) -> None:
+        """What was read until now: after Ctrl-C the reading may still go on."""
+        with self._whole:
+            columns = [self.at, self.metric, self.labels, self.value]
+            table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
+        with path.open("wb") as file:  # by its path Arrow takes only UTF-8
+            pq.write_table(table, file, compression="zstd")
+
+
+class Sampling:
+    """A context manager around a load: it reads when it is entered, every `interval` seconds, and when it is left, so
+    that counters are known before the first level and after the last one.
+    """
+
+    def __init__(
+        self,
+        service: Sampled,
+        clock_monotonic: float,
+        interval: float = 1.0,
+        samplers: Sequence[Callable[[Sampled], Sampler]] = SAMPLERS,
+    ) -> None:
+        self.samples = Samples()
+        self._samplers: list[Sampler] = [make(service) for make in samplers]
+        self._all = tuple(self._samplers)
+        self._start, self._interval = clock_monotonic, interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
+
+    @property
+    def latest(self) -> Gauges:
+        """What the engine last told of itself."""
+        return next((each.latest for each in self._all if isinstance(each, EngineSampler)), NOTHING_TOLD)
+
+    def __enter__(self) -> Sampling:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        try:
+            self._read()
+            while not self._stop.wait(self._interval):
+                self._read()
+            self._read()
+        finally:
+            for each in self._all:
+                each.close()
+
+    def _read(self) -> None:
+        for each in tuple(self._samplers):
+            at = time.monotonic() - self._start
+            try:
+                self.samples.add(at, each.read())
+            except NotMeasured as why:
+                self.samples.add(at, [unmeasured(each.name, str(why))])
+                self._samplers.remove(each)
