@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
@@ -30,6 +31,7 @@ from harness.cli.options import (
     SeedOption,
     ThinkTimeOption,
     TimeoutOption,
+    UnsupportedOption,
     UrlOption,
     UsersOption,
     WarmupOption,
@@ -68,6 +70,7 @@ def probe(
     url: UrlOption = None,
     gpu: GpuOption = None,
     catalogue: CatalogueOption = None,
+    try_unsupported: UnsupportedOption = False,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -79,6 +82,7 @@ def probe(
     from harness.commands.probe import probe as search
 
     target = target_of(model, runtime, launcher, emulate, url, gpu, catalogue)
+    target = replace(target, try_unsupported=try_unsupported)
     options = ProbeOptions(
         answer_tokens=answer_tokens,
         goal=goal,

@@ -36,6 +36,9 @@ LauncherOption = Annotated[Optional[str], typer.Option(help="The program of --ru
 EmulateOption = Annotated[
     bool, typer.Option("--emulate", help="With --runtime compose: run the emulator's image in the very stack.")
 ]
+UnsupportedOption = Annotated[
+    bool, typer.Option("--try-unsupported", help="Start also what the engine's release is known not to serve.")
+]
 UrlOption = Annotated[Optional[str], typer.Option(help="A service that someone else runs.", metavar="URL")]
 GpuOption = Annotated[Optional[str], typer.Option(help="GPU, by a name of the GPU sheet; overrides the entry's.")]
 CatalogueOption = Annotated[

@@ -18,6 +18,7 @@ from harness.cli.options import (
     ModelsArg,
     OutputOption,
     RuntimeOption,
+    UnsupportedOption,
     UrlOption,
     targets_of,
 )
@@ -55,6 +56,7 @@ def up(
         bool, typer.Option("--gateway", help="One OpenAI-style address for all models, by their name.")
     ] = False,
     monitoring: Annotated[bool, typer.Option("--monitoring", help="Prometheus and Grafana beside the stack.")] = False,
+    try_unsupported: UnsupportedOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rendered stack; start nothing.")] = False,
     json: JsonOption = False,
 ) -> int:
@@ -67,7 +69,8 @@ def up(
     from harness.commands.up import dry_run_text, up_text
     from harness.commands.up import up as start
 
-    targets = targets_of(models, runtime=runtime, launcher=launcher, emulate=emulate, gpu=gpu, catalogue=catalogue)
+    where = {"runtime": runtime, "launcher": launcher, "emulate": emulate, "gpu": gpu, "catalogue": catalogue}
+    targets = targets_of(models, **where, try_unsupported=try_unsupported)
     if dry_run:
         terminal.print_result(dry_run_text(targets, gateway=gateway, monitoring=monitoring))
         return 0

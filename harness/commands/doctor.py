@@ -268,6 +268,8 @@ def _fits(model: Model, gpu: str | None) -> Finding:
         return Finding("memory", "warn", fit.reason)
     remedy = f"in its entry: {fit.remedies[0]}" if fit.remedies else f"harness models check {model.name}"
     reason = f"{fit.reason} ({fit.estimate})" if fit.estimate else fit.reason
+    if fit.may_die:
+        return Finding("memory", "warn", f"{reason}; may die under load: {'; '.join(fit.may_die)}")
     return Finding("memory", "ok" if fit.fits else "fail", reason, None if fit.fits else remedy)
 
 

@@ -33,6 +33,7 @@ from harness.probe.prior import expect
 from harness.probe.recommend import Recommendation
 from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
 from harness.redaction import secrets_of
+from harness.serve.before_start import require_served
 from harness.serve.serving import choose_runtime, remove_abandoned, resolve_model
 from harness.serve.target import Target
 from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
@@ -61,6 +62,7 @@ class _Probe:
         self.runtime = choose_runtime(target, model, progress)
         self.target = replace(target, runtime=self.runtime)
         self.model = model
+        require_served(model, self.target, progress)
         if options.write:
             catalogue_path(target.catalogue)  # a file that cannot be written is said before the work, not after it
         self.engine = engine_of(model)

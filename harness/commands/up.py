@@ -15,7 +15,7 @@ from harness.serve import companions
 from harness.serve.before_start import look_before_start
 from harness.serve.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.serve.target import Say, Target
-from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
+from harness.sizing.predicted import BUDGET, Compared, compare, may_die, predict, suspicion
 from harness.stack import found, locks, machine
 from harness.stack.ending import stop_in_order
 from harness.stack.launch import LOOPBACK
@@ -32,7 +32,7 @@ class Running:
     """One service that was started: where it answers, what it allows, and how it is.
 
     phase: a Phase of stack.service. detail: why, when it is not ready. seconds: of this start; 0 when it was up before.
-    predicted: limits as reckoned before the start, beside those found.
+    predicted: limits as reckoned before the start, beside those found. may_die: why it may end under load all the same.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Running:
     seconds: float = 0.0
     detail: str | None = None
     predicted: tuple[Compared, ...] = ()
+    may_die: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; `endpoint` is the address."""
@@ -72,6 +73,7 @@ class Running:
             "requests": {"queued": self.queue, "running": self.batch},
             "kv_use": self.kv_use,
             "predicted": {each.name: each.as_json() for each in self.predicted},
+            "may_die": list(self.may_die),
             "detail": self.detail,
         }
 
@@ -134,7 +136,8 @@ def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
     unchanged = sorted(service.digest for service in earlier) == sorted(digests_for(model, target))
     if unchanged and all(looked):
         say(f"{model.name}: up already")
-        return [running_of(service, each, model.gpu) for service, each in zip(earlier, looked, strict=True) if each]
+        pairs = zip(earlier, looked, strict=True)
+        return [running_of(service, each, model.gpu, may_die(model)) for service, each in pairs if each]
     reason = "its entry changed" if all(looked) else "what was left does not answer"
     say(f"{model.name}: stopping it, because {reason}")
     for service in earlier:
@@ -164,7 +167,7 @@ def _start_all(chosen: Sequence[tuple[Model, Target]], outlives_harness: bool, s
                 raise
             service.keep(_told(ready.limits), predicted)
             kept.add(service.name)
-            one = running_of(service, ready, model.gpu)
+            one = running_of(service, ready, model.gpu, may_die(model))
             if doubt := suspicion(list(one.predicted), model.name):
                 say(doubt)
             running[model.name].append(one)
@@ -240,7 +243,7 @@ def predicted_of(service: Service, limits: Limits) -> tuple[Compared, ...]:
     return tuple(compare(record.predicted, limits.known())) if record is not None else ()
 
 
-def running_of(service: Service, ready: Ready, gpu: str | None = None) -> Running:
+def running_of(service: Service, ready: Ready, gpu: str | None = None, risks: tuple[str, ...] = ()) -> Running:
     """What the command line shows of a service that answers."""
     facts = service.facts()
     return Running(
@@ -258,6 +261,7 @@ def running_of(service: Service, ready: Ready, gpu: str | None = None) -> Runnin
         image_digest=facts.image_digest,
         seconds=ready.seconds,
         predicted=predicted_of(service, ready.limits),
+        may_die=risks,
     )
 
 
@@ -302,7 +306,7 @@ def _paragraph(each: Running) -> str:
         f"  {name.replace('_', ' ')}: {_limit(value)}{beside.get(name, '')}"
         for name, value in each.limits.known().items()
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([head, *lines, *(f"  may die under load: {reason}" for reason in each.may_die)])
 
 
 def _limit(value: int | float) -> str:

@@ -66,6 +66,9 @@ def support_of(model: models.Model, asked: Architecture | None = None) -> Suppor
     found = answer(engine.architectures, engine.title, engine.version(model.engine.version), shape)
     if found.kind != "no":
         return found
+    if model.trust_remote_code:
+        # Engines that load with Transformers then run the code that comes with the weights.
+        return Support("unknown", f"{found.reason}; whether it does by the model's own code is not known here")
     others = who_can(shape, ENGINES)
     return Support("no", f"{found.reason}; {', '.join(others)} can" if others else found.reason)
 

@@ -20,26 +20,44 @@ from harness.sizing.check import Fit, check
 from harness.stack import machine
 from harness.units import format_bytes
 
+_REAL = ("compose", "swarm", "local")
+
 
 def look_before_start(model: Model, target: Target, say: Say) -> str | None:
     """Tell what will be tight. Gives the revision to pin, where the entry has none and the Hub answers.
 
     Raises MissingError when the weights alone are larger than the GPUs, or the Hub refuses this token; UsageError when
-    there is no such model.
+    there is no such model, or the engine's release does not serve it.
     """
-    if target.emulate or target.runtime not in ("compose", "swarm", "local"):
+    if target.emulate or target.runtime not in _REAL:
         return None
-    support = support_of(model)
-    if support.kind == "no":
-        say(f"{model.name}: {support.reason} (its registry, as it was read)")
-    elif support.kind == "fallback":
-        say(f"{model.name}: {support.reason}")
+    require_served(model, target, say)
     here = machine.gpus_in_order()
     if not here:  # another maker's GPU, or none: Docker or the engine will say
         return None
     _memory(model, here, say)
     _disk(model, say)
     return _revision(model, say)
+
+
+def require_served(model: Model, target: Target, say: Say) -> None:
+    """Nothing for the emulator, which plays all. Raises UsageError where the image's release is known not to serve the
+    architecture.
+    """
+    if target.emulate or target.runtime not in _REAL:
+        return
+    support = support_of(model)
+    if support.kind == "fallback":
+        say(f"{model.name}: {support.reason}")
+    elif support.kind == "no" and (target.try_unsupported or target.runtime == "local"):
+        # What is installed on this host may be another release than the entry says.
+        say(f"{model.name}: {support.reason} (by its registry); tried all the same")
+    elif support.kind == "no":
+        raise UsageError(
+            f"{support.reason}, by its registry",
+            where=model.name,
+            advice="Change engine in its entry, or add --try-unsupported to `up` or `probe` where you know better",
+        )
 
 
 def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
@@ -53,6 +71,8 @@ def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
         say(f"{model.name}: cannot say beforehand whether it fits ({error.found})")
         return
     if fit.fits:
+        for reason in fit.may_die:
+            say(f"{model.name}: may die under load: {reason}")
         return
     say(f"{model.name}: {fit.reason}{f' ({fit.estimate})' if fit.estimate else ''}")
     for remedy in fit.remedies:

@@ -17,6 +17,7 @@ class Target:
     runtime: None chooses `compose` where a GPU and Docker are there. emulate: with compose, run the emulator's image.
     launcher: the program of `local`. gpu: overrides the entry's. catalogue: path of models.yaml; None takes the one of
     the working directory, else the packaged one. changes: KEY=VALUE over the entry, which then has the name `called`.
+    try_unsupported: start also what the engine's release is known not to serve.
     """
 
     model: str | None = None
@@ -29,3 +30,4 @@ class Target:
     model_name: str | None = None
     changes: tuple[str, ...] = ()
     called: str | None = None
+    try_unsupported: bool = False

@@ -12,7 +12,7 @@ from typing import Any
 from harness.catalog.gpus import Gpu
 from harness.catalog.shapes import ModelShape
 from harness.errors import UsageError
-from harness.simulator import memory
+from harness.simulator import memory, under_load
 from harness.simulator.laws import (
     DoesNotStart,
     LlamaPlan,
@@ -60,7 +60,8 @@ class Fits:
     max_total_tokens: of one request. max_batch_prefill_tokens: of one step. parts: per GPU, they sum up to its memory
     or to the share of it that the engine takes. contradiction: what it refuses all the same once it knows its memory.
     caution: what makes it serve worse than this looks. chats: of A_CHAT tokens, where such a one takes more per token
-    than one of the whole context does: windows that are not filled yet, states of a fixed size.
+    than one of the whole context does: windows that are not filled yet, states of a fixed size. may_die: why it may end
+    under load although it starts.
     """
 
     tokens: int
@@ -72,6 +73,7 @@ class Fits:
     contradiction: str | None = None
     caution: str | None = None
     chats: int | None = None
+    may_die: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ def _tgi_start(candidate: Candidate) -> Outcome:
         parts=outcome.parts,
         total_bytes=outcome.total_bytes,
         contradiction=_tgi_contradiction(plan, outcome),
+        may_die=under_load.of_tgi(plan, candidate.world, outcome),
     )
 
 
@@ -223,6 +226,7 @@ def _vllm_start(candidate: Candidate) -> Outcome:
     outcome, shape = _of_pool(pool), candidate.shape
     if isinstance(pool, DoesNotStart) or isinstance(outcome, Lacks):
         return outcome
+    outcome = replace(outcome, may_die=under_load.of_vllm(plan, pool))
     if not shape.state_values and not shape.window:
         return outcome
     short = plan.machine.kv_bytes_of_request(min(A_CHAT, plan.context), plan.step[0], plan.block_size)
@@ -230,10 +234,12 @@ def _vllm_start(candidate: Candidate) -> Outcome:
 
 
 def _sglang_start(candidate: Candidate) -> Outcome:
-    outcome = _of_pool(sglang_pool(SglangPlan(_machine(candidate), **candidate.options)))
+    plan = SglangPlan(_machine(candidate), **candidate.options)
+    outcome = _of_pool(sglang_pool(plan))
     if isinstance(outcome, Lacks):
         return outcome
-    return replace(outcome, max_total_tokens=outcome.max_total_tokens - 1)  # the last token of an answer is cut too
+    longest = outcome.max_total_tokens - 1  # the last token of an answer is cut too
+    return replace(outcome, max_total_tokens=longest, may_die=under_load.of_sglang(plan))
 
 
 def _llamacpp_start(candidate: Candidate) -> Outcome:

@@ -69,6 +69,7 @@ class ServingPlan:
     max_batch_prefill_tokens: int | None = None
     max_batch_total_tokens: int | None = None
     max_batch_size: int | None = None
+    max_concurrent_requests: int | None = None
     speculate: int = 0
     cuda_graphs: tuple[int, ...] | None = None
     prefill_logprobs: bool = False

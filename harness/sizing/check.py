@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.catalog.gpus import Gpu
 from harness.catalog.models import Model
@@ -47,6 +47,20 @@ class Fit:
         return self.fits is True and (self.support is None or self.support.kind != "no")
 
     @property
+    def may_die(self) -> tuple[str, ...]:
+        """Why it may end under load although it starts."""
+        return self.outcome.may_die if isinstance(self.outcome, Fits) and self.fits else ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """In a word, what is to be expected of the memory."""
+        if self.fits is None:
+            return "cannot say"
+        if not self.fits:
+            return "does not fit"
+        return "starts" if self.may_die else "fits"
+
+    @property
     def tokens(self) -> int | None:
         """Of the KV cache; None where it does not start."""
         return self.outcome.tokens if isinstance(self.outcome, Fits) else None
@@ -58,6 +72,8 @@ class Fit:
             "gpu": self.gpu.name,
             "gpus": self.gpus,
             "fits": self.fits,
+            "verdict": self.verdict,
+            "may_die": list(self.may_die),
             "reason": self.reason,
             "max_batch_total_tokens": found.tokens if found else None,
             "max_total_tokens": found.max_total_tokens if found else None,
@@ -72,18 +88,27 @@ class Fit:
         }
 
 
-_WORDS = {True: "fits", False: "DOES NOT FIT", None: "CANNOT SAY"}
+Verdict = Literal["fits", "starts", "does not fit", "cannot say"]
+"""starts: and may end under load, for the reasons in may_die."""
+
+_WORDS: Mapping[Verdict, str] = {
+    "fits": "fits",
+    "starts": "STARTS",
+    "does not fit": "DOES NOT FIT",
+    "cannot say": "CANNOT SAY",
+}
 
 
 def check_text(verdicts: Sequence[Fit]) -> str:
     """One line per model; for one that does not fit, or one alone, the sum with its parts."""
     lines = []
     for each in verdicts:
-        lines.append(f"{_WORDS[each.fits]:<12}  {each.name}: {each.reason}")
+        lines.append(f"{_WORDS[each.verdict]:<12}  {each.name}: {each.reason}")
         if each.support is not None and (len(verdicts) == 1 or each.support.kind == "no"):
             lines.append(f"    {'CANNOT BE SERVED: ' if each.support.kind == 'no' else ''}{each.support.reason}")
         if each.slo is not None:
             lines.append(f"    {each.slo}")
+        lines += [f"    may die under load: {reason}" for reason in each.may_die]
         if each.outcome is not None and (len(verdicts) == 1 or not each.fits):
             lines += [f"    {line}" for line in describe(each.outcome).splitlines()]
         if each.outcome is not None and each.estimate:

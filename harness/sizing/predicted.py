@@ -10,7 +10,7 @@ from harness.catalog.gpus import find_gpu
 from harness.catalog.models import Model
 from harness.errors import HarnessError
 from harness.simulator.fit import Fits
-from harness.sizing.check import check
+from harness.sizing.check import Fit, check
 from harness.sizing.known import known_shape
 from harness.units import format_count
 
@@ -48,14 +48,24 @@ def predict(model: Model, gpu: str | None = None) -> dict[str, int]:
 
     gpu: the card that it gets, where the entry names none. Nobody is asked.
     """
+    fit = _fit(model, gpu)
+    return {BUDGET: fit.outcome.tokens} if fit is not None and isinstance(fit.outcome, Fits) else {}
+
+
+def may_die(model: Model, gpu: str | None = None) -> tuple[str, ...]:
+    """Why it may end under load although it starts, by the same sum."""
+    fit = _fit(model, gpu)
+    return () if fit is None else fit.may_die
+
+
+def _fit(model: Model, gpu: str | None) -> Fit | None:
     name = gpu or model.gpu
     try:
         if name is None or known_shape(model) is None:
-            return {}
-        fit = check(model, find_gpu(name))
+            return None
+        return check(model, find_gpu(name))
     except HarnessError:  # a card or a configuration that is not known
-        return {}
-    return {BUDGET: fit.outcome.tokens} if isinstance(fit.outcome, Fits) else {}
+        return None
 
 
 def compare(predicted: Mapping[str, int], found: Mapping[str, Any]) -> list[Compared]:

@@ -13,7 +13,7 @@ import pytest
 from harness.catalog import hub
 from harness.commands.doctor import doctor
 from harness.engines import load_catalogue
-from harness.errors import MissingError
+from harness.errors import MissingError, UsageError
 from harness.serve.before_start import look_before_start
 from harness.serve.serving import choose_runtime, has_gpu, resolve_model
 from harness.serve.target import Target
@@ -120,6 +120,45 @@ def test_emulator_is_not_judged(smi: Smi, target: Target) -> None:
     said: list[str] = []
     assert look_before_start(SMALL, target, said.append) is None
     assert said == []
+
+
+UNSERVED = replace(SMALL, name="new", repo="openai/gpt-oss-20b", dtype=None)  # by TGI, which knows it not
+
+
+@pytest.mark.parametrize("runtime", ["compose", "swarm"])
+def test_what_the_release_does_not_serve_is_not_started(smi: Smi, runtime: str) -> None:
+    """Before an image is pulled: exit code 2, one line, who can and how to try all the same."""
+    smi(("NVIDIA L4", 23034, 22500))
+    with pytest.raises(
+        UsageError, match=r"new: TGI 3\.3\.7 does not serve gpt_oss; vLLM .* can, by its reg"
+    ) as refused:
+        look_before_start(UNSERVED, Target(runtime=runtime), lambda text: None)
+    assert refused.value.exit_code == 2
+    assert "--try-unsupported" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("target", [Target(runtime="compose", try_unsupported=True), Target(runtime="local")])
+def test_who_knows_better_may_try(smi: Smi, target: Target) -> None:
+    """By an option; and what is installed on this host may be another release than the entry says."""
+    smi(("NVIDIA L4", 23034, 22500))
+    said: list[str] = []
+    look_before_start(UNSERVED, target, said.append)
+    assert any("does not serve gpt_oss" in text and "tried all the same" in text for text in said)
+
+
+def test_own_code_of_the_weights_is_not_judged(smi: Smi) -> None:
+    """An engine that loads with Transformers may run it."""
+    smi(("NVIDIA L4", 23034, 22500))
+    look_before_start(replace(UNSERVED, trust_remote_code=True), REAL, lambda text: None)
+
+
+def test_what_may_die_under_load_is_said_before_the_start(smi: Smi) -> None:
+    """It is started all the same."""
+    smi(("NVIDIA L4", 23034, 22500))
+    said: list[str] = []
+    look_before_start(replace(SMALL, name="it", repo="google/gemma-3-4b-it"), REAL, said.append)
+    assert any(text.startswith("it: may die under load: its warm-up reads one tiny image") for text in said)
 
 
 def test_runtime_without_a_wish(smi: Smi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

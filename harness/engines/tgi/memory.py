@@ -27,6 +27,7 @@ def law_of(model: Model) -> MemoryLaw:
             "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
             "max_batch_total_tokens": limits.max_batch_total_tokens,
             "max_batch_size": limits.max_batch_size,
+            "max_concurrent_requests": limits.max_concurrent_requests,
             "cuda_graphs": _sizes(env.get("CUDA_GRAPHS")),
             "prefill_logprobs": (env.get("ENABLE_PREFILL_LOGPROBS") or "").lower() == "true",
         },
