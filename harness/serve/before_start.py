@@ -51,10 +51,10 @@ def require_served(model: Model, target: Target, say: Say) -> None:
         say(f"{model.name}: {support.reason}")
     elif support.kind == "no" and (target.try_unsupported or target.runtime == "local"):
         # What is installed on this host may be another release than the entry says.
-        say(f"{model.name}: {support.reason} (by its registry); tried all the same")
+        say(f"{model.name}: by its registry {support.reason}; tried all the same")
     elif support.kind == "no":
         raise UsageError(
-            f"{support.reason}, by its registry",
+            f"by its registry {support.reason}",
             where=model.name,
             advice="Change engine in its entry, or add --try-unsupported to `up` or `probe` where you know better",
         )
