@@ -130,7 +130,7 @@ def test_what_the_release_does_not_serve_is_not_started(smi: Smi, runtime: str) 
     """Before an image is pulled: exit code 2, one line, who can and how to try all the same."""
     smi(("NVIDIA L4", 23034, 22500))
     with pytest.raises(
-        UsageError, match=r"new: TGI 3\.3\.7 does not serve gpt_oss; vLLM .* can, by its reg"
+        UsageError, match=r"new: by its registry TGI 3\.3\.7 does not serve gpt_oss; vLLM .* can\."
     ) as refused:
         look_before_start(UNSERVED, Target(runtime=runtime), lambda text: None)
     assert refused.value.exit_code == 2
