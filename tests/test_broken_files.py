@@ -22,7 +22,7 @@ import pytest
 from harness import cli
 from harness.commands.models import check_models, list_models
 from harness.commands.render import render
-from harness.commands.report import finish
+from harness.drive.reports import finish
 from harness.errors import HarnessError
 from harness.measure.arrivals import arrival_of
 from harness.measure.journal import JournalWriter

@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from harness import cli
-from harness.commands import calibrate
+from harness.drive import calibration
 from harness.engines import engine_named
 from harness.engines.base import Endpoint, Gauges
 from harness.engines.llamacpp.flags import FLAGS, build
@@ -122,7 +122,7 @@ def day(folder: Path) -> Iterator[Day]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         # How exactly this machine's client measures is tested elsewhere, and takes long to find out.
-        calibrate.store(Floor(0.01, 0.01, streams=64, events_per_second=1e3, measured="2026-01-01T00:00:00Z"), 1)
+        calibration.store(Floor(0.01, 0.01, streams=64, events_per_second=1e3, measured="2026-01-01T00:00:00Z"), 1)
         yield _day(folder)
 
 

@@ -101,28 +101,30 @@ def ab(
     Example: harness ab qwen2.5-7b --b engine=vllm --users 8 --until-decided 30m
     """
     from harness.commands.ab import ab as judge
-    from harness.commands.bench import BenchOptions
+    from harness.drive.bench_options import BenchOptions, plan_of
 
-    options = BenchOptions(
-        users=users or (None if rate else "8"),
-        rate=rate,
-        duration=duration,
-        warmup=warmup,
-        requests=requests,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        workload=workload,
-        api=api,
-        think_time=think_time,
-        processes=processes,
-        seed=seed,
-        output=output,
+    plan = plan_of(
+        BenchOptions(
+            users=users or (None if rate else "8"),
+            rate=rate,
+            duration=duration,
+            warmup=warmup,
+            requests=requests,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            workload=workload,
+            api=api,
+            think_time=think_time,
+            processes=processes,
+            seed=seed,
+            output=output,
+        )
     )
     result = judge(
         target_of(model, runtime, launcher, emulate, None, gpu, catalogue),
         a or (),
         b or (),
-        options,
+        plan,
         progress=terminal.say,
         other=other,
         repeats=repeat,

@@ -41,8 +41,8 @@ from harness.cli.options import (
 from harness.errors import ConditionNotMet
 
 if TYPE_CHECKING:
-    from harness.commands.bench import BenchResult
     from harness.commands.repeat import RepeatResult
+    from harness.drive.bench_result import BenchResult
 
 
 @app.command()
@@ -196,52 +196,55 @@ def bench(
 
     Example: harness bench qwen2.5-7b --users 1,4,16 --duration 60s --slo "ttft_p95=1s,itl_p95=60ms"
     """
-    from harness.commands.bench import BenchOptions, explain_bench
     from harness.commands.bench import bench as measure
+    from harness.drive.bench_options import BenchOptions, plan_of
+    from harness.drive.bench_run import explain_bench
 
-    options = BenchOptions(
-        users=users,
-        rate=rate,
-        arrival=arrival,
-        trace=trace,
-        dataset=dataset,
-        dataset_rows=dataset_rows,
-        trace_form=trace_form,
-        trace_time_unit=trace_time_unit,
-        trace_block_tokens=trace_block_tokens,
-        trace_speed=trace_speed,
-        trace_start=trace_start,
-        trace_loop=trace_loop,
-        duration=duration,
-        warmup=warmup,
-        requests=requests,
-        sessions=sessions,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        workload=workload,
-        api=api,
-        stream=not no_stream,
-        slo=slo,
-        require_valid=require_valid,
-        processes=processes,
-        seed=seed,
-        timeout=timeout,
-        think_time=think_time,
-        in_step=in_step,
-        output=output,
-        report=report,
-        web_ui=web_ui,
+    plan = plan_of(
+        BenchOptions(
+            users=users,
+            rate=rate,
+            arrival=arrival,
+            trace=None if trace is None else str(trace),
+            dataset=dataset,
+            dataset_rows=dataset_rows,
+            trace_form=trace_form,
+            trace_time_unit=trace_time_unit,
+            trace_block_tokens=trace_block_tokens,
+            trace_speed=trace_speed,
+            trace_start=trace_start,
+            trace_loop=trace_loop,
+            duration=duration,
+            warmup=warmup,
+            requests=requests,
+            sessions=sessions,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            workload=workload,
+            api=api,
+            stream=not no_stream,
+            slo=slo,
+            require_valid=require_valid,
+            processes=processes,
+            seed=seed,
+            timeout=timeout,
+            think_time=think_time,
+            in_step=in_step,
+            output=output,
+            report=report,
+            web_ui=web_ui,
+        )
     )
     target = target_of(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
     if explain:
-        explanation = explain_bench(target, options, progress=terminal.say)
+        explanation = explain_bench(target, plan, progress=terminal.say)
         show(json, explanation.as_json(), explanation.as_text())
         return 0
     if repeat is not None or aa:
         from harness.commands.repeat import repeat as measure_again
 
-        return _told(measure_again(target, options, repeat or 1, progress=terminal.say, keep=aa), json)
-    return _told(measure(target, options, progress=terminal.say), json)
+        return _told(measure_again(target, plan, repeat or 1, progress=terminal.say, keep=aa), json)
+    return _told(measure(target, plan, progress=terminal.say), json)
 
 
 @app.command()
@@ -300,9 +303,9 @@ def capacity(
 
     Example: harness capacity qwen2.5-7b --slo "ttft_p95=1s,itl_p95=60ms" --think-time 30s --turns 6 --budget 20m
     """
-    from harness.commands.bench import BenchOptions
     from harness.commands.capacity import CapacityOptions
     from harness.commands.capacity import capacity as search
+    from harness.drive.bench_options import BenchOptions, plan_of
 
     asked = BenchOptions(
         slo=slo,
@@ -317,7 +320,7 @@ def capacity(
         output=output,
     )
     options = CapacityOptions(
-        asked=asked,
+        asked=plan_of(asked),
         unit=unit,
         history=history,
         budget=budget,

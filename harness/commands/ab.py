@@ -14,10 +14,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness.commands.bench import BenchOptions, bench
 from harness.commands.compare import write_outputs
+from harness.drive.bench_plan import BenchPlan
 from harness.drive.gate_file import read_gate
 from harness.drive.options import seconds
+from harness.drive.series import Turn, take_turns
 from harness.errors import Interrupted, UsageError
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, run_name
@@ -74,7 +75,7 @@ def ab(
     target: Target,
     a: Sequence[str],
     b: Sequence[str],
-    options: BenchOptions,
+    plan: BenchPlan,
     progress: Callable[[str], None],
     *,
     other: str | None = None,
@@ -92,24 +93,20 @@ def ab(
     sides = _sides(target, a, b, other)
     # What is wrong with either is said before anything runs.
     engines = {resolve_model(each).engine.name for each in sides}
-    if len(engines) > 1 and options.api is None:
-        options = dataclasses.replace(options, api="openai-chat")  # what all of them speak
+    if len(engines) > 1 and plan.api is None:
+        plan = dataclasses.replace(plan, api="openai-chat")  # what all of them speak
     limits = read_gate(gate)
     allowed = None if until_decided is None else seconds(until_decided, "--until-decided", zero=True)
-    folder = RunFolder.create(options.output or _default_folder(sides[0])).path
+    folder = RunFolder.create(plan.output or _default_folder(sides[0])).path
     runs: tuple[list[Run], list[Run]] = ([], [])
     deadline = None if allowed is None else time.monotonic() + allowed
     most = repeats if repeats is not None else DEFAULT_REPEATS if deadline is None else 1000
     verdicts: list[Comparison] = []
-    for place, which in enumerate(turns(most)):
-        number = len(runs[which])
-        progress(f"{'AB'[which]}, repeat {number + 1}")
-        path = folder / "ab"[which] / f"repeat-{number:02}"
-        own = dataclasses.replace(options, output=path, seed=options.seed + number, report=False)
-        done = bench(sides[which], own, progress)
-        if done.exit_code == 130:
+    order = list(turns(most))
+    for place, done in enumerate(take_turns(_turns(sides, order, plan, folder), progress)):
+        if done.interrupted:
             raise Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
-        runs[which].append(read_run(done.folder))
+        runs[order[place]].append(read_run(done.folder))
         if place % 2 and len(runs[0]) >= LEAST and deadline is not None:
             verdicts.append(compare(runs[0], runs[1], limits, same=()))
             progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
@@ -118,6 +115,14 @@ def ab(
     comparison = compare(runs[0], runs[1], limits, same=())
     write_outputs(comparison, junit, markdown)
     return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)
+
+
+def _turns(sides: Sequence[Target], order: Sequence[int], plan: BenchPlan, folder: Path) -> Iterator[Turn]:
+    for place, which in enumerate(order):
+        number = order[:place].count(which)
+        path = folder / "ab"[which] / f"repeat-{number:02}"
+        own = dataclasses.replace(plan, output=path, seed=plan.seed + number, report=False)
+        yield Turn(sides[which], own, f"{'AB'[which]}, repeat {number + 1}")
 
 
 def turns(repeats: int) -> Iterator[int]:

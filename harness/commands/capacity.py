@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.catalog.slo import Slo, parse_slo
-from harness.commands.bench import BenchOptions, bench
+from harness.catalog.slo import Slo
+from harness.drive.bench_plan import AskedUsers, BenchPlan, Loads
 from harness.drive.options import seconds
+from harness.drive.series import Turn, take_turns
 from harness.errors import Interrupted, UsageError
 from harness.input_files import read_json_object
 from harness.measure.arrivals import POISSON
@@ -31,7 +32,7 @@ from harness.stats.outcome import Outcome, outcome_of
 from harness.stats.people import PROFILES, Flow, Habits, flow_of
 from harness.stats.slo import QUANTILES
 from harness.stats.window import steady_window
-from harness.workload.lengths import parse_lengths
+from harness.workload.lengths import Fixed, parse_lengths
 
 Unit = Literal["users", "chats", "rate"]
 FILE = "capacity.json"
@@ -40,9 +41,9 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CapacityOptions:
-    """The options of `harness capacity`, as given. asked: those of `bench` that say what is asked."""
+    """The options of `harness capacity`, as given. asked: what is asked, as of `bench`."""
 
-    asked: BenchOptions
+    asked: BenchPlan
     unit: Unit = "users"
     history: str | None = None
     budget: str = "20m"
@@ -86,13 +87,8 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
     """Search for each history in turn. Raises HarnessErrors; every level that ended is in capacity.json by then."""
     plan = make_plan(target, options)
     book = _Book.open(plan, options, progress)
-    for place, history in enumerate(plan.histories):
-        search = book.searches[place]
-        if search.ask() is None:
-            continue
-        asked = _bench_options(plan, options.asked, history, book.next_run(place))
-        result = bench(target, asked, progress, asked=partial(_levels, plan, book, place, progress))
-        if result.exit_code == Interrupted.exit_code:
+    for result in take_turns(_turns(target, plan, options.asked, book, progress), progress):
+        if result.interrupted:
             advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
             raise Interrupted(where=str(book.folder), advice=advice)
     report = book.report()
@@ -106,7 +102,8 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
     asked = options.asked
     model = resolve_model(target) if target.model is not None else None
     slo = _slo(asked.slo, model.slo if model else Slo())
-    if options.history is not None and asked.input_tokens is not None:
+    assert isinstance(asked.asked, AskedUsers)
+    if options.history is not None and asked.asked.input_tokens is not None:
         raise UsageError("--history and --input-tokens both say how long prompts are", advice="Give one of them.")
     histories = _histories(options.history)
     budget, level = seconds(options.budget, "--budget"), seconds(options.level, "--level")
@@ -117,7 +114,7 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
     if options.start <= 0 or (whole and options.start != int(options.start)):
         raise UsageError(f"expected a load to begin with, such as 4, found {options.start:g}", where="--start")
     goal = Goal(options.start, whole, budget / len(histories), level, most=options.most or (5000.0 if whole else 1e4))
-    think = seconds(asked.think_time, "--think-time", zero=True) if asked.think_time is not None else 0.0
+    think = 0.0 if asked.think_time is None else asked.think_time.mean
     habits = Habits(
         think=think,
         turns=_positive(options.turns, "--turns"),
@@ -127,19 +124,15 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
     price = model.price_per_gpu_hour * model.gpus if model and model.price_per_gpu_hour is not None else None
     question = {
         "unit": options.unit, "slo": slo.as_dict(), "model": target.model, "url": target.url,
-        "histories": list(histories), "workload": asked.workload, "input_tokens": asked.input_tokens,
-        "output_tokens": asked.output_tokens, "think_time": think, "level": level, "api": asked.api,
+        "histories": list(histories), **asked.asked.as_options(), "think_time": think, "level": level, "api": asked.api,
         "stream": asked.stream,
     }  # fmt: skip
     name = model.name if model else (target.url or "").partition("://")[2].partition("/")[0].replace(":", "-")
     return CapacityPlan(options.unit, histories, goal, slo, habits, price, name, question)
 
 
-def _slo(text: str | None, of_the_entry: Slo) -> Slo:
-    try:
-        slo = parse_slo(text) if text is not None else of_the_entry
-    except ValueError as error:
-        raise UsageError(f"{error}, found {text!r}", where="--slo") from error
+def _slo(asked: Slo | None, of_the_entry: Slo) -> Slo:
+    slo = asked or of_the_entry
     if not slo.bounds:
         raise UsageError("no SLO: capacity is the highest load that holds one", advice='Give --slo "ttft_p95=1s".')
     for bound in slo.bounds:
@@ -184,16 +177,26 @@ def _day(profile: str) -> Sequence[float]:
     return hours
 
 
-def _bench_options(plan: CapacityPlan, asked: BenchOptions, history: int | None, folder: Path) -> BenchOptions:
-    rate, first = plan.unit == "rate", f"{plan.goal.start:g}"
+def _turns(target: Target, plan: CapacityPlan, asked: BenchPlan, book: _Book, progress: Say) -> Iterator[Turn]:
+    """A run for each history whose search is not done."""
+    for place, history in enumerate(plan.histories):
+        if book.searches[place].ask() is not None:
+            own = _bench_plan(plan, asked, history, book.next_run(place))
+            yield Turn(target, own, levels=partial(_levels, plan, book, place, progress))
+
+
+def _bench_plan(plan: CapacityPlan, asked: BenchPlan, history: int | None, folder: Path) -> BenchPlan:
+    first, length = plan.goal.start, plan.goal.level
+    rate = plan.unit == "rate"
+    of = asked.asked
+    if isinstance(of, AskedUsers) and history is not None:
+        of = dataclasses.replace(of, input_tokens=Fixed(history))
     return dataclasses.replace(
         asked,
-        users=None if rate else first,
-        rate=first if rate else None,
+        asked=of,
+        loads=Loads(rates=(first,), duration=length) if rate else Loads(users=(int(first),), duration=length),
         # Only users pause; of chats and rates a pause says how many people are behind them.
         think_time=asked.think_time if plan.unit == "users" else None,
-        input_tokens=asked.input_tokens if history is None else str(history),
-        duration=f"{plan.goal.level:g}s",
         output=folder,
     )
 

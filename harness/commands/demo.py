@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.commands.bench import BenchOptions, BenchResult, bench
+from harness.commands.bench import bench
 from harness.commands.probe import ProbeOptions, ProbeReport, probe
 from harness.commands.up import Running, up, up_text
+from harness.drive.bench_plan import BenchPlan, Loads
+from harness.drive.bench_result import BenchResult
 from harness.engines import load_catalogue
 from harness.errors import Interrupted, UsageError
 from harness.serve.target import Target
@@ -17,7 +19,7 @@ from harness.stack import found
 from harness.stack.ending import stop_in_order
 from harness.stack.process import ProcessService
 
-_BENCH = BenchOptions(users="1,4,16", duration="12s", warmup="2s")
+_BENCH = BenchPlan(loads=Loads(users=(1, 4, 16), duration=12.0, warmup=2.0))
 _PROBE = ProbeOptions(quick=True)  # the proof under load fills the whole KV cache, which takes minutes
 _STEPS = 3
 
@@ -62,6 +64,6 @@ def demo(output: Path | None, progress: Callable[[str], None]) -> DemoResult:
         load = bench(target, replace(_BENCH, output=output), progress=progress)
     finally:
         stop_in_order(service)
-    if load.exit_code == Interrupted.exit_code:
+    if load.interrupted:
         raise Interrupted(where=str(load.folder.path), advice="The report there holds what was recorded.")
     return DemoResult(running, limits, load)

@@ -12,8 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness.commands.bench import DEFAULT_WORKLOAD, BenchOptions, BenchResult, bench
 from harness.drive.aa import store
+from harness.drive.bench_plan import BenchPlan
+from harness.drive.bench_result import BenchResult
+from harness.drive.series import Turn, take_turns
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
@@ -72,22 +74,21 @@ class RepeatResult:
 
 
 def repeat(
-    target: Target, options: BenchOptions, times: int, progress: Callable[[str], None], *, keep: bool = False
+    target: Target, plan: BenchPlan, times: int, progress: Callable[[str], None], *, keep: bool = False
 ) -> RepeatResult:
-    """Run it so many times. keep: store the spread. Raises HarnessErrors; the repeats before stay on disk.
-
-    Each repeat opens the service anew where no `up` has left it running, which belongs to what runs differ by.
-    """
+    """Run it so many times. keep: store the spread. Raises HarnessErrors; the repeats before stay on disk."""
     if keep and times < 3:
         raise UsageError("--aa measures how much runs differ", advice="Give --repeat 5 or more.")
-    folder = RunFolder.create(options.output or _default_folder(target, options)).path
-    results: list[BenchResult] = []
-    for number in range(times):
-        progress(f"repeat {number + 1} of {times}")
-        own = dataclasses.replace(options, output=folder / f"repeat-{number:02}", seed=options.seed + number)
-        results.append(bench(target, own, progress))
-        if results[-1].exit_code == 130:
-            break
+    folder = RunFolder.create(plan.output or _default_folder(target, plan)).path
+    turns = (
+        Turn(
+            target,
+            dataclasses.replace(plan, output=folder / f"repeat-{number:02}", seed=plan.seed + number),
+            f"repeat {number + 1} of {times}",
+        )
+        for number in range(times)
+    )
+    results = list(take_turns(turns, progress))
     runs = [read_run(each.folder) for each in results]
     spreads = spreads_of(runs)
     stored = keep and len(runs) == times and all(each.summary.valid for each in results)
@@ -98,7 +99,7 @@ def repeat(
     return RepeatResult(folder, tuple(results), spreads, stored)
 
 
-def _default_folder(target: Target, options: BenchOptions) -> Path:
+def _default_folder(target: Target, plan: BenchPlan) -> Path:
     name = target.model or "service"
-    stem = run_name(datetime.now(timezone.utc), name.rpartition("/")[2], None, options.workload or DEFAULT_WORKLOAD)
+    stem = run_name(datetime.now(timezone.utc), name.rpartition("/")[2], None, plan.workload_name)
     return Path("reports") / f"{stem}-repeats"

@@ -227,7 +227,8 @@ class Manifest:
     workload: its name and the lengths asked for, enough to tell whether two runs asked the same. lengths: how the
     prompts and answers that this seed asks first are spread. slo: bound -> seconds. exact_lengths: the engine was asked
     for answers of exactly the length that was drawn. slo_asked: the bounds came from --slo, not from the catalogue.
-    think_time: seconds between an answer and the same user's next request. start, end: UTC, ISO 8601; end is None while
+    think_time: seconds between an answer and the same user's next request. plan: the options of `bench` that give
+    the run again; None where it was no bench. start, end: UTC, ISO 8601; end is None while
     it runs and after a crash. interrupted: it was stopped before its plan was done.
     """
 
@@ -264,6 +265,7 @@ class Manifest:
     think_time: float = 0.0
     processes: int = 1
     price_per_gpu_hour: float | None = None
+    plan: Mapping[str, Any] | None = None
     end: str | None = None
     interrupted: bool = False
     schema: int = SCHEMA

@@ -143,7 +143,7 @@ def dataset(
     *,
     seed: int,
     rows: int = DATASET_ROWS,
-    output_tokens: str | None = None,
+    output_tokens: str | Lengths | None = None,
     salt: str = "",
     vocabulary: Vocabulary | None = None,
 ) -> Dataset:

@@ -117,22 +117,23 @@ class Drawn(SingleRequests):
 
 def drawn(
     name: str,
-    input_tokens: str,
-    output_tokens: str,
+    input_tokens: str | Lengths,
+    output_tokens: str | Lengths,
     *,
     seed: int,
     salt: str = "",
     shared: int = 0,
     vocabulary: Vocabulary | None = None,
 ) -> Drawn:
-    """A workload from the texts of its distributions. Raises UsageError."""
+    """A workload from its distributions, or their texts. Raises UsageError."""
+    inputs, outputs = parse_lengths(input_tokens, "input_tokens"), parse_lengths(output_tokens, "output_tokens")
     return Drawn(
         name,
-        parse_lengths(input_tokens, "input_tokens"),
-        parse_lengths(output_tokens, "output_tokens"),
+        inputs,
+        outputs,
         seed,
         salt,
         shared,
         vocabulary=vocabulary or assumed_vocabulary(),
-        pairs=recorded_pairs(input_tokens, output_tokens),
+        pairs=recorded_pairs(inputs, outputs),
     )

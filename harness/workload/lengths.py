@@ -151,7 +151,7 @@ class Listed:
 
     tokens: tuple[int, ...]
     weights: tuple[int, ...]
-    source: str | None = None
+    source: RecordedLengths | None = None
 
     def at(self, fraction: float) -> int:
         return self.tokens[min(bisect.bisect_right(self._sums, fraction * self._sums[-1]), len(self._sums) - 1)]
@@ -169,7 +169,7 @@ class Listed:
         return "list:" + ",".join(parts)
 
     def __str__(self) -> str:
-        return self.source or self.text()
+        return str(self.source) if self.source is not None else self.text()
 
 
 def _shown(number: float) -> str:
@@ -181,10 +181,21 @@ def mean(lengths: Lengths) -> float:
     return sum(lengths.at((step + 0.5) / _STEPS) for step in range(_STEPS)) / _STEPS
 
 
-def parse_lengths(text: str | int, side: Side = "input_tokens") -> Lengths:
+def option_text(lengths: Lengths | None) -> str | None:
+    """What an option says to have these lengths again; of those in a file its path."""
+    if lengths is None:
+        return None
+    recorded_in = lengths.source if isinstance(lengths, Listed) else None
+    return lengths.text() if recorded_in is None else f"{_FILE}:{recorded_in.path}"
+
+
+def parse_lengths(text: str | int | Lengths, side: Side = "input_tokens") -> Lengths:
     """`200`, `uniform:LOW:HIGH`, `normal:MEAN:DEVIATION[:LOW[:HIGH]]`, `lognormal:` likewise, `exponential:MEAN[...]`,
-    `list:100,200*3`, `file:PATH`. side: which lengths of a file that holds pairs. Raises UsageError.
+    `list:100,200*3`, `file:PATH`; lengths as they are. side: which lengths of a file that holds pairs. Raises
+    UsageError.
     """
+    if not isinstance(text, str | int):
+        return text
     kind, _, rest = str(text).strip().partition(":")
     if kind == _FILE:
         return of_recorded(recorded(rest), side)
@@ -200,19 +211,13 @@ def parse_lengths(text: str | int, side: Side = "input_tokens") -> Lengths:
 def of_recorded(lengths: RecordedLengths, side: Side) -> Listed:
     """How often each length stands in a file, whatever stands beside it."""
     counts = lengths.counts(0 if side == "input_tokens" else 1)
-    return Listed(tuple(counts), tuple(counts.values()), str(lengths))
+    return Listed(tuple(counts), tuple(counts.values()), lengths)
 
 
-def recorded_pairs(input_tokens: str | int, output_tokens: str | int) -> RecordedLengths | None:
-    """The pairs of prompt and answer of a file that both sides name; None where they name none, or it holds none.
-
-    Raises UsageError.
-    """
-    kinds = [str(text).strip().partition(":") for text in (input_tokens, output_tokens)]
-    if kinds[0] != kinds[1] or kinds[0][0] != _FILE:
-        return None
-    lengths = recorded(kinds[0][2])
-    return lengths if lengths.in_pairs else None
+def recorded_pairs(inputs: Lengths, outputs: Lengths) -> RecordedLengths | None:
+    """The pairs of prompt and answer of a file that both sides are of; None where they are of none, or it has none."""
+    of = [each.source if isinstance(each, Listed) else None for each in (inputs, outputs)]
+    return of[0] if of[0] is not None and of[0] == of[1] and of[0].in_pairs else None
 
 
 def _from_numbers(kind: str, numbers: list[Fraction]) -> Lengths:

@@ -34,8 +34,12 @@ class Pauses:
 NO_PAUSE = Pauses(None, "0")
 
 
-def parse_pauses(text: str | int | float, where: str | None = None) -> Pauses:
-    """One of FORMS; bounds may follow as for lengths, as in `exponential:5s:1s:60s`. Raises UsageError."""
+def parse_pauses(text: str | int | float | Pauses, where: str | None = None) -> Pauses:
+    """One of FORMS, or pauses as they are; bounds may follow as for lengths, as in `exponential:5s:1s:60s`. Raises
+    UsageError.
+    """
+    if isinstance(text, Pauses):
+        return text
     told = str(text).strip()
     kind, _, rest = told.partition(":")
     try:

@@ -31,7 +31,7 @@ _SEPARATOR = re.compile(r"[,;\s]+")
 class RecordedLengths:
     """pairs: prompt and answer of each row, the same twice where the file has one number to a row (in_pairs: False).
 
-    name: of the file. left_out: rows of no token on one side, which nobody can ask for.
+    name, path: of the file. left_out: rows of no token on one side, which nobody can ask for.
     """
 
     name: str
@@ -39,6 +39,7 @@ class RecordedLengths:
     in_pairs: bool
     left_out: int
     sha256: str
+    path: str = ""
 
     def at(self, fraction: float) -> tuple[int, int]:
         """The pair at this place, between 0 and 1, of the file."""
@@ -85,7 +86,7 @@ def _put_together(path: str, pairs: list[tuple[int, int]], in_pairs: bool) -> Re
     if not kept:
         raise UsageError("holds no length above zero", where=path)
     digest = sha256(repr(kept).encode()).hexdigest()
-    return RecordedLengths(Path(path).name, kept, in_pairs, len(pairs) - len(kept), digest)
+    return RecordedLengths(Path(path).name, kept, in_pairs, len(pairs) - len(kept), digest, path)
 
 
 def _list_of_numbers(path: str) -> tuple[list[tuple[int, int]], bool] | None:

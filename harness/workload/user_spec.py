@@ -10,8 +10,8 @@ from harness.errors import UsageError
 from harness.workload.chat import Chat
 from harness.workload.drawn import Drawn, drawn
 from harness.workload.history import parse_history
-from harness.workload.lengths import parse_lengths
-from harness.workload.pauses import parse_pauses
+from harness.workload.lengths import Lengths, parse_lengths
+from harness.workload.pauses import Pauses, parse_pauses
 from harness.workload.tokens import parse_tokens
 from harness.workload.vocabulary import Vocabulary
 
@@ -21,18 +21,19 @@ class UserSpec:
     """name: of the workload, which is the file's. user: of the class. reason: its docstring. where: file and class.
 
     input_tokens, output_tokens, turns, think_time, history, system_tokens, shared_prefix: as the class writes them,
-    None where it does not. scripts: its methods that yield, each as often as its weight says. tasks: its own methods
-    that do not. weight, fixed_count, waits (whether it has a wait_time): Locust's. api, stream: as in StreamUser.
+    None where it does not; lengths and pauses also as values, in place of those. scripts: its methods that yield, each
+    as often as its weight says. tasks: its own methods that do not. weight, fixed_count, waits (whether it has a
+    wait_time): Locust's. api, stream: as in StreamUser.
     """
 
     name: str
     user: str
     where: str
-    input_tokens: str
-    output_tokens: str
+    input_tokens: str | Lengths
+    output_tokens: str | Lengths
     reason: str = ""
     turns: str | None = None
-    think_time: str | None = None
+    think_time: str | Pauses | None = None
     history: str | None = None
     system_tokens: str | None = None
     shared_prefix: str | None = None

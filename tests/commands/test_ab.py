@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.commands.ab import _is_decided, ab, turns
-from harness.commands.bench import BenchOptions
+from harness.drive.bench_options import BenchOptions, plan_of
+from harness.drive.bench_plan import BenchPlan
 from harness.errors import UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
 from harness.serve.target import Target
@@ -20,7 +21,7 @@ TARGET = Target(model="qwen2.5-0.5b", runtime="embedded")
 
 def test_two_engines_take_turns_and_are_asked_the_same(tmp_path: Path) -> None:
     """A, B, B, A; each pair by one seed; the sides are those that were asked for."""
-    options = BenchOptions(users="2", duration="2s", warmup="0s", output_tokens="8", output=tmp_path / "ab")
+    options = plan_of(BenchOptions(users="2", duration="2s", warmup="0s", output_tokens="8", output=tmp_path / "ab"))
     found = ab(TARGET, [], ["engine=vllm"], options, lambda line: None, repeats=2)
     made = {
         f"{letter}{number}": read_manifest(RunFolder.open(tmp_path / "ab" / letter / f"repeat-{number:02}"))
@@ -63,5 +64,5 @@ def test_what_is_wrong_with_a_side_is_said_before_anything_runs(
 ) -> None:
     """And no folder is made."""
     with pytest.raises(UsageError, match=words):
-        ab(TARGET, a, b, BenchOptions(output=tmp_path / "ab"), lambda line: None)
+        ab(TARGET, a, b, BenchPlan(output=tmp_path / "ab"), lambda line: None)
     assert not (tmp_path / "ab").exists()

@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from harness.commands.bench import BenchOptions, _read_rows, plan_levels
+from harness.drive.asking import read_rows
+from harness.drive.bench_options import BenchOptions, plan_of
+from harness.drive.bench_plan import BenchPlan
 from harness.errors import UsageError
 from tests.workload.traces.samples import AZURE, BAILIAN, SHAREGPT
 
@@ -34,17 +36,18 @@ def test_rows_with_moments_are_replayed_unless_users_or_a_rate_are_asked_for(tmp
     """Of a data set too; its texts, which have none, are asked by users."""
     timed, texts = write(tmp_path, AZURE), write(tmp_path, SHAREGPT, "texts")
     for options, replay in (
-        (BenchOptions(trace=Path(timed)), True),
+        (BenchOptions(trace=timed), True),
         (BenchOptions(dataset=timed), True),
         (BenchOptions(dataset=timed, users="4"), False),
         (BenchOptions(dataset=timed, rate="4"), False),
         (BenchOptions(dataset=texts), False),
     ):
-        rows = _read_rows(options, quiet)
+        plan = plan_of(options)
+        rows = read_rows(plan, quiet)
         assert rows is not None
         assert rows.timed is replay
-        assert (plan_levels(options, replay=rows.timed)[0].arrival == "trace") is replay
-    assert _read_rows(BenchOptions(), quiet) is None
+        assert plan.loads.levels(replay=rows.timed)[0].replays is replay
+    assert read_rows(BenchPlan(), quiet) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_rows_with_moments_are_replayed_unless_users_or_a_rate_are_asked_for(tmp
 def test_an_option_that_would_change_nothing_is_refused(told: Mapping[str, Any], said: str, tmp_path: Path) -> None:
     """It is a misunderstanding."""
     with pytest.raises(UsageError, match=said):
-        _read_rows(BenchOptions(dataset=write(tmp_path, AZURE), **told), quiet)
+        read_rows(plan_of(BenchOptions(dataset=write(tmp_path, AZURE), **told)), quiet)
 
 
 def bench(folder: Path, *arguments: object, **environment: str) -> tuple[list[dict[str, Any]], dict[str, Any], str]:

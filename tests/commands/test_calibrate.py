@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands import calibrate
+from harness.drive import calibration
 from harness.measure.client import Floor
 
 
@@ -23,7 +23,7 @@ def test_a_disturbed_measurement_is_made_again(
 ) -> None:
     """What is stored holds for all later runs, so that it must not be a moment's noise."""
     left = [Floor(ttft=0.0001, itl=error, streams=64) for error in errors]
-    monkeypatch.setattr(calibrate, "measure_floor", lambda *_: left.pop(0))
+    monkeypatch.setattr(calibration, "measure_floor", lambda *_: left.pop(0))
     nobody: Any = None
-    assert calibrate.best_floor(64, 1, nobody).itl == kept
+    assert calibration.best_floor(64, 1, nobody).itl == kept
     assert len(errors) - len(left) == tried

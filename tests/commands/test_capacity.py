@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.commands.bench import BenchOptions
 from harness.commands.capacity import CapacityOptions, capacity, make_plan
+from harness.drive.bench_options import BenchOptions, plan_of
 from harness.errors import UsageError
 from harness.serve.target import Target
 from harness.stats.people import PROFILES
@@ -27,7 +27,7 @@ def url() -> Iterator[str]:
 
 
 def options(folder: Path | None = None, *, slo: str | None = "ttft_p95=1s", **changes: Any) -> CapacityOptions:
-    asked = BenchOptions(slo=slo, input_tokens="20", output_tokens="6", output=folder, report=False)
+    asked = plan_of(BenchOptions(slo=slo, input_tokens="20", output_tokens="6", output=folder, report=False))
     return CapacityOptions(asked, **{"unit": "chats", "budget": "16s", "level": "2s", "start": 2.0, **changes})
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.bench import BenchOptions, explain_bench
+from harness.drive.bench_options import BenchOptions, plan_of
+from harness.drive.bench_run import explain_bench
 from harness.drive.explain import Explanation
 from harness.errors import UsageError
 from harness.serve.target import Target
@@ -33,7 +34,7 @@ class Tasks(StreamUser):
 
 
 def explained(**options: object) -> Explanation:
-    return explain_bench(Target(url="http://127.0.0.1:9"), BenchOptions(**options), lambda text: None)  # type: ignore[arg-type]
+    return explain_bench(Target(url="http://127.0.0.1:9"), plan_of(BenchOptions(**options)), lambda text: None)  # type: ignore[arg-type]
 
 
 def test_conversations_are_played_with_made_up_answers(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_what_only_the_engine_decides_is_left_open(tmp_path: Path) -> None:
     """A closed loop asks as often as it is answered; its time has a price."""
     catalogue = tmp_path / "models.yaml"
     catalogue.write_text(CATALOGUE)
-    options = BenchOptions(users="1,4", duration="30m")
+    options = plan_of(BenchOptions(users="1,4", duration="30m"))
     told = explain_bench(Target(model="m", catalogue=str(catalogue)), options, lambda text: None)
     assert [each.requests for each in told.forecasts] == [None, None]
     assert (told.seconds, told.cost) == (3600.0, 6.0)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.commands.report import finish, report
+from harness.commands.report import report
+from harness.drive.reports import finish
 from harness.errors import UsageError, cannot_write
 from harness.measure.journal import JournalWriter
 from harness.measure.run import keep_records, read_run
@@ -104,7 +105,7 @@ def test_a_disk_that_is_full_leaves_the_summary(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         real(path, content)
 
-    monkeypatch.setattr("harness.commands.report.write_atomically", small_disk)
+    monkeypatch.setattr("harness.drive.reports.write_atomically", small_disk)
     assert cli.run(["report", str(folder.path), "--format", "html,markdown,json"]) == 3
     assert "report.html: no space left" in capsys.readouterr().err
     assert json.loads(folder.summary.read_text())["complete"] is True

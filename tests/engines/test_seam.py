@@ -18,10 +18,11 @@ from harness.catalog.accepts import Accepts
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
-from harness.commands.bench import BenchOptions, bench
+from harness.commands.bench import bench
 from harness.commands.render import render
 from harness.commands.status import down, logs, status
 from harness.commands.up import up
+from harness.drive.bench_options import BenchOptions, plan_of
 from harness.engines.base import EngineInfo, Invocation, Place
 from harness.engines.client import Client
 from harness.engines.plain import PlainEngine
@@ -160,7 +161,7 @@ def test_a_fifth_engine_is_started_recognised_benched_and_stopped(fifth: Target,
     assert (running.engine, running.engine_version, running.limits.max_batch_size) == ("fifth", "5.1", 7)
     (seen,) = status(["toy"])
     assert (seen.phase, seen.engine) == ("ready", "fifth")
-    options = BenchOptions(users="2", requests=6, output_tokens="5", output=tmp_path / "run", report=False)
+    options = plan_of(BenchOptions(users="2", requests=6, output_tokens="5", output=tmp_path / "run", report=False))
     result = bench(fifth, options, lambda text: None)
     assert (result.summary.total.requests.completed, result.summary.manifest.api) == (6, "openai-chat")
     assert result.summary.manifest.engine == "fifth 5.1"
