@@ -88,6 +88,19 @@ def test_the_summary_can_be_recounted_from_the_records(run: dict[str, Any]) -> N
         assert level["metrics"]["itl"]["mean"] == pytest.approx(sum(gaps) / len(gaps))
 
 
+def test_ttft_is_taken_apart_by_the_engines_own_counters(run: dict[str, Any]) -> None:
+    """Every part is told, none is below zero, they add up, and what is left over is less than what they explain."""
+    for level in json.loads((run["folder"] / "summary.json").read_text())["levels"]:
+        told = level["time_parts"]
+        assert told["engine_counted"] == told["requests"] == level["requests"]["completed"]
+        for whole in ("ttft", "e2e"):
+            parts = {name: value for name, value in told[whole].items() if name not in ("mean", "computing")}
+            rest = parts.pop("rest")
+            assert all(value >= 0 for value in parts.values())
+            assert sum(parts.values()) + rest == pytest.approx(told[whole]["mean"])
+            assert abs(rest) < sum(parts.values())
+
+
 def test_records_have_the_columns_of_the_contract_in_order(run: dict[str, Any]) -> None:
     """Names and types stay put for programs that read them."""
     schema = pq.read_schema(run["folder"] / "records.parquet")

@@ -23,7 +23,8 @@ import requests
 from harness import cli
 from harness.drive import calibration
 from harness.engines import engine_named
-from harness.engines.base import Endpoint, Gauges
+from harness.engines.base import Endpoint
+from harness.engines.gauges import Gauges
 from harness.engines.llamacpp.flags import FLAGS, build
 from harness.measure.client import Floor
 from harness.stack.process import port_taken

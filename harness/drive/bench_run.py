@@ -19,8 +19,8 @@ from harness.drive.bench_result import BenchResult, conclude
 from harness.drive.explain import REHEARSED, Explanation, explain
 from harness.drive.reports import finish
 from harness.engines import engine_named
-from harness.engines.base import Gauges
 from harness.engines.failure import Failure
+from harness.engines.gauges import Gauges
 from harness.engines.identify import default_api, extras_of
 from harness.errors import HarnessError, Interrupted
 from harness.load import runner

@@ -16,6 +16,7 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
 from harness.engines.failure import Failure
+from harness.engines.gauges import Gauges
 from harness.engines.migration import Guide
 from harness.engines.support import Architectures
 from harness.workload.request import Request
@@ -259,32 +260,6 @@ class EngineInfo:
     raw: Mapping[str, object] = field(default_factory=dict)
     model_names: tuple[str, ...] = ()
     caution: str | None = None
-
-
-@dataclass(frozen=True)
-class Gauges:
-    """What an engine does now, under names that all engines share; None where it does not tell.
-
-    running, waiting: requests. kv_used: share of the KV cache, 0 to 1. kv_tokens: the same in tokens. preempted:
-    requests put back since the start (preempted, retracted), a counter. cache_queries, cache_hits: prompt tokens looked
-    up and found in the prefix cache since the start, counters. steps: forward passes since the start, a counter.
-    """
-
-    running: float | None = None
-    waiting: float | None = None
-    kv_used: float | None = None
-    kv_tokens: float | None = None
-    preempted: float | None = None
-    cache_queries: float | None = None
-    cache_hits: float | None = None
-    steps: float | None = None
-
-    def known(self) -> Mapping[str, float]:
-        """Those that were told, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-NOTHING_TOLD = Gauges()
 
 
 # ---- how an engine is started

@@ -22,7 +22,6 @@ from harness.engines.base import (
     EngineInfo,
     FailedStart,
     FailureCause,
-    Gauges,
     Invocation,
     MemoryLaw,
     OnFullCache,
@@ -32,6 +31,7 @@ from harness.engines.base import (
 from harness.engines.causes import HUB, OFFLINE, PORT, RUNTIME
 from harness.engines.client import Client
 from harness.engines.failure import Failure, explain_by
+from harness.engines.gauges import Gauges
 from harness.engines.hub_cache import TARGET, TOKEN_PLACE, VOLUME
 from harness.engines.migration import Guide
 from harness.engines.openai_engine import generate_once

@@ -16,7 +16,8 @@ import psutil
 
 from harness import __version__
 from harness.engines import ENGINES
-from harness.engines.base import Endpoint, EngineInfo, Gauges
+from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.gauges import Gauges
 from harness.engines.identify import extras_of
 from harness.load.samplers.base import Sampled
 from harness.load.sampling import Sampling
@@ -60,6 +61,7 @@ class RunRecorder:
     def note(self, level: Level) -> None:
         """A level that has begun or ended, in place of what was known of it."""
         self.manifest = self.manifest.with_level(level)
+        self._sampling.soon()
         write_manifest(self.folder, self.manifest)
 
     def close(self, *, interrupted: bool = False, gone: bool = False, **changes: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.engines.base import NOTHING_TOLD, Gauges
+from harness.engines.gauges import NOTHING_TOLD, Gauges
 from harness.load.samplers import SAMPLERS
 from harness.load.samplers.base import NotMeasured, Reading, Sampled, Sampler, unmeasured
 from harness.load.samplers.engine import EngineSampler
@@ -68,7 +68,7 @@ class Sampling:
         self._samplers: list[Sampler] = [make(service) for make in samplers]
         self._all = tuple(self._samplers)
         self._start, self._interval = clock_monotonic, interval
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
 
     @property
@@ -76,20 +76,26 @@ class Sampling:
         """What the engine last told of itself."""
         return next((each.latest for each in self._all if isinstance(each, EngineSampler)), NOTHING_TOLD)
 
+    def soon(self) -> None:
+        """Read now rather than at the next interval: a level begins or has ended, and counters are wanted of it."""
+        self._wake.set()
+
     def __enter__(self) -> Sampling:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._wake.set()
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
         try:
             self._read()
-            while not self._stop.wait(self._interval):
+            while not self._stop.is_set():
+                self._wake.wait(self._interval)
+                self._wake.clear()
                 self._read()
-            self._read()
         finally:
             for each in self._all:
                 each.close()

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from harness.catalog.limits import Limits
 from harness.engines import engine_named
-from harness.engines.base import Endpoint, Engine, EngineInfo, Gauges, Invocation, StartLog
+from harness.engines.base import Endpoint, Engine, EngineInfo, Invocation, StartLog
 from harness.engines.client import LOOK_TIMEOUT, Client, NoAnswer
 from harness.engines.failure import Failure
+from harness.engines.gauges import Gauges
 from harness.engines.identify import asked_name, look
 from harness.errors import HarnessError
 from harness.stack.service import Service, State

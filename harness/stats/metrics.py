@@ -88,7 +88,7 @@ def tpot(records: Records) -> Values:
     after = running[records.offsets[1:]] - running[records.offsets[:-1]]
     after[some] -= tokens[records.offsets[:-1][some]]
     defined = (after > 1e-9) & ~lacks(records, "tpot")
-    spans = _last_token(records) - first_token(records)
+    spans = last_token(records) - first_token(records)
     return _per_request(np.where(defined, spans / np.where(defined, after, 1.0), np.nan))
 
 
@@ -129,7 +129,8 @@ def first_token(records: Records) -> Floats:
     return np.where(whole(records), np.nan, _event(records, records.offsets[:-1]))
 
 
-def _last_token(records: Records) -> Floats:
+def last_token(records: Records) -> Floats:
+    """The moment of each request's last token; NaN without."""
     return _event(records, records.offsets[1:] - 1)
 
 

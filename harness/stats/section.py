@@ -17,6 +17,7 @@ from harness.stats.series import Curve, TimePoint
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
 from harness.stats.telemetry import NOTHING_READ, Telemetry
+from harness.stats.time_parts import TimeParts
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Section:
     client: ClientFigures
     server: ServerFigures = NOTHING_TOLD
     telemetry: Telemetry = NOTHING_READ
+    time_parts: TimeParts | None = None
     conversations: Conversations | None = None
     spread: float | None = None
     jitter: float | None = None
@@ -170,6 +172,7 @@ class Section:
             "client": self.client.as_dict(),
             "server": self.server.as_dict(),
             "telemetry": self.telemetry.as_dict(),
+            "time_parts": None if self.time_parts is None else self.time_parts.as_dict(),
             **({} if self.conversations is None else {"conversations": self.conversations.as_dict()}),
             "validity": {
                 "verdict": "valid" if self.valid else "invalid",

@@ -16,7 +16,8 @@ from harness.measure.server import ServerSamples
 
 @dataclass(frozen=True)
 class ServerFigures:
-    """Over one level, None where the engine does not tell. running, waiting: most requests that it had at a reading.
+    """Over one level, None where the engine does not tell. running, waiting: most requests that it had at a reading;
+    running_mean: of all readings.
 
     kv_used: the largest share of the KV cache in use. preempted: requests put back. prompt_tokens_looked_up,
     prompt_tokens_from_cache: of the prefix cache.
@@ -24,6 +25,7 @@ class ServerFigures:
 
     running: float | None = None
     waiting: float | None = None
+    running_mean: float | None = None
     kv_used: float | None = None
     preempted: float | None = None
     prompt_tokens_looked_up: float | None = None
@@ -45,6 +47,8 @@ NOTHING_TOLD = ServerFigures()
 def server_figures(samples: ServerSamples, start: float, end: float) -> ServerFigures:
     """start, end: the level's first and last moment in seconds since the run's start, its warm-up included."""
 
+    running = samples.values("running", start, end)
+
     def most(name: str) -> float | None:
         values = samples.values(name, start, end)
         return float(np.max(values)) if len(values) else None
@@ -52,6 +56,7 @@ def server_figures(samples: ServerSamples, start: float, end: float) -> ServerFi
     return ServerFigures(
         running=most("running"),
         waiting=most("waiting"),
+        running_mean=float(running.mean()) if len(running) else None,
         kv_used=most("kv_used"),
         preempted=samples.growth("preempted", start, end),
         prompt_tokens_looked_up=samples.growth("cache_queries", start, end),

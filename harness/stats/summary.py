@@ -32,6 +32,7 @@ from harness.stats.series import Curve, curve, timeline
 from harness.stats.server import ServerFigures, server_figures
 from harness.stats.slo import attain
 from harness.stats.telemetry import telemetry
+from harness.stats.time_parts import time_parts
 from harness.stats.tokens import event_tokens, stamped, tokens_per_event
 from harness.stats.validity import reasons, run_reasons, warnings
 from harness.stats.window import Window, steady_window
@@ -222,6 +223,7 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
         client=_client(part, manifest, facts),
         server=_server(part, server),
         telemetry=telemetry(server, part.windows, throughput.output_tokens * part.seconds, part.span),
+        time_parts=time_parts(part.records, server, *part.span) if len(part.levels) == 1 else None,
         spread=_same([level.spread for level in part.levels]),
         jitter=_same([level.jitter for level in part.levels]),
         conversations=conversations(part.records, part.inside, [level.level for level in part.levels], facts.sessions),

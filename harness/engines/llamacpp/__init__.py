@@ -18,7 +18,6 @@ from harness.engines.base import (
     EngineInfo,
     Extras,
     FailedStart,
-    Gauges,
     Invocation,
     MemoryLaw,
     OnFullCache,
@@ -27,6 +26,7 @@ from harness.engines.base import (
 )
 from harness.engines.client import Client
 from harness.engines.failure import Failure
+from harness.engines.gauges import Gauges
 from harness.engines.llamacpp import facts, failures, flags, images, info, memory, options
 from harness.engines.llamacpp.coming_from import GUIDES
 from harness.engines.llamacpp.log import LlamaCppLog

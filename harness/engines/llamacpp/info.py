@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.catalog.limits import Limits
-from harness.engines.base import EngineInfo, Gauges
+from harness.engines.base import EngineInfo
 from harness.engines.client import Client
+from harness.engines.gauges import Gauges
 from harness.engines.metrics_text import total
 from harness.engines.openai_engine import EMULATOR_HEADER, served_models
 from harness.engines.payload import as_count, as_mapping, as_text
@@ -84,6 +85,7 @@ def read_gauges(page: str, others: Sequence[str]) -> Gauges:
         cache_queries=None if computed is None or cached is None else computed + cached,
         cache_hits=cached,
         steps=total(page, "llamacpp:n_decode_total"),
+        prefill_seconds=total(page, "llamacpp:prompt_seconds_total"),  # it tells no number of requests
     )
 
 

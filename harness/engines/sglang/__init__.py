@@ -19,7 +19,6 @@ from harness.engines.base import (
     EngineFacts,
     EngineInfo,
     FailedStart,
-    Gauges,
     Invocation,
     MemoryLaw,
     OnFullCache,
@@ -28,6 +27,7 @@ from harness.engines.base import (
 )
 from harness.engines.client import Client
 from harness.engines.failure import Failure
+from harness.engines.gauges import Gauges
 from harness.engines.migration import Guide
 from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
 from harness.engines.sglang import facts, failures, images, info, memory, options

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.catalog.limits import Limits
-from harness.engines.base import EngineInfo, Gauges
+from harness.engines.base import EngineInfo
 from harness.engines.client import Client
+from harness.engines.gauges import Gauges
 from harness.engines.metrics_text import mean, total
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.engines.payload import as_count, as_mapping, as_text
@@ -77,4 +78,8 @@ def read_gauges(page: str) -> Gauges:
         preempted=total(page, "sglang:num_retracted_requests_total"),
         cache_queries=total(page, "sglang:prompt_tokens_total"),
         cache_hits=total(page, "sglang:cached_tokens_total"),
+        queue_seconds=total(page, "sglang:queue_time_seconds_sum"),
+        queue_count=total(page, "sglang:queue_time_seconds_count"),
+        first_token_seconds=total(page, "sglang:time_to_first_token_seconds_sum"),
+        first_token_count=total(page, "sglang:time_to_first_token_seconds_count"),
     )

@@ -20,7 +20,6 @@ from harness.engines.base import (
     EngineFacts,
     EngineInfo,
     FailedStart,
-    Gauges,
     Invocation,
     MemoryLaw,
     OnFullCache,
@@ -29,6 +28,7 @@ from harness.engines.base import (
 )
 from harness.engines.client import Client
 from harness.engines.failure import Failure
+from harness.engines.gauges import Gauges
 from harness.engines.migration import Guide
 from harness.engines.support import read_architectures
 from harness.engines.tgi import facts, failures, images, info, memory, options

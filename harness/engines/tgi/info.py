@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 from harness.catalog.limits import Limits
-from harness.engines.base import EngineInfo, Gauges
+from harness.engines.base import EngineInfo
+from harness.engines.gauges import Gauges
 
 EMULATOR_LABEL = "harness-emulator"  # `docker_label` in the emulator's /info
 
@@ -60,4 +61,10 @@ def read_gauges(page: str) -> Gauges:
         running=gauge("tgi_batch_current_size"),
         waiting=gauge("tgi_queue_size"),
         kv_tokens=gauge("tgi_batch_current_max_tokens"),
+        validation_seconds=gauge("tgi_request_validation_duration_sum"),
+        validation_count=gauge("tgi_request_validation_duration_count"),
+        queue_seconds=gauge("tgi_request_queue_duration_sum"),
+        queue_count=gauge("tgi_request_queue_duration_count"),
+        inference_seconds=gauge("tgi_request_inference_duration_sum"),
+        inference_count=gauge("tgi_request_inference_duration_count"),
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.catalog.limits import Limits
-from harness.engines.base import EngineInfo, Gauges
+from harness.engines.base import EngineInfo
 from harness.engines.client import Client
+from harness.engines.gauges import Gauges
 from harness.engines.metrics_text import mean, samples, total
 from harness.engines.openai_engine import ServedModel, is_emulated, served_models
 from harness.engines.payload import as_mapping, as_text
@@ -104,4 +105,10 @@ def read_gauges(page: str) -> Gauges:
         cache_queries=total(page, "vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
         cache_hits=total(page, "vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
         steps=total(page, "vllm:iteration_tokens_total_count"),
+        queue_seconds=total(page, "vllm:request_queue_time_seconds_sum"),
+        queue_count=total(page, "vllm:request_queue_time_seconds_count"),
+        prefill_seconds=total(page, "vllm:request_prefill_time_seconds_sum"),
+        prefill_count=total(page, "vllm:request_prefill_time_seconds_count"),
+        inference_seconds=total(page, "vllm:request_inference_time_seconds_sum"),
+        inference_count=total(page, "vllm:request_inference_time_seconds_count"),
     )

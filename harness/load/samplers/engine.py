@@ -13,8 +13,9 @@ from functools import cache
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.engines import ENGINES
-from harness.engines.base import NOTHING_TOLD, Engine, Gauges
+from harness.engines.base import Engine
 from harness.engines.client import Client, NoAnswer
+from harness.engines.gauges import NOTHING_TOLD, Gauges
 from harness.load.samplers.base import Reading, Sampled, own
 
 _TIMEOUT = 5.0  # seconds for one page

@@ -18,6 +18,7 @@ from harness.report.run import (
     metrics,
     over_time,
     requests,
+    time_parts,
 )
 from harness.report.words import load, shares, unjudged, why_not
 from harness.stats.evidence import Reason
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
     metrics.section,
     requests.section,
     conversations.section,
+    time_parts.section,
     engine.section,
     machines.section,
     method.section,

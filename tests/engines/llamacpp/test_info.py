@@ -9,7 +9,7 @@ import pytest
 
 from harness.catalog.limits import Limits
 from harness.engines import engine_named
-from harness.engines.base import Gauges
+from harness.engines.gauges import Gauges
 from harness.engines.identify import recognise
 from tests.engines.pages import serving
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.engines.base import Gauges
+from harness.engines.gauges import Gauges
 from harness.engines.tgi import images, info
 from harness.engines.tgi.options import NEWEST, OPTIONS, options_for, release
 from harness.errors import UsageError
@@ -235,3 +235,15 @@ def test_load_is_read_from_metrics() -> None:
     page += "tgi_batch_current_max_tokens 512\n"
     assert info.read_gauges(page) == Gauges(running=2, waiting=3, kv_tokens=512)
     assert info.read_gauges("") == Gauges()
+
+
+def test_durations_are_read_from_metrics() -> None:
+    """Sums and counts of the router's histograms of whole requests, not of its batches."""
+    page = "".join(
+        f"tgi_request_{name}_duration_sum {seconds}\ntgi_request_{name}_duration_count 4\n"
+        for name, seconds in (("validation", 0.5), ("queue", 2.5), ("inference", 10))
+    )
+    assert info.read_gauges(page + 'tgi_batch_inference_duration_sum{method="prefill"} 99\n') == Gauges(
+        validation_seconds=0.5, validation_count=4, queue_seconds=2.5, queue_count=4,
+        inference_seconds=10, inference_count=4,
+    )  # fmt: skip
