@@ -23,22 +23,21 @@ def to_html(document: Document) -> str:
 def pictures(chart: Chart) -> Markup:
     """The chart as SVG; of a wide one a second picture for narrow screens."""
     if not chart.wide:
-        return _inline(svg(chart, NARROW), chart.name, "")
-    return _inline(svg(chart, WIDE), chart.name, "over-desk") + _inline(
-        svg(narrowed(chart), NARROW), f"{chart.name}-narrow", "over-phone"
+        return _inline(svg(chart, NARROW), chart.name, chart.name, "")
+    return _inline(svg(chart, WIDE), chart.name, chart.name, "over-desk") + _inline(
+        svg(narrowed(chart), NARROW), chart.name, f"{chart.name}-narrow", "over-phone"
     )
 
 
-def _inline(picture: str, name: str, shown: str) -> Markup:
+def _inline(picture: str, chart: str, name: str, shown: str) -> Markup:
     """With the colours of the page, ids of its own, and the width of its place."""
     for colour, value in COLOURS.items():
         picture = picture.replace(f'"{value}"', f'"var(--{colour})"')
     picture = _IDS.sub(rf"\g<1>{name}-", picture)
     size = _SIZE.search(picture)
     assert size is not None  # vl-convert writes it
-    opening = f'<svg class="{shown}" viewBox="0 0 {size[1]} {size[2]}" role="img" aria-labelledby="{name}-title">'
-    whole = f'{opening}<title id="{name}-title">{Markup.escape(name)}</title>'
-    return Markup(f"{whole}{picture[picture.index('>') + 1 :]}")
+    opening = f'<svg class="{shown}" viewBox="0 0 {size[1]} {size[2]}" role="img" aria-labelledby="{chart}-name">'
+    return Markup(f"{opening}{picture[picture.index('>') + 1 :]}")
 
 
 _SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')

@@ -70,6 +70,6 @@ _BLOCKS: dict[type, Callable[[Any], list[str]]] = {
     Table: _table,
     Facts: lambda block: [table(Table(("What", "Value"), block.pairs))],
     Code: _code,
-    Chart: lambda block: [markdown(block.words)],
+    Chart: lambda block: [f"{markdown(block.title)}: {markdown(block.words)}"],
     Notice: _notice,
 }

@@ -53,6 +53,6 @@ _BLOCKS: dict[type, Callable[[Any], list[str]]] = {
     Table: lambda block: [*([one_line(block.title)] if block.title else []), *aligned(block)],
     Facts: lambda block: aligned(Table(("", ""), block.pairs))[1:],
     Code: lambda block: [f"  {visible(line)}" for line in block.text.splitlines()],
-    Chart: lambda block: [one_line(block.words)],
+    Chart: lambda block: [one_line(f"{block.title}: {block.words}")],
     Notice: lambda block: [one_line(block.text), *_reasons(block)],
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from harness.report.document import NOTHING
 from harness.stats.figure import Figure
@@ -19,6 +19,21 @@ def load(level: LevelStats) -> str:
         what = "requests" if level.conversations is None else "conversations"
         return f"{format_number(level.offered_rate)} {what}/s"
     return "all levels"
+
+
+def loads(levels: Sequence[LevelStats]) -> str:
+    """`8 users`, `2, 8 and 16 users`, `1 to 64 users`; of unlike kinds how many there are."""
+    texts = list(dict.fromkeys(load(level) for level in levels))
+    units = {text.partition(" ")[2].removesuffix("s") for text in texts}
+    if len(texts) == 1 or len(units) > 1:
+        return texts[0] if len(texts) == 1 else plural(len(texts), "level")
+    numbers, unit = [text.partition(" ")[0] for text in texts], texts[-1].partition(" ")[2]
+    return f"{listed(numbers) if len(numbers) <= 4 else f'{numbers[0]} to {numbers[-1]}'} {unit}"
+
+
+def moment(utc: str) -> str:
+    """`2026-05-04 12:00 UTC`, to the minute."""
+    return f"{utc[:10]} {utc[11:16]} UTC" if len(utc) >= 16 and utc[10] == "T" else utc
 
 
 def rate(level: LevelStats, tokens: float) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.report.document import Document, Notice, Section, Sheet, Verdict
 from harness.report.run import (
     about,
+    bounds,
     by_load,
     conversations,
     distribution,
@@ -20,7 +21,7 @@ from harness.report.run import (
     requests,
     time_parts,
 )
-from harness.report.words import load, shares, unjudged, why_not
+from harness.report.words import listed, load, loads, moment, shares, unjudged, why_not
 from harness.stats.evidence import Reason
 from harness.stats.figure import LEVELS, WITH_INTERVAL
 from harness.stats.summary import Summary, workload_name
@@ -29,6 +30,7 @@ from harness.units import format_percent
 # In reading order. A new section is a file with a function `section`, and one line here.
 SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
     levels.section,
+    bounds.section,
     by_load.section,
     over_time.section,
     distribution.section,
@@ -48,7 +50,7 @@ def run_document(summary: Summary) -> Document:
     manifest = summary.manifest
     return Document(
         title=title(summary),
-        about=f"{manifest.engine} · {manifest.start} · {manifest.run_id}",
+        about=f"{manifest.engine} · {manifest.run_id}",
         answer=answer(summary),
         sections=tuple(found for make in SECTIONS if (found := make(summary)) is not None),
         data=summary.as_dict(),
@@ -64,11 +66,12 @@ _SAID = ("not_told", "invisible", "cut_after_end", "uncounted", "unjudged")
 
 
 def title(summary: Summary) -> str:
-    """Whether it was emulated, what was served, on what, and what was asked."""
+    """Whether it was emulated, what was served, on what, what was asked, and when: unlike that of any other run."""
     manifest = summary.manifest
     card = f" on {manifest.gpus} x {manifest.gpu}" if manifest.gpus > 1 else f" on {manifest.gpu}"
     what = f"{manifest.model}{card if manifest.gpu else ''}, {workload_name(manifest)}"
-    return f"Emulated run: {what}" if manifest.emulated else what
+    parts = [what, *([loads(summary.levels)] if summary.levels else []), moment(manifest.start)]
+    return f"{'Emulated run: ' if manifest.emulated else ''}{', '.join(parts)}"
 
 
 def verdict(summary: Summary) -> Verdict:
@@ -96,11 +99,19 @@ def notices(summary: Summary) -> list[Notice]:
 
 
 def _placed(reasons: tuple[Reason, ...], summary: Summary) -> tuple[Reason, ...]:
-    """With the load that each is about."""
-    loads = {level.level: load(level) for level in summary.levels}
-    return tuple(
-        each if each.level is None else replace(each, found=f"{loads[each.level]}: {each.found}") for each in reasons
-    )
+    """With the load that each is about; what several levels share is said once, with all of their loads."""
+    names = {level.level: load(level) for level in summary.levels}
+    alike: dict[tuple[str, str, str], list[Reason]] = {}
+    for each in reasons:
+        alike.setdefault((each.rule, each.limit, each.advice), []).append(each)
+    return tuple(replace(group[0], level=None, found=_found(group, names)) for group in alike.values())
+
+
+def _found(group: Sequence[Reason], names: Mapping[int | None, str]) -> str:
+    where: dict[str, list[str]] = {}
+    for each in group:
+        where.setdefault(each.found, []).extend([] if each.level is None else [names[each.level]])
+    return "; ".join(f"{listed(places)}: {found}" if places else found for found, places in where.items())
 
 
 def answer(summary: Summary) -> str:

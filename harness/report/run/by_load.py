@@ -63,7 +63,7 @@ def _latency(levels: Sequence[LevelStats], metric: str, statistic: str, limit: f
     return Chart(
         name=f"{metric}-by-load",
         title=f"{name} by load",
-        words=f"{name} by load, 95 % interval in brackets: {said}.{bound}",
+        words=f"{said}.{bound}",
         x=Axis(_unit(levels), low=0.0),
         y=Axis(name, "s", log=None),
         series=(series,),
@@ -80,7 +80,7 @@ def _throughput(levels: Sequence[LevelStats]) -> list[Chart]:
     chart = Chart(
         name="tokens-by-load",
         title="Output tokens per second by load",
-        words=f"Output tokens per second by load: {said}.",
+        words=f"{said}.",
         x=Axis(_unit(levels), low=0.0),
         y=Axis("Output tokens per second", low=0.0),
         series=(Series("Output tokens per second", points),),

@@ -37,7 +37,7 @@ def _chart(levels: Sequence[LevelStats], metric: str) -> Chart:
     # Coalesced events are gaps of about nothing, which a logarithmic axis would show as decades of emptiness.
     low = min(level.figures[metric].quantiles["p50"] for level in levels) / BELOW_MEDIAN
     hidden = max(_share_below(level, metric, low) for level in levels)
-    words = f"Distribution of {label}. {_said(levels, metric)}"
+    words = _said(levels, metric)
     if hidden:
         words += f" Up to {format_percent(hidden)} of a level is below {format_duration(low)} and not drawn."
     return Chart(

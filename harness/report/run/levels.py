@@ -9,8 +9,8 @@ from harness.stats.summary import Summary
 from harness.units import format_count, format_number, format_percent
 
 _COLUMNS = (
-    "Load", "Requests", "Failed", "TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "End-to-end p95",
-    "Output tokens/s", "Requests/s", "Within SLO", "SLO", "Verdict",
+    "Load", "SLO", "Within SLO", "TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "End-to-end p95", "Output tokens/s",
+    "Requests/s", "Requests", "Failed", "Verdict",
 )  # fmt: skip
 _BRIEF = (
     "Load", "Requests", "Failed", "TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "Output tokens/s", "SLO", "Verdict",
@@ -19,8 +19,8 @@ _BRIEF = (
 
 def section(summary: Summary) -> Section | None:
     """One row per level."""
-    table = Table(_COLUMNS, tuple(_row(level) for level in summary.levels), frozenset(range(1, 11)))
-    brief = (_chosen(table),)
+    table = Table(_COLUMNS, tuple(_row(level) for level in summary.levels), frozenset(range(2, 12)))
+    brief = (_brief(table, summary),)
     if not summary.levels:
         return Section("", (), brief)
     text = "In brackets: 95 % interval."
@@ -30,19 +30,26 @@ def section(summary: Summary) -> Section | None:
     return Section("Levels", blocks, brief)
 
 
-def _chosen(table: Table) -> Table:
-    """What fits a terminal, without the intervals."""
-    places = [table.columns.index(name) for name in _BRIEF]
-    rows = tuple(tuple(row[place].partition(" (")[0] for place in places) for row in table.rows)
+def _brief(table: Table, summary: Summary) -> Table:
+    """What fits a terminal: without the intervals, and with the rules that a level breaks."""
+    places = [table.columns.index(name) for name in _BRIEF[:-1]]
+    rows = tuple(
+        (*(row[place].partition(" (")[0] for place in places), _verdict(level))
+        for row, level in zip(table.rows, summary.levels, strict=True)
+    )
     return Table(_BRIEF, rows, frozenset(range(1, 8)))
+
+
+def _verdict(level: LevelStats) -> str:
+    return "valid" if level.valid else "invalid: " + ", ".join(dict.fromkeys(each.rule for each in level.reasons))
 
 
 def _row(level: LevelStats) -> tuple[str, ...]:
     figures = level.figures
     return (
         load(level),
-        format_count(level.requests.sent + level.requests.dropped),
-        format_count(level.requests.failed + level.requests.dropped),
+        _slo_word(level),
+        _within_slo(level),
         value(figures["ttft"], "p50"),
         with_interval(figures["ttft"], "p95"),
         value(figures["itl"], "p50"),
@@ -50,9 +57,9 @@ def _row(level: LevelStats) -> tuple[str, ...]:
         with_interval(figures["e2e"], "p95"),
         rate(level, level.throughput.output_tokens),
         format_number(level.throughput.requests),
-        _within_slo(level),
-        _slo_word(level),
-        "valid" if level.valid else "invalid: " + ", ".join(dict.fromkeys(each.rule for each in level.reasons)),
+        format_count(level.requests.sent + level.requests.dropped),
+        format_count(level.requests.failed + level.requests.dropped),
+        "valid" if level.valid else "invalid",
     )
 
 

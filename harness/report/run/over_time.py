@@ -57,7 +57,7 @@ def _strip(
     return Chart(
         name=f"{name}-over-time",
         title=f"{label} over time",
-        words=f"{label} over time. {_said(levels, lines[-1], unit)}",
+        words=_said(levels, lines[-1], unit),
         x=Axis("Seconds since the run's start", low=begin, high=end),
         y=Axis(label, unit, log=None if unit == "s" else False, low=None if unit == "s" else 0.0),
         series=series,
@@ -75,7 +75,8 @@ def _said(levels: Sequence[LevelStats], line: tuple[str, _Value], unit: Unit) ->
     low = min(each[0] for each in known)
     high, at, level = max(known, key=lambda each: each[0])
     show = format_duration if unit == "s" else format_number
-    what = f"{name[:1].upper()}{name[1:]}"
-    return (
-        f"{what} lay between {show(low)} and {show(high)}, highest {format_number(at)} s into the run at {load(level)}."
-    )
+    what = f"{name[:1].upper()}{name[1:]}" if unit == "s" else "It"
+    if show(low) == show(high):
+        return f"{what} was {show(high)} throughout."
+    where = f"highest {format_number(at)} s into the run at {load(level)}"
+    return f"{what} lay between {show(low)} and {show(high)}, {where}."
