@@ -272,9 +272,13 @@ def capacity(
         bool, typer.Option("--resume", help="Go on in --output; no level that ended is repeated.")
     ] = False,
     think_time: Annotated[
-        Optional[str], typer.Option(help="With --unit users: pause between an answer and the next question.")
+        Optional[str],
+        typer.Option(help="Pause between an answer and the user's next question. Default: as the workload has it."),
     ] = None,
-    turns: Annotated[float, typer.Option(help="Questions of one session, to count people.")] = 1.0,
+    turns: Annotated[
+        Optional[float],
+        typer.Option(help="Questions of one session, to count people. Default: as the workload has them."),
+    ] = None,
     sessions_per_hour: Annotated[
         float, typer.Option(help="Sessions of one person in the busy hour, to count people.")
     ] = 1.0,
@@ -303,9 +307,9 @@ def capacity(
 
     Example: harness capacity qwen2.5-7b --slo "ttft_p95=1s,itl_p95=60ms" --think-time 30s --turns 6 --budget 20m
     """
-    from harness.commands.capacity import CapacityOptions
     from harness.commands.capacity import capacity as search
     from harness.drive.bench_options import BenchOptions, plan_of
+    from harness.drive.capacity_plan import CapacityOptions
 
     asked = BenchOptions(
         slo=slo,

@@ -42,9 +42,9 @@ from harness.workload.workload import Asked, Chat, Dataset, Drawn
 
 _LAST_LINES = 1000
 
-# Levels of a run as they are asked for: when the next one is, the one before stands in the folder's manifest and
-# journals.
-AskedLevels = Callable[[RunFolder], Iterator[Level]]
+# Levels of a run as they are asked for: when the next one is, the one before stands in the recorder's manifest and
+# its folder's journals.
+AskedLevels = Callable[[RunRecorder], Iterator[Level]]
 
 
 def bench(
@@ -177,7 +177,7 @@ def _load(
                 pool=pool,
                 show=terminal.rewrite,
                 engine=lambda: _busy(recorder.latest),
-                asked=None if asked is None else asked(recorder.folder),
+                asked=None if asked is None else asked(recorder),
             )
     except ClientFailed as failure:
         finish(recorder.keep(lost_processes=pool.lost))

@@ -25,6 +25,7 @@ from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run import Run, keep_records
 from harness.measure.run_folder import Level, Manifest, RunFolder, clock_entry, utc_text, write_manifest
+from harness.measure.server import ServerSamples
 from harness.workload.workload import Asked, Dataset, Replayed, summarise
 
 
@@ -53,6 +54,10 @@ class RunRecorder:
     def latest(self) -> Gauges:
         """What the engine last said of itself."""
         return self._sampling.latest
+
+    def sampled(self, since: float) -> ServerSamples:
+        """What was read beside the load from this moment on, seconds since the run's start."""
+        return self._sampling.samples.since(since)
 
     def now(self) -> float:
         """Seconds since the run's start."""

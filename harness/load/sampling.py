@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +17,7 @@ from harness.engines.gauges import NOTHING_TOLD, Gauges
 from harness.load.samplers import SAMPLERS
 from harness.load.samplers.base import NotMeasured, Reading, Sampled, Sampler, unmeasured
 from harness.load.samplers.engine import EngineSampler
+from harness.measure.server import SHARED, ServerSamples, samples_of
 
 SCHEMA = pa.schema(
     [
@@ -42,6 +45,18 @@ class Samples:
             self.metric += [each.metric for each in readings]
             self.labels += [each.labels for each in readings]
             self.value += [each.value for each in readings]
+
+    def since(self, moment: float) -> ServerSamples:
+        """What was read from this moment on, of the figures that all engines share."""
+        with self._whole:
+            first = bisect_left(self.at, moment)
+            rows = [row for row in range(first, len(self.at)) if self.metric[row].startswith(SHARED)]
+            return samples_of(
+                np.array([self.at[row] for row in rows]),
+                [self.metric[row] for row in rows],
+                [self.labels[row] for row in rows],
+                np.array([self.value[row] for row in rows]),
+            )
 
     def write(self, path: Path) -> None:
         """What was read until now: after Ctrl-C the reading may still go on."""

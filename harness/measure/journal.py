@@ -176,24 +176,43 @@ def read_journal(folder: Path) -> Journal:
 
     Raises UsageError where a log is of another format.
     """
-    from harness.measure.records import Records
+    return JournalReader(folder).read()
 
-    reading = _Reading()
-    for path in sorted(folder.glob("journal-*.log")):
-        reading.count_told = None
-        for kind, payload in read_entries(path):
-            try:
-                reading.take(kind, payload)
-            except (struct.error, ValueError, IndexError, RecursionError) as error:
-                # Its checksum holds, so no crash cut it: another program, or another version, wrote it.
-                raise UsageError(f"holds an entry that is not as expected: {brief(error)}", where=str(path)) from error
-    try:
-        records = Records.from_list(reading.records())
-    except OverflowError as error:
-        raise UsageError(f"holds a number beyond all bounds: {brief(error)}", where=str(folder)) from error
-    if mistake := records.mistake():
-        raise UsageError(f"its journals are not as expected: {mistake}", where=str(folder))
-    return Journal(records.sorted(), tuple(reading.notes))
+
+class JournalReader:
+    """Reads a run's logs piece by piece, each as far as it was written since the last time: what a level wrote is then
+    read once, however many were before it. A request that has not ended by then is in flight, and stands in the piece
+    in which it ends again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read_to: dict[Path, int] = {}
+        self._count_told: dict[Path, Any] = {}
+
+    def read(self) -> Journal:
+        """Raises UsageError where a log is of another format."""
+        from harness.measure.records import Records
+
+        reading = _Reading()
+        for path in sorted(self._folder.glob("journal-*.log")):
+            reading.count_told = self._count_told.get(path)
+            for kind, payload, end in read_entries(path, self._read_to.get(path, 0)):
+                self._read_to[path] = end
+                try:
+                    reading.take(kind, payload)
+                except (struct.error, ValueError, IndexError, RecursionError) as error:
+                    # Its checksum holds, so no crash cut it: another program, or another version, wrote it.
+                    found = f"holds an entry that is not as expected: {brief(error)}"
+                    raise UsageError(found, where=str(path)) from error
+            self._count_told[path] = reading.count_told
+        try:
+            records = Records.from_list(reading.records())
+        except OverflowError as error:
+            raise UsageError(f"holds a number beyond all bounds: {brief(error)}", where=str(self._folder)) from error
+        if mistake := records.mistake():
+            raise UsageError(f"its journals are not as expected: {mistake}", where=str(self._folder))
+        return Journal(records.sorted(), tuple(reading.notes))
 
 
 class _Reading:
@@ -231,21 +250,25 @@ class _Reading:
         return [*self.ended, *self.begun.values()]
 
 
-def read_entries(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Kind and payload of each whole entry, up to the first that is cut or damaged."""
-    content = path.read_bytes()
-    if not content.startswith(MAGIC):
+def read_entries(path: Path, start: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """Kind and payload of each whole entry, up to the first that is cut or damaged, and where it ends in the file.
+    start: where an entry ended, or 0.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    if start == 0 and not content.startswith(MAGIC):
         if MAGIC.startswith(content):
             return  # killed before the first line was written
         raise UsageError("is no journal of this version", where=str(path))
-    at = len(MAGIC)
+    at = len(MAGIC) if start == 0 else 0
     while at + _ENTRY.size <= len(content):
         kind, length, checksum = _ENTRY.unpack_from(content, at)
         payload = content[at + _ENTRY.size : at + _ENTRY.size + length]
         if len(payload) < length or zlib.crc32(payload, kind) != checksum:
             return
-        yield kind, payload
         at += _ENTRY.size + length
+        yield kind, payload, start + at
 
 
 def _in_flight(payload: bytes) -> RequestRecord:

@@ -4,7 +4,7 @@ what the harness itself saw of GPUs and of the client's machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,15 @@ def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
             return ServerSamples()
         advice = "Remove it to report without what was read beside the load."
         raise UsageError(f"cannot be read: {brief(error)}", where=str(folder.server), advice=advice) from error
-    columns = {name: table[name].to_pylist() for name in ("metric", "labels")}
-    keys = [_key(metric, labels) for metric, labels in zip(columns["metric"], columns["labels"])]
     moments, values = (table[name].to_numpy().astype(np.float64) for name in ("at", "value"))
+    return samples_of(moments, table["metric"].to_pylist(), table["labels"].to_pylist(), values)
+
+
+def samples_of(
+    moments: NDArray[np.float64], metrics: Sequence[str], labels: Sequence[Any], values: NDArray[np.float64]
+) -> ServerSamples:
+    """Of the columns of server.parquet, rows of shared names only. labels: pairs of each row."""
+    keys = [_key(metric, told) for metric, told in zip(metrics, labels)]
     names = np.asarray(keys, dtype=object)
     known = np.isfinite(moments) & np.isfinite(values)
     series = {}
@@ -86,8 +92,8 @@ def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
         chosen = chosen[np.argsort(moments[chosen], kind="stable")]
         series[name] = (moments[chosen], values[chosen])
     reasons = {
-        metric.removeprefix(SHARED).removesuffix(UNMEASURED): dict(labels or ()).get("why", "")
-        for metric, labels in zip(columns["metric"], columns["labels"])
+        metric.removeprefix(SHARED).removesuffix(UNMEASURED): dict(told or ()).get("why", "")
+        for metric, told in zip(metrics, labels)
         if metric.endswith(UNMEASURED)
     }
     return ServerSamples(series, reasons)

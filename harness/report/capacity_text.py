@@ -9,6 +9,7 @@ from harness.stats.outcome import Outcome
 from harness.stats.people import Flow
 from harness.units import format_count, format_duration, format_number, format_percent
 
+LITTLE_OFF = 0.1  # of the answers at once: by more the count and the law should not differ in a level of one state
 _WORDS = {"holds": "holds", "breaks": "breaks", "undecided": "not decided"}
 
 
@@ -24,6 +25,7 @@ def to_text(report: CapacityReport) -> str:
     flow = report.first.at_capacity
     if flow is not None:
         lines += _people(report, flow)
+    lines += ["", *_surface(report)]
     if report.per_thousand_tokens is not None:
         lost = format_number(report.per_thousand_tokens)
         lines.append(f"Each further 1,000 tokens of history cost {lost} {_unit(report.unit)}, by a line through these.")
@@ -70,6 +72,35 @@ def _levels(each: HistoryCapacity, unit: str) -> Table:
     return Table(columns, tuple(rows), frozenset({0, 1, 2, 5}))
 
 
+def _surface(report: CapacityReport) -> list[str]:
+    """A line for each history and load; what lies between measured cells is marked."""
+    surface = report.surface
+    columns = ("History", report.unit.capitalize(), "TTFT p95", "ITL p95", "Waiting", "Tokens/s", "Binds")
+    rows = []
+    for history in surface.histories:
+        for load in surface.loads:
+            cell = surface.at(history, load)
+            if cell.figures is None:
+                continue
+            mark = "" if cell.measured else "~"
+            found = cell.figures
+            rows.append(
+                (
+                    "as asked" if history is None else format_count(history),
+                    f"{mark}{_load(load)}",
+                    f"{mark}{format_duration(found.ttft_p95)}",
+                    f"{mark}{format_duration(found.itl_p95)}",
+                    f"{mark}{format_number(found.waiting)}",
+                    f"{mark}{format_number(found.output_tokens_per_second)}",
+                    found.binds.resource or "not known",
+                )
+            )
+    if not rows:
+        return []
+    note = ["~ interpolated between measured levels"] if any(row[1].startswith("~") for row in rows) else []
+    return [*aligned(Table(columns, tuple(rows), frozenset(range(1, 6)))), *note]
+
+
 def _people(report: CapacityReport, flow: Flow) -> list[str]:
     found, ends, habits = report.people, report.people_range, report.habits
     assert found is not None
@@ -82,6 +113,8 @@ def _people(report: CapacityReport, flow: Flow) -> list[str]:
         f"At {_load(flow.load)} {_unit(report.unit)} {format_number(flow.requests_per_second)} requests/s were "
         f"answered in {format_duration(flow.answer_seconds)} on average: {at_once}."
     ]
+    if abs(flow.by_little - flow.at_once) > LITTLE_OFF * max(flow.at_once, 1.0):
+        lines.append("Note: the two differ, as where a level is short beside an answer; a longer --level tells more.")
     if habits.think or habits.turns != 1 or habits.sessions_per_hour != 1:
         sessions = f"{habits.sessions_per_hour:g} session{'' if habits.sessions_per_hour == 1 else 's'} an hour"
         lines.append(

@@ -10,15 +10,22 @@ import numpy as np
 from harness.catalog.slo import Slo
 from harness.stats.capacity_search import Answer, CapacitySearch
 from harness.stats.people import Flow, Habits, People, cost, people
+from harness.stats.surface import Figures, Row, Surface, row_of, surface_of
 
 
 @dataclass(frozen=True)
 class HistoryCapacity:
-    """One history. history: prompt tokens; None: as the workload has them. flows: of each level told."""
+    """One history. history: prompt tokens; None: as the workload has them. flows, figures: of each level told."""
 
     history: int | None
     search: CapacitySearch
     flows: tuple[Flow, ...]
+    figures: tuple[Figures, ...]
+
+    @property
+    def row(self) -> Row:
+        """Of the surface."""
+        return row_of(self.history, list(zip(self.search.told, self.figures, strict=True)))
 
     @property
     def answer(self) -> Answer:
@@ -36,7 +43,7 @@ class HistoryCapacity:
     def as_dict(self) -> dict[str, Any]:
         """An entry of `surface`."""
         answer, flow = self.answer, self.at_capacity
-        told = zip(self.search.told, self.flows, strict=True)
+        told = zip(self.search.told, self.flows, self.figures, strict=True)
         return {
             "history_tokens": self.history,
             "answer": answer.as_dict(),
@@ -45,7 +52,9 @@ class HistoryCapacity:
             "notes": list(answer.notes),
             "at_capacity": flow.as_dict() if flow else None,
             "seconds": self.search.spent,
-            "levels": [{**outcome.as_dict(), "flow": each.as_dict()} for outcome, each in told],
+            "levels": [
+                {**outcome.as_dict(), "flow": flow.as_dict(), "figures": each.as_dict()} for outcome, flow, each in told
+            ],
         }
 
 
@@ -64,6 +73,13 @@ class CapacityReport:
     def first(self) -> HistoryCapacity:
         """The first history: what the answer speaks of."""
         return self.histories[0]
+
+    @property
+    def surface(self) -> Surface:
+        """What the service does at each history and load."""
+        told = [each.answer for each in self.histories if each.search.told]
+        knees = [each.best if each.best is not None else each.holds for each in told]
+        return surface_of([each.row for each in self.histories], knees, whole=self.unit != "rate")
 
     @property
     def people(self) -> People | None:
@@ -124,4 +140,5 @@ class CapacityReport:
             "cost": cost(flow, self.habits, price) if flow is not None and price is not None else None,
             "per_thousand_history_tokens": self.per_thousand_tokens,
             "surface": [each.as_dict() for each in self.histories],
+            "cells": self.surface.as_list(),
         }

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.commands.capacity import CapacityOptions, capacity, make_plan
+from harness.commands.capacity import capacity
 from harness.drive.bench_options import BenchOptions, plan_of
+from harness.drive.capacity_plan import CapacityOptions, make_plan
 from harness.errors import UsageError
 from harness.serve.target import Target
 from harness.stats.people import PROFILES

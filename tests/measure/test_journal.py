@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.measure.journal import JournalWriter, pack_record, read_entries, read_journal, unpack_record
+from harness.measure.journal import (
+    JournalReader,
+    JournalWriter,
+    pack_record,
+    read_entries,
+    read_journal,
+    unpack_record,
+)
 from harness.measure.record import RequestRecord, from_first_text
 from harness.measure.records import Records, concatenate, read_parquet, write_parquet
 
@@ -135,6 +142,31 @@ def test_tokens_in_flight_are_counted_as_the_process_said_that_they_come(tmp_pat
         "begun-0": "per_event", "cut-0": "per_event", "request-0": "per_answer",
         "begun-1": None, "cut-1": None, "request-1": "per_answer",
     }  # fmt: skip
+
+
+def test_a_reader_goes_on_where_it_left_off(tmp_path: Path) -> None:
+    """Each request is read once, of every process, though an entry was cut in between; what is counted stays known."""
+    writers = [JournalWriter(tmp_path / f"journal-{process}.log") for process in (0, 1)]
+    writers[0].note("counting", {"count_told": "per_event"})
+    reader = JournalReader(tmp_path)
+    for number, writer in enumerate(writers):
+        writer.end(answered(number))
+        writer.flush()
+    assert [record.request_id for record in reader.read().records] == ["request-0", "request-1"]
+    assert len(reader.read().records) == 0
+    whole = (tmp_path / "journal-1.log").read_bytes()
+    writers[1].end(answered(2))
+    writers[1].flush()
+    later = (tmp_path / "journal-1.log").read_bytes()
+    (tmp_path / "journal-1.log").write_bytes(later[: len(whole) + 20])
+    assert len(reader.read().records) == 0
+    (tmp_path / "journal-1.log").write_bytes(later)
+    writers[0].begin("open", 1, 3.0, 3.0)
+    writers[0].flush()
+    found = {record.request_id: record.count_told for record in reader.read().records}
+    assert found == {"request-2": None, "open": "per_event"}
+    for writer in writers:
+        writer.close()
 
 
 def test_a_request_without_an_end_is_in_flight(tmp_path: Path) -> None:

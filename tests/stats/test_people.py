@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from harness.catalog.slo import parse_slo
+from harness.stats.binding import Binding
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.outcome import Outcome
 from harness.stats.people import PROFILES, Flow, Habits, cost, flow_of, people
+from harness.stats.surface import Figures
 from harness.stats.window import steady_window
 from tests.stats.made_up import Slots
 
@@ -51,13 +53,14 @@ def test_littles_law_agrees_with_a_count_over_time() -> None:
 
 def history(tokens: int | None, knee: float) -> HistoryCapacity:
     """A search whose levels say that this is where it breaks."""
-    search, flows = CapacitySearch(Goal(1.0, True, budget=3600.0)), []
+    search, flows, figures = CapacitySearch(Goal(1.0, True, budget=3600.0)), [], []
     while (ask := search.ask()) is not None:
         share = 0.99 if ask.load <= knee else 0.5
         found = BoundShare(SLO.bounds[0], share, 2000, 2000.0, (share - 0.01, share + 0.005))
         search.tell(Outcome(ask.load, (found,), ask.seconds, approach=ask.approach, brief=ask.brief))
         flows.append(Flow(ask.load, ask.load / 10, 10.0, ask.load, 100.0))
-    return HistoryCapacity(tokens, search, tuple(flows))
+        figures.append(Figures(0.01 * ask.load, 0.02, 0.0, 100.0, None, Binding("decode", "made up")))
+    return HistoryCapacity(tokens, search, tuple(flows), tuple(figures))
 
 
 def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
@@ -79,6 +82,6 @@ def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
 
 def test_a_search_without_levels_has_no_people() -> None:
     """Nothing is made up."""
-    empty = HistoryCapacity(None, CapacitySearch(Goal(1.0, True)), ())
+    empty = HistoryCapacity(None, CapacitySearch(Goal(1.0, True)), (), ())
     report = CapacityReport("m", "rate", SLO, Habits(), 1.0, (empty,))
     assert (report.people, report.people_range, report.as_dict()["users"], report.as_dict()["cost"]) == (None,) * 4

@@ -1,0 +1,150 @@
+"""What a capacity search is to find, as values: the options of `harness capacity`, read once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.catalog.slo import Slo
+from harness.drive.bench_plan import AskedUsers, BenchPlan
+from harness.drive.options import seconds
+from harness.errors import UsageError
+from harness.serve.serving import resolve_model
+from harness.serve.target import Target
+from harness.stats.capacity_search import Goal
+from harness.stats.people import PROFILES, Habits
+from harness.stats.slo import QUANTILES
+from harness.workload.lengths import parse_lengths
+
+Unit = Literal["users", "chats", "rate"]
+
+
+@dataclass(frozen=True)
+class CapacityOptions:
+    """The options of `harness capacity`, as given. asked: what is asked, as of `bench`. turns: None leaves them to the
+    workload, as a think time that is not given.
+    """
+
+    asked: BenchPlan
+    unit: Unit = "users"
+    history: str | None = None
+    budget: str = "20m"
+    level: str = "60s"
+    start: float = 1.0
+    most: float | None = None
+    turns: float | None = None
+    sessions_per_hour: float = 1.0
+    profile: str = "flat"
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class CapacityPlan:
+    """The same as values. histories: prompt lengths, None where the workload says. goal: of each of them. habits: as
+    far as they were told; turns_told, think_told: whether they were, or are the workload's to say.
+    """
+
+    unit: Unit
+    histories: tuple[int | None, ...]
+    goal: Goal
+    slo: Slo
+    habits: Habits
+    turns_told: bool
+    think_told: bool
+    price_per_hour: float | None
+    model: str
+    question: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
+    """What the options mean. Raises UsageError before anything is started."""
+    asked = options.asked
+    model = resolve_model(target) if target.model is not None else None
+    slo = _slo(asked.slo, model.slo if model else Slo())
+    assert isinstance(asked.asked, AskedUsers)
+    if options.history is not None and asked.asked.input_tokens is not None:
+        raise UsageError("--history and --input-tokens both say how long prompts are", advice="Give one of them.")
+    histories = _histories(options.history)
+    budget, level = seconds(options.budget, "--budget"), seconds(options.level, "--level")
+    if budget < 2 * level * len(histories):
+        found = f"--budget {options.budget} leaves less than two levels of {options.level} for each history"
+        raise UsageError(found, advice="Raise --budget, or shorten --level.")
+    whole = options.unit != "rate"
+    if options.start <= 0 or (whole and options.start != int(options.start)):
+        raise UsageError(f"expected a load to begin with, such as 4, found {options.start:g}", where="--start")
+    goal = Goal(options.start, whole, budget / len(histories), level, most=options.most or (5000.0 if whole else 1e4))
+    think = 0.0 if asked.think_time is None else asked.think_time.mean
+    habits = Habits(
+        think=think,
+        turns=1.0 if options.turns is None else _positive(options.turns, "--turns"),
+        sessions_per_hour=_positive(options.sessions_per_hour, "--sessions-per-hour"),
+        day=_day(options.profile),
+    )
+    price = model.price_per_gpu_hour * model.gpus if model and model.price_per_gpu_hour is not None else None
+    question = {
+        "unit": options.unit, "slo": slo.as_dict(), "model": target.model, "url": target.url,
+        "histories": list(histories), **asked.asked.as_options(), "think_time": think, "level": level, "api": asked.api,
+        "stream": asked.stream,
+    }  # fmt: skip
+    name = model.name if model else (target.url or "").partition("://")[2].partition("/")[0].replace(":", "-")
+    return CapacityPlan(
+        unit=options.unit,
+        histories=histories,
+        goal=goal,
+        slo=slo,
+        habits=habits,
+        turns_told=options.turns is not None,
+        think_told=asked.think_time is not None,
+        price_per_hour=price,
+        model=name,
+        question=question,
+    )
+
+
+def _slo(asked: Slo | None, of_the_entry: Slo) -> Slo:
+    slo = asked or of_the_entry
+    if not slo.bounds:
+        raise UsageError("no SLO: capacity is the highest load that holds one", advice='Give --slo "ttft_p95=1s".')
+    for bound in slo.bounds:
+        if bound.statistic not in QUANTILES:
+            found = f"{bound.name}: no number of requests shows that a {bound.statistic} holds"
+            raise UsageError(found, where="--slo", advice="Bound a quantile: p50, p90, p95 or p99.")
+    return slo
+
+
+def _histories(text: str | None) -> tuple[int | None, ...]:
+    if text is None:
+        return (None,)
+    found = []
+    for part in text.split(","):
+        length = parse_lengths(part)
+        if length.longest is None or length.longest < 1 or not part.strip()[:1].isdigit():
+            raise UsageError(f"expected tokens such as 2000 or 2k,8k, found {text!r}", where="--history")
+        found.append(int(length.longest))
+    return tuple(found)
+
+
+def _positive(value: float, option: str) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"expected a number above zero, found {value:g}", where=option)
+    return value
+
+
+def _day(profile: str) -> Sequence[float]:
+    """A profile of PROFILES by name, or the 24 numbers of a file."""
+    if profile in PROFILES:
+        return PROFILES[profile]
+    path = Path(profile)
+    if not path.is_file():
+        known = f"Known: {', '.join(PROFILES)}."
+        raise UsageError(f"no such profile or file: {profile!r}", where="--profile", advice=known)
+    try:
+        hours = [float(word) for word in path.read_text(encoding="utf-8").replace(",", " ").split()]
+    except (ValueError, UnicodeDecodeError):
+        hours = []
+    if len(hours) != 24 or min(hours) < 0 or max(hours) <= 0 or not all(map(math.isfinite, hours)):
+        raise UsageError("expected 24 numbers, the load of each hour from midnight", where=profile)
+    return hours
