@@ -127,7 +127,14 @@ def repositories() -> dict[str, dict[str, bytes] | int | str]:
     """What the Hub holds: weights in one file, in two, packed, as PyTorch's, none; gated, broken, refused."""
     config = json.dumps(CONFIG).encode()
     return {
-        "org/one": {"config.json": config, "model.safetensors": ONE},
+        "org/one": {"config.json": config, "tokenizer.json": b"{}", "model.safetensors": ONE},
+        "org/chatty": {
+            "config.json": config,
+            "model.safetensors": ONE,
+            "tokenizer.json": b"{}",
+            "tokenizer_config.json": b'{"chat_template": "{{ messages }}", "model_max_length": 1024}',
+            "generation_config.json": b'{"temperature": 0.6, "top_p": 0.95, "do_sample": true, "eos_token_id": [1, 2]}',
+        },
         "org/two": {
             "config.json": config,
             "model.safetensors.index.json": INDEX.encode(),

@@ -151,11 +151,13 @@ def _insert_below(text: str, at: int, lines: list[str]) -> str:
 
 
 def with_values(text: str, file: str, name: str, values: Mapping[str, object]) -> str:
-    """The file's text with these keys of the entry, which it has already, set to other single values."""
-    root, _ = parse(text, file)
-    entry = root.entries["models"].entries[name]
+    """The file's text with these keys of the entry set to other single values; new ones stand below its repo."""
+    entry = _entry(text, file, name)
     places = [(entry.entries[key], value) for key, value in values.items() if key in entry.entries]
-    if len(places) < len(values) or entry.shared or any(place.shared for place, _ in places):
+    new = {key: value for key, value in values.items() if key not in entry.entries}
+    touched = [place for place, _ in places] + ([entry.entries["repo"]] if new else [])
+    elsewhere = any(place.shared or not entry.start <= place.start < entry.end for place in touched)
+    if entry.shared or elsewhere:
         raise UsageError(
             "says it by an anchor, so it is not changed here",
             where=f"{file}: models/{name}",
@@ -163,7 +165,20 @@ def with_values(text: str, file: str, name: str, values: Mapping[str, object]) -
         )
     for place, value in sorted(places, key=lambda pair: pair[0].start, reverse=True):
         text = text[: place.start] + _scalar(value) + text[place.end :]
-    return text
+    if not new:
+        return text
+    entry = _entry(text, file, name)
+    repo = entry.entries["repo"]
+    if entry.flow:
+        more = "".join(f", {key}: {_scalar(value)}" for key, value in new.items())
+        return text[: repo.end] + more + text[repo.end :]
+    indent = _indent(text, entry.start)
+    return _insert_below(text, repo.end, [_line(indent, key, _scalar(value), None) for key, value in new.items()])
+
+
+def _entry(text: str, file: str, name: str) -> Value:
+    root, _ = parse(text, file)
+    return root.entries["models"].entries[name]
 
 
 def with_entry(text: str, file: str, name: str, keys: Mapping[str, object]) -> str:

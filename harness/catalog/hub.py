@@ -38,6 +38,7 @@ from harness.catalog.config_json import shape_from_config
 from harness.catalog.quantization import SIDE_FILE, quantization_from_config, with_side_file
 from harness.catalog.shapes import ModelShape, find_shape
 from harness.catalog.shapes import weight_bytes as estimated_weight_bytes
+from harness.catalog.text_files import GENERATION, NOTHING_READ, TOKENIZER, TextFiles, read_text_files
 from harness.errors import HarnessError, MissingError, UsageError
 from harness.input_files import read_json_object
 from harness.units import format_bytes
@@ -56,7 +57,7 @@ class HubModel:
     shape: None where it is not reckoned, then no_shape says why. size_source: where weight_bytes is from, best first:
     the headers of the safetensors files, the sizes of other weight files, arithmetic on config.json. quantize: the
     checkpoint's own method. dtype: as config.json has it. model_type, architecture: what an engine goes by. licence: as
-    its page has it. notes: what is odd about it, in sentences.
+    its page has it. text_files: tokenizer and sampling. notes: what is odd about it, in sentences.
     """
 
     repo: str
@@ -70,6 +71,7 @@ class HubModel:
     model_type: str = ""
     architecture: str = ""
     licence: str | None = None
+    text_files: TextFiles = NOTHING_READ
     no_shape: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -90,7 +92,7 @@ def describe(repo: str, revision: str | None = None, *, endpoint: str | None = N
         folder = _cached_snapshot(repo, revision)
         if folder is None:
             raise
-        found = _describe_directory(folder, repo)
+        found = _describe_directory(folder, repo, whole=False)
         notes = (*found.notes, f"This is what the cache has of it: {error.found}.")
         return replace(found, revision=folder.name, notes=notes)
 
@@ -106,11 +108,15 @@ def _ask(repo: str, revision: str | None, endpoint: str | None) -> HubModel:
         config = _config(api, now, info.sha)
         if config is not None and SIDE_FILE in names:
             config = with_side_file(config, _config(api, now, info.sha, SIDE_FILE))
+        beside = [_beside(api, now, info, name) for name in (TOKENIZER, GENERATION)]
         exact = _header_bytes(api, now, info.sha) or _file_bytes(info)
     licence = getattr(info.card_data, "license", None) if info.card_data else None
     found = _put_together(now, info.sha, config, exact, gated=bool(info.gated))
-    notes = (*found.notes, *_notes(repo, now, names, config))
-    return replace(found, licence=licence if isinstance(licence, str) else None, notes=notes)
+    text_files = read_text_files(names, *beside)
+    context = None if found.shape is None else found.shape.context
+    notes = (*found.notes, *_notes(repo, now, names, config), *text_files.notes(context))
+    licence = licence if isinstance(licence, str) else None
+    return replace(found, licence=licence, text_files=text_files, notes=notes)
 
 
 def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
@@ -281,6 +287,21 @@ def _config(api: HfApi, repo: str, revision: str | None, name: str = "config.jso
     return _read_config(Path(path))
 
 
+_LARGEST = 16 * 2**20
+"""Bytes of a JSON file beside the weights that is still fetched; templates are a few kilobytes."""
+
+
+def _beside(api: HfApi, repo: str, info: ModelInfo, name: str) -> Mapping[str, Any] | None:
+    """A file that serves to tell more; None where it is not there, too large, or no JSON object."""
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if name not in sizes or sizes[name] > _LARGEST:
+        return None
+    try:
+        return _config(api, repo, info.sha, name)
+    except UsageError:
+        return None
+
+
 def _read_config(path: Path) -> Mapping[str, Any] | None:
     """None where there is no such file. Raises UsageError for one that is no JSON object."""
     if not path.is_file():
@@ -313,7 +334,8 @@ def _file_bytes(info: ModelInfo) -> tuple[int, SizeSource] | None:
     return (sum(sizes), "file sizes") if sizes else None
 
 
-def _describe_directory(folder: Path, repo: str) -> HubModel:
+def _describe_directory(folder: Path, repo: str, *, whole: bool = True) -> HubModel:
+    """whole: what is not there is missing; a cache has only what somebody asked for."""
     if not folder.is_dir():
         raise UsageError("no such directory", where=repo, advice="Name a directory with config.json and weights.")
     config = _read_config(folder / "config.json")
@@ -324,7 +346,19 @@ def _describe_directory(folder: Path, repo: str) -> HubModel:
     if exact is None:
         sizes = [path.stat().st_size for path in folder.glob("pytorch_model*.bin")]
         exact = (sum(sizes), "file sizes") if sizes else None
-    return _put_together(repo, None, config, exact)
+    found = _put_together(repo, None, config, exact)
+    names = {path.name for path in folder.iterdir()}
+    text_files = read_text_files(names, *(_read_beside(folder / name) for name in (TOKENIZER, GENERATION)))
+    context = None if found.shape is None else found.shape.context
+    more = text_files.notes(context) if whole else ()
+    return replace(found, text_files=text_files, notes=(*found.notes, *more))
+
+
+def _read_beside(path: Path) -> Mapping[str, Any] | None:
+    try:
+        return _read_config(path)
+    except UsageError:
+        return None
 
 
 def _is_loaded(path: Path) -> bool:

@@ -13,6 +13,7 @@ from harness.catalog.gpus import Gpu, find_gpu, gpus
 from harness.catalog.models import Catalogue, EngineChoice, Model, add_entry, catalogue_path, set_keys
 from harness.catalog.schema import expected_one_of
 from harness.catalog.shapes import ModelShape, find_shape, kv_bytes_per_token, parameters
+from harness.catalog.text_files import NOTHING_READ, TextFiles
 from harness.engines import ENGINES, engine_named, load_catalogue, support_of
 from harness.engines.support import Architecture, NamedArchitecture, Support
 from harness.errors import HarnessError, UsageError
@@ -211,7 +212,7 @@ def _gpu_of(model: Model, gpu: str | None) -> Gpu:
 class Added:
     """The entry that was written. size_source: where the weights' size is from. fit: None without a GPU to check.
 
-    notes: what is odd about the model, or was chosen for it.
+    text_files: its tokenizer and sampling. notes: what is odd about the model, or was chosen for it.
     """
 
     path: str
@@ -222,6 +223,7 @@ class Added:
     support: Support
     licence: str | None = None
     notes: tuple[str, ...] = ()
+    text_files: TextFiles = NOTHING_READ
 
     @property
     def good(self) -> bool:
@@ -235,6 +237,8 @@ class Added:
             "size_source": self.size_source,
             "gated": self.gated,
             "licence": self.licence,
+            "revision": self.model.revision,
+            "text_files": self.text_files.as_json(),
             "support": self.support.as_json(),
             "notes": list(self.notes),
             "fit": self.fit.as_json() if self.fit else None,
@@ -280,7 +284,8 @@ def add_model(
     model = load_catalogue(path).models[draft.name]
     fit = dataclasses.replace(check(model, card), support=support_of(model, asked)) if card else None
     support = support_of(model, asked)
-    return Added(str(path), model, found.size_source, found.gated, fit, support, found.licence, (*found.notes, *notes))
+    notes = (*found.notes, *notes)
+    return Added(str(path), model, found.size_source, found.gated, fit, support, found.licence, notes, found.text_files)
 
 
 def _engine_for(draft: Model, asked: Architecture, settings: Settings) -> tuple[EngineChoice | None, tuple[str, ...]]:
@@ -331,6 +336,8 @@ def add_text(added: Added) -> str:
     lines = [f"{added.path}: added {model.name} ({model.repo}, {size})"]
     if added.licence is not None:
         lines.append(f"licence: {added.licence}")
+    if model.revision is not None:
+        lines.append(f"pinned to commit {model.revision[:12]}")
     if model.shape is not None:
         lines.append(f"{format_count(parameters(model.shape) / 1e6)} million parameters, {_kv_text(model)}")
     if added.gated:
@@ -400,7 +407,8 @@ class Update:
 def update_models(names: Sequence[str], *, catalogue: str | Path | None = None, write: bool = False) -> list[Update]:
     """Compare entries with the Hub as it is now: revision, name, size. write: put the new ones into the file.
 
-    Only what an entry says is changed: one without a revision keeps none. Raises UsageError like `check_models`.
+    An entry without a revision, or with a branch or a tag, gets the commit; what else it does not say it keeps unsaid.
+    Raises UsageError like `check_models`.
     """
     from harness.catalog import hub
 
@@ -420,7 +428,11 @@ def update_models(names: Sequence[str], *, catalogue: str | Path | None = None, 
             "revision": (model.revision, now.revision),
             "weight_bytes": (model.weight_bytes, now.weight_bytes),
         }
-        changes = {key: (old, new) for key, (old, new) in pairs.items() if old is not None and new and old != new}
+        changes = {
+            key: (old, new)
+            for key, (old, new) in pairs.items()
+            if new and old != new and (old is not None or key == "revision")
+        }
         if write and changes:
             set_keys(catalogue_path(catalogue), model.name, {key: new for key, (_, new) in changes.items()})
         found.append(Update(model.name, changes, written=write and bool(changes)))
@@ -436,7 +448,8 @@ def update_text(updates: Sequence[Update]) -> str:
         elif not each.changes:
             lines.append(f"{each.name}: as on the Hub")
         else:
-            told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in each.changes.items())
+            pairs = each.changes.items()
+            told = ", ".join(f"{key} {'none' if old is None else old} -> {new}" for key, (old, new) in pairs)
             lines.append(f"{each.name}: {told}{' (written)' if each.written else ''}")
     if any(each.changes and not each.written for each in updates):
         lines.append("Nothing was changed; --write puts these into the file.")

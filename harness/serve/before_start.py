@@ -124,14 +124,15 @@ def docker_folder() -> Path:
 
 
 def _revision(model: Model, say: Say) -> str | None:
-    if model.revision is not None or model.is_local:
+    if model.is_local:
         return None
     from harness.catalog import hub  # half a second that a start without a GPU need not wait
 
-    try:
-        return hub.resolve_revision(model.repo)
+    try:  # a pinned one is asked for too: is it there, and are we let in?
+        commit = hub.resolve_revision(model.repo, model.revision)
     except MissingError as error:
         if "gated" in error.found or "refused" in error.found:
             raise
         say(f"{model.name}: {error.found}; it is served as the cache has it")
         return None
+    return commit if model.revision is None else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.models import add_entry, load_catalogue, write_limits
+from harness.catalog.models import add_entry, load_catalogue, set_keys, write_limits
 from harness.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,3 +186,32 @@ def test_an_entry_that_cannot_be_added_leaves_the_file(text: str, name: str, mes
     with pytest.raises(UsageError, match=message):
         add_entry(path, name, KEYS)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("  m:\n    repo: a/b  # mine\n    gpu: L4\n", "  m:\n    repo: a/b  # mine\n    revision: c0\n    gpu: L4\n"),
+        ("  m:\n    gpu: L4\n    repo: a/b", "  m:\n    gpu: L4\n    repo: a/b\n    revision: c0"),
+        ("  m: {repo: a/b, gpu: L4}\n", "  m: {repo: a/b, revision: c0, gpu: L4}\n"),
+        ("  m: {repo: a/b, revision: old}  # x\n", "  m: {repo: a/b, revision: c0}  # x\n"),
+        ("  m:\r\n    repo: a/b\r\n", "  m:\r\n    repo: a/b\r\n    revision: c0\r\n"),
+    ],
+)
+def test_a_key_that_is_new_stands_below_the_repo(entry: str, expected: str, tmp_path: Path) -> None:
+    """Comments, order, line ends and flow style stay."""
+    path = tmp_path / "models.yaml"
+    path.write_text("models:\n" + entry, encoding="utf-8", newline="")
+    set_keys(path, "m", {"revision": "c0"})
+    assert path.read_bytes().decode() == "models:\n" + expected
+    assert load_catalogue(path).models["m"].revision == "c0"
+
+
+def test_a_repo_by_an_anchor_gets_no_key(tmp_path: Path) -> None:
+    """It would stand in an entry that does not say it."""
+    text = "x-base: &base {repo: a/b}\nmodels:\n  m:\n    <<: *base\n    gpu: L4\n"
+    path = tmp_path / "models.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"models/m: says it by an anchor.*Write by hand: \{revision: c0\}"):
+        set_keys(path, "m", {"revision": "c0"})
+    assert path.read_text(encoding="utf-8") == text

@@ -11,6 +11,7 @@ import pytest
 
 from harness.catalog.hub import describe, resolve_revision, token_is_accepted
 from harness.catalog.shapes import weight_bytes
+from harness.catalog.text_files import TextFiles
 from harness.errors import HarnessError, MissingError, UsageError
 from tests.hub import COMMIT, CONFIG, ONE, TOKEN, TWO, Hub, running_hub, running_mirror
 
@@ -154,6 +155,34 @@ def test_what_is_odd_about_a_model_is_said(hub: str) -> None:
     assert describe("org/one", endpoint=hub).notes == ()
 
 
+def test_tokenizer_template_and_sampling_are_read(hub: str) -> None:
+    """They decide how a model is asked and what it answers."""
+    found = describe("org/chatty", endpoint=hub)
+    assert found.text_files == TextFiles("tokenizer.json", True, 1024, {"temperature": 0.6, "top_p": 0.95})
+    assert "Its tokenizer says 1,024 tokens at most, its config.json 2,048." in found.notes
+    assert any("sets temperature 0.6, top_p 0.95: vLLM and SGLang use that" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "It holds no tokenizer"),
+        ({"tokenizer.json": b"{}", "tokenizer_config.json": b"{}"}, "It has no chat template"),
+        ({"tokenizer.json": b"{}", "tokenizer_config.json": b"{oops"}, None),
+        ({"tokenizer.json": b"{}", "tokenizer_config.json": b"{}", "chat_template.jinja": b"x"}, None),
+        ({"tekken.json": b"{}", "tokenizer_config.json": b"{}"}, None),
+        ({"tokenizer.json": b"{}", "tokenizer_config.json": b'{"model_max_length": 1e30, "chat_template": "x"}'}, None),
+        ({"tokenizer.json": b"{}", "generation_config.json": b'{"temperature": "hot", "top_k": true}'}, None),
+    ],
+)
+def test_what_lacks_beside_the_weights_is_said(files: dict[str, bytes], words: str | None, hub: str) -> None:
+    """And no more than the files say."""
+    Hub.repos["org/it"] = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": ONE, **files}
+    notes = describe("org/it", endpoint=hub).notes
+    assert [note for note in notes if words and note.startswith(words)] == list(notes)
+    assert bool(notes) is (words is not None)
+
+
 def test_a_page_to_log_in_is_no_hub(hub: str) -> None:
     """HTML where JSON is expected: exit 3, and what it may be."""
     Hub.infos["org/one"] = b"<html>Please log in</html>"
@@ -177,7 +206,7 @@ def test_what_was_looked_up_once_is_known_without_a_network(hub: str, monkeypatc
         found = describe("org/one", endpoint="http://127.0.0.1:9")
         assert (found.shape, found.revision) == (before.shape, COMMIT)
         assert found.size_source == "config.json"
-        assert any(note.startswith("This is what the cache has of it: ") for note in found.notes)
+        assert [note[:33] for note in found.notes] == ["This is what the cache has of it: "[:33]]
     with pytest.raises(MissingError):
         describe("org/two", endpoint="http://127.0.0.1:9")
 

@@ -101,14 +101,15 @@ def test_refused_token_ends_it(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> Non
         raise MissingError("is gated, and this machine has no token that its licence was accepted for", where=repo)
 
     monkeypatch.setattr(hub, "resolve_revision", gated)
-    with pytest.raises(MissingError, match="gated"):
-        look_before_start(SMALL, REAL, lambda text: None)
+    for revision in (None, "main"):  # a pinned one is asked for too
+        with pytest.raises(MissingError, match="gated"):
+            look_before_start(replace(SMALL, revision=revision), REAL, lambda text: None)
 
 
 def test_revision_is_pinned_where_the_entry_has_none(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the Hub calls newest now is what every restart gets."""
     smi(("NVIDIA L4", 23034, 22500))
-    monkeypatch.setattr(hub, "resolve_revision", lambda repo: "abc123")
+    monkeypatch.setattr(hub, "resolve_revision", lambda repo, revision: "abc123")
     assert look_before_start(replace(SMALL, revision=None), REAL, lambda text: None) == "abc123"
     assert look_before_start(replace(SMALL, revision="main"), REAL, lambda text: None) is None
 

@@ -481,17 +481,24 @@ def test_what_is_not_reckoned_is_added_all_the_same(hub: Path) -> None:
 
 
 def test_entries_are_brought_up_to_date(hub: Path) -> None:
-    """Revision, size and name as the Hub has them now; what an entry does not say stays unsaid."""
+    """Revision, size and name as the Hub has them now; one without a revision, or with a branch, gets the commit."""
     path = hub / "models.yaml"
     path.write_text(f"models:\n  a:\n    repo: org/one  # mine\n    revision: '{'0' * 40}'\n  b: {{repo: org/two}}\n")
-    assert [each.changes for each in update_models([])] == [{"revision": ("0" * 40, COMMIT)}, {}]
+    found = update_models([])
+    assert [each.changes for each in found] == [{"revision": ("0" * 40, COMMIT)}, {"revision": (None, COMMIT)}]
+    assert f"b: revision none -> {COMMIT}" in update_text(found)
     assert "0000" in path.read_text()
     update_models(["a"], write=True)
     assert path.read_text() == (
         f'models:\n  a:\n    repo: org/one  # mine\n    revision: "{COMMIT}"\n  b: {{repo: org/two}}\n'
     )
+    update_models(["b"], write=True)
+    assert load_catalogue(path).models["b"].revision == COMMIT
+    path.write_text("models: {c: {repo: org/one, revision: main, weight_bytes: 128}}\n")
+    assert [each.changes for each in update_models([], write=True)] == [{"revision": ("main", COMMIT)}]
+    assert [each.changes for each in update_models([])] == [{}]
     Hub.repos["org/one"] = 500
-    assert "the Hub answered 500" in update_text(update_models(["a"]))
+    assert "the Hub answered 500" in update_text(update_models(["c"]))
 
 
 @pytest.mark.parametrize(
