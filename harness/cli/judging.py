@@ -140,8 +140,11 @@ def ab(
 AllowOption = Annotated[Optional[str], typer.Option(help="What may differ, such as engine,gpu.", metavar="KEY,...")]
 BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="Of the baseline.")]
 BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of repeats.")]
-BaselineFolder = Annotated[
-    Optional[Path], typer.Option("--folder", help="Where baselines are kept. Default: reports/baselines.")
+StoreOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Where baselines are kept: a folder, or git:BRANCH. Default: reports/baselines.", metavar="PLACE"
+    ),
 ]
 
 
@@ -158,7 +161,7 @@ def compare(
         Optional[str], typer.Option(help="Compare with stored repeats, see `harness baseline`.", metavar="NAME")
     ] = None,
     allow: AllowOption = None,
-    folder: BaselineFolder = None,
+    store: StoreOption = None,
     gate: GateOption = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
@@ -175,7 +178,7 @@ def compare(
     groups = [side.split(",") for side in sides]
     if baseline is not None:
         new = [path for group in groups for path in group]
-        verdict = judge.compare_with_baseline(baseline, new, folder, gate, junit, markdown, allow)
+        verdict = judge.compare_with_baseline(baseline, new, store, gate, junit, markdown, allow)
     elif len(groups) == 2:
         verdict = judge.compare(groups[0], groups[1], gate, junit, markdown, allow)
     else:
@@ -186,16 +189,14 @@ def compare(
 
 
 @baseline_app.command("save")
-def baseline_save(
-    name: BaselineName, runs: BaselineRuns, folder: BaselineFolder = None, json: JsonOption = False
-) -> int:
+def baseline_save(name: BaselineName, runs: BaselineRuns, store: StoreOption = None, json: JsonOption = False) -> int:
     """Keep repeats under a name.
 
     harness baseline save chat-l4 reports/before
     """
     from harness.commands import baseline
 
-    kept = baseline.save(name, runs, folder)
+    kept = baseline.save(name, runs, store)
     show(json, kept.as_json(), kept.as_text())
     return 0
 
@@ -205,33 +206,33 @@ def baseline_promote(
     name: BaselineName,
     runs: BaselineRuns,
     reason: Annotated[str, typer.Option(help="Why these take the place of those that are there.")],
-    folder: BaselineFolder = None,
+    store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
     """Put newer repeats in a baseline's place, and say why."""
     from harness.commands import baseline
 
-    kept = baseline.promote(name, runs, reason, folder)
+    kept = baseline.promote(name, runs, reason, store)
     show(json, kept.as_json(), kept.as_text())
     return 0
 
 
 @baseline_app.command("list")
-def baseline_list(folder: BaselineFolder = None, json: JsonOption = False) -> int:
+def baseline_list(store: StoreOption = None, json: JsonOption = False) -> int:
     """What is stored."""
     from harness.commands import baseline
 
-    found = baseline.listed(folder)
+    found = baseline.listed(store)
     show(json, found.as_json(), found.as_text())
     return 0
 
 
 @baseline_app.command("show")
-def baseline_show(name: BaselineName, folder: BaselineFolder = None, json: JsonOption = False) -> int:
+def baseline_show(name: BaselineName, store: StoreOption = None, json: JsonOption = False) -> int:
     """What one is of, and how much its runs differ."""
     from harness.commands import baseline
 
-    found = baseline.show(name, folder)
+    found = baseline.show(name, store)
     show(json, found.as_json(), found.as_text())
     return 0
 
@@ -244,7 +245,7 @@ def baseline_check(
     gate: GateOption = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
-    folder: BaselineFolder = None,
+    store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
     """The same as `compare --baseline NAME RUN...`.
@@ -253,6 +254,37 @@ def baseline_check(
     """
     from harness.commands.compare import compare_with_baseline
 
-    verdict = compare_with_baseline(name, runs, folder, gate, junit, markdown, allow)
+    verdict = compare_with_baseline(name, runs, store, gate, junit, markdown, allow)
     show(json, verdict.as_json(), verdict.as_text())
     return verdict.exit_code
+
+
+@app.command()
+def history(
+    name: Annotated[
+        Optional[str], typer.Argument(metavar="[NAME]", help="Of a baseline: only what it is of. Default: everything.")
+    ] = None,
+    runs: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="A folder with runs somewhere in it; repeatable. Default: reports.", metavar="FOLDER"),
+    ] = None,
+    format: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="html, markdown, csv, json, bencher, github-action-benchmark, openmetrics; repeatable."
+            " Default: html, markdown."
+        ),
+    ] = None,
+    output: Annotated[Optional[Path], typer.Option(help="A folder for them. Default: reports/history.")] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Figures of many runs over time: the trend of each, where it changed for good, and what was new there.
+
+    Example: harness history chat-l4        For others to read: harness history --format csv,bencher,openmetrics
+    """
+    from harness.commands import history as over_time
+
+    found = over_time.history(name, runs or [], terminal.say, formats=format, output=output, store=store)
+    show(json, found.as_json(), found.as_text())
+    return 0

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.drive import baselines
-from harness.drive.baselines import DEFAULT_FOLDER, Baseline
+from harness.drive.baseline_store import store_at
+from harness.drive.baselines import Baseline
 from harness.errors import UsageError
 from harness.report.document import Table
 from harness.report.to_text import aligned
@@ -37,9 +38,10 @@ class BaselineList:
 
 @dataclass(frozen=True)
 class BaselineShown:
-    """One of them, whole."""
+    """One of them, whole. then: what is left to do, if anything."""
 
     baseline: Baseline
+    then: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self.baseline)
@@ -52,28 +54,28 @@ class BaselineShown:
         rows = tuple((load, figure, format_percent(share)) for load, figure, share in one.spreads)
         lines += aligned(Table(("Load", "Figure", "Spread"), rows, frozenset([2])))
         lines += [f"replaced {each.at}: {each.reason}" for each in one.saved[1:]]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([self.then] if self.then else [])])
 
 
-def save(name: str, runs: Sequence[Path], folder: Path | None = None) -> BaselineShown:
+def save(name: str, runs: Sequence[Path], store: str | None = None) -> BaselineShown:
     """Keep these repeats under a new name. Raises UsageError."""
-    return BaselineShown(baselines.save(name, runs, folder or DEFAULT_FOLDER))
+    return BaselineShown(*baselines.save(name, runs, store_at(store)))
 
 
-def promote(name: str, runs: Sequence[Path], reason: str, folder: Path | None = None) -> BaselineShown:
+def promote(name: str, runs: Sequence[Path], reason: str, store: str | None = None) -> BaselineShown:
     """Keep these in place of those that are there, and why. Raises UsageError."""
     if not reason.strip():
         raise UsageError(
             "says nothing", where="--reason", advice="Say why what is slower is accepted, or what changed."
         )
-    return BaselineShown(baselines.save(name, runs, folder or DEFAULT_FOLDER, reason=reason, replace=True))
+    return BaselineShown(*baselines.save(name, runs, store_at(store), reason=reason, replace=True))
 
 
-def listed(folder: Path | None = None) -> BaselineList:
-    """All of a folder."""
-    return BaselineList(tuple(baselines.every(folder or DEFAULT_FOLDER)))
+def listed(store: str | None = None) -> BaselineList:
+    """All of a store."""
+    return BaselineList(tuple(baselines.every(store_at(store))))
 
 
-def show(name: str, folder: Path | None = None) -> BaselineShown:
+def show(name: str, store: str | None = None) -> BaselineShown:
     """Raises UsageError where there is none."""
-    return BaselineShown(baselines.load(name, folder or DEFAULT_FOLDER))
+    return BaselineShown(baselines.load(name, store_at(store)))

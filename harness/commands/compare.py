@@ -10,6 +10,7 @@ from typing import Any
 
 from harness import terminal
 from harness.drive import aa, baselines
+from harness.drive.baseline_store import store_at
 from harness.drive.gate_file import read_gate
 from harness.errors import UsageError, cannot_write
 from harness.input_files import brief
@@ -60,7 +61,7 @@ def compare(
 def compare_with_baseline(
     name: str,
     new: Sequence[str | Path],
-    folder: Path | None = None,
+    store: str | None = None,
     gate: Path | None = None,
     junit: Path | None = None,
     markdown: Path | None = None,
@@ -68,7 +69,7 @@ def compare_with_baseline(
 ) -> CompareResult:
     """The same with stored repeats as BASE; here all of SERVICE must be the same but what is allowed."""
     limits, same = read_gate(gate), _same(SERVICE, allow)
-    before = baselines.runs_of(name, folder or baselines.DEFAULT_FOLDER)
+    before = baselines.runs_of(name, store_at(store))
     after = read_runs([Path(path) for path in new])
     return _written(compare_runs(before, after, limits, same=same), junit, markdown)
 

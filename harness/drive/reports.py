@@ -27,10 +27,15 @@ def write_reports(document: Document, formats: Sequence[Format], folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for each in sorted(formats, key=lambda form: form.name != "json"):  # the small and most needed first: space may end
-        path = folder / each.file
-        write_atomically(path, redact(each.render(document)).encode("utf-8", "backslashreplace"))
-        paths.append(path)
+        paths.append(write_text(folder / each.file, each.render(document)))
     return paths
+
+
+def write_text(path: Path, text: str) -> Path:
+    """In one step and without secrets; the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, redact(text).encode("utf-8", "backslashreplace"))
+    return path
 
 
 def finish(run: Run, with_reports: bool = True) -> Summary:

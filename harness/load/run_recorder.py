@@ -23,6 +23,7 @@ from harness.load.samplers.base import Sampled
 from harness.load.sampling import Sampling
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
+from harness.measure.commit import commit
 from harness.measure.run import Run, keep_records
 from harness.measure.run_folder import Level, Manifest, RunFolder, clock_entry, utc_text, write_manifest
 from harness.measure.server import ServerSamples
@@ -127,6 +128,7 @@ def begin_manifest(
         lengths=summarise(workload, requests),
         seeds={"workload": seed, "arrivals": seed},
         timeout=timeout,
+        commit=commit(),
     )
 
 

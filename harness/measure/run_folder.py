@@ -230,6 +230,7 @@ class Manifest:
     think_time: seconds between an answer and the same user's next request. plan: the options of `bench` that give
     the run again; None where it was no bench. start, end: UTC, ISO 8601; end is None while
     it runs and after a crash. interrupted: it was stopped before its plan was done.
+    commit: of the working directory.
     """
 
     run_id: str
@@ -266,6 +267,7 @@ class Manifest:
     processes: int = 1
     price_per_gpu_hour: float | None = None
     plan: Mapping[str, Any] | None = None
+    commit: str | None = None
     end: str | None = None
     interrupted: bool = False
     schema: int = SCHEMA

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.measure.records import COMPLETED, Records
+from harness.measure.records import COMPLETED, Floats, Records
 from harness.measure.run import Run
 from harness.stats.absence import as_asked
 from harness.stats.interval import quantile_interval
@@ -67,7 +67,23 @@ class Measured:
 
 def measured(figure: str, part: Part) -> Measured | None:
     """The figure; None where the run has no such samples, or only zeros."""
-    return _throughput(part) if figure == THROUGHPUT else _quantile(figure, part)
+    if figure == THROUGHPUT:
+        rates = _rates(part)
+        mean = float(rates.mean())
+        return Measured(mean, float(np.std(rates, ddof=1)) / math.sqrt(SLICES) / mean) if mean > 0 else None
+    found = _quantile(figure, part)
+    if found is None or math.isinf(found[0]):
+        return None if found is None else Measured(found[0], 0.0)
+    value, level, values = found
+    return Measured(value, _spread_of_quantile(values, level))
+
+
+def value_of(figure: str, part: Part) -> float | None:
+    """The figure alone, which is quicker to have; None as of `measured`."""
+    if figure == THROUGHPUT:
+        return float(_rates(part).mean()) or None
+    found = _quantile(figure, part)
+    return None if found is None else found[0]
 
 
 def carries(figure: str, part: Part) -> bool:
@@ -77,11 +93,12 @@ def carries(figure: str, part: Part) -> bool:
     return bool(np.isfinite(quantile_interval(values, np.sort(values.samples), QUANTILES[statistic])[1]))
 
 
-def _quantile(figure: str, part: Part) -> Measured | None:
+def _quantile(figure: str, part: Part) -> tuple[float, float, Values] | None:
+    """The figure, and the level that it has among the samples of those that were answered."""
     name, _, statistic = figure.rpartition("_")
     level, values = QUANTILES[statistic], BY_NAME[name].of(part.completed)
     if len(values.samples) == 0:
-        return Measured(math.inf, 0.0) if name in FROM_DUE and part.missed else None
+        return (math.inf, level, values) if name in FROM_DUE and part.missed else None
     ordered = np.sort(values.samples)
     if name in FROM_DUE and part.missed:
         late = np.concatenate([ordered, np.full(part.missed, math.inf)])
@@ -89,9 +106,7 @@ def _quantile(figure: str, part: Part) -> Measured | None:
         level = level * (len(late) - 1) / max(len(ordered) - 1, 1)
     else:
         value = float(quantiles_of_sorted(ordered, [level])[0])
-    if math.isinf(value):
-        return Measured(value, 0.0)
-    return Measured(value, _spread_of_quantile(values, min(level, 1.0))) if value > 0 else None
+    return (value, min(level, 1.0), values) if value > 0 else None
 
 
 def _spread_of_quantile(values: Values, level: float) -> float:
@@ -104,12 +119,8 @@ def _spread_of_quantile(values: Values, level: float) -> float:
     return float(np.std(np.log(np.maximum(drawn, 1e-9))))
 
 
-def _throughput(part: Part) -> Measured | None:
-    """Generated tokens per second of the window; its spread from slices of the window."""
+def _rates(part: Part) -> Floats:
+    """Generated tokens per second in slices of the window."""
     edges = np.linspace(part.window.start, part.window.end, SLICES + 1)
     moments, tokens = stamped(part.records)
-    rates = np.histogram(moments, edges, weights=tokens)[0] / max(part.window.length / SLICES, 1e-9)
-    mean = float(rates.mean())
-    if not mean > 0:
-        return None
-    return Measured(mean, float(np.std(rates, ddof=1)) / math.sqrt(SLICES) / mean)
+    return np.asarray(np.histogram(moments, edges, weights=tokens)[0] / max(part.window.length / SLICES, 1e-9))

@@ -15,13 +15,13 @@ from tests.commands.test_compare import BASE, NEW, repeats
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> str:
     """A folder with the baseline `chat`."""
-    baseline.save("chat", [repeats(tmp_path / "base", BASE)], tmp_path / "kept")
-    return tmp_path / "kept"
+    baseline.save("chat", [repeats(tmp_path / "base", BASE)], str(tmp_path / "kept"))
+    return str(tmp_path / "kept")
 
 
-def test_a_baseline_outlives_its_runs_and_judges_others(tmp_path: Path, place: Path) -> None:
+def test_a_baseline_outlives_its_runs_and_judges_others(tmp_path: Path, place: str) -> None:
     """No worse: 0; twice as slow: 1."""
     (tmp_path / "base").rename(tmp_path / "gone")
     assert compare_with_baseline("chat", [repeats(tmp_path / "new", NEW)], place).exit_code == 0
@@ -32,7 +32,7 @@ def test_a_baseline_outlives_its_runs_and_judges_others(tmp_path: Path, place: P
     assert (tmp_path / "result.xml").exists()
 
 
-def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: Path) -> None:
+def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: str) -> None:
     """As a list, whole, and as JSON."""
     shown = baseline.show("chat", place)
     assert (shown.baseline.key["model"], shown.baseline.key["gpu"]) == ("demo", "L4")
@@ -45,7 +45,7 @@ def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: Path) -> None
     ("changes", "key"),
     [({"engine": "tgi 3.3.6"}, "engine"), ({"gpu": "H100"}, "gpu"), ({"harness_version": "9"}, "harness_version")],
 )
-def test_another_key_fails_with_what_differs(tmp_path: Path, place: Path, changes: dict, key: str) -> None:
+def test_another_key_fails_with_what_differs(tmp_path: Path, place: str, changes: dict, key: str) -> None:
     """In every output, unless it was allowed."""
     new = repeats(tmp_path / "new", NEW, **changes)
     found = compare_with_baseline("chat", [new], place, junit=tmp_path / "result.xml")
@@ -56,20 +56,20 @@ def test_another_key_fails_with_what_differs(tmp_path: Path, place: Path, change
 
 
 def test_compare_and_baseline_check_are_the_same(
-    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the command line, with several runs as NEW; without --baseline there must be two sides."""
     monkeypatch.chdir(tmp_path)
     new = sorted(str(each) for each in repeats(Path("new"), NEW).iterdir())
-    assert cli.run(["compare", "--baseline", "chat", *new, "--folder", "kept", "--json"]) == 0
+    assert cli.run(["compare", "--baseline", "chat", *new, "--store", "kept", "--json"]) == 0
     found = capsys.readouterr().out
-    assert cli.run(["baseline", "check", "chat", "new", "--folder", "kept", "--json"]) == 0
+    assert cli.run(["baseline", "check", "chat", "new", "--store", "kept", "--json"]) == 0
     assert capsys.readouterr().out == found
     assert cli.run(["compare", *new]) == 2
     assert "expected BASE and NEW, found 3 arguments" in capsys.readouterr().err
 
 
-def test_another_question_cannot_be_allowed(tmp_path: Path, place: Path) -> None:
+def test_another_question_cannot_be_allowed(tmp_path: Path, place: str) -> None:
     """Its figures are those of something else."""
     new = repeats(tmp_path / "new", NEW, workload={"name": "code"})
     assert "workload differs" in compare_with_baseline("chat", [new], place).as_text()
@@ -86,19 +86,19 @@ def test_what_makes_no_baseline_is_refused_and_writes_nothing(tmp_path: Path) ->
         (BASE, {}, "../chat", "expected letters"),
     ):
         with pytest.raises(UsageError, match=words):
-            baseline.save(name, [repeats(tmp_path / f"{words}-runs", seeds, **changes)], kept)
+            baseline.save(name, [repeats(tmp_path / f"{words}-runs", seeds, **changes)], str(kept))
     assert not list(kept.glob("*"))
     base = repeats(tmp_path / "base", BASE)
-    baseline.save("chat", [base], kept)
+    baseline.save("chat", [base], str(kept))
     with pytest.raises(UsageError, match="promote"):
-        baseline.save("chat", [base], kept)
+        baseline.save("chat", [base], str(kept))
     with pytest.raises(UsageError, match="Known: chat"):
-        compare_with_baseline("chta", [base], kept)
+        compare_with_baseline("chta", [base], str(kept))
     with pytest.raises(UsageError, match="unknown key 'gpus_'"):
-        compare_with_baseline("chat", [repeats(tmp_path / "new", NEW)], kept, allow="gpus_")
+        compare_with_baseline("chat", [repeats(tmp_path / "new", NEW)], str(kept), allow="gpus_")
 
 
-def test_a_promoted_baseline_says_why(tmp_path: Path, place: Path) -> None:
+def test_a_promoted_baseline_says_why(tmp_path: Path, place: str) -> None:
     """The runs are the newer ones; the reason stays, and an empty one is none."""
     newer = repeats(tmp_path / "new", NEW, gap=0.03)
     with pytest.raises(UsageError, match="--reason"):
@@ -107,4 +107,4 @@ def test_a_promoted_baseline_says_why(tmp_path: Path, place: Path) -> None:
     assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "safer kernel"]
     assert "safer kernel" in baseline.show("chat", place).as_text()
     assert compare_with_baseline("chat", [repeats(tmp_path / "same", (6, 7, 8), gap=0.03)], place).exit_code == 0
-    assert not [each for each in place.iterdir() if each.name.startswith(".")]
+    assert not [each for each in Path(place).iterdir() if each.name.startswith(".")]

@@ -1,0 +1,232 @@
+"""Figures of one question over many runs: a series per key, a trend per figure, and where it changed for good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.measure.run import Run
+from harness.stats.change_points import divisions
+from harness.stats.comparable import question_of, service_of
+from harness.stats.run_figure import THROUGHPUT, levels_of, value_of
+from harness.stats.spread import FIGURES
+
+# What may change from point to point of one series, and is told where it does; all else of the key parts series.
+VERSIONS = ("engine", "image_digest", "revision", "driver", "harness_version", "commit")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Repeats that were made together, or a single run. name: where they are from. starts: when each began, UTC, by
+    which the same runs are known again in another place.
+
+    service: SERVICE, and the commit. question: what was asked. figures: [load, figure, geometric mean over the runs].
+    """
+
+    name: str
+    starts: tuple[str, ...]
+    emulated: bool
+    service: dict[str, Any]
+    question: dict[str, dict[str, str]]
+    figures: tuple[tuple[str, str, float], ...]
+
+    @property
+    def at(self) -> str:
+        return min(self.starts)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What must be the same along a series. The engine counts by its name, its release may change."""
+        kept = {name: value for name, value in self.service.items() if name not in VERSIONS}
+        return {**kept, "engine": engine_name(self.service), **self.question}
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A change for good. at: index of its first point in the series. before, after: geometric means on both sides of
+    it, up to the changes beside it. p: of such a division by chance.
+    """
+
+    at: int
+    before: float
+    after: float
+    p: float
+
+    @property
+    def ratio(self) -> float:
+        return self.after / self.before
+
+
+@dataclass(frozen=True)
+class Trend:
+    """One figure of one load. values: one per point of the series, None where the point has none."""
+
+    load: str
+    figure: str
+    values: tuple[float | None, ...]
+    shifts: tuple[Shift, ...]
+
+    @property
+    def smaller_is_better(self) -> bool:
+        return self.figure != THROUGHPUT
+
+    def is_worse(self, shift: Shift) -> bool:
+        return (shift.ratio > 1) == self.smaller_is_better
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one key, oldest first."""
+
+    key: dict[str, Any]
+    points: tuple[Point, ...]
+    trends: tuple[Trend, ...]
+
+    @property
+    def id(self) -> str:
+        """Of the key: short, and the same for the same key."""
+        return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:8]
+
+    def title(self, among: Sequence[Series]) -> str:
+        """Model, card, engine and what is asked; of series that share these also what else tells them apart."""
+        others = [each.key for each in among if each is not self and _named(each.key) == _named(self.key)]
+        parting = [name for name, value in self.key.items() if any(each.get(name) != value for each in others)]
+        more = [f"{name} {_flat(self.key[name])}" for name in parting]
+        return ", ".join([*_named(self.key), *more])
+
+    def news(self, at: int) -> tuple[str, ...]:
+        """What of the versions is another than at the point before, in words."""
+        if at == 0:
+            return ()
+        before, after = self.points[at - 1].service, self.points[at].service
+        return tuple(
+            f"{name} {before.get(name) or 'unknown'} -> {after.get(name) or 'unknown'}"
+            for name in VERSIONS
+            if before.get(name) != after.get(name)
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """left_out: what was found and is no point of a series, and why."""
+
+    series: tuple[Series, ...]
+    left_out: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"series": [_series_dict(each) for each in self.series], "left_out": list(self.left_out)}
+
+
+def _named(key: Mapping[str, Any]) -> tuple[str, ...]:
+    """The emulated ones say so."""
+    card = f"{key['model']} on {key['gpus']} x {key['gpu']}" if key["gpus"] > 1 else f"{key['model']} on {key['gpu']}"
+    emulated = "emulated " if _flat(key["emulated"]) == "true" else ""
+    return f"{emulated}{card if key['gpu'] else key['model']}", key["engine"], key["workload"].get("name", "")
+
+
+def _flat(value: Any) -> str:
+    """Of a part of the question what it says."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return " ".join(f"{name} {part}".strip() for name, part in value.items())
+
+
+def engine_name(service: Mapping[str, Any]) -> str:
+    return str(service.get("engine") or "").partition(" ")[0]
+
+
+def point_of(runs: Sequence[Run], name: str) -> Point:
+    """What runs of one question amount to. A figure that not all of them have is left out."""
+    manifest = runs[0].manifest
+    levels = [levels_of(run) for run in runs]
+    figures = []
+    for number in sorted(set.intersection(*(set(each) for each in levels))):
+        for figure in FIGURES:
+            values = [value_of(figure, each[number]) for each in levels]
+            logs = [math.log(each) for each in values if each is not None and math.isfinite(each)]
+            if len(logs) == len(runs):
+                figures.append((levels[0][number].load, figure, math.exp(float(np.mean(logs)))))
+    return Point(
+        name=name,
+        starts=tuple(run.manifest.start for run in runs),
+        emulated=manifest.emulated,
+        service={**service_of(runs[0]), "commit": manifest.commit},
+        question=question_of(runs[0]),
+        figures=tuple(figures),
+    )
+
+
+def history(points: Iterable[Point], left_out: Sequence[str] = ()) -> History:
+    """Points of one key are a series; what was found twice (kept as a baseline too) is one point, the first of them."""
+    once: dict[tuple[str, ...], Point] = {}
+    for point in points:
+        once.setdefault(tuple(sorted(point.starts)), point)
+    groups: dict[str, list[Point]] = {}
+    for point in sorted(once.values(), key=lambda each: (each.at, each.name)):
+        groups.setdefault(json.dumps(point.key, sort_keys=True), []).append(point)
+    return History(tuple(_series(each) for each in groups.values()), tuple(left_out))
+
+
+def _series(points: Sequence[Point]) -> Series:
+    names = dict.fromkeys((load, figure) for point in points for load, figure, _ in point.figures)
+    found = [{(load, figure): value for load, figure, value in point.figures} for point in points]
+    trends = [_trend(load, figure, [each.get((load, figure)) for each in found]) for load, figure in names]
+    return Series(points[0].key, tuple(points), tuple(trends))
+
+
+def _trend(load: str, figure: str, values: Sequence[float | None]) -> Trend:
+    places = [place for place, value in enumerate(values) if value is not None]
+    logs = [math.log(value) for value in values if value is not None]
+    found = divisions(logs)
+    edges = [0, *(each.at for each in found), len(logs)]
+    shifts = tuple(
+        Shift(
+            places[each.at],
+            math.exp(float(np.mean(logs[edges[number] : each.at]))),
+            math.exp(float(np.mean(logs[each.at : edges[number + 2]]))),
+            each.p,
+        )
+        for number, each in enumerate(found)
+    )
+    return Trend(load, figure, tuple(values), shifts)
+
+
+def _series_dict(series: Series) -> dict[str, Any]:
+    points = [
+        {
+            "at": point.at,
+            "name": point.name,
+            "runs": len(point.starts),
+            **{name: point.service.get(name) for name in VERSIONS},
+            "changed": list(series.news(at)),
+        }
+        for at, point in enumerate(series.points)
+    ]
+    return {
+        "id": series.id,
+        "key": series.key,
+        "emulated": series.points[0].emulated,
+        "points": points,
+        "figures": [_trend_dict(trend) for trend in series.trends],
+    }
+
+
+def _trend_dict(trend: Trend) -> dict[str, Any]:
+    shifts = [
+        {
+            "at": shift.at,
+            "before": shift.before,
+            "after": shift.after,
+            "ratio": shift.ratio,
+            "p": shift.p,
+            "worse": trend.is_worse(shift),
+        }
+        for shift in trend.shifts
+    ]
+    return {"load": trend.load, "figure": trend.figure, "values": list(trend.values), "change_points": shifts}

@@ -1,0 +1,86 @@
+"""Which runs belong to one series, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.stats.history import Point, history, point_of
+from tests.stats.test_compare import run, side
+
+PLAIN = point_of([run(1)], "plain")
+
+
+def point(at: int, ttft: float = 0.2, **service: Any) -> Point:
+    return replace(
+        PLAIN,
+        name=f"run {at}",
+        starts=(f"2025-01-{1 + at:02}T00:00:00Z",),
+        service={**PLAIN.service, **service},
+        figures=(("8 users", "ttft_p50", ttft),),
+    )
+
+
+@pytest.mark.parametrize("other", [{"model": "b"}, {"gpu": "H100"}, {"gpus": 2}, {"engine": "vllm 0.9.0"}])
+def test_another_key_is_a_series_of_its_own(other: dict[str, Any]) -> None:
+    """And the title says what parts them."""
+    found = history([point(0), point(1, **other), point(2)])
+    assert [len(series.points) for series in found.series] == [2, 1]
+    titles = [series.title(found.series) for series in found.series]
+    assert len(set(titles)) == 2
+    assert str(next(iter(other.values()))).partition(" ")[0] in titles[1]
+
+
+def test_another_question_is_a_series_of_its_own() -> None:
+    """Also where only the length of the level differs."""
+    asked = replace(point(1), question={**PLAIN.question, "load": {"": "8 users for 5 s"}})
+    found = history([point(0), asked])
+    assert len(found.series) == 2
+    assert "load 8 users for 5 s" in found.series[1].title(found.series)
+    assert len({series.id for series in found.series}) == 2
+
+
+def test_releases_and_commits_change_along_a_series() -> None:
+    """Oldest first, whatever the order they were found in; named where they change."""
+    found = history([point(2, engine="tgi 3.3.8", commit="b"), point(0, commit="a"), point(1, commit="a")])
+    (series,) = found.series
+    assert [each.name for each in series.points] == ["run 0", "run 1", "run 2"]
+    assert [series.news(at) for at in range(3)] == [(), (), ("engine tgi 3.3.7 -> tgi 3.3.8", "commit a -> b")]
+
+
+def test_a_step_is_named_with_its_size() -> None:
+    """Twelve runs at 200 ms, twelve at 250 ms; a point without the figure takes no part and shifts no place."""
+    levels = [0.2 if at < 12 else 0.25 for at in range(24)]
+    points = [point(at, level * (1 + 0.001 * (at % 5))) for at, level in enumerate(levels)]
+    points[3] = replace(points[3], figures=())
+    (trend,) = history(points).series[0].trends
+    (shift,) = trend.shifts
+    assert (shift.at, trend.values[3]) == (12, None)
+    assert shift.ratio == pytest.approx(1.25, rel=0.002)
+    assert trend.is_worse(shift)
+
+
+def test_less_throughput_is_worse() -> None:
+    """The other way about than times."""
+    points = [
+        replace(point(at), figures=(("8 users", "output_tokens_per_second", 100.0 if at < 8 else 80.0 + 0.01 * at),))
+        for at in range(16)
+    ]
+    (trend,) = history(points).series[0].trends
+    assert trend.is_worse(trend.shifts[0])
+
+
+def test_repeats_are_one_point() -> None:
+    """The geometric mean of the runs; found a second time, as a baseline, it is still one."""
+    runs = side(1, 2, 3, slower=2.0)
+    one = point_of(runs, "repeats")
+    alone = [point_of([each], "") for each in runs]
+    names = [(load, figure) for load, figure, _ in one.figures]
+    assert ("8 users", "ttft_p50") in names
+    for at, (_, _, value) in enumerate(one.figures):
+        product = alone[0].figures[at][2] * alone[1].figures[at][2] * alone[2].figures[at][2]
+        assert value == pytest.approx(product ** (1 / 3))
+    found = history([one, point_of(runs, "baseline chat")])
+    assert [each.name for each in found.series[0].points] == ["repeats"]
