@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
+from harness.catalog.prices import prices
 from harness.errors import UsageError
 from harness.units import GIB, MIB
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU. Bytes, FLOP/s (dense, fp32 accumulation) and bytes/s; price in USD.
+    """One kind of GPU. Bytes, FLOP/s (dense, fp32 accumulation) and bytes/s; price in USD (prices.yaml).
 
     memory_bytes: what nvidia-smi prints as memory.total. visible_bytes: what CUDA reports, which the formulas need.
     fp8_flops is None where the card has no fp8 units. compute_capability: (8, 9); (0, 0) for another maker's card.
@@ -56,7 +57,7 @@ def _gpu(name: str, sheet: dict[str, Any]) -> Gpu:
         link_bandwidth=sheet["link_gbs"] * 1e9,
         compute_capability=(int(major), int(minor)),
         aliases=tuple(sheet.get("aliases", ())),
-        price_per_hour=sheet.get("price_per_hour"),
+        price_per_hour=price.usd_per_hour if (price := prices().get(name)) is not None else None,
     )
 
 

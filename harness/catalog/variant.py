@@ -1,14 +1,18 @@
-"""An entry of the catalogue with some keys changed, as `harness ab` compares it: `limits.max_batch_size=16`."""
+"""An entry of the catalogue with some keys changed, as `harness ab` compares it (`limits.max_batch_size=16`), or on
+another GPU.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from harness.catalog.models import Engines, Model, catalogue_text, parse_catalogue
+from harness.catalog.prices import prices
 from harness.errors import UsageError
 
 
@@ -51,3 +55,18 @@ def _put(entry: dict[str, Any], key: str, value: Any) -> None:
             place[part] = {}
         place = place[part]
     place[last] = value
+
+
+def on_gpu(model: Model, gpu: str) -> Model:
+    """The entry as it is served on this kind of GPU. Its own price is that of its own card: on another one the table's
+    holds, or none.
+    """
+    if model.gpu in (None, gpu) and model.price_per_gpu_hour is not None:
+        return replace(model, gpu=gpu)
+    price = prices().get(gpu)
+    return replace(
+        model,
+        gpu=gpu,
+        price_per_gpu_hour=None if price is None else price.usd_per_hour,
+        price_source=None if price is None else price.text,
+    )

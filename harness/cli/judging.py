@@ -11,9 +11,11 @@ from harness import terminal
 from harness.cli.app import app, baseline_app, show
 from harness.cli.options import (
     ApiOption,
+    ApiPriceOption,
     CatalogueOption,
     DurationOption,
     EmulateOption,
+    ForUsersOption,
     GateOption,
     GpuOption,
     InputTokensOption,
@@ -23,11 +25,14 @@ from harness.cli.options import (
     MarkdownOption,
     OutputOption,
     OutputTokensOption,
+    PeakOption,
+    PriceOption,
     ProcessesOption,
     RateOption,
     RequestsOption,
     RuntimeOption,
     SeedOption,
+    SpareOption,
     ThinkTimeOption,
     UsersOption,
     WarmupOption,
@@ -44,6 +49,11 @@ def report(
         Optional[list[str]], typer.Option(help="html, markdown, json, csv; may be repeated. Default: html, markdown.")
     ] = None,
     output: Annotated[Optional[Path], typer.Option(help="A folder for the reports. Default: each run's own.")] = None,
+    for_users: ForUsersOption = None,
+    peak: PeakOption = 1.0,
+    spare: SpareOption = 1,
+    api_price: ApiPriceOption = None,
+    price: PriceOption = None,
     json: JsonOption = False,
 ) -> int:
     """Make the report again from run folders, also of a run that was killed.
@@ -51,8 +61,10 @@ def report(
     Example: harness report reports/2026-05-04T12-00-00Z-qwen2.5-7b-L4-chat
     """
     from harness.commands.report import report as make
+    from harness.drive.money_options import money_question
 
-    paths = make(runs, formats=format or None, output=output)
+    asked = money_question(for_users, peak, spare, api_price, price)
+    paths = make(runs, formats=format or None, output=output, asked=asked)
     show(json, [str(path) for path in paths], "\n".join(str(path) for path in paths))
     return 0
 

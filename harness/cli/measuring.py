@@ -12,10 +12,12 @@ from harness import terminal
 from harness.cli.app import app, show
 from harness.cli.options import (
     ApiOption,
+    ApiPriceOption,
     CatalogueOption,
     ConfigOption,
     DurationOption,
     EmulateOption,
+    ForUsersOption,
     GpuOption,
     InputTokensOption,
     JsonOption,
@@ -24,11 +26,14 @@ from harness.cli.options import (
     ModelNameOption,
     OutputOption,
     OutputTokensOption,
+    PeakOption,
+    PriceOption,
     ProcessesOption,
     RateOption,
     RequestsOption,
     RuntimeOption,
     SeedOption,
+    SpareOption,
     ThinkTimeOption,
     TimeoutOption,
     UnsupportedOption,
@@ -285,6 +290,11 @@ def capacity(
     profile: Annotated[
         str, typer.Option(help="How a day goes: flat, office, evening, or a file with 24 numbers.")
     ] = "flat",
+    for_users: ForUsersOption = None,
+    peak: PeakOption = 1.0,
+    spare: SpareOption = 1,
+    api_price: ApiPriceOption = None,
+    price: PriceOption = None,
     input_tokens: Annotated[Optional[str], typer.Option(help="Prompt length, as `bench` takes it.")] = None,
     output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.")] = None,
     workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.")] = None,
@@ -310,6 +320,7 @@ def capacity(
     from harness.commands.capacity import capacity as search
     from harness.drive.bench_options import BenchOptions, plan_of
     from harness.drive.capacity_plan import CapacityOptions
+    from harness.drive.money_options import money_question
 
     asked = BenchOptions(
         slo=slo,
@@ -335,6 +346,7 @@ def capacity(
         sessions_per_hour=sessions_per_hour,
         profile=profile,
         resume=resume,
+        money=money_question(for_users, peak, spare, api_price, price),
     )
     target = target_of(model, runtime, launcher, emulate, url, gpu, catalogue, model_name)
     result = search(target, options, progress=terminal.say)

@@ -104,6 +104,15 @@ EngineOption = Annotated[
     typer.Option(help="Instead of the entry's: a name, or NAME:VERSION.", metavar="NAME[:VERSION]"),
 ]
 
+ForUsersOption = Annotated[Optional[float], typer.Option(help="GPUs and cost for so many users, with a spare.")]
+PeakOption = Annotated[float, typer.Option(help="With --for-users: their busiest moment, as a multiple of these.")]
+SpareOption = Annotated[int, typer.Option(min=0, help="With --for-users: deployments that may fail.")]
+ApiPriceOption = Annotated[
+    Optional[str],
+    typer.Option(help="An API's USD per million prompt and generated tokens: from when on own GPUs are cheaper."),
+]
+PriceOption = Annotated[Optional[float], typer.Option(help="USD for one GPU and hour, in place of the entry's.")]
+
 
 def targets_of(models: list[str] | None, **options: Any) -> list[Target]:
     """One target per named model; the catalogue's first entry when none is named."""

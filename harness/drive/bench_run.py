@@ -275,4 +275,5 @@ def _manifest(
         processes=plan.processes,
         plan=plan.as_dict(),
         price_per_gpu_hour=model.price_per_gpu_hour if model else None,
+        price_source=model.price_source if model else None,
     )

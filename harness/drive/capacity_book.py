@@ -86,7 +86,8 @@ class CapacityBook:
         histories = tuple(
             HistoryCapacity(history, search, tuple(flows), tuple(figures)) for history, search, flows, figures in parts
         )
-        return CapacityReport(plan.model, plan.unit, plan.slo, self.habits, plan.price_per_hour, histories)
+        answer = (plan.model, plan.unit, plan.slo, self.habits)
+        return CapacityReport(*answer, plan.price, histories, plan.gpus, plan.money)
 
     def write(self) -> None:
         habits = {"turns": self.habits.turns, "think": self.habits.think}

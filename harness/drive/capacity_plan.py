@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.catalog.slo import Slo
 from harness.drive.bench_plan import AskedUsers, BenchPlan
+from harness.drive.money_options import day_of
 from harness.drive.options import seconds
 from harness.errors import UsageError
 from harness.serve.serving import resolve_model
 from harness.serve.target import Target
 from harness.stats.capacity_search import Goal
-from harness.stats.people import PROFILES, Habits
+from harness.stats.money import NOTHING_ASKED, MoneyQuestion, Price, price_of
+from harness.stats.people import Habits
 from harness.stats.slo import QUANTILES
 from harness.workload.lengths import parse_lengths
 
@@ -39,6 +40,7 @@ class CapacityOptions:
     sessions_per_hour: float = 1.0
     profile: str = "flat"
     resume: bool = False
+    money: MoneyQuestion = NOTHING_ASKED
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class CapacityPlan:
     habits: Habits
     turns_told: bool
     think_told: bool
-    price_per_hour: float | None
+    price: Price | None
+    gpus: int
+    money: MoneyQuestion
     model: str
     question: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,9 +85,10 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
         think=think,
         turns=1.0 if options.turns is None else _positive(options.turns, "--turns"),
         sessions_per_hour=_positive(options.sessions_per_hour, "--sessions-per-hour"),
-        day=_day(options.profile),
+        day=day_of(options.profile),
     )
-    price = model.price_per_gpu_hour * model.gpus if model and model.price_per_gpu_hour is not None else None
+    gpus = model.gpus if model else 1
+    own = (model.price_per_gpu_hour, model.price_source) if model else (None, None)
     question = {
         "unit": options.unit, "slo": slo.as_dict(), "model": target.model, "url": target.url,
         "histories": list(histories), **asked.asked.as_options(), "think_time": think, "level": level, "api": asked.api,
@@ -98,7 +103,9 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
         habits=habits,
         turns_told=options.turns is not None,
         think_told=asked.think_time is not None,
-        price_per_hour=price,
+        price=price_of(options.money, *own, gpus),
+        gpus=gpus,
+        money=options.money,
         model=name,
         question=question,
     )
@@ -131,20 +138,3 @@ def _positive(value: float, option: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"expected a number above zero, found {value:g}", where=option)
     return value
-
-
-def _day(profile: str) -> Sequence[float]:
-    """A profile of PROFILES by name, or the 24 numbers of a file."""
-    if profile in PROFILES:
-        return PROFILES[profile]
-    path = Path(profile)
-    if not path.is_file():
-        known = f"Known: {', '.join(PROFILES)}."
-        raise UsageError(f"no such profile or file: {profile!r}", where="--profile", advice=known)
-    try:
-        hours = [float(word) for word in path.read_text(encoding="utf-8").replace(",", " ").split()]
-    except (ValueError, UnicodeDecodeError):
-        hours = []
-    if len(hours) != 24 or min(hours) < 0 or max(hours) <= 0 or not all(map(math.isfinite, hours)):
-        raise UsageError("expected 24 numbers, the load of each hour from midnight", where=profile)
-    return hours

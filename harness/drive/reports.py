@@ -12,14 +12,15 @@ from harness.redaction import redact
 from harness.report.document import Document
 from harness.report.formats import FORMATS, Format
 from harness.report.run import run_document
+from harness.stats.money import NOTHING_ASKED, MoneyQuestion
 from harness.stats.summary import Summary, summarise
 
 DEFAULT_FORMATS = ("html", "markdown", "json")
 
 
-def summary_of(run: Run) -> Summary:
+def summary_of(run: Run, asked: MoneyQuestion = NOTHING_ASKED) -> Summary:
     """What a run amounts to."""
-    return summarise(run.records, run.manifest, run.facts, read_server(run.folder, run.manifest.complete))
+    return summarise(run.records, run.manifest, run.facts, read_server(run.folder, run.manifest.complete), asked)
 
 
 def write_reports(document: Document, formats: Sequence[Format], folder: Path) -> list[Path]:

@@ -266,6 +266,7 @@ class Manifest:
     think_time: float = 0.0
     processes: int = 1
     price_per_gpu_hour: float | None = None
+    price_source: str | None = None
     plan: Mapping[str, Any] | None = None
     commit: str | None = None
     end: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.report.document import Table
+from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.outcome import Outcome
@@ -122,14 +123,7 @@ def _people(report: CapacityReport, flow: Flow) -> list[str]:
             f"{format_count(round(about))} people in the busy hour{upper}, {format_number(found.talking)} of them in a "
             "conversation at once."
         )
-    money = report.as_dict()["cost"]
-    if money is not None:
-        lines.append(
-            f"Cost: {money['per_million_output_tokens_at_capacity']:.3g} USD per million generated tokens at capacity "
-            f"all day, {money['per_million_output_tokens']:.3g} as the day goes "
-            f"({format_percent(found.idle_share)} idle)."
-        )
-    return lines
+    return [*lines, *money_lines(report.money)]
 
 
 def _share(outcome: Outcome) -> str:

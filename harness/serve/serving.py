@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from harness.catalog.gpus import find_gpu
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.catalog.variant import variant
+from harness.catalog.variant import on_gpu, variant
 from harness.engines import accepted, load_catalogue
 from harness.engines.base import Endpoint, EngineInfo
 from harness.engines.identify import asked_name, endpoint_at, identify
@@ -57,7 +57,8 @@ def _quiet(text: str) -> None:
 
 
 def resolve_model(target: Target, say: Say = _quiet) -> Model:
-    """The catalogue's entry of the target, with the command line's GPU, or the one of this machine that will serve it.
+    """The catalogue's entry of the target, with the command line's GPU, or the one of this machine that will serve it,
+    and that one's price.
 
     Raises UsageError, with the nearest names.
     """
@@ -68,8 +69,9 @@ def resolve_model(target: Target, say: Say = _quiet) -> Model:
     else:
         model = load_catalogue(target.catalogue).find(target.model)
     if target.gpu is not None:
-        return replace(model, gpu=find_gpu(target.gpu).name)
-    return _on_this_machine(model, target, say)
+        return on_gpu(model, find_gpu(target.gpu).name)
+    here = _on_this_machine(model, target, say)
+    return here if here.gpu is None else on_gpu(here, here.gpu)
 
 
 def _on_this_machine(model: Model, target: Target, say: Say) -> Model:
@@ -84,7 +86,7 @@ def _on_this_machine(model: Model, target: Target, say: Say) -> Model:
         return model
     if model.gpu not in (None, name):
         say(f"{model.name}: its entry is meant for {model.gpu}; this machine has {name}, and figures are of that")
-    return replace(model, gpu=name)
+    return on_gpu(model, name)
 
 
 def choose_runtime(target: Target, model: Model, say: Say = _quiet) -> Runtime:
@@ -259,7 +261,7 @@ def _already_up(target: Target, model: Model, say: Say) -> Served | None:
     for caution in looked.cautions:
         say(f"{model.name}: {caution}")
     record = service.record
-    played = replace(model, gpu=record.gpu) if record is not None and record.emulated else model
+    played = on_gpu(model, record.gpu) if record is not None and record.emulated and record.gpu else model
     return Served(service, looked.info, looked.limits, played, looked)
 
 

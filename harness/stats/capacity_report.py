@@ -9,7 +9,8 @@ import numpy as np
 
 from harness.catalog.slo import Slo
 from harness.stats.capacity_search import Answer, CapacitySearch
-from harness.stats.people import Flow, Habits, People, cost, people
+from harness.stats.money import NOTHING_ASKED, Money, MoneyQuestion, Price, money
+from harness.stats.people import Flow, Habits, People, people
 from harness.stats.surface import Figures, Row, Surface, row_of, surface_of
 
 
@@ -60,14 +61,16 @@ class HistoryCapacity:
 
 @dataclass(frozen=True)
 class CapacityReport:
-    """unit: `users`, `chats` or `rate`. price_per_hour: of all GPUs; None where it is not known."""
+    """unit: `users`, `chats` or `rate`. price: None where it is not known. gpus: of the deployment measured."""
 
     model: str
     unit: str
     slo: Slo
     habits: Habits
-    price_per_hour: float | None
+    price: Price | None
     histories: tuple[HistoryCapacity, ...]
+    gpus: int = 1
+    asked: MoneyQuestion = NOTHING_ASKED
 
     @property
     def first(self) -> HistoryCapacity:
@@ -101,6 +104,14 @@ class CapacityReport:
         )
 
     @property
+    def money(self) -> Money:
+        """At the level nearest to the estimate; users are those of the busy hour at what is sure to hold."""
+        flow, ends = self.first.at_capacity, self.people_range
+        tokens = None if flow is None else (flow.input_tokens_per_second, flow.output_tokens_per_second)
+        held = ends[0] if ends else None
+        return money(self.asked, self.price, self.gpus, tokens, held, self.habits.utilisation)
+
+    @property
     def per_thousand_tokens(self) -> float | None:
         """Loads that each further 1,000 tokens of history cost: the slope of a line through the estimates; None with
         fewer than two.
@@ -126,7 +137,6 @@ class CapacityReport:
                 "sessions_per_hour": self.habits.sessions_per_hour,
                 "little": {"answers_at_once": flow.at_once, "by_law": flow.by_little},
             }
-        price = self.price_per_hour
         return {
             "model": self.model,
             "unit": self.unit,
@@ -137,7 +147,7 @@ class CapacityReport:
             "notes": first["notes"],
             "levels": first["levels"],
             "users": users,
-            "cost": cost(flow, self.habits, price) if flow is not None and price is not None else None,
+            "cost": self.money.as_dict(),
             "per_thousand_history_tokens": self.per_thousand_tokens,
             "surface": [each.as_dict() for each in self.histories],
             "cells": self.surface.as_list(),

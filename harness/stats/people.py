@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.measure.records import COMPLETED, Floats, Records
+from harness.measure.records import COMPLETED, MISSING, Floats, Ints, Records
 from harness.stats.series import in_flight
 from harness.stats.tokens import stamped
 from harness.stats.window import Window
@@ -37,7 +37,7 @@ PROFILES: Mapping[str, tuple[float, ...]] = {
 @dataclass(frozen=True)
 class Flow:
     """What went through a level: requests per second answered, seconds that one took on average, answers at once as
-    counted over time, and tokens generated per second (NaN: not told).
+    counted over time, tokens generated per second, and prompt tokens of what was answered (NaN: not told).
     """
 
     load: float
@@ -45,6 +45,7 @@ class Flow:
     answer_seconds: float
     at_once: float
     output_tokens_per_second: float
+    input_tokens_per_second: float = math.nan
 
     @property
     def by_little(self) -> float:
@@ -97,18 +98,6 @@ def people(flow: Flow, habits: Habits) -> People:
     return People(hourly, hourly / flow.load, talking, 1 - habits.utilisation)
 
 
-def cost(flow: Flow, habits: Habits, price_per_hour: float) -> dict[str, float] | None:
-    """Per million generated tokens, at the capacity all day and as the day goes; None where no tokens are told."""
-    hourly = flow.output_tokens_per_second * 3600 / 1e6
-    if not hourly > 0:
-        return None
-    return {
-        "price_per_hour": price_per_hour,
-        "per_million_output_tokens_at_capacity": price_per_hour / hourly,
-        "per_million_output_tokens": price_per_hour / hourly / habits.utilisation,
-    }
-
-
 def flow_of(load: float, records: Records, window: Window) -> Flow:
     """records: of one level, all of it."""
     done = records.having(COMPLETED)
@@ -123,4 +112,10 @@ def flow_of(load: float, records: Records, window: Window) -> Flow:
         answer_seconds=float(took.mean()) if len(took) else math.nan,
         at_once=float(in_flight(records, moments).mean()) if len(records) else 0.0,
         output_tokens_per_second=float(tokens[window.holds(when)].sum()) / length,
+        input_tokens_per_second=_prompts(records.input_tokens[ended]) / length,
     )
+
+
+def _prompts(tokens: Ints) -> float:
+    """Sum of prompt tokens; NaN where the server tells none."""
+    return float(np.maximum(tokens, 0).sum()) if (tokens != MISSING).any() else math.nan

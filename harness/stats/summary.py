@@ -27,6 +27,7 @@ from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
 from harness.stats.messages import error_messages
 from harness.stats.metrics import METRICS
+from harness.stats.money import NOTHING_ASKED, Cost, Money, MoneyQuestion, Price, money, price_of
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
 from harness.stats.server import ServerFigures, server_figures
@@ -48,6 +49,26 @@ class Summary:
     total: Section
     levels: tuple[Section, ...]
     floor: Floor | None
+    asked: MoneyQuestion = NOTHING_ASKED
+
+    @property
+    def price(self) -> Price | None:
+        """Of the GPUs that served."""
+        manifest = self.manifest
+        return price_of(self.asked, manifest.price_per_gpu_hour, manifest.price_source, manifest.gpus)
+
+    def cost(self, level: Section) -> Cost | None:
+        """Of the tokens of one level; None where no price is known."""
+        flow = level.throughput
+        return None if self.price is None else Cost(self.price, flow.input_tokens, flow.output_tokens)
+
+    @cached_property
+    def money(self) -> Money:
+        """At the highest level that held the SLO."""
+        held = self.capacity.highest
+        flow = None if held is None else (held.throughput.input_tokens, held.throughput.output_tokens)
+        users = None if held is None else held.users
+        return money(self.asked, self.price, self.manifest.gpus, flow, users)
 
     @property
     def complete(self) -> bool:
@@ -69,7 +90,8 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """The document of summary.json."""
-        return {**self._section(self.total), "capacity": self.capacity.as_dict(), "levels": self._levels()}
+        answers = {"capacity": self.capacity.as_dict(), "cost": self.money.as_dict()}
+        return {**self._section(self.total), **answers, "levels": self._levels()}
 
     def _levels(self) -> list[dict[str, Any]]:
         return [{"level": each.level, **self._section(each), "ended_by": each.ended_by} for each in self.levels]
@@ -92,10 +114,14 @@ def workload_name(manifest: Manifest) -> str:
 
 
 def summarise(
-    records: Records, manifest: Manifest, facts: ClientFacts | None = None, server: ServerSamples | None = None
+    records: Records,
+    manifest: Manifest,
+    facts: ClientFacts | None = None,
+    server: ServerSamples | None = None,
+    asked: MoneyQuestion = NOTHING_ASKED,
 ) -> Summary:
     """What a run amounts to. The order of the records does not matter; levels without a record are left out. server:
-    what the engine said of itself meanwhile.
+    what was read beside the load. asked: what is to be known of money and size.
     """
     told = server or ServerSamples()
     known = facts or ClientFacts()
@@ -116,7 +142,7 @@ def summarise(
         reasons=run_reasons(manifest, sections),
         warnings=_run_warnings(sections),
     )
-    return Summary(manifest, total, sections, known.floor)
+    return Summary(manifest, total, sections, known.floor, asked)
 
 
 def _slo(manifest: Manifest) -> Slo:

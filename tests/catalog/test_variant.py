@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.variant import variant
+from harness.catalog.models import Model
+from harness.catalog.prices import prices
+from harness.catalog.variant import on_gpu, variant
 from harness.engines import accepted
 from harness.errors import UsageError
 
@@ -62,3 +64,15 @@ def test_what_is_wrong_is_one_line(file: str, change: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as raised:
         variant(file, "small", [change], "ab-b", accepted())
     assert raised.value.exit_code == 2
+
+
+def test_the_price_is_that_of_the_card_that_serves() -> None:
+    """On its own card an entry's price holds, on another one the table's, and none where it has none."""
+    own = Model(name="m", repo="r", gpu="L4", price_per_gpu_hour=0.5, price_source="ours")
+    assert (on_gpu(own, "L4").price_per_gpu_hour, on_gpu(own, "L4").price_source) == (0.5, "ours")
+    other = on_gpu(own, "L40S")
+    assert (other.gpu, other.price_per_gpu_hour) == ("L40S", prices()["L40S"].usd_per_hour)
+    assert other.price_source == prices()["L40S"].text
+    assert (on_gpu(own, "A30").price_per_gpu_hour, on_gpu(own, "A30").price_source) == (None, None)
+    unpriced = Model(name="m", repo="r")
+    assert on_gpu(unpriced, "L4").price_per_gpu_hour == prices()["L4"].usd_per_hour

@@ -10,8 +10,9 @@ from harness.stats.binding import Binding
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.decision import BoundShare
+from harness.stats.money import Price
 from harness.stats.outcome import Outcome
-from harness.stats.people import PROFILES, Flow, Habits, cost, flow_of, people
+from harness.stats.people import PROFILES, Flow, Habits, flow_of, people
 from harness.stats.surface import Figures
 from harness.stats.window import steady_window
 from tests.stats.made_up import Slots
@@ -29,17 +30,9 @@ def test_people_by_hand() -> None:
     assert people(FLOW, Habits(30.0, 6.0, sessions_per_hour=2.0)).busy_hour == 600.0
 
 
-def test_a_day_that_idles_costs_more_a_token() -> None:
-    """500 tokens/s are 1.8 million an hour; at half the utilisation each costs twice."""
-    assert cost(FLOW, Habits(), 3.6) == {
-        "price_per_hour": 3.6,
-        "per_million_output_tokens_at_capacity": pytest.approx(2.0),
-        "per_million_output_tokens": pytest.approx(2.0),
-    }
-    half = cost(FLOW, Habits(day=[1.0, 0.0]), 3.6)
-    assert half is not None
-    assert half["per_million_output_tokens"] == pytest.approx(4.0)
-    assert cost(Flow(1.0, 1.0, 1.0, 1.0, float("nan")), Habits(), 3.6) is None
+def test_a_day_that_idles_is_used_less() -> None:
+    """Half of the hours, and all of them."""
+    assert Habits(day=[1.0, 0.0]).utilisation == 0.5
     assert Habits(day=PROFILES["flat"]).utilisation == 1.0
 
 
@@ -66,7 +59,7 @@ def history(tokens: int | None, knee: float) -> HistoryCapacity:
 def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
     """40 users at 2,000 tokens and 28 at 8,000, with one request in a hundred that misses at any load."""
     parts = (history(2000, 40.5), history(8000, 28.5))
-    report = CapacityReport("m", "users", SLO, Habits(think=30.0), 1.0, parts)
+    report = CapacityReport("m", "users", SLO, Habits(think=30.0), Price(1.0, 1), parts)
     bests = [each.answer.best for each in parts]
     assert bests == [pytest.approx(40, abs=3), pytest.approx(28, abs=3)]
     assert report.per_thousand_tokens == pytest.approx(((bests[0] or 0) - (bests[1] or 0)) / 6)
@@ -83,5 +76,5 @@ def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
 def test_a_search_without_levels_has_no_people() -> None:
     """Nothing is made up."""
     empty = HistoryCapacity(None, CapacitySearch(Goal(1.0, True)), (), ())
-    report = CapacityReport("m", "rate", SLO, Habits(), 1.0, (empty,))
+    report = CapacityReport("m", "rate", SLO, Habits(), Price(1.0, 1), (empty,))
     assert (report.people, report.people_range, report.as_dict()["users"], report.as_dict()["cost"]) == (None,) * 4
