@@ -7,6 +7,7 @@ is faster or slower as a whole, and the machine may drift from run to run.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from harness.measure.client import ClientFacts, write_client
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records, write_parquet
-from harness.measure.run_folder import RunFolder, utc_text, write_manifest
+from harness.measure.run_folder import Level, RunFolder, utc_text, write_manifest
 from tests.runs import closed_level, failed, manifest, ticking
 
 BEGUN = datetime(2025, 1, 31, tzinfo=timezone.utc)
@@ -45,15 +46,15 @@ class Service:
         """Every latency longer by this share."""
         return replace(self, first=self.first * (1 + share), gap=self.gap * (1 + share))
 
-    def records(self, random: np.random.Generator) -> list[RequestRecord]:
-        """One run's requests."""
+    def records(self, random: np.random.Generator, level: int = 0, begin: float = 0.0) -> list[RequestRecord]:
+        """One level's requests. begin: seconds into the run."""
         first, gap = (median * np.exp(random.normal(0, self.spread)) for median in (self.first, self.gap))
-        free = [0.001 * user for user in range(self.users)]
+        free = [begin + 0.001 * user for user in range(self.users)]
         before, made = random.normal(), list[RequestRecord]()
-        while free[0] < self.seconds:
+        while free[0] < begin + self.seconds:
             due = heapq.heappop(free)
             if random.uniform() < self.failing:
-                made.append(failed(len(made), due))
+                made.append(failed(len(made), due, level=level))
                 heapq.heappush(free, due + 0.1)
                 continue
             before = self.memory * before + np.sqrt(1 - self.memory**2) * random.normal()
@@ -62,24 +63,31 @@ class Service:
             token_at = due + first * np.exp(self.scatter * before) + np.concatenate([[0.0], np.cumsum(gaps)])
             token_at[-1] += late
             made.append(
-                ticking(len(made), due, tokens=self.tokens, token_at=token_at.tolist(), finished_at=float(token_at[-1]),
-                        first_byte_at=float(token_at[0]))
+                ticking(len(made), due, level=level, tokens=self.tokens, token_at=token_at.tolist(),
+                        finished_at=float(token_at[-1]), first_byte_at=float(token_at[0]))
             )  # fmt: skip
             heapq.heappush(free, float(token_at[-1]) + 0.001)
         return made
 
 
-def write_run(path: Path, service: Service, seed: int, at: int, **changes: object) -> Path:
-    """A finished run's folder. at: its place in the order of runs, two minutes apart."""
-    records = service.records(np.random.default_rng(seed))
-    begun = BEGUN + timedelta(minutes=2 * at)
-    level = replace(closed_level(0, service.users, 0.0, service.seconds), ended_at=service.seconds + 70)
+def write_run(path: Path, service: Service | Sequence[Service], seed: int, at: int, **changes: object) -> Path:
+    """A finished run's folder. service: of each level, where there are several. at: its place in the order of runs."""
+    services = [service] if isinstance(service, Service) else service
+    random, begin = np.random.default_rng(seed), 0.0
+    levels, records = list[Level](), list[RequestRecord]()
+    for number, each in enumerate(services):
+        records += each.records(random, number, begin)
+        levels.append(
+            replace(closed_level(number, each.users, begin, each.seconds), ended_at=begin + each.seconds + 70)
+        )
+        begin += each.seconds + 80
+    begun = BEGUN + timedelta(minutes=10 * at)
     plain = manifest(
-        [level],
+        levels,
         run_id=path.name,
         start=utc_text(begun),
-        end=utc_text(begun + timedelta(seconds=90)),
-        workload={"name": "chat", "input_tokens": "100", "output_tokens": str(service.tokens)},
+        end=utc_text(begun + timedelta(seconds=begin)),
+        workload={"name": "chat", "input_tokens": "100", "output_tokens": str(services[0].tokens)},
     )
     folder = RunFolder.create(path)
     write_manifest(folder, replace(plain, **changes))  # type: ignore[arg-type]
