@@ -259,7 +259,7 @@ def _manifest(
     version = served.info.version or facts.engine_version
     return dataclasses.replace(
         plain,
-        model=model.name if model else plain.model,
+        model=served.entry or (model.name if model else plain.model),
         revision=(model.revision if model else None) or facts.environment.get("REVISION"),
         engine=f"{served.info.engine} {version}" if version else served.info.engine,
         runtime=facts.runtime,

@@ -15,6 +15,7 @@ from harness.stats.run_figure import THROUGHPUT
 from harness.text import markdown, visible
 from harness.units import format_duration, format_number, format_percent
 
+FEW = 2  # problems that the last line names; all stand above it
 MOST_SHOWN = 10.0  # share; what only a change beyond it would show, shows nothing
 
 
@@ -114,7 +115,9 @@ def workflow_commands(comparison: Comparison) -> Iterator[str]:
 def gate_sentence(comparison: Comparison) -> str:
     """Whether the gate holds, what broke it, and what would decide it."""
     if comparison.problems:
-        return f"The gate does not hold: the runs cannot be compared ({'; '.join(comparison.problems)})."
+        more = f"; and {len(comparison.problems) - FEW} more" if len(comparison.problems) > FEW else ""
+        found = "; ".join(comparison.problems[:FEW])
+        return f"The gate does not hold: the runs cannot be compared ({found}{more})."
     undecided = f"cannot tell for {_named(comparison.undecided)}{_needed(comparison)}" if comparison.undecided else ""
     if comparison.passes:
         passed = "The gate holds: nothing is shown to be worse by more than its limit"

@@ -35,7 +35,8 @@ from harness.stack.url import UrlService
 class Served:
     """A service that answers. model: its entry, None for a URL. ready: how its start went, None where it was up before.
 
-    ours: it was started for this command and is stopped after it.
+    ours: it was started for this command and is stopped after it. entry: of a variant the
+    name in the catalogue that it comes from.
     """
 
     service: Service
@@ -44,6 +45,7 @@ class Served:
     model: Model | None = None
     ready: Ready | None = None
     ours: bool = False
+    entry: str | None = None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -72,6 +74,10 @@ def resolve_model(target: Target, say: Say = _quiet) -> Model:
         return on_gpu(model, find_gpu(target.gpu).name)
     here = _on_this_machine(model, target, say)
     return here if here.gpu is None else on_gpu(here, here.gpu)
+
+
+def _entry(target: Target) -> str | None:
+    return target.model if target.called is not None else None
 
 
 def _on_this_machine(model: Model, target: Target, say: Say) -> Model:
@@ -202,7 +208,7 @@ def open_service(
     service = service_for(model, target, changes=changes, revision=revision, say=say)
     try:
         ready = started(service, model, say)
-        yield Served(service, ready.info, ready.limits, model, ready, ours=True)
+        yield Served(service, ready.info, ready.limits, model, ready, ours=True, entry=_entry(target))
     finally:
         stop_in_order(service)
 

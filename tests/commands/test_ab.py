@@ -34,6 +34,7 @@ def test_two_engines_take_turns_and_are_asked_the_same(tmp_path: Path) -> None:
     }  # fmt: skip
     assert made["a1"].seeds == made["b1"].seeds != made["a0"].seeds
     assert {each.api for each in made.values()} == {"openai-chat"}
+    assert {each.model for each in made.values()} == {"qwen2.5-0.5b"}
     assert "B (qwen2.5-0.5b engine=vllm)" in found.sentence
     assert "(emulated)" in found.sentence
     assert not [problem for problem in found.comparison.problems if "differs" in problem]
