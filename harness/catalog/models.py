@@ -94,10 +94,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All entries of one file, in its order."""
+    """All entries of one file, in its order. engine: what one gets that names none."""
 
     path: str
     models: Mapping[str, Model]
+    engine: EngineChoice = EngineChoice()
 
     def find(self, name: str) -> Model:
         """The entry of this name, or the only one that serves this Hub id.
@@ -178,7 +179,14 @@ def parse_catalogue(text: str, shown: str = "models.yaml", engines: Engines | No
             models[name] = model
     if mistakes:
         raise CatalogueError(shown, list(dict.fromkeys(mistakes)))
-    return Catalogue(shown, models)
+    return Catalogue(shown, models, _default_engine(defaults, engines))
+
+
+def _default_engine(defaults: Layer, engines: Engines | None) -> EngineChoice:
+    values = plain(defaults).get("engine", {})
+    accepts = (engines or {}).get(engine_name(defaults))
+    newest = {} if accepts is None else {"version": accepts.newest}
+    return EngineChoice(**{**newest, **values})
 
 
 def _sections(root: Value, mistakes: list[Mistake]) -> tuple[Layer, Mapping[str, Value]]:

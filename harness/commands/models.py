@@ -264,7 +264,9 @@ def add_model(
     card = find_gpu(settings.gpu) if settings.gpu else None
     found = hub.describe(repo)
     draft = Model(name=name or _name_for(repo), repo=found.repo, shape=found.shape)
-    draft = dataclasses.replace(draft, engine=_own_engine(path), **_precision(found, card))
+    draft = dataclasses.replace(
+        draft, engine=load_catalogue(path).engine if path.is_file() else EngineChoice(), **_precision(found, card)
+    )
     asked = found.shape or NamedArchitecture(found.model_type, found.architecture)
     engine, notes = _engine_for(draft, asked, settings)
     wanted = settings.over(draft if engine is None else dataclasses.replace(draft, engine=engine))
@@ -307,14 +309,6 @@ def _engine_for(draft: Model, asked: Architecture, settings: Settings) -> tuple[
                 instead = f"its entry says {choice.name} {choice.version}"
                 return choice, (f"{own.title} {draft.engine.version} does not serve it: {instead}.",)
     return None, ()
-
-
-def _own_engine(path: Path) -> EngineChoice:
-    """What an entry gets that names no engine: by the file's defaults, as far as its entries show them."""
-    if path.is_file():
-        for model in load_catalogue(path).models.values():
-            return EngineChoice(name=model.engine.name, version=model.engine.version)
-    return EngineChoice()
 
 
 def _in_table(found: HubModel) -> bool:

@@ -17,6 +17,7 @@ from harness.errors import MissingError, UsageError
 from harness.serve.target import Say, Target
 from harness.simulator.fit import Lacks, describe, weights_bytes
 from harness.sizing.check import Fit, check
+from harness.sizing.known import known_shape
 from harness.stack import machine
 from harness.units import format_bytes
 
@@ -29,9 +30,9 @@ def look_before_start(model: Model, target: Target, say: Say) -> str | None:
     Raises MissingError when the weights alone are larger than the GPUs, or the Hub refuses this token; UsageError when
     there is no such model, or the engine's release does not serve it.
     """
+    require_served(model, target, say)
     if target.emulate or target.runtime not in _REAL:
         return None
-    require_served(model, target, say)
     here = machine.gpus_in_order()
     if not here:  # another maker's GPU, or none: Docker or the engine will say
         return None
@@ -41,10 +42,11 @@ def look_before_start(model: Model, target: Target, say: Say) -> str | None:
 
 
 def require_served(model: Model, target: Target, say: Say) -> None:
-    """Nothing for the emulator, which plays all. Raises UsageError where the image's release is known not to serve the
-    architecture.
+    """Raises UsageError where the image's release is known not to serve the architecture; of the emulator, which plays
+    all, where there is no shape to play.
     """
     if target.emulate or target.runtime not in _REAL:
+        _require_shape(model)
         return
     support = support_of(model)
     if support.kind == "fallback":
@@ -57,6 +59,15 @@ def require_served(model: Model, target: Target, say: Say) -> None:
             f"by its registry {support.reason}",
             where=model.name,
             advice="Change engine in its entry, or add --try-unsupported to `up` or `probe` where you know better",
+        )
+
+
+def _require_shape(model: Model) -> None:
+    if known_shape(model) is None:
+        raise UsageError(
+            f"the emulator cannot play {model.repo}, whose shape is not known here",
+            where=model.name,
+            advice="Give its entry a `shape:` (`harness models add` reads most), or start it on a GPU.",
         )
 
 

@@ -114,6 +114,8 @@ def check_text(verdicts: Sequence[Fit]) -> str:
         if each.outcome is not None and each.estimate:
             lines.append(f"    {each.estimate}; `harness probe` measures it")
         lines += [f"    would fit: {remedy}" for remedy in each.remedies]
+        if isinstance(each.outcome, Lacks) and not each.remedies:
+            lines.append("    nothing of the GPU sheets would fit it, up to 8 cards: take a smaller checkpoint")
     if any(each.fits for each in verdicts) and not all(each.good for each in verdicts):
         lines.append(_in_all(verdicts))
     return "\n".join(lines)

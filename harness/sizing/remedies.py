@@ -44,9 +44,12 @@ def _alternatives(model: Model, gpu: Gpu, tried: Tried, longest: int | None) -> 
     yield ((f"gpus: {count}", dataclasses.replace(model, gpus=count), gpu) for count in counts)
     larger = [card for card in gpus().values() if card.visible_bytes > gpu.visible_bytes and _is_offered(card, gpu)]
     more = f", gpus: {model.gpus}" if model.gpus > 1 else ""
+    larger.sort(key=lambda card: (card.visible_bytes, card.price_per_hour or 0))
+    yield ((f"gpu: {card.name}{more}", model, card) for card in larger)
     yield (
-        (f"gpu: {card.name}{more}", model, card)
-        for card in sorted(larger, key=lambda card: (card.visible_bytes, card.price_per_hour or 0))
+        (f"gpu: {card.name}, gpus: {count}", dataclasses.replace(model, gpus=count), card)
+        for card in larger
+        for count in counts
     )
 
 

@@ -162,6 +162,15 @@ def test_what_may_die_under_load_is_said_before_the_start(smi: Smi) -> None:
     assert any(text.startswith("it: may die under load: its warm-up reads one tiny image") for text in said)
 
 
+def test_the_emulator_is_not_started_for_what_it_cannot_play() -> None:
+    """Its launcher would say that there is no such model."""
+    unknown = replace(SMALL, name="new", repo="acme/unheard-of", shape=None)
+    with pytest.raises(
+        UsageError, match="new: the emulator cannot play acme/unheard-of, whose shape is not known here"
+    ):
+        look_before_start(unknown, Target(runtime="embedded"), lambda text: None)
+
+
 def test_runtime_without_a_wish(smi: Smi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Compose where GPU and Docker are; else the emulator, and it says so."""
     said: list[str] = []

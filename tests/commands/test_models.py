@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.catalog.gpus import find_gpu, gpus
+from harness.catalog.limits import Limits
 from harness.catalog.models import Model, parse_catalogue
 from harness.catalog.shapes import find_shape, kv_bytes_per_token, parameters
 from harness.cli import run as main
@@ -404,6 +405,34 @@ def test_any_published_architecture_is_added_and_known_everywhere(repo: str, hub
     assert fit.fits is not None
     assert expect(entry, (3, 3, 7)).context == shape.context
     assert load_model(entry.repo).shape == dataclasses.replace(shape, name=load_model(entry.repo).shape.name)
+
+
+def test_the_engine_of_earlier_entries_is_not_that_of_the_next(hub: Path) -> None:
+    """What a file's entries name is theirs; one that names none gets the file's default, or TGI."""
+    for repo in ("Qwen/Qwen3.5-35B-A3B", "LiquidAI/LFM2-2.6B"):
+        added = add_model(publish(repo), gpu="H100")
+        assert (added.model.engine.name, added.support.kind) == ("vllm", "native")
+    (hub / "models.yaml").write_text("defaults: {engine: {name: vllm}}\nmodels:\n  a:\n    repo: org/one\n")
+    add_model("LiquidAI/LFM2-2.6B", gpu="H100")
+    assert "engine" not in (hub / "models.yaml").read_text().partition("lfm2-2.6b:")[2]
+    assert load_catalogue(hub / "models.yaml").models["lfm2-2.6b"].engine.name == "vllm"
+
+
+def test_the_longest_context_of_a_model_with_windows_is_offered_and_fits(hub: Path) -> None:
+    """Its windows keep as much of a short request as of a long one, so that no quotient gives it."""
+    added = add_model(publish("google/gemma-4-31B-it"), name="it", gpu="H100")
+    assert added.fit is not None
+    offered = re.fullmatch(r"limits: \{max_total_tokens: (\d+)\}", added.fit.remedies[0])
+    assert offered
+    for tokens, fits in ((int(offered[1]), True), (int(offered[1]) + 2048, False)):
+        entry = dataclasses.replace(added.model, limits=Limits(max_total_tokens=tokens))
+        assert check(entry, find_gpu("H100")).fits is fits
+
+
+def test_what_no_card_holds_is_said(hub: Path) -> None:
+    """1.35 TiB of weights; an advice that is missing looks like a mistake."""
+    added = add_model(publish("zai-org/GLM-5.2"), name="it", gpu="H100")
+    assert "nothing of the GPU sheets would fit it, up to 8 cards" in add_text(added)
 
 
 def test_one_answer_has_one_size(hub: Path) -> None:

@@ -8,7 +8,7 @@ models comes out within 1 %, of mixtures of experts within 3 %. Since 0.21 the e
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.simulator.laws.pool import DoesNotStart, Machine, Pool, gib, laws, out_of_memory
 from harness.simulator.memory import Part
@@ -163,6 +163,18 @@ def _block_bytes(plan: VllmPlan) -> int:
     return max(1, -(-request // -(-plan.context // size)))
 
 
+def _longest(plan: VllmPlan, available: int) -> int:
+    """The longest request that fits, in whole blocks. Searched for, since layers with a window keep as much of a short
+    one (kv_cache_utils.py, estimate_max_model_len).
+    """
+    size, low, high = plan.block_size, 0, -(-plan.context // plan.block_size)
+    while low < high:
+        middle = (low + high + 1) // 2
+        block = _block_bytes(replace(plan, max_model_len=middle * size))
+        low, high = (middle, high) if middle * block <= available - block else (low, middle - 1)
+    return low * size
+
+
 def _blocks(plan: VllmPlan, parts: tuple[Part, ...], available: int, requested: int) -> Pool | DoesNotStart:
     """Blocks out of what is left, and whether one request fits: one block is the null block."""
     machine, size = plan.machine, plan.block_size
@@ -179,12 +191,11 @@ def _blocks(plan: VllmPlan, parts: tuple[Part, ...], available: int, requested: 
         return DoesNotStart("warmup", text, parts, block - available, total)
     blocks, context = available // block, plan.context
     # The check is one of bytes, less one whole block.
-    usable = (available - block) // block
     if plan.max_model_len == AUTO:
-        context = min(context, usable * size)
+        context = min(context, _longest(plan, available))
     needed = -(-context // size) * block
     if context <= 0 or needed > available - block:
-        longest = usable * size
+        longest = _longest(plan, available)
         text = (
             f"To serve at least one request with the model's max seq len ({context}), ({gib(needed)} GiB KV cache is"
             f" needed, which is larger than the available KV cache memory ({gib(available - block)} GiB). "
