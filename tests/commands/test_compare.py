@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
+import junitparser
 import pytest
 
 from harness.commands.compare import compare
@@ -83,15 +84,19 @@ def test_a_regression_ends_with_1_and_is_written_everywhere(
     assert "::error title=itl_p50 at 8 users::itl_p50 at 8 users is slower" in captured.err
 
 
-def test_junit_counts_its_failures(tmp_path: Path) -> None:
-    """As any CI reads it."""
+def test_a_reader_of_junit_finds_every_figure(tmp_path: Path) -> None:
+    """By junitparser: as many tests, failures and skipped ones as there are cases of each, and why each failed."""
     base, new = repeats(tmp_path / "base", BASE), repeats(tmp_path / "new", NEW, gap=0.04)
-    compare([base], [new], junit=tmp_path / "junit.xml")
-    suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
-    cases = list(suites.iter("testcase"))
-    failing = [case for case in cases if case.find("failure") is not None]
-    assert (suites.get("tests"), suites.get("failures")) == (str(len(cases)), str(len(failing)))
-    assert 0 < len(failing) < len(cases)
+    found = compare([base], [new], junit=tmp_path / "junit.xml").comparison
+    read = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))
+    (suite,) = list(read)
+    cases = list(suite)
+    failed = {case.name: case.result[0].message for case in cases if case.is_failure}
+    assert (read.tests, read.failures) == (suite.tests, suite.failures) == (len(cases), len(failed))
+    assert suite.skipped == sum(case.is_skipped for case in cases)
+    assert set(failed) == {change.figure for change in found.gated if found.breaks(change)} != set()
+    assert {case.name for case in cases} == {"the runs can be compared", *(change.figure for change in found.changes)}
+    assert "is slower: 20.1 ms -> 40.2 ms" in failed["itl_p50"]
 
 
 @pytest.mark.parametrize("changes", [{"end": None}, {"workload": {"name": "code"}}, {"api": "openai-chat"}])

@@ -19,7 +19,9 @@ from harness.commands.ab import turns
 from harness.commands.compare import compare
 from harness.stats.comparison import Comparison
 
-SERVICE = ("qwen2.5-0.5b", "--runtime", "embedded", "--users", "8", "--no-report")
+# Few tokens a second, which a busy machine still reads in time, and enough requests for the share of good answers.
+SERVICE = ("qwen2.5-7b", "--runtime", "embedded", "--gpu", "L4", "--users", "16", "--input-tokens", "100",
+           "--output-tokens", "16", "--no-report")  # fmt: skip
 
 
 def bench(folder: Path, seed: int, duration: str, *more: str) -> None:
