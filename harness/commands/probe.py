@@ -30,7 +30,7 @@ from harness.probe.journal import StartJournal
 from harness.probe.mixing import mix, speed_of
 from harness.probe.pool import PoolSearch
 from harness.probe.prior import expect
-from harness.probe.recommend import Recommendation
+from harness.probe.recommendation import Recommendation
 from harness.probe.setting import Failure, Outcome, ProbeGoal, Setting
 from harness.redaction import secrets_of
 from harness.serve.before_start import require_served

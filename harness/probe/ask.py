@@ -20,9 +20,22 @@ from harness.engines.base import EngineFacts
 from harness.probe import flash, loads, padded
 from harness.probe.batching import largest_within, of_history, points
 from harness.probe.card import Card
-from harness.probe.evidence import Evidence, effective_prefill, gather, same_limits
-from harness.probe.recommend import Recommendation, context_length, first_prefill, recommend
-from harness.probe.setting import OPEN_BUDGET, Failure, Load, LoadResult, Outcome, Prior, ProbeGoal, Setting
+from harness.probe.evidence import Evidence, gather
+from harness.probe.flash_evidence import dies_when_full
+from harness.probe.recommend import recommend
+from harness.probe.recommendation import Recommendation, context_length, first_prefill
+from harness.probe.setting import (
+    OPEN_BUDGET,
+    Failure,
+    Load,
+    LoadResult,
+    Outcome,
+    Prior,
+    ProbeGoal,
+    Setting,
+    effective_prefill,
+    same_limits,
+)
 from harness.probe.state import BAD, SearchState, survived
 
 __all__ = ["BAD", "MEASURING", "MIDDLE_HISTORY", "Search", "within"]
@@ -263,7 +276,7 @@ class Search:
         if any(result.verdict in BAD for result in results):
             return None
         capacity = started.usable if started.kind == "flash" else setting.max_batch_total_tokens
-        if started.kind == "flash" and capacity is not None and self.evidence.dies_when_full:
+        if started.kind == "flash" and capacity is not None and dies_when_full(self.evidence):
             capacity = min(capacity, (setting.max_concurrent_requests or 1) * (setting.max_total_tokens or 1))
         pace = self.state.pace(())  # of earlier starts: a plan that changes on its way would skip a check
         itl = self.state.pace(results).itl

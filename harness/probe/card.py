@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.engines.base import EngineFacts
-from harness.probe.recommend import answer_room
+from harness.probe.recommendation import answer_room
 from harness.probe.setting import ProbeGoal, Setting, Shape
 
 HISTORIES = (500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)

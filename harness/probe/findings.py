@@ -9,11 +9,12 @@ from harness.probe import mixing
 from harness.probe.ask import Search
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
 from harness.probe.card import Card, Cell
-from harness.probe.evidence import Evidence, effective_prefill
+from harness.probe.evidence import Evidence
 from harness.probe.mixing import Mix
+from harness.probe.padded_evidence import at_length, pads_batch
 from harness.probe.pool import PoolSearch
-from harness.probe.recommend import LOW_PREFILL, Recommendation
-from harness.probe.setting import Bracket, ProbeGoal
+from harness.probe.recommendation import LOW_PREFILL, Recommendation
+from harness.probe.setting import Bracket, ProbeGoal, effective_prefill
 from harness.units import format_duration
 
 MOVED = 0.01  # share of a budget by which starts must differ to be worth a word
@@ -68,7 +69,7 @@ def boundaries(evidence: Evidence, found: Recommendation) -> dict[str, Bracket]:
         if evidence.tokens.smallest_failed is not None:
             known["max_batch_total_tokens"] = evidence.tokens
     else:
-        by_area = evidence.padded_law and evidence.tokens.smallest_failed is None
+        by_area = pads_batch(evidence) and evidence.tokens.smallest_failed is None
         known["max_batch_total_tokens"] = evidence.area if by_area else evidence.tokens
     if evidence.prefill.smallest_failed is not None:
         known["max_batch_prefill_tokens"] = evidence.prefill
@@ -148,7 +149,7 @@ def _case(evidence: Evidence) -> str:
             "Flash attention: the engine measures its KV memory itself and ignores MAX_BATCH_TOTAL_TOKENS, so the token"
             " budget was read from its log and that flag is not among those to set."
         )
-    if evidence.padded_law:
+    if pads_batch(evidence):
         return (
             "No flash attention: a long prompt makes its whole batch as long, which the engine's own budget does not"
             " count. MAX_CONCURRENT_REQUESTS is what protects it; raise it only together with shorter prompts."
@@ -164,7 +165,7 @@ def _bracket(evidence: Evidence, found: Recommendation) -> list[str]:
     """What the boundary of a padded engine rests on."""
     if evidence.kind == "flash":
         return []
-    bracket = evidence.at_length(found.setting.max_input_tokens or found.history)
+    bracket = at_length(evidence, found.setting.max_input_tokens or found.history)
     if bracket.largest_ok is None or bracket.smallest_failed is None:
         return []
     return [

@@ -13,18 +13,20 @@ from dataclasses import replace
 
 from harness.engines.base import EngineFacts
 from harness.probe import loads
-from harness.probe.evidence import effective_prefill, same_limits
-from harness.probe.recommend import CONTEXT, MIDDLE_PREFILL, WORTH_A_CHANGE, WORTH_ANOTHER_START, Recommendation
-from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting
+from harness.probe.flash_evidence import last_up_own_prefill
+from harness.probe.recommendation import CONTEXT, OWN_DEFAULT, Recommendation
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, effective_prefill, same_limits
 from harness.probe.state import SearchState, survived
 
 LEAST_PREFILL = 64
+MIDDLE_PREFILL = 2048
+WORTH_A_CHANGE = 0.05  # of the budget, before `balanced` departs from it in a start that is made anyway
+WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the engine's own prefill budget
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
 LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
 # Shares of a cache that are filled one after another, to see at which an engine dies.
 RAMP = (0.5, 0.7, 0.85, 0.93, 0.97, 0.985, 0.993, 1.0)
 QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
-OWN_DEFAULT = 128  # chats that TGI lets in where nothing is said (launcher/src/main.rs, max_concurrent_requests)
 LESS = (0.97, 0.9, 0.75, 0.5)  # of a total that was refused, where the engine does not say what there is
 
 
@@ -99,7 +101,7 @@ def _with_pieces(state: SearchState, advice: Recommendation) -> Setting:
         or share is None
         or started is None
         or not started.chunking
-        or not state.evidence.last_up_own_prefill
+        or not last_up_own_prefill(state.evidence)
         or advice.bound_by != CONTEXT
         or pieces >= prefill
         or (prefill - pieces) * share < WORTH_A_CHANGE * (started.usable or 1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from harness.probe.recommend import LOW_PREFILL, Recommendation, flash_curve, recommend
+from harness.probe.flash_limits import flash_curve
+from harness.probe.recommend import recommend
+from harness.probe.recommendation import LOW_PREFILL, Recommendation
 from harness.probe.setting import Goal
 from harness.probe.state import SearchState
 

@@ -12,15 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.probe import loads
-from harness.probe.evidence import effective_prefill, same_limits
-from harness.probe.recommend import (
-    OWN_DEFAULT,
-    default_total,
-    padded_curve,
-    padded_history,
-    padded_permits,
+from harness.probe.padded_evidence import at_length, chats_may_cost, full_length_rows, pads_batch, queues
+from harness.probe.padded_limits import default_total, padded_curve, padded_history, padded_permits
+from harness.probe.recommendation import OWN_DEFAULT
+from harness.probe.setting import (
+    OPEN_BUDGET,
+    Failure,
+    Load,
+    LoadResult,
+    Outcome,
+    Setting,
+    Shape,
+    effective_prefill,
+    same_limits,
 )
-from harness.probe.setting import OPEN_BUDGET, Failure, Load, LoadResult, Outcome, Setting, Shape
 from harness.probe.state import Pace, SearchState, survived
 
 LEAST_PREFILL = 64
@@ -42,7 +47,7 @@ def next_setting(state: SearchState, last: Outcome) -> Setting | None:
         return _lower(last, advice.setting)
     history = padded_history(evidence, state.wish, state.prior, state.answer)
     left = state.wish.max_starts - evidence.starts
-    if left > 1 and not evidence.queues and not _is_known(state, history):
+    if left > 1 and not queues(evidence) and not _is_known(state, history):
         return exploring(state, history)
     return advice.setting
 
@@ -92,9 +97,9 @@ def _is_known(state: SearchState, history: int) -> bool:
     ]
     if not near:
         return False
-    if evidence.padded_law:
-        return evidence.full_length_rows(history) is not None and any(each.died_under_load for each in near)
-    bracket = evidence.at_length(min(history, _longest(near[-1]) or history))
+    if pads_batch(evidence):
+        return full_length_rows(evidence, history) is not None and any(each.died_under_load for each in near)
+    bracket = at_length(evidence, min(history, _longest(near[-1]) or history))
     if bracket.largest_ok is None:
         return evidence.rows.smallest_failed is not None and len(near) > 2
     if bracket.smallest_failed is None or (bracket.gap or 1.0) <= CLOSE * state.wish.precision:
@@ -158,9 +163,9 @@ class _Plan:
             for count in loads.row_steps(limit, fine=16):
                 yield loads.rows(count, loads.at_once(count, self.pace.itl, room))
         yield self._stack(2 * (self.longest + loads.SPARE))
-        if not evidence.padded_law:
+        if not pads_batch(evidence):
             yield from self._padding_asked()
-        if evidence.queues:
+        if queues(evidence):
             return
         size, step = 2.0 * (self.longest + loads.SPARE), next(rise for most, rise in RISES if self.pace.fill < most)
         filled = max((each.held or 0 for each in evidence.fill_points if not each.crowd), default=0)
@@ -169,7 +174,7 @@ class _Plan:
             if size < filled:
                 continue
             yield self._stack(int(size))
-            if size < (1 + FAR) * crowded or evidence.padded_law:
+            if size < (1 + FAR) * crowded or pads_batch(evidence):
                 continue
             if (rows := self._chats(int(size))) > loads.FEW:
                 yield self._stack(int(size), rows=rows)
@@ -190,9 +195,9 @@ class _Plan:
         many chats as would be let in first of all where many were seen to kill.
         """
         yield loads.longest(self.longest, min(loads.BRIEF, self.total - self.longest))
-        if self.state.evidence.queues:
+        if queues(self.state.evidence):
             return
-        if self.state.evidence.padded_law:
+        if pads_batch(self.state.evidence):
             yield from self._equal_chats()
             return
         for size, close in self._sizes():
@@ -207,7 +212,7 @@ class _Plan:
         """
         if length is not None and length < 8:
             return
-        rows, costs = self._chats(size), self.before.evidence.chats_may_cost
+        rows, costs = self._chats(size), chats_may_cost(self.before.evidence)
         if rows <= loads.FEW or not costs:
             yield self._stack(size, length)
         if rows > loads.FEW and (costs or length is None):
@@ -217,7 +222,7 @@ class _Plan:
         """One more chat of full length each time, all read and then all written to the end: where a long prompt makes
         its whole batch as long, their number is all that counts.
         """
-        first = max(2, self.before.evidence.full_length_rows(self.longest) or 2)
+        first = max(2, full_length_rows(self.before.evidence, self.longest) or 2)
         for rows in range(first, loads.ROWS_CAP):
             yield self._stack(rows * (self.longest + loads.SPARE))
             whole = (Shape(self.longest, self.total - self.longest),) * rows
@@ -227,7 +232,7 @@ class _Plan:
         """From what is surely carried, or fits one chat, to what died; in fine steps where it should die, and whether
         a size is among these.
         """
-        known = self.before.evidence.at_length(self.longest)
+        known = at_length(self.before.evidence, self.longest)
         expected = padded_curve(self.before.evidence, self.before.prior).at(self.longest) or 3.0 * self.longest
         top = known.smallest_failed or float(OPEN_BUDGET)
         if known.gap is not None and known.gap <= 2 * AROUND:

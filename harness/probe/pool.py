@@ -17,9 +17,9 @@ from harness.engines.base import EngineFacts, OnFullCache
 from harness.probe import loads
 from harness.probe.ask import BAD, EMULATED_FILL, MEASURING, MIDDLE_HISTORY, Search, within
 from harness.probe.card import Card, blocks_of
-from harness.probe.evidence import Evidence, gather, same_limits
-from harness.probe.recommend import CONTEXT, MARGIN, Flag, Recommendation
-from harness.probe.setting import Failure, Load, LoadResult, Outcome, Prior, ProbeGoal, Setting, Shape
+from harness.probe.evidence import Evidence, gather
+from harness.probe.recommendation import CONTEXT, MARGIN, Flag, Recommendation
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Prior, ProbeGoal, Setting, Shape, same_limits
 
 LEAST_PREFILL = 256  # tokens of one step, below which a start that lacks memory is not tried again
 LEAST_CONTEXT = 512

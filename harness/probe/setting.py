@@ -211,6 +211,30 @@ class Outcome:
         return any(result.verdict == "died" for result in self.loads)
 
 
+def effective_prefill(outcome: Outcome) -> int | None:
+    """The prefill budget of a start: as given, else as the engine told."""
+    if outcome.setting.max_batch_prefill_tokens is not None:
+        return outcome.setting.max_batch_prefill_tokens
+    return outcome.started.prefill_tokens if outcome.started else None
+
+
+def same_limits(one: Setting, other: Setting) -> bool:
+    """Whether two starts were given the same limits, whatever for."""
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in (
+            "max_input_tokens",
+            "max_total_tokens",
+            "max_batch_prefill_tokens",
+            "max_batch_total_tokens",
+            "max_concurrent_requests",
+            "max_batch_size",
+            "cuda_memory_fraction",
+            "prefix_caching",
+        )
+    )
+
+
 @dataclass(frozen=True)
 class Bracket:
     """Evidence for one limit: the largest value that worked, the smallest that failed, and how it failed."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.probe.evidence import Evidence
-from harness.probe.recommend import Recommendation, answer_room, context_length, recommend
+from harness.probe.recommend import recommend
+from harness.probe.recommendation import Recommendation, answer_room, context_length
 from harness.probe.setting import LoadResult, Outcome, Prior, ProbeGoal
 
 # Verdicts that speak against a setting. A refused load was not carried, which proves nothing against the memory.

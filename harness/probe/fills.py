@@ -1,0 +1,104 @@
+"""What a load that filled a budget says of it: which sizes surely held, and which surely killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.probe.setting import LoadResult, Outcome, effective_prefill
+
+EARLY = 0.6  # of the cache
+UNSEEN = 2  # tokens of each chat that may be on their way to the client
+GROWN = 16  # answer tokens, from which on a death is of what was written
+
+Results = Iterable[tuple[Outcome, LoadResult]]
+
+
+@dataclass(frozen=True)
+class FillPoint:
+    """One load that filled a budget. length: prompt tokens of what was read in at its fullest moment; 1 where answers
+    filled it. longest: prompt that the start was laid out for. size: tokens that were meant; crowd: by as many chats as
+    would be let in. held: tokens that were written when it held; died: tokens that were reserved when it died.
+    """
+
+    length: int
+    longest: int
+    size: int
+    rows: int = 1
+    crowd: bool = False
+    held: int | None = None
+    died: int | None = None
+    how: str | None = None
+
+
+def fill_points(results: Results) -> Iterable[FillPoint]:
+    """What each fill says: tokens that were certainly written when it held, that were reserved at most when it died.
+
+    An engine may take memory when a request is admitted, for all that it may still write, or as it grows. So a load
+    that held proves what was written, and one that died disproves what was reserved; nothing is said of sizes between.
+    """
+    for outcome, result in results:
+        load = result.load
+        flash = outcome.started is not None and outcome.started.kind == "flash"
+        if load.kind not in ("fill", "write") or load.expected_rejections or load.queued:
+            continue
+        if result.verdict == "held":
+            written = load.size if result.carried is None or flash else min(load.size, result.carried)
+            yield _point(outcome, result, held=written)
+        elif result.verdict == "died" and not died_early(outcome, result):
+            yield from _death(outcome, result, flash=flash)
+
+
+def how_it_ended(result: LoadResult) -> str:
+    return f"{result.load.name}: {result.reason or result.verdict}"
+
+
+def died_early(outcome: Outcome, result: LoadResult) -> bool:
+    """Whether a flash engine died of a fill long before its cache was full: then not the cache is what was too much."""
+    usable = outcome.started.usable if outcome.started and outcome.started.kind == "flash" else None
+    if usable is None or result.verdict != "died" or result.load.kind != "fill":
+        return False
+    reading = max(effective_prefill(outcome) or 0, result.load.longest)
+    return result.begun_tokens + reading < EARLY * usable
+
+
+def _death(outcome: Outcome, result: LoadResult, *, flash: bool) -> Iterable[FillPoint]:
+    load = result.load
+    if load.kind == "write" and result.carried is not None:
+        begun = sum(shape.input_tokens for shape in load.shapes)
+        grown = (result.carried - begun) / max(1, load.rows)
+        # Far grown when it died, it was growth that killed it; else what was reserved at the beginning.
+        died = result.carried + UNSEEN * load.rows if grown >= GROWN else load.size
+        yield _point(outcome, result, died=min(died, load.size))
+        return
+    if load.target_tokens_in_flight is None and not flash:
+        yield _point(outcome, result, died=load.size)
+        return
+    batch = max(effective_prefill(outcome) or 0, load.longest)
+    reserved, waiting = result.begun_tokens, 0
+    for shape in load.shapes[result.begun :]:
+        if waiting and waiting + shape.input_tokens > batch:
+            break
+        waiting += shape.input_tokens
+        reserved += shape.total
+    if flash:  # the client hears of the last batch late, or never
+        reserved += 2 * batch
+    yield _point(outcome, result, died=min(load.size, reserved) if result.begun else load.size)
+
+
+def _point(outcome: Outcome, result: LoadResult, *, held: int | None = None, died: int | None = None) -> FillPoint:
+    load = result.load
+    length = 1 if load.kind == "write" else load.closing
+    longest = outcome.setting.max_input_tokens or load.closing
+    if load.kind == "write" and outcome.setting.purpose == "verify":
+        longest = length
+    return FillPoint(
+        length,
+        longest,
+        load.size,
+        load.rows,
+        load.chats is not None,
+        held,
+        died,
+        how_it_ended(result) if died else None,
+    )

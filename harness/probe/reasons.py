@@ -1,0 +1,123 @@
+"""Why each recommended limit has its value, and what it costs, in words."""
+
+from __future__ import annotations
+
+from harness.engines.base import EngineFacts
+from harness.probe.evidence import Evidence
+from harness.probe.flash_evidence import last_up_own_prefill
+from harness.probe.padded_evidence import pads_batch
+from harness.probe.recommendation import Flag
+from harness.probe.setting import Bracket, ProbeGoal, Setting
+
+
+def flash_flags(
+    setting: Setting, started: EngineFacts, bound_by: str, usable: int, wish: ProbeGoal, evidence: Evidence
+) -> tuple[Flag, ...]:
+    total, prefill = setting.max_total_tokens or 0, setting.max_batch_prefill_tokens or 0
+    flags = [
+        Flag("max_total_tokens", total, _total_reason(total, usable, bound_by), brief=f"bounded by {bound_by}"),
+        Flag(
+            "max_input_tokens",
+            setting.max_input_tokens or 0,
+            f"the longest prompt that still leaves {wish.answer_tokens:,} tokens for the answer",
+            "longer prompts are refused at once (422) instead of being cut short",
+            f"leaves {wish.answer_tokens:,} tokens for the answer",
+        ),
+        Flag(
+            "max_batch_prefill_tokens",
+            prefill,
+            _prefill_reason(prefill, started, own_choice=last_up_own_prefill(evidence)),
+            "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
+            "the engine's own choice" if last_up_own_prefill(evidence) else f"for goal {wish.goal}",
+        ),
+        _permits_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
+    ]
+    if setting.prefix_caching is False:
+        flags.append(
+            Flag(
+                "prefix_caching",
+                0,
+                "with the prefix cache on, a long chat that begins like one before it can wait for ever: its lookup"
+                " pins the blocks that it needs, and two chats of this length do not fit",
+                "a beginning that chats share is read again for each; with half the history it could stay on",
+            )
+        )
+    if setting.cuda_memory_fraction is not None:
+        flags.append(
+            Flag(
+                "cuda_memory_fraction",
+                setting.cuda_memory_fraction,
+                "with the engine's own memory budget it died under load",
+                "a smaller KV cache",
+            )
+        )
+    return tuple(flags)
+
+
+def _total_reason(total: int, usable: int, bound_by: str) -> str:
+    if bound_by == "KV memory":
+        return (
+            f"{usable:,} tokens of KV cache can be handed out; {usable - total + 1:,} are left free so that the same"
+            " flags start again when a little less memory is free"
+        )
+    return f"bounded by {bound_by}"
+
+
+def _prefill_reason(prefill: int, started: EngineFacts, *, own_choice: bool) -> str:
+    if not started.chunking:
+        return "this model reads a prompt in one piece, so it must hold the longest one"
+    if own_choice:
+        return "the engine's own choice: it keeps the GPU busy while prompts are read in pieces"
+    return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
+
+
+def _permits_flag(chats: int, wish: ProbeGoal, rows: Bracket) -> Flag:
+    reason = (
+        f"so many chats with short prompts and {wish.answer_tokens:,} answer tokens fill the KV cache; with longer"
+        " prompts the rest wait in a queue of bounded length"
+    )
+    if rows.smallest_failed is not None and rows.largest_ok is not None:
+        reason = (
+            f"{rows.smallest_failed:,} short chats at once killed the engine and {rows.largest_ok:,} did not; the rest"
+            " is kept for what comes on top of them"
+        )
+    if wish.goal == "latency":
+        reason = "most chats at once that held the SLO when measured"
+    refused = f"request number {chats + 1:,} is refused at once (429)"
+    return Flag("max_concurrent_requests", chats, reason, refused, f"for goal {wish.goal}; beyond it 429")
+
+
+def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[Flag, ...]:
+    chats = setting.max_concurrent_requests or 0
+    many = (
+        "a long prompt makes its whole batch as long: so many chats of full length fit"
+        if pads_batch(evidence)
+        else "so many short chats survived at once"
+    )
+    return (
+        Flag(
+            "max_input_tokens",
+            setting.max_input_tokens or 0,
+            f"bounded by {bound_by}",
+            "longer prompts are refused (422)",
+        ),
+        Flag("max_total_tokens", setting.max_total_tokens or 0, "the longest prompt and its answer"),
+        Flag(
+            "max_batch_prefill_tokens",
+            setting.max_batch_prefill_tokens or 0,
+            "this model reads a prompt in one piece, so it must hold the longest one",
+        ),
+        Flag(
+            "max_batch_total_tokens",
+            setting.max_batch_total_tokens or 0,
+            "most tokens in flight that survived; the engine does not check memory for this model, so this flag is"
+            " all that protects it",
+            "chats beyond it wait",
+        ),
+        Flag(
+            "max_concurrent_requests",
+            chats,
+            many,
+            f"request number {chats + 1:,} is refused at once (429)",
+        ),
+    )
