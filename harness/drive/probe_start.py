@@ -6,31 +6,29 @@ from __future__ import annotations
 
 import time
 import zlib
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
+from harness.drive.judging import judge, read_together
 from harness.engines import APIS, engine_named, engine_of
 from harness.engines.base import Api, Endpoint, EngineFacts, FailedStart, FailureCause
 from harness.engines.client import Client, NoAnswer
 from harness.engines.failure import Failure as EngineFailure
 from harness.engines.identify import asked_name
 from harness.engines.tokens import find_tokenizer
-from harness.load.burst import Answered, Burst, Patience, send_burst
+from harness.load.burst import Burst, Patience, send_burst
 from harness.probe import loads, prompts
 from harness.probe.ask import Search
 from harness.probe.checks import WRITTEN
-from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
+from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
 from harness.serve.serving import await_ready, service_for
 from harness.serve.target import Target
 from harness.stack.ending import stop_in_order
 from harness.stack.readiness import StartFailed, answers, gauges_now
 from harness.stack.service import OwnService, ServiceFacts, State
-from harness.stats.quantile import quantile
 from harness.terminal import Progress
 from harness.units import format_duration
 from harness.workload.request import Request
@@ -44,7 +42,6 @@ _HEALTH = 10.0  # seconds; the check is a whole forward where a request failed b
 _TRIES_TOGETHER = 3  # of a load whose last prompts must be read in as one
 _STRETCHED = (0, 2, 6, 16, 48)  # answer tokens more for each chat of a load of which some ended before the last began
 _FULL = 0.985  # of a load's tokens, that must be in flight when the last prompts are read
-_TOGETHER = 0.35  # of the first one's wait, within which the others' first tokens must come
 
 
 @dataclass
@@ -264,7 +261,7 @@ class _Loading:
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
         unseen = load.expected_rejections > 0 and result.refused == 0  # some had ended before the last came
-        return result, _read_together(load, burst) and not unseen
+        return result, read_together(load, burst) and not unseen
 
     def _may_be_pinned(self) -> bool:
         """Whether a queue that stands still may be held by its own lookup in the prefix cache, which no lack of memory
@@ -418,98 +415,6 @@ def requests_of(load: Load, ruler: prompts.Ruler, *, salt: str, first: int = 0) 
             made[-1].append(Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31))
             number += 1
     return made
-
-
-def judge(load: Load, burst: Burst) -> LoadResult:
-    """What a burst says about the engine."""
-    answers = burst.answers
-    begun = [each for each in answers if each.begun]
-    refused = [each for each in answers if each.error_kind == "overloaded"]
-    wrong = [each for each in answers if not each.ok and each.error_kind != "overloaded"]
-    verdict, reason = _verdict(burst, wrong, len(refused), load)
-    gaps = [after - before for each in begun for before, after in pairwise(each.token_at)]
-    firsts = [each.token_at[0] - each.sent_at for each in begun if each.sent_at is not None]
-    return LoadResult(
-        load=load,
-        verdict=verdict,
-        begun=len(begun),
-        begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
-        carried=_running(begun) if verdict in ("died", "stalled") else carried(begun, to_end=load.kind == "write"),
-        beside=beside(begun),
-        completed=sum(each.ok and not each.left for each in answers),
-        refused=len(refused),
-        waited=sum(not each.begun for each in answers),
-        ttft_p95=quantile(firsts, 0.95) if firsts else None,
-        itl_p95=quantile(gaps, 0.95) if gaps else None,
-        rate=_rate(begun),
-        seconds=burst.seconds,
-        reason=reason,
-    )
-
-
-def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) -> tuple[Verdict, str | None]:
-    if burst.ending == "died":
-        return "died", next((each.error for each in wrong if each.error), None) or "the engine ended"
-    if burst.ending == "stalled":
-        waiting = sum(not each.begun for each in burst.answers)
-        return "stalled", f"{waiting} requests wait and nobody gets a token"
-    if burst.ending == "late":
-        return "cut short", "took too long"
-    if wrong:
-        kinds = {each.error_kind for each in wrong}
-        return ("refused" if kinds == {"validation"} else "failed"), wrong[0].error or str(wrong[0].error_kind)
-    if refused > load.expected_rejections:
-        return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
-    return "held", None
-
-
-def carried(begun: Sequence[Answered], *, to_end: bool = False) -> int | None:
-    """Most tokens that were in flight while a prompt was read: that prompt, and prompts and answers so far of all that
-    ran beside it. to_end: or at any other moment.
-
-    What was asked for in all may be more: some may have ended before, or had to wait. None where nothing began.
-    """
-    order = sorted(begun, key=lambda each: each.token_at[0])
-    moments = [each.token_at[0] for each in order] + [each.token_at[-1] for each in order if to_end]
-    return max((_in_flight(order, moment) for moment in moments), default=None)
-
-
-def _in_flight(order: Sequence[Answered], moment: float) -> int:
-    running = (each for each in order if each.token_at[0] <= moment <= each.token_at[-1])
-    return sum(each.request.input_tokens + bisect_left(each.token_at, moment) for each in running)
-
-
-def _running(begun: Sequence[Answered]) -> int:
-    """Tokens of all that had begun and not ended of itself when the burst ended."""
-    return sum(each.request.input_tokens + len(each.token_at) for each in begun if not each.ok)
-
-
-def beside(begun: Sequence[Answered]) -> int | None:
-    """Most requests in flight at once for certain: each had a token and was to have another. None without any."""
-    order = [each for each in begun if len(each.token_at) > 1]
-    return max(
-        (sum(each.token_at[0] <= first.token_at[0] < each.token_at[-1] for each in order) for first in order),
-        default=None,
-    )
-
-
-def _read_together(load: Load, burst: Burst) -> bool:
-    """Whether the first tokens of the last prompts, where they must be read in as one, came at once."""
-    last = [each for each in burst.answers[-load.same_prefill :] if each.token_at and each.sent_at is not None]
-    if load.same_prefill < 2 or len(last) < load.same_prefill:
-        return load.same_prefill < 2
-    firsts = [each.token_at[0] for each in last]
-    waited = min(firsts) - max(each.sent_at or 0.0 for each in last)
-    return max(firsts) - min(firsts) <= max(0.003, _TOGETHER * waited)
-
-
-def _rate(begun: Sequence[Answered]) -> float | None:
-    """Tokens per second between the last first token and the first last one, when all are running."""
-    if not begun:
-        return None
-    start, end = max(each.token_at[0] for each in begun), min(each.token_at[-1] for each in begun)
-    tokens = sum(start < moment <= end for each in begun for moment in each.token_at)
-    return tokens / (end - start) if end > start and tokens else None
 
 
 @contextmanager

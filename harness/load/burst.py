@@ -35,7 +35,8 @@ _GIVE_UP = 2.0  # seconds for open answers to be cut off
 
 @dataclass
 class Answered:
-    """One request of a burst. Moments are seconds since the burst began, null where they never came.
+    """One request of a burst. Moments are seconds since the burst began, null where they never came. Tokens that were
+    read in one turn of the event loop, of whichever request, have one moment.
 
     left: the client went away as planned, after enough tokens. error: the service's own words, shortened.
     """
@@ -148,6 +149,7 @@ class _Sender:
         self.answers = [each for wave in self.waves for each in wave]
         self.began = self.moved = time.monotonic()
         self.stirred = asyncio.Event()  # a token or an end came
+        self.turn: float | None = None  # the moment that stands for this turn of the event loop
         self.doubt: float | None = None  # since when a failed generation makes us doubt that the service lives
 
     async def run(self) -> Burst:
@@ -271,9 +273,18 @@ class _Sender:
         """Token events by their mark; which of them carried text is read at the end."""
         count = piece.count(b'"token"') or piece.count(b'"choices"')
         if count:
-            now = self._now()
-            each.token_at += [now] * count
+            each.token_at += [self._turn()] * count
             self._stir()
+
+    def _turn(self) -> float:
+        """One moment for all that is read in one turn of the event loop: in which order it was sent is not known."""
+        if self.turn is None:
+            self.turn = self._now()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return self.turn
+
+    def _end_turn(self) -> None:
+        self.turn = None
 
     def _stir(self) -> None:
         self.moved = time.monotonic()

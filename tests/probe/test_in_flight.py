@@ -1,0 +1,90 @@
+"""What was in flight, counted from outside: never more than an engine held at once, however late its client reads."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.drive.in_flight import beside, carried, running_at_death
+from harness.load.burst import Answered
+from harness.workload.request import Request
+from tests.probe.engines.law import Row
+
+
+@dataclass
+class Told:
+    """An engine that reads one prompt in a step and gives all that run a token; most: tokens and chats that it held."""
+
+    rows: list[Row]
+    sent: list[list[int]] = field(default_factory=list)  # which chats got a token, forward by forward
+    tokens: int = 0
+    chats: int = 0
+
+    def run(self) -> Told:
+        waiting, running = list(self.rows), []
+        while waiting or running:
+            if waiting:
+                row = waiting.pop(0)
+                self._forward([*running, row], [row])
+                running.append(row)
+            running = [row for row in running if row.done < row.new]
+            self._forward(running, running)
+            running = [row for row in running if row.done < row.new]
+        return self
+
+    def _forward(self, held: list[Row], given: list[Row]) -> None:
+        self.tokens = max(self.tokens, sum(row.input + row.done for row in held))
+        self.chats = max(self.chats, len(held))
+        for row in given:
+            row.done += 1
+        self.sent.append([at for at, row in enumerate(self.rows) if any(row is each for each in given)])
+
+
+def read(engine: Told, turns: list[int], seed: int) -> list[Answered]:
+    """What a client sees that reads so many of the engine's forwards in each of its turns."""
+    answers = [Answered(Request("x", row.input, row.new), 0, sent_at=0.0) for row in engine.rows]
+    forwards, moment = list(engine.sent), 0.0
+    for count in [*turns, len(forwards)]:
+        moment += 1.0
+        for at in (chat for forward in forwards[:count] for chat in forward):
+            answers[at].token_at.append(moment)
+        forwards = forwards[count:]
+    random.Random(seed).shuffle(answers)
+    return [each for each in answers if each.begun]
+
+
+chats = st.lists(st.builds(lambda size, new: Row(size, new), st.integers(1, 500), st.integers(1, 9)), min_size=1)
+
+
+@given(chats, st.lists(st.integers(1, 5), max_size=60), st.integers(0, 9), st.booleans())
+def test_a_late_client_never_counts_more_than_was_there(
+    rows: list[Row], turns: list[int], seed: int, to_end: bool
+) -> None:
+    """Whatever a client reads in one turn, chats that had ended before do not count beside what came after."""
+    engine = Told([Row(row.input, row.new) for row in rows]).run()
+    answers = read(engine, turns, seed)
+    assert 0 < (carried(answers, to_end=to_end) or 0) <= engine.tokens
+    assert (beside(answers) or 0) <= engine.chats
+
+
+@given(chats)
+def test_a_prompt_client_counts_all(rows: list[Row]) -> None:
+    """One that reads each forward by itself counts what was there at the fullest prompt, to the token."""
+    engine = Told([Row(row.input, row.new + 1) for row in rows]).run()
+    reads = []
+    for at, forward in enumerate(engine.sent):
+        done = [sum(index in each for each in engine.sent[:at]) for index in range(len(rows))]
+        for new in forward:
+            if done[new] == 0:
+                running = [i for i, row in enumerate(engine.rows) if 0 < done[i] < row.new]
+                reads.append(rows[new].input + sum(rows[i].input + done[i] for i in running))
+    assert carried(read(engine, [1] * len(engine.sent), 0)) == max(reads)
+
+
+def test_at_a_death_the_newest_token_was_not_yet_written() -> None:
+    """Two chats with 3 and 1 tokens: the engine lived with 2 and 0 of them in its cache."""
+    two = [Answered(Request("x", 100, 9), 0, 0.0, [1.0, 2.0, 3.0]), Answered(Request("x", 50, 9), 0, 0.0, [3.0])]
+    assert running_at_death(two) == 152
