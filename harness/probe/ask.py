@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.engines.base import EngineFacts
-from harness.probe import flash, loads, padded
+from harness.probe import deadly_load, flash, loads, padded
 from harness.probe.batching import largest_within, of_history, points
 from harness.probe.card import Card
 from harness.probe.evidence import Evidence, gather
@@ -250,6 +250,8 @@ class Search:
             if is_flash and not results and not flash.is_worth_proving(state, setting):
                 return None
             return self._next_proof(setting, started, results)
+        if is_flash and setting.purpose == "explore":
+            return deadly_load.next_load(self.state, started, setting, results)
         if is_flash:
             return None if any(each.loads for each in self._outcomes) else flash.next_load(state, started, results)
         return padded.next_load(self.state, state, results)

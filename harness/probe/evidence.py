@@ -70,7 +70,7 @@ def gather(outcomes: Sequence[Outcome]) -> Evidence:
     return Evidence(
         outcomes=tuple(outcomes),
         rows=_bracket(_rows(results)),
-        tokens=_tokens(points),
+        tokens=_tokens(points, results),
         area=_bracket(_area(results)),
         prefill=_prefill(outcomes),
         single=_bracket(_single(results)),
@@ -110,11 +110,16 @@ def _seen_rows(result: LoadResult) -> int:
     return result.load.rows if result.beside is None else min(result.load.rows, result.beside)
 
 
-def _tokens(points: Iterable[FillPoint]) -> Bracket:
+def _tokens(points: Iterable[FillPoint], results: Results) -> Bracket:
+    """On a flash engine whatever load tells: a token that came is of a forward that was survived."""
     points = list(points)
-    return Bracket.of(
-        (each.held for each in points if each.held), ((each.died, each.how or "") for each in points if each.died)
-    )
+    held = [each.held for each in points if each.held]
+    held += [
+        min(result.carried, result.load.tokens)
+        for outcome, result in results
+        if result.carried and outcome.started is not None and outcome.started.kind == "flash"
+    ]
+    return Bracket.of(held, ((each.died, each.how or "") for each in points if each.died))
 
 
 def _area(results: Results) -> Iterable[_Point]:

@@ -43,8 +43,7 @@ def fill_points(results: Results) -> Iterable[FillPoint]:
         if load.kind not in ("fill", "write") or load.expected_rejections or load.queued:
             continue
         if result.verdict == "held":
-            written = load.size if result.carried is None or flash else min(load.size, result.carried)
-            yield _point(outcome, result, held=written)
+            yield _point(outcome, result, held=min(load.size, result.carried or load.size))
         elif result.verdict == "died" and not died_early(outcome, result):
             yield from _death(outcome, result, flash=flash)
 
@@ -54,9 +53,13 @@ def how_it_ended(result: LoadResult) -> str:
 
 
 def died_early(outcome: Outcome, result: LoadResult) -> bool:
-    """Whether a flash engine died of a fill long before its cache was full: then not the cache is what was too much."""
+    """Whether a flash engine died of a fill long before its cache was full, and of the first prompt that it read beside
+    running chats: then not the cache is what was too much.
+    """
     usable = outcome.started.usable if outcome.started and outcome.started.kind == "flash" else None
     if usable is None or result.verdict != "died" or result.load.kind != "fill":
+        return False
+    if any(each.load.kind in ("fill", "onto") and each.verdict == "held" for each in outcome.loads):
         return False
     reading = max(effective_prefill(outcome) or 0, result.load.longest)
     return result.begun_tokens + reading < EARLY * usable

@@ -21,9 +21,14 @@ MOVED = 0.01  # share of a budget by which starts must differ to be worth a word
 
 
 def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: ProbeGoal) -> dict[str, int | None]:
-    """The limits with the recommended flags. max_batch_size: the most chats that held the SLO, else the knee."""
+    """The limits with the recommended flags. max_batch_size: the most chats that held the SLO, else the knee.
+
+    The cache of an engine that died of what was in it counts as far as the chats that are let in can fill it.
+    """
     setting, started = found.setting, card.started
     budget = started.budget if started.kind in ("flash", "pool") else setting.max_batch_total_tokens
+    if started.kind == "flash" and evidence.tokens.smallest_failed is not None and found.capacity is not None:
+        budget = min(budget or found.capacity, found.capacity)
     return {
         "max_batch_total_tokens": budget,
         "max_input_tokens": card.longest_history(),
@@ -162,9 +167,15 @@ def _case(evidence: Evidence) -> str:
 
 
 def _bracket(evidence: Evidence, found: Recommendation) -> list[str]:
-    """What the boundary of a padded engine rests on."""
+    """What the boundary of tokens in flight rests on."""
     if evidence.kind == "flash":
-        return []
+        held, died = evidence.tokens.largest_ok, evidence.tokens.smallest_failed
+        if held is None or died is None:
+            return []
+        return [
+            f"It died of what was in flight: {held:,} tokens held, {died:,} killed it. The limits keep what is in"
+            " flight below that."
+        ]
     bracket = at_length(evidence, found.setting.max_input_tokens or found.history)
     if bracket.largest_ok is None or bracket.smallest_failed is None:
         return []

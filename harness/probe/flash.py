@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.engines.base import EngineFacts
-from harness.probe import loads
+from harness.probe import deadly_load, loads
 from harness.probe.flash_evidence import last_up_own_prefill
 from harness.probe.recommendation import CONTEXT, OWN_DEFAULT, Recommendation
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, effective_prefill, same_limits
@@ -25,7 +25,7 @@ WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the 
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
 LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
 # Shares of a cache that are filled one after another, to see at which an engine dies.
-RAMP = (0.5, 0.7, 0.85, 0.93, 0.97, 0.985, 0.993, 1.0)
+RAMP = (0.12, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97, 0.985, 0.993, 1.0)
 QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
 LESS = (0.97, 0.9, 0.75, 0.5)  # of a total that was refused, where the engine does not say what there is
 
@@ -39,6 +39,8 @@ def next_setting(state: SearchState, last: Outcome) -> Setting | None:
         return None
     if last.setting.purpose == "learn" and (other := _smaller_pieces(state, last)) is not None:
         return other
+    if deadly_load.is_sought(state):
+        return deadly_load.exploring(state)
     if last.setting.purpose == "verify" and last.loads and not survived(last):
         return _lower(last, advice)
     return _with_pieces(state, advice)
@@ -120,6 +122,8 @@ def _pieces(prefill: int) -> int:
 def _is_settled(state: SearchState, last: Outcome, advice: Recommendation) -> bool:
     """Proved limits stand unless the same start has shown that more than the precision is left unused."""
     verified, better = last.setting, advice.setting
+    if better.cuda_memory_fraction != verified.cuda_memory_fraction:  # its cache is above what held, or well below
+        return state.evidence.starts >= state.wish.max_starts
     gain = (better.max_total_tokens or 0) / max(1, verified.max_total_tokens or 1) - 1
     return gain <= state.wish.precision
 
@@ -168,12 +172,13 @@ def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadRe
     if state.wish.goal == "latency":
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
         plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + state.answer), fine=4)]
-    limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)
-    joined = loads.join(most, limits, started)
-    plan += [joined] if joined.shapes else []
     if len(results) >= len(plan) and usable <= LARGE_CACHE:
         shares = RAMP if _is_quick_to_fill(results[: len(plan)], usable) else RAMP[-1:]
         plan += [_part_filled(started, usable, share) for share in shares]
+    limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)
+    # After the fills: a death of it could be of the chats, of the prompt, or of all their tokens together.
+    joined = loads.join(most, limits, started)
+    plan += [joined] if joined.shapes else []
     return plan[len(results)] if len(results) < len(plan) else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from harness.engines.base import EngineFacts
 from harness.probe.curve import BudgetCurve
@@ -18,15 +18,32 @@ from harness.probe.flash_evidence import (
     ignores_fraction,
     share_that_held,
 )
+from harness.probe.memory_fraction import caches_by_fraction, fraction_for, settled_fraction
 from harness.probe.reasons import flash_flags
 from harness.probe.recommendation import CONTEXT, MARGIN, PIECE, UNSURE, Recommendation, context_length, short_chats
 from harness.probe.setting import CHUNK, Prior, ProbeGoal, Setting, effective_prefill
 
-SURE_OF_CARRIED = 0.99  # of the tokens that were carried where more of them killed it
-WORTH_A_FRACTION = 0.015  # of a budget, before another memory fraction is tried
-NEARLY_FULL = 0.9
+SURE_OF_CARRIED = 0.999  # of the tokens that were carried where more of them killed it
+LAST_BLOCKS = "the last blocks of the KV cache, of which the engine died"
+DEADLY = "the tokens in flight of which the engine died"
 CHANCE = 0.03  # share by which free memory differs between starts without a reason
 LEAST_SAFE_PREFILL = 256
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What one start can hold: tokens of its cache, of one chat, chats at once, the memory fraction that this needs."""
+
+    usable: int
+    total: int
+    chats: int
+    fraction: float | None
+    bound_by: str
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that can be in flight."""
+        return min(self.usable, self.chats * self.total)
 
 
 def flash_limits(
@@ -44,38 +61,9 @@ def flash_limits(
     total, bound_by = _longest_total(evidence, started, knowledge, usable)
     if not started.chunking and total - answer > prefill:
         total, bound_by = prefill + answer, PIECE
-    chats = short_chats(evidence, usable, answer, wish, fast_rows)
-    carried = evidence.tokens.largest_ok or usable // 2
-    if dies_when_full(evidence):  # then nothing but the number of chats keeps the last blocks free
-        fraction = None
-        usable = max(usable, max((tokens for _, tokens in caches(evidence)), default=usable))
-        most = int(share_that_held(evidence) * usable)
-        total = min(most, context_length(evidence, knowledge) or most)
-        chats = min(chats, max(1, most // total))
-        bound_by = "the last blocks of the KV cache, of which the engine died"
-    elif evidence.tokens.smallest_failed is not None and usable > carried:
-        if ignores_fraction(evidence):  # then the permits must bound what is in flight
-            fraction = None
-            total = (
-                min(total, carried)
-                if share_that_held(evidence) > NEARLY_FULL
-                else min(total, prefill + answer, carried)
-            )
-            chats = min(chats, max(1, carried // total))
-        elif fraction is None:
-            fraction = _smaller_fraction(evidence, usable, knowledge)
-            usable = min(usable, int(carried * SURE_OF_CARRIED))
-            # What the fraction leaves is a guess until a start has told; the next one goes to its edge.
-            total = min(total, int(usable * UNSURE))
-            chats = short_chats(evidence, usable, answer, wish, fast_rows)
-    if (
-        fraction is not None
-        and evidence.tokens.smallest_failed is not None
-        and (better := _fraction_between(evidence, prefill, carried)) is not None
-    ):
-        fraction, usable = better, int(carried * SURE_OF_CARRIED)
-        total = int(min(carried * SURE_OF_CARRIED, context_length(evidence, knowledge) or usable) * (1 - MARGIN))
-        chats = short_chats(evidence, usable, answer, wish, fast_rows)
+    room = _Room(usable, total, short_chats(evidence, usable, answer, wish, fast_rows), fraction, bound_by)
+    room = _below_death(room, evidence, started, wish, knowledge, prefill, answer, fast_rows)
+    usable, total = room.usable, room.total
     answer = min(answer, max(1, total - 1))
     history = max(1, total - answer)
     prefill = _safe_prefill(prefill, total, history, usable)
@@ -83,15 +71,62 @@ def flash_limits(
         max_input_tokens=history + (answer - min(answer, CHUNK)),
         max_total_tokens=total,
         max_batch_prefill_tokens=prefill,
-        max_concurrent_requests=chats,
-        cuda_memory_fraction=fraction,
+        max_concurrent_requests=room.chats,
+        cuda_memory_fraction=room.fraction,
         purpose="verify",
         prefix_caching=False
         if _may_block_itself(evidence, usable, history + answer - min(answer, CHUNK), total)
         else None,
     )
-    flags = flash_flags(setting, started, bound_by, usable, wish, evidence)
-    return Recommendation(setting, flags, history, answer, usable, bound_by)
+    flags = flash_flags(setting, started, room.bound_by, usable, wish, evidence)
+    return Recommendation(setting, flags, history, answer, room.capacity, room.bound_by)
+
+
+def _below_death(
+    room: _Room,
+    evidence: Evidence,
+    started: EngineFacts,
+    wish: ProbeGoal,
+    knowledge: Prior,
+    prefill: int,
+    answer: int,
+    fast_rows: int | None,
+) -> _Room:
+    """With what was in flight kept below what killed it: by a smaller cache, else by the number of chats."""
+    if evidence.tokens.smallest_failed is None:
+        return room
+    context = context_length(evidence, knowledge)
+    if dies_when_full(evidence):  # then nothing but the number of chats keeps the last blocks free
+        whole = max((tokens for _, tokens in caches(evidence)), default=room.usable)
+        most = int(share_that_held(evidence) * max(room.usable, whole))
+        total = min(most, context or most)
+        return _Room(max(room.usable, whole), total, min(room.chats, max(1, most // total)), None, LAST_BLOCKS)
+    carried = evidence.tokens.largest_ok or evidence.tokens.smallest_failed // 2
+    whole = _usable(evidence, started, prefill, None)
+    if room.fraction is None and whole <= carried:
+        return room
+    if ignores_fraction(evidence):
+        total = min(carried, context or carried)
+        if wish.goal in ("chats", "latency"):
+            total = min(total, prefill + answer)
+        return _Room(whole, total, min(room.chats, max(1, carried // total)), None, DEADLY)
+    known = caches_by_fraction(evidence, prefill) or {1.0: whole}
+    fraction = settled_fraction(known, carried)
+    sure = len(set(known.values())) > 1
+    if fraction is None:
+        fraction = fraction_for(known, carried * SURE_OF_CARRIED, knowledge)
+    if fraction in known:
+        total, bound_by = _longest_total(evidence, started, knowledge, known[fraction])
+        usable = known[fraction]
+    else:  # what a fraction leaves is a guess until two have told; the next start goes to its edge
+        usable = int(carried * SURE_OF_CARRIED)
+        total, bound_by = int(usable * (1 - MARGIN if sure else UNSURE)), DEADLY
+        if context is not None and context <= total:
+            total, bound_by = context, CONTEXT
+    if not started.chunking:
+        total = min(total, prefill + answer)
+    chats = short_chats(evidence, usable, answer, wish, fast_rows)
+    return _Room(usable, total, chats, None if fraction == 1.0 else fraction, bound_by)
 
 
 def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
@@ -160,40 +195,6 @@ def _longest_total(evidence: Evidence, started: EngineFacts, knowledge: Prior, u
     if context is not None and context <= room:
         return context, CONTEXT
     return max(2, room), "KV memory"
-
-
-def _smaller_fraction(evidence: Evidence, usable: int, knowledge: Prior) -> float:
-    """A memory fraction with which the budget falls below what was carried before the engine died.
-
-    The budget falls by memory * wiggle room / KV bytes per unit of the fraction (utils/import_utils.py:13 of the
-    server); where sizes are unknown, KV memory is taken for 40 % of the GPU.
-    """
-    wanted = 0.97 * (evidence.tokens.largest_ok or usable / 2)
-    if knowledge.kv_bytes and knowledge.memory_bytes:
-        slope = 0.9 * knowledge.memory_bytes / knowledge.kv_bytes
-    else:
-        slope = usable / 0.4
-    return max(0.2, math.floor((1 - (usable - wanted) / slope) * 1000) / 1000)
-
-
-def _fraction_between(evidence: Evidence, prefill: int, carried: int) -> float | None:
-    """The memory fraction whose cache is just what was carried, by the caches of two fractions; None where the last one
-    is close enough.
-    """
-    known = sorted(
-        {
-            (each.setting.cuda_memory_fraction or 1.0, each.started.usable)
-            for each in evidence.outcomes
-            if each.came_up and each.started and each.started.usable and effective_prefill(each) == prefill
-        }
-    )
-    if len(known) < 2 or known[0][1] == known[-1][1]:
-        return None
-    (low, fewer), (high, more) = known[0], known[-1]
-    wanted = SURE_OF_CARRIED * carried
-    fraction = math.floor((low + (wanted - (fewer or 0)) / ((more or 0) - (fewer or 0)) * (high - low)) * 1000) / 1000
-    nearest = min(known, key=lambda each: abs((each[1] or 0) - wanted))
-    return fraction if abs((nearest[1] or 0) - wanted) > WORTH_A_FRACTION * wanted else None
 
 
 def _safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:

@@ -7,6 +7,7 @@ or for every row as long as the longest (transformers, `past_key_values` of a pa
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -156,9 +157,7 @@ class _Serving:
                 if not self.running:
                     return self._result("stalled", "nobody gets a token")
                 continue_steps = self._steps()
-            for row in self.running:
-                row.done += continue_steps
-            if self._dies([]):
+            if not self._written(continue_steps):
                 return self._result("died", "CUDA out of memory")
             self._end()
         return self._result("held", None)
@@ -191,6 +190,21 @@ class _Serving:
         marks = [self.load.min_tokens_before_next_wave, self.load.leave_after_tokens or 0]
         to_mark = [mark - row.done for row in self.running for mark in marks if mark > row.done]
         return max(1, min([ends, *to_mark]))
+
+    def _written(self, steps: int) -> bool:
+        """Whether all that run live through so many tokens more; else they have as many as they lived through."""
+        done = [row.done for row in self.running]
+
+        def lives(steps: int) -> bool:
+            for row, before in zip(self.running, done, strict=True):
+                row.done = before + steps
+            return not self._dies([])
+
+        if lives(steps):
+            return True
+        most = bisect_left(range(1, steps + 1), True, key=lambda step: not lives(step))
+        lives(most)
+        return False
 
     def _slots(self, row: Row) -> int:
         size = self.started.block_size
@@ -227,7 +241,8 @@ class _Serving:
             reserved = sum(self._slots(row) for row in [*self.running, *batch])
             written = sum(row.input + row.done for row in [*self.running, *batch])
             full = engine.full_dies is not None and reserved >= engine.full_dies * (self.started.usable or 1)
-            return full or (engine.load_dies is not None and written >= engine.load_dies)
+            taken = reserved if engine.at_admission else written
+            return full or (engine.load_dies is not None and taken >= engine.load_dies)
         return self.law.exceeded(self.running, batch)
 
     def _note(self, batch: list[Row]) -> None:

@@ -166,22 +166,6 @@ def test_a_long_history_turns_the_prefix_cache_off() -> None:
     assert proved(run(Search(ProbeGoal(), Prior()), roomy)).prefix_caching is None
 
 
-def test_death_under_load_of_a_flash_engine_lowers_its_memory_fraction() -> None:
-    """An engine that starts but dies with a full cache is told to take less memory, and the proof is repeated."""
-    engine = ModelEngine(30_000, load_dies=25_000)
-    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
-    assert setting.cuda_memory_fraction is not None
-    assert setting.cuda_memory_fraction < 1
-    assert 0.8 * 25_000 < (setting.max_total_tokens or 0) < 25_000
-
-
-def test_an_engine_that_ignores_the_fraction_is_bounded_by_its_permits() -> None:
-    """Where less memory cannot be asked for, permits times total stay below what was carried."""
-    engine = ModelEngine(30_000, load_dies=25_000, heeds_fraction=False)
-    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
-    assert (setting.max_concurrent_requests or 0) * (setting.max_total_tokens or 0) < 25_000
-
-
 def test_a_flaky_start_is_tried_once_more() -> None:
     """A failure that is not about memory costs one start and nothing else."""
     engine = ModelEngine(30_000, failures=[Failure("load", "other", "Shard 0 failed to start")])
