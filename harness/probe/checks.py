@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.probe.evidence import Evidence
-from harness.probe.setting import LoadKind, LoadResult, Outcome
+from harness.probe.setting import Load, LoadKind, LoadResult, Outcome
 from harness.probe.state import PROOF
 
 _TITLES: Mapping[LoadKind, str] = {
@@ -21,6 +21,7 @@ _TITLES: Mapping[LoadKind, str] = {
 }
 
 WRITTEN = 0.9  # of a budget, with which it counts as filled
+TOGETHER: tuple[LoadKind, ...] = ("rows", "onto", "fill", "write")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _check(result: LoadResult, *, flash: bool) -> Check:
     name = f"{_TITLES[load.kind]} ({load.name})"
     if result.verdict == "refused":
         return Check(name, False, False, f"it was refused: {result.reason}")
-    if result.verdict == "held" and (missing := _not_filled(result, flash=flash)):
+    if result.verdict == "held" and (missing := what_is_missing(result, flash=flash)):
         return Check(name, False, False, missing)
     if load.kind == "overload" and result.verdict == "held" and not result.refused:
         return Check(name, True, False, "nothing was refused")
@@ -62,16 +63,23 @@ def _check(result: LoadResult, *, flash: bool) -> Check:
     return Check(name, True, held, None if held else result.reason or result.verdict)
 
 
-def _not_filled(result: LoadResult, *, flash: bool) -> str | None:
-    """Of a load that is to fill a budget: how much of it was missing. On a slow machine chats may end before others
-    begin, and then the budget was not tried. flash: blocks are taken at admission, so being there is enough.
+def what_is_missing(result: LoadResult, *, flash: bool) -> str | None:
+    """What a load did not bring about, so that nothing was tried: on a slow machine chats may end before others begin.
+    flash: blocks are taken at admission, so being there is enough.
     """
     load = result.load
-    if flash and load.kind == "fill" and result.beside is not None and result.beside < WRITTEN * load.rows:
+    if _must_be_together(load, flash=flash) and result.beside is not None and result.beside < load.rows:
         return f"only {result.beside:,} of {load.rows:,} chats were in flight at once"
     if load.target_tokens_in_flight is None or result.carried is None or result.carried >= WRITTEN * load.size:
         return None
     return f"only {result.carried:,} of {load.size:,} tokens were in flight when the last prompts were read"
+
+
+def _must_be_together(load: Load, *, flash: bool) -> bool:
+    """Whether all chats of a load must be in flight at once; a few that fill the budget of an engine without blocks may
+    do so before the last comes.
+    """
+    return load.kind in TOGETHER and (flash or load.chats is not None or load.kind != "fill")
 
 
 def all_held(checks: list[Check]) -> bool:

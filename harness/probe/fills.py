@@ -17,8 +17,9 @@ Results = Iterable[tuple[Outcome, LoadResult]]
 @dataclass(frozen=True)
 class FillPoint:
     """One load that filled a budget. length: prompt tokens of what was read in at its fullest moment; 1 where answers
-    filled it. longest: prompt that the start was laid out for. size: tokens that were meant; crowd: by as many chats as
-    would be let in. held: tokens that were written when it held; died: tokens that were reserved when it died.
+    filled it. longest: prompt that the start was laid out for. size: tokens that were meant. rows: chats that were
+    beside each other, or were to be where it died; crowd: as many as would be let in. held: tokens that were written
+    when it held; died: tokens that were reserved when it died.
     """
 
     length: int
@@ -95,11 +96,12 @@ def _point(outcome: Outcome, result: LoadResult, *, held: int | None = None, die
     longest = outcome.setting.max_input_tokens or load.closing
     if load.kind == "write" and outcome.setting.purpose == "verify":
         longest = length
+    rows = load.rows if died else min(load.rows, result.beside or load.rows)
     return FillPoint(
         length,
         longest,
         load.size,
-        load.rows,
+        rows,
         load.chats is not None,
         held,
         died,

@@ -165,8 +165,10 @@ def _lower(last: Outcome, advice: Recommendation) -> Setting:
 def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
     """How many short chats survive at once, a long prompt on top of them, then the whole budget in flight."""
     usable = started.usable or 1
-    fitting = max(1, usable // (state.answer + loads.SHORT))
-    most = min(loads.ROWS_CAP, max(fitting, min(OWN_DEFAULT, usable // (loads.SHORT + loads.BRIEF + 8))))
+    block = started.block_size
+    fitting = max(1, usable // loads.slots(state.answer + loads.SHORT, block))
+    brief = max(1, usable // loads.slots(loads.SHORT + loads.BRIEF + 8, block))
+    most = min(loads.ROWS_CAP, max(fitting, min(OWN_DEFAULT, brief)))
     itl = state.pace(results).itl
     plan = [loads.rows(count, loads.at_once(count, itl, state.answer)) for count in loads.row_steps(most, fine=16)]
     if state.wish.goal == "latency":

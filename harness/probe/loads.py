@@ -36,6 +36,11 @@ PARTS = (2, 3, 5, 8)  # prompts in one prefill, beside one alone
 WHOLE_ANSWER = 3.0  # seconds
 
 
+def slots(tokens: int, block: int) -> int:
+    """Whole blocks of one chat, in tokens."""
+    return max(1, -(-tokens // block)) * block
+
+
 def at_once(count: int, itl: float | None, most: int) -> int:
     """Answer tokens, at most so many, with which the first of `count` chats still runs when the last has come."""
     return max(8, min(most, MOST_BRIEF, BRIEF + math.ceil(count * SENDING / itl))) if itl else BRIEF
@@ -218,6 +223,16 @@ def stretched(load: Load, more: int) -> Load:
     )
 
 
+def lasting(load: Load, more: int, most: int) -> Load:
+    """The same prompts with so many more answer tokens for all but the longest, as far as `most` of one chat allow."""
+
+    def longer(shape: Shape) -> Shape:
+        added = 0 if shape.input_tokens > most else max(0, min(more, most - shape.total))
+        return Shape(shape.input_tokens, shape.max_new_tokens + added)
+
+    return replace(load, waves=tuple(tuple(longer(shape) for shape in wave) for wave in load.waves))
+
+
 def _longer(shapes: Sequence[Shape], more: int) -> Iterator[Shape]:
     for shape in shapes:
         moved = max(0, min(more, shape.input_tokens - 8))
@@ -290,13 +305,13 @@ def proof(
     permits = setting.max_concurrent_requests or 1
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
-    brief = at_once(permits, itl, total - SHORT - 7)
+    brief = at_once(permits, itl, max(2, min(total, room // permits) - SHORT - 7))
     # Long enough for the first to be there still when the last has come; those that do not fit wait, which counts too.
     lasting = max(1, min(LASTING, total - SHORT - 7))
     fitting = max(1, room // (SHORT + 7 + lasting) - 1)
     loads = [rows(permits, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
-    loads.append(_join(permits, history, total, room, slack, prefill))
+    loads.append(_join(permits, history, total, room, slack, prefill, started.block_size))
     if started.kind == "flash" and started.prefix_caching and history > 2 * SHORT:
         loads.append(alike(min(history, total - SPARE), total))
     loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack, read_rate))
@@ -351,18 +366,20 @@ def join(permits: int, setting: Setting, started: EngineFacts) -> Load:
     room = started.usable or 1
     history, total = setting.max_input_tokens or room, setting.max_total_tokens or room
     prefill = started.prefill_tokens or room
-    return varied(_join(permits, min(history, room), min(total, room), room, 1 - started.speculate, prefill))
+    slack = 1 - started.speculate
+    return varied(_join(permits, min(history, room), min(total, room), room, slack, prefill, started.block_size))
 
 
-def _join(permits: int, history: int, total: int, room: int, slack: int, prefill: int) -> Load:
+def _join(permits: int, history: int, total: int, room: int, slack: int, prefill: int, block: int = 1) -> Load:
     """A long prompt on top of a full batch: two whole prefills on as many short chats as the permits allow where the
     engine counts blocks; else the longest prompt on as many as leave it room.
     """
     if slack > 0 and permits > 1:
         # Far below a full cache: whether that kills is for the fills to say.
-        busy = (permits - 1) * (SHORT + BRISK - slack)
-        left = min(history, total - SPARE, int(room * JOINED) - busy, 2 * prefill)
-        return onto(permits - 1, left, BRISK) if left > SHORT else Load("onto", ())
+        each, most = slots(SHORT + BRISK - slack, block), int(room * JOINED)
+        count = permits - 1 if (permits - 1) * each + SHORT < most else max(1, most // 2 // each)
+        left = min(history, total - SPARE, most - count * each, 2 * prefill)
+        return onto(count, left, BRISK) if left > SHORT else Load("onto", ())
     long = Shape(min(history, total - SPARE), SPARE)
     count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
     return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto", ())

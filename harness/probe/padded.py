@@ -200,11 +200,18 @@ class _Plan:
         if pads_batch(self.state.evidence):
             yield from self._equal_chats()
             return
-        for size, close in self._sizes():
+        for index, (size, close) in enumerate(self._sizes()):
             yield from self._filled(size)
             if close and self.pace.fill < QUICK_FILL:
-                for parts in loads.PARTS:
-                    yield from self._filled(size, self.prefill // parts)
+                for length in self._parts(index):
+                    yield from self._filled(size, length)
+
+    def _parts(self, index: int) -> list[int]:
+        """Lengths of several prompts in one prefill: half of them at each size, and always the one that killed."""
+        known = {self.prefill // parts for parts in loads.PARTS[index % 2 :: 2]}
+        died = [each for each in self.before.evidence.fill_points if each.died and each.longest == self.longest]
+        worst = min(died, key=lambda each: each.died or 0, default=None)
+        return sorted(known | ({worst.length} if worst is not None and 1 < worst.length < self.longest else set()))
 
     def _filled(self, size: int, length: int | None = None) -> Iterator[Load]:
         """This size by few chats and, under the longest prompts or where these were seen to kill first, by as many as

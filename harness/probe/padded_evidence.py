@@ -108,7 +108,7 @@ def _is_as_bad(held: FillPoint, worst: FillPoint | None, length: int) -> bool:
     long prompt for several shorter ones in one prefill.
     """
     if worst is not None and worst.crowd:
-        return held.crowd and held.length >= length * (1 - ALIKE)
+        return held.crowd and held.rows >= worst.rows and held.length >= length * (1 - ALIKE)
     if worst is not None and 1 < worst.length < worst.longest * (1 - ALIKE):
         return not held.crowd and abs(held.length - worst.length) <= ALIKE * worst.length
     return not held.crowd and held.length >= length * (1 - ALIKE)

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from harness.probe.evidence import Evidence
-from harness.probe.loads import ROWS_CAP, SHORT
+from harness.probe.loads import ROWS_CAP, SHORT, slots
 from harness.probe.setting import CHUNK, Goal, Prior, ProbeGoal, Setting
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
@@ -83,7 +83,8 @@ def context_length(evidence: Evidence, knowledge: Prior) -> int | None:
 
 def short_chats(evidence: Evidence, usable: int, answer: int, wish: ProbeGoal, fast_rows: int | None) -> int:
     """As many chats as could be in flight at once if each had a short prompt, less where so many did not survive."""
-    fitting = max(1, usable // (answer + SHORT))
+    block = evidence.started.block_size if evidence.started is not None else 1
+    fitting = max(1, usable // slots(answer + SHORT, block))
     survived_rows = evidence.rows.largest_ok or 0
     chats = min(ROWS_CAP, max(fitting, min(OWN_DEFAULT, survived_rows)))
     if evidence.rows.smallest_failed is not None:

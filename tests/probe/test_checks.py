@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.engines.base import EngineFacts
 from harness.probe import loads
 from harness.probe.checks import all_held, checks_of
 from harness.probe.evidence import gather
-from harness.probe.setting import LoadResult, Outcome, Setting
+from harness.probe.setting import Load, LoadResult, Outcome, Setting
 
 FACTS = EngineFacts("flash", True, 30_000, prefill_tokens=4096)
 
@@ -37,6 +39,17 @@ def test_a_budget_that_was_not_in_flight_was_not_tried() -> None:
         (check,) = checks_of(gather(proof(LoadResult(load, "held", carried=carried, beside=20))))
         assert (check.ran, check.held) == (ran, ran)
         assert ran or f"{carried:,} of {load.size:,}" in (check.why or "")
+
+
+@pytest.mark.parametrize(
+    "load", [loads.rows(40), loads.onto(39, 2000), loads.written(9000, 40, 1200)], ids=lambda load: load.kind
+)
+def test_chats_that_were_not_all_beside_each_other_proved_nothing(load: Load) -> None:
+    """One that ended before the last began leaves a smaller batch than the one that is to be proved."""
+    for beside, ran in ((load.rows, True), (load.rows - 1, False)):
+        (check,) = checks_of(gather(proof(LoadResult(load, "held", carried=5000, beside=beside))))
+        assert (check.ran, check.held) == (ran, ran)
+        assert ran or f"only {beside} of {load.rows}" in (check.why or "")
 
 
 def test_a_flash_engine_is_full_when_all_are_there() -> None:
