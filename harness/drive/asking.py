@@ -18,9 +18,10 @@ from harness.errors import UsageError
 from harness.load.worker_pool import WorkerPool
 from harness.measure.run_folder import Level
 from harness.serve.serving import Served
-from harness.workload.mix import SLOTS, Mix
+from harness.workload.mix import SLOTS
 from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
 from harness.workload.user_spec import UserSpec
+from harness.workload.user_spec import workload_of as workload_of_users
 from harness.workload.vocabulary import Vocabulary
 from harness.workload.workload import Asked, dataset, replayed
 
@@ -146,13 +147,4 @@ def workload_of(
             return replayed(asked, plan.asked.window, **told)
         return dataset(asked, rows=plan.asked.most, output_tokens=plan.asked.output_tokens, **told)
     assert not isinstance(asked, Trace)
-    parts = [
-        spec.workload(
-            seed=plan.seed + slot,
-            salt=f"{salt}-{slot}" if slot else salt,
-            vocabulary=words(spec.has_system_prompt),
-            limits=limits,
-        )
-        for slot, spec in enumerate(asked)
-    ]
-    return parts[0] if len(parts) == 1 else Mix(tuple(parts), tuple(spec.weight for spec in asked))
+    return workload_of_users(asked, plan.seed, salt, words, limits)

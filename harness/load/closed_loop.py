@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
+from gevent.event import Event
 
 from harness.load.running_level import RunningLevel
 from harness.load.turns import play
 from harness.load.user import StreamUser, waits
 
+# Seconds in which a level begins whose users are there already, and between two looks.
+_TARGET_WITHIN, _LOOK_EVERY = 1.0, 0.02
+
 
 class ClosedLoop:
-    """Sends for the users of a level. running: the level, set before they start."""
+    """Sends for the users of a level."""
 
     def __init__(self) -> None:
-        self.running: RunningLevel | None = None
+        self._running: RunningLevel | None = None
+        self._there = Event()
+
+    def go_on(self, running: RunningLevel | None) -> None:
+        """From now on users ask in this level; in none they wait."""
+        self._running = running
+        if running is None:
+            self._there.clear()
+        else:
+            self._there.set()
 
     def use(self, user: StreamUser) -> None:
         """Asks until the level is over, then rests; of a user for whom Locust has something to do in between, once.
@@ -21,16 +36,28 @@ class ClosedLoop:
         All in one task where that can be: Locust's own turn would send the next request through the hub's queue, behind
         every read.
         """
-        running = self.running
-        assert running is not None
+        self._there.wait()
         if user.number is None:
-            user.number = running.enter()
-            running.begun.wait()
-            running.starts.wait(user.number)
-        while ask_next(running, user):
+            self._begin(user)
+        while self._running is not None and ask_next(self._running, user):
             if waits(type(user)):
                 return
         gevent.sleep(3600)
+
+    def _begin(self, user: StreamUser) -> None:
+        """A user who comes before the level of whose number it is one begins with that level."""
+        running = self._running
+        assert running is not None
+        number = running.enter()
+        until = time.monotonic() + _TARGET_WITHIN
+        while number >= (running.level.users or 0) and time.monotonic() < until and not running.over.is_set():
+            gevent.sleep(_LOOK_EVERY)
+            if self._running not in (running, None):
+                running = self._running
+                number = running.enter()
+        user.number = number
+        running.begun.wait()
+        running.starts.wait(number)
 
 
 def ask_next(running: RunningLevel, user: StreamUser) -> bool:

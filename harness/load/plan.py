@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from harness.measure.run_folder import Level
@@ -22,7 +20,8 @@ class LoadPlan:
     load/starts.py; jitter is the mean pause as a share of the answer's time, where there is no think time. folder: the
     run's folder, where each process keeps its journal. clock_monotonic: the moment that 0 stands for in the records.
     run_id: part of the requests' ids; None: the folder's name. extras: fields of engines.base.Extras. locustfile: whose
-    users ask; None: the plain one's.
+    users ask; None: the plain one's. users: names of their classes in the order of a mix, where these are there
+    already. grace: seconds for which open answers are awaited at the end; None: as long as each may last.
     """
 
     url: str
@@ -43,21 +42,17 @@ class LoadPlan:
     run_id: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     locustfile: str | None = None
+    users: tuple[str, ...] = ()
+    grace: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "levels": [level.as_dict() for level in self.levels]}
 
-    def to_json(self) -> str:
-        return json.dumps(self.as_dict())
-
     @classmethod
-    def from_json(cls, text: str) -> LoadPlan:
-        fields = json.loads(text)
-        fields["levels"] = tuple(map(Level.from_dict, fields["levels"]))
-        return cls(**fields)
-
-    def write(self, path: Path) -> None:
-        path.write_text(self.to_json(), encoding="utf-8")
+    def from_dict(cls, fields: Mapping[str, Any]) -> LoadPlan:
+        """The plan that said this of itself with `as_dict`, after it has been JSON."""
+        levels = tuple(map(Level.from_dict, fields["levels"]))
+        return cls(**{**fields, "levels": levels, "users": tuple(fields["users"])})
 
 
 @dataclass(frozen=True)

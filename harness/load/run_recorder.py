@@ -97,6 +97,7 @@ def begin_manifest(
     seed: int,
     timeout: float,
     requests: int | None = None,
+    processes: int = 1,
 ) -> Manifest:
     """The manifest of a run on a service that is known by its address. program: whose command line this is. requests:
     how many there will be, where that is known.
@@ -128,6 +129,7 @@ def begin_manifest(
         lengths=summarise(workload, requests),
         seeds={"workload": seed, "arrivals": seed},
         timeout=timeout,
+        processes=processes,
         commit=commit(),
     )
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from harness.load.live import Growth, Live, live_line
 from harness.load.plan import LoadOutcome, LoadPlan
+from harness.load.pool import Pool
 from harness.load.worker_pool import PREPARED_WITHIN, WorkerPool
 from harness.measure.run_folder import Level
 
-_START_AFTER = 0.1  # seconds between the order and a level's first moment, for every process to hear it
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
 DUMB_AFTER = 30.0  # seconds; a load process says how it is getting on once a second
 TURNED_AWAY_AFTER = 5.0  # seconds in which every request was answered with an error
@@ -31,10 +31,11 @@ def run(
     on_level: OnLevel = lambda level: None,
     progress: Callable[[str], None] = lambda text: None,
     gone: Callable[[], str | None] = lambda: None,
-    pool: WorkerPool | None = None,
+    pool: Pool | None = None,
     show: Callable[[str], None] | None = None,
     engine: Callable[[], str] = lambda: "",
     asked: Iterable[Level] | None = None,
+    ended: Callable[[Level], str | None] = lambda level: None,
 ) -> LoadOutcome:
     """Run every level of the plan and return how they went.
 
@@ -43,6 +44,7 @@ def run(
     on_level: is called when a level begins and when it has ended. gone: says why the service is away, None while it
     is there. pool: load processes that are running already, as many as the plan wants. show: takes the live line, once
     a second or less often; by default progress does. engine: what the engine says of itself, for that line.
+    ended: says why a level is to end, None while it goes on, where somebody else decides that.
     Ctrl-C ends the level and is told in the outcome; a second one raises KeyboardInterrupt. Raises ClientFailed when no
     process is left.
     """
@@ -52,15 +54,13 @@ def run(
         levels: list[Level] = []
         done = 0
         for level in plan.levels if asked is None else asked:
-            if level not in plan.levels:
-                pool.order(do="level", level=level.as_dict())
             live = Live(level, before=done)
-            ended = _LevelRun(pool, level, live, on_level, progress, gone, show or progress, engine).run()
+            told = _LevelRun(pool, level, live, on_level, progress, gone, show or progress, engine, ended).run()
             done = live.count("completed")
-            levels.append(ended)
-            on_level(ended)
+            levels.append(told)
+            on_level(told)
             if (
-                ended.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
+                told.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
                 or pool.interrupted
             ):
                 break
@@ -72,7 +72,7 @@ class _LevelRun:
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: Pool,
         level: Level,
         live: Live,
         on_level: OnLevel,
@@ -80,21 +80,23 @@ class _LevelRun:
         gone: Callable[[], str | None],
         show: Callable[[str], None],
         engine: Callable[[], str],
+        ended: Callable[[Level], str | None],
     ) -> None:
         self._pool, self._level, self._live = pool, level, live
         self._on_level, self._progress, self._gone, self._show, self._engine = on_level, progress, gone, show, engine
+        self._wanted = ended
         self._ended: dict[int, dict[str, Any]] = {}
         self._began = 0.0
 
     def run(self) -> Level:
         pool = self._pool
         pool.reason = None
-        pool.order(do="prepare", level=self._level.level)
+        pool.order(do="prepare", level=self._level.as_dict())
         pool.await_all("prepared", within=PREPARED_WITHIN)
         if pool.page is not None:
             self._progress(f"Locust's page: {pool.page}")
             pool.page = None
-        at = pool.now() + _START_AFTER
+        at = pool.now() + pool.start_after
         begun = replace(self._level, started_at=at)
         self._on_level(begun)
         self._live.level = begun
@@ -121,7 +123,7 @@ class _LevelRun:
         """What a process says next, within a short while."""
         live = self._live
         try:
-            said = self._pool.next(timeout=0.5)
+            said = self._pool.next(timeout=self._pool.patience)
         except KeyboardInterrupt:
             self._pool.interrupt()
             return
@@ -145,11 +147,13 @@ class _LevelRun:
         pool = self._pool
         for number in set(pool.alive()) - set(self._ended):
             if time.monotonic() - pool.heard.get(number, self._began) > DUMB_AFTER:
-                pool.processes[number].kill()
+                pool.dismiss(number)
 
     def _reason_to_end(self, growth: Growth) -> str | None:
         """Why the level should not go on, None where it should."""
         live = self._live
+        if (wanted := self._wanted(self._level)) is not None:
+            return wanted
         if live.silent > STALLED_AFTER:
             return "stalled"
         if self._gone() is not None or live.refused_for > REFUSED_AFTER:

@@ -17,8 +17,11 @@ from harness.load.starts import Starts
 from harness.load.user import StreamUser
 from harness.measure.run_folder import Level
 from harness.workload.mix import SLOTS
+from harness.workload.request import LEVEL_NUMBERS
 from harness.workload.seeds import uniform
 
+# Numbers of a level from where on processes that came later have theirs, and how many each has.
+_LATE_FROM, _LATE_EACH = LEVEL_NUMBERS // SLOTS // 2, 10_000
 _AHEAD_BYTES = 32 << 20  # of prepared requests
 
 
@@ -26,10 +29,12 @@ _AHEAD_BYTES = 32 << 20  # of prepared requests
 class RunningLevel:
     """One level while it is run by one of `processes` load processes.
 
-    users: the classes that ask, each with its place in a mix. share: this process's number. begun: set at the first
-    moment, `began_at` (CLOCK_MONOTONIC). over: set when no more may be sent. ended_by: why. ahead: how many requests
-    are prepared before they are needed, in idle time. playing: conversations under way in a closed loop: a number of
-    them that is reached ends the level when the last one has ended.
+    users: the classes that ask, each with its place in a mix. share: this process's number; one that came later, when
+    the numbers had been shared out, has one that is too high, and asks under numbers of its own. begun: set at the
+    first moment, `began_at` (CLOCK_MONOTONIC). over: set when no more may be sent. passed: set when its users go on in
+    the next level. ended_by: why. ahead: how many requests are prepared before they are needed, in idle time. playing:
+    conversations under way in a closed loop: a number of them that is reached ends the level when the last one has
+    ended.
     """
 
     session: Session
@@ -42,6 +47,7 @@ class RunningLevel:
     began_at: float = 0.0
     begun: Event = field(default_factory=Event)
     over: Event = field(default_factory=Event)
+    passed: Event = field(default_factory=Event)
     starts: Starts = field(init=False)
     playing: int = 0
     _begun_by_all: int = 0
@@ -60,6 +66,7 @@ class RunningLevel:
         """Wait for this moment of CLOCK_MONOTONIC, then let users send; a level with a duration ends after it."""
         gevent.sleep(max(0.0, at - time.monotonic()))
         self.began_at = at
+        self.session.level = self.level.level
         self.starts.begin(at)
         self.begun.set()
         if self.level.duration is not None and (self.level.arrival is None or self.converses):
@@ -82,10 +89,15 @@ class RunningLevel:
             self.ended_by = reason
             self.over.set()
 
+    def hand_over(self, reason: str) -> None:
+        """The users that are there go on, in the next level."""
+        self.ended_by = reason
+        self.passed.set()
+
     def enter(self) -> int:
         """The number of one more user, among those of all processes."""
         self._users += 1
-        return (self._users - 1) * self.processes + self.share
+        return self._shared(self._users - 1)
 
     def fill(self) -> bool:
         """Prepare one request more, if there is need and room; whether another one may follow."""
@@ -126,7 +138,7 @@ class RunningLevel:
             one = user(environment)  # a user who comes, has a conversation, and goes
             one.on_start()
             player = one.script
-        return self.session.prepare(self._number(number, slot), player)
+        return self.session.prepare(self.level.level, self._number(number, slot), player)
 
     def _class_of(self, number: int) -> int:
         if len(self.users) == 1:
@@ -136,13 +148,20 @@ class RunningLevel:
         return next(slot for slot, weight in enumerate(weights) if drawn <= weight)
 
     def _prepare(self, user: StreamUser | None) -> Prepared | None:
-        if self._begun_by_all * self.processes + self.share >= self.most:
+        if self._shared(self._begun_by_all) >= self.most:
             return None
         slot = self.users.index(type(user)) if user is not None and len(self.users) > 1 else 0
-        number = self._taken[slot] * self.processes + self.share
+        number = self._shared(self._taken[slot])
         self._begun_by_all += 1
         self._taken[slot] += 1
-        return self.session.prepare(self._number(number, slot), user.script if user and user.scripts else None)
+        player = user.script if user and user.scripts else None
+        return self.session.prepare(self.level.level, self._number(number, slot), player)
+
+    def _shared(self, count: int) -> int:
+        """The number of this process's `count`th of something, among those of all."""
+        if self.share < self.processes:
+            return count * self.processes + self.share
+        return _LATE_FROM + self.share * _LATE_EACH + count
 
     def _number(self, number: int, slot: int) -> int:
         return number * SLOTS + slot if len(self.users) > 1 else number

@@ -44,13 +44,14 @@ _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 class Prepared:
     """A request whose bytes are ready: what is left to do at its moment is one write.
 
-    index: of the conversation in the level. script: what asks it, and goes on with its answer. sent_before: how many
-    requests of the conversation came before.
+    level, index: of the conversation, in the level in which it began. script: what asks it, and goes on with its
+    answer. sent_before: how many requests of the conversation came before.
     """
 
     request_id: str
     request: Request
     call: bytes
+    level: int
     index: int
     script: Script
     sent_before: int = 0
@@ -92,7 +93,7 @@ class _Waiter:
 class Session:
     """All that one process's users share.
 
-    level: the number of the load that is being held. open: what is being answered, by request id. recent: the latest
+    level: the number of the one that is running. open: what is being answered, by request id. recent: the latest
     records. counts: of records by status, and of what was `sent`. refused_in_a_row: requests that found nobody, since
     the last one that did. failed_in_a_row: requests that failed, since the last one that did not. counts_events: each
     event that is read is one token.
@@ -104,11 +105,8 @@ class Session:
         workload: Workload,
         process: int,
         told: Callable[[RequestRecord], None] = lambda record: None,
-        sessions: str = "",
     ) -> None:
-        """told: is called with each record. sessions: what the names of this process's conversations begin with, where
-        another process may have conversations of the same numbers.
-        """
+        """told: is called with each record."""
         self.plan, self.workload, self.process = plan, workload, process
         self.level = 0
         self.open: dict[str, Exchange] = {}
@@ -117,7 +115,7 @@ class Session:
         self.refused_in_a_row = self.failed_in_a_row = 0
         self._not_before = 0.0  # CLOCK_MONOTONIC seconds; until then the service wants no further attempts
         self._hub = get_hub()
-        self._told, self._sessions = told, sessions
+        self._told = told
         self._api = APIS[plan.api]
         self._key = os.environ.get("HARNESS_API_KEY")
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
@@ -139,14 +137,14 @@ class Session:
         """Open so many connections before they are needed, as far as the limit of open files allows."""
         self.transport.open_ahead(min(count, self._most_open))
 
-    def prepare(self, index: int, player: Player | None = None) -> Prepared:
-        """The level's request of this number, or the first one of its conversation, as bytes.
+    def prepare(self, level: int, index: int, player: Player | None = None) -> Prepared:
+        """A level's request of this number, or the first one of its conversation, as bytes.
 
         No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level. player:
         plays the conversation, in place of the usual one.
         """
-        script = self.workload.start(self.level * LEVEL_NUMBERS + index, player)
-        return self._encode(script, next(script), index, 0)
+        script = self.workload.start(level * LEVEL_NUMBERS + index, player)
+        return self._encode(script, next(script), level, index, 0)
 
     def follow(self, prepared: Prepared, exchange: Exchange | None) -> Prepared | None:
         """What the conversation asks after this answer; None when it is over. exchange: None for one that was dropped.
@@ -160,8 +158,8 @@ class Session:
         except StopIteration as end:
             self._note_end(prepared, end.value or "completed")
             return None
-        session_id = prepared.request.session_id
-        return self._encode(prepared.script, request, prepared.index, prepared.sent_before + 1, session_id)
+        session_id, level = prepared.request.session_id, prepared.level
+        return self._encode(prepared.script, request, level, prepared.index, prepared.sent_before + 1, session_id)
 
     def back_off(self, exchange: Exchange | None) -> float:
         """Seconds that a user waits for what became of its last request, before it asks again."""
@@ -171,7 +169,7 @@ class Session:
 
     def pause_after(self, prepared: Prepared) -> float:
         """Seconds before the same user begins anew."""
-        return self.workload.pause_after(self.level * LEVEL_NUMBERS + prepared.index)
+        return self.workload.pause_after(prepared.level * LEVEL_NUMBERS + prepared.index)
 
     def leave(self, prepared: Prepared) -> None:
         """The level is over before this request of a conversation was sent, or answered."""
@@ -196,11 +194,11 @@ class Session:
         )
 
     def _encode(
-        self, script: Script, request: Request, index: int, sent_before: int, session_id: str | None = None
+        self, script: Script, request: Request, level: int, index: int, sent_before: int, session_id: str | None = None
     ) -> Prepared:
-        name = request_id(self._run_id, self.plan.seed, self.level, index, sent_before)
+        name = request_id(self._run_id, self.plan.seed, level, index, sent_before)
         if request.heard and request.session_id is None:
-            request = replace(request, session_id=session_id or f"{self._sessions}{self.level}-{index}")
+            request = replace(request, session_id=session_id or f"{level}-{index}")
         call = self._api.encode(request, name, self.plan.model_name, stream=self.plan.stream, extras=self._extras)
         address = self.transport.address
         fields = {
@@ -217,6 +215,7 @@ class Session:
             name,
             request,
             f"{call.method} {address.prefix}{call.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + call.body,
+            level,
             index,
             script,
             sent_before,

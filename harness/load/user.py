@@ -176,15 +176,17 @@ def _base(user: type[StreamUser], where: str, name: str, asked_by: tuple[str, ..
 
 @events.init.add_listener
 def join(environment: Any, runner: Any, **_: Any) -> None:
-    """Under Locust's own command: take the part in a run that this process has. It keeps it, asks in it, or both."""
-    from harness.load.locust_keeper import Keeper
-    from harness.load.locust_member import Member
+    """Under Locust's own command: take the part in a run that this process has. It runs the levels, asks in them, or
+    both.
+    """
+    from harness.load.locust_join import JoinedWorker
+    from harness.load.locust_run import LocustRuns
 
     kind = type(runner).__name__
     if kind != "WorkerRunner":
-        Keeper(environment, runner, stream_users)
+        LocustRuns(environment, runner, stream_users)
     if kind != "MasterRunner":
-        drivers[environment] = Member(environment, runner)
+        JoinedWorker(environment, runner)
     # gevent counts from the time at which its loop last ran, which was before everything here was imported: on a slow
     # machine a short -t was over before the first user came.
     gevent.get_hub().loop.update_now()

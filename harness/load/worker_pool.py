@@ -1,6 +1,6 @@
-"""The load processes of a run, seen from the harness: start them, give them orders, listen, and end them.
+"""Load processes of our own, over pipes: start them, give them orders, listen, and end them.
 
-Locust lives in these processes only.
+Locust lives in these processes only. Each message is one JSON object a line.
 """
 
 from __future__ import annotations
@@ -18,22 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, MissingError, UsageError
+from harness.errors import MissingError, UsageError
 from harness.load.plan import LoadPlan
+from harness.load.pool import ClientFailed, Pool
 from harness.workload.user_spec import UserSpec
 from harness.workload.workload import Asked
 
 _READY_WITHIN, PREPARED_WITHIN = 60.0, 120.0
-_REPORT = "This is a fault of the harness; please report it."
 _LACKING = 3  # how a load process ends that this machine gives no room (load/worker.py)
 
 Rehearsed = list[tuple[int, int, int, float]]  # as load/rehearsal.py has it, which only a load process can import
-
-
-class ClientFailed(HarnessError):
-    """A load process ended by itself: a fault of the harness, not of the service."""
-
-    exit_code = 4
 
 
 @dataclass(frozen=True)
@@ -46,22 +40,13 @@ class Described:
     shape: tuple[tuple[int, float], ...] = ()
 
 
-class WorkerPool:
-    """The load processes, by number; as a context manager they end with it.
-
-    They start at once and import Locust while others are busy; `take` gives them a plan. lost: those that died, by
-    name. reason: why the present level was ended from here. streams: the most answers that were open at once.
-    page: where Locust's page is, until that was told.
+class WorkerPool(Pool):
+    """As a context manager the processes end with it. They start at once and import Locust while others are busy;
+    `take` gives them a plan.
     """
 
     def __init__(self, processes: int) -> None:
-        self.lost: list[str] = []
-        self.reason: str | None = None
-        self.interrupted = False
-        self.streams = 0
-        self.page: str | None = None
-        self.heard: dict[int, float] = {}  # when each last said something, CLOCK_MONOTONIC seconds
-        self._plan: LoadPlan | None = None
+        super().__init__()
         self._folder: Path | None = None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
@@ -125,39 +110,15 @@ class WorkerPool:
                 raise ClientFailed(self.last_words(), where=where, advice="The file ends or holds up the process.")
         return said
 
-    @property
-    def jitter(self) -> float:
-        """The users' mean pause, as a share of an answer's time."""
-        return 0.0 if self._plan is None or self._plan.think_time else self._plan.jitter
-
-    def now(self) -> float:
-        """Seconds since the run's start."""
-        assert self._plan is not None
-        return time.monotonic() - self._plan.clock_monotonic
-
     def alive(self) -> list[int]:
         return [number for number in self.processes if str(number) not in self.lost]
 
-    def await_all(self, word: str, *, within: float) -> set[int]:
-        """Wait until every process that lives has said this. Raises ClientFailed where that takes too long."""
-        said: set[int] = set()
-        until = time.monotonic() + within
-        while set(self.alive()) - said:
-            heard = self.next(timeout=0.5)
-            if heard is not None and heard["say"] == word:
-                said.add(heard["process"])
-            if time.monotonic() > until:
-                raise ClientFailed(f"not {word} within {within:.0f} s", where="load", advice=_REPORT)
-        self.require_someone()
-        return said
-
     def require_someone(self) -> None:
-        """Raises ClientFailed when no process is left."""
-        if not self.alive():
-            if any(process.poll() == _LACKING for process in self.processes.values()):
-                folder = str(self._folder or "load")
-                raise MissingError(self.last_words(), where=folder, advice="Free some space, or write elsewhere.")
-            raise ClientFailed(self.last_words(), where="load", advice=_REPORT)
+        """Raises ClientFailed when no process is left, MissingError where this machine gives no room."""
+        if not self.alive() and any(process.poll() == _LACKING for process in self.processes.values()):
+            folder = str(self._folder or "load")
+            raise MissingError(self.last_words(), where=folder, advice="Free some space, or write elsewhere.")
+        super().require_someone()
 
     def order(self, only: int | None = None, **what: Any) -> None:
         """One line to every process that is there, or to one."""
@@ -189,17 +150,8 @@ class WorkerPool:
                 self.lost.append(str(number))
         return said
 
-    def stop(self, reason: str) -> None:
-        """End the level for this reason; open requests are left as in flight."""
-        self.reason = reason
-        self.order(do="end", reason=reason)
-        self.order(do="abandon")
-
-    def interrupt(self) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self.stop("interrupted")
+    def dismiss(self, number: int) -> None:
+        self.processes[number].kill()
 
     def last_words(self) -> str:
         """How a process ended, with the last line that one of them left."""

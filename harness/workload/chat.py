@@ -118,9 +118,6 @@ class Chat:
     def seed(self) -> int:
         return self.base.seed
 
-    def with_seed(self, seed: int) -> Chat:
-        return replace(self, base=self.base.with_seed(seed))
-
     def as_dict(self) -> dict[str, Any]:
         return {
             "kind": "chat",

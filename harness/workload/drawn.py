@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.workload.hashing import hash_of
@@ -52,9 +52,6 @@ class Drawn(SingleRequests):
         asked, answer = self.lengths(number)
         text, tokens = prompt(self.vocabulary, asked, self.seed, self.salt, number, shared=self.shared)
         return Request(text, tokens, answer, seed=derive(self.seed, "sampling", number) if self.sampled else None)
-
-    def with_seed(self, seed: int) -> Drawn:
-        return replace(self, seed=seed)
 
     def as_dict(self) -> dict[str, Any]:
         pairs = self.pairs

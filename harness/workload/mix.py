@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.workload.chat import Chat
@@ -41,10 +41,6 @@ class Mix:
 
     def pause_after(self, number: int) -> float:
         return self.parts[number % SLOTS].pause_after(number // SLOTS)
-
-    def with_seeds(self, apart: int) -> Mix:
-        """The same with other lengths and words: each seed is so much higher."""
-        return replace(self, parts=tuple(part.with_seed(part.seed + apart) for part in self.parts))
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": "mix", "parts": [part.as_dict() for part in self.parts], "weights": list(self.weights)}

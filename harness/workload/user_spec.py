@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from harness.workload.chat import Chat
 from harness.workload.drawn import Drawn, drawn
 from harness.workload.history import parse_history
 from harness.workload.lengths import Lengths, parse_lengths
+from harness.workload.mix import Mix
 from harness.workload.pauses import Pauses, parse_pauses
 from harness.workload.tokens import parse_tokens
 from harness.workload.vocabulary import Vocabulary
@@ -98,6 +99,28 @@ class UserSpec:
             return parse(getattr(self, name))
         except UsageError as error:
             raise UsageError(error.found, where=f"{self.where}.{name}", advice=error.advice) from error
+
+
+def workload_of(
+    specs: Sequence[UserSpec],
+    seed: int,
+    salt: str,
+    words: Callable[[bool], Vocabulary],
+    limits: Mapping[str, int | float],
+) -> Drawn | Chat | Mix:
+    """What these users ask, each with a seed of its own. words: of prompts with a system message, or without. limits:
+    of the service, under TGI's names. Raises UsageError.
+    """
+    parts = tuple(
+        spec.workload(
+            seed=seed + slot,
+            salt=f"{salt}-{slot}" if slot else salt,
+            vocabulary=words(spec.has_system_prompt),
+            limits=limits,
+        )
+        for slot, spec in enumerate(specs)
+    )
+    return parts[0] if len(parts) == 1 else Mix(parts, tuple(spec.weight for spec in specs))
 
 
 def _tokens_or_none(text: str | None) -> int | None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.load.request_ids import request_id
+from harness.workload.mix import SLOTS
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,10 +74,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @cache
-def owners() -> dict[str, int]:
-    """Which of two processes asked under which id, in the first level of runs/out: each has a seed of its own."""
-    seeds = {process: 1 + 1_000_003 * process for process in (0, 1)}
-    return {request_id("out", seed, 0, number): process for process, seed in seeds.items() for number in range(20_000)}
+def owners(*, mixed: bool = False) -> dict[str, int]:
+    """Which of two processes asked under which id, in the first level of runs/out: each has every other number, of two
+    user classes every other one of each.
+    """
+    single = {request_id("out", 1, 0, number): number % 2 for number in range(20_000)}
+    return single if not mixed else {request_id("out", 1, 0, number): number // SLOTS % 2 for number in range(20_000)}
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def test_processes_and_several_users_make_one_run(url: str, here: Path) -> None:
     assert len({row["request_id"] for row in records}) == len(records)
     by_process: dict[int, list[int]] = {}
     for row in sorted(records, key=lambda row: row["sent_at"]):
-        by_process.setdefault(owners()[row["request_id"]], []).append(row["input_tokens"])
+        by_process.setdefault(owners(mixed=True)[row["request_id"]], []).append(row["input_tokens"])
     first, second = by_process.values()
     assert first[:20] != second[:20]
     assert any(length <= 41 for length in first + second)
