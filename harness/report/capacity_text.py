@@ -63,7 +63,7 @@ def _levels(each: HistoryCapacity, unit: str) -> Table:
             (
                 _load(outcome.load),
                 format_percent(nearest.share) if nearest else "–",
-                f"{format_percent(low)} to {format_percent(high)}" if known else "–",
+                f"{format_percent(_shown(low))} to {format_percent(high)}" if known else "–",
                 f"{format_percent(nearest.needed)} ({nearest.bound.name})" if nearest else "–",
                 _word(outcome),
                 format_number(outcome.seconds),
@@ -93,7 +93,7 @@ def _surface(report: CapacityReport) -> list[str]:
                     f"{mark}{format_duration(found.itl_p95)}",
                     f"{mark}{format_number(found.waiting)}",
                     f"{mark}{format_number(found.output_tokens_per_second)}",
-                    found.binds.resource or "not known",
+                    found.binds.resource or "–",
                 )
             )
     if not rows:
@@ -136,6 +136,11 @@ def _share(outcome: Outcome) -> str:
 def _word(outcome: Outcome) -> str:
     extra = [name for name, has in (("over-saturated", outcome.saturated), ("drifts", outcome.drifts)) if has]
     return ", ".join([_WORDS[outcome.decision], *extra])
+
+
+def _shown(share: float) -> float:
+    """0 where it is next to nothing."""
+    return 0.0 if share < 1e-4 else share
 
 
 def _load(load: float) -> str:

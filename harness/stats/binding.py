@@ -39,7 +39,8 @@ class Binding:
 
 
 def binding(records: Records, server: ServerFigures, nearest: Bound | None, places: float | None = None) -> Binding:
-    """records: those due in the level's window. nearest: the bound that breaks first there. places: requests that the
+    """records: those due in the level's window. nearest: the bound that breaks first there; None where
+    nothing missed any. places: requests that the
     engine answers at once at most, where that is known.
     """
     late = _late(records)
@@ -54,7 +55,7 @@ def binding(records: Records, server: ServerFigures, nearest: Bound | None, plac
     if server.kv_used is not None and server.kv_used >= FULL:
         return Binding("kv memory", f"the KV cache was {format_percent(server.kv_used)} full")
     if nearest is None:
-        return Binding(None, "no figure tells")
+        return Binding(None, "every request was within the bounds, or none tells")
     if nearest.metric in PACES:
         return Binding("decode", f"{nearest.name} is nearest to breaking: the steps of the batch take longest")
     if server.running is None:

@@ -26,16 +26,17 @@ from harness.stats.outcome import Approach, Outcome
 CONFIDENCE = 0.95  # what is promised
 # What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
 # luck. Measured on made-up services (tests/stats/test_capacity_search.py): then 95 % and more are covered.
-FIT_CONFIDENCE = 0.985
+FIT_CONFIDENCE = 0.97
 BRIEF = 0.35  # of a level's length: while the knee is only bracketed
 LEAST_SECONDS = 10.0  # of a level: a shorter one is all warm-up
 MOST_LEVELS = 80
 LOWEST = 64  # the lowest load that is tried is this part of the first
 _AWAY = 0.3  # of the interval's width: how far from its middle levels are measured
-_LEAST_AWAY, _MOST_AWAY = 0.012, 0.10
+_LEAST_AWAY, _MOST_AWAY = 0.012, 0.06
 _NEAR = 0.15  # of the logarithm of the load: levels that count as beside the knee
 # Two intervals of this confidence that do not meet are apart beyond chance: one time in fifty they are not.
 _APART = 0.9
+_AS_LIKELY_AS_NOT = 0.5
 _LONG_ENOUGH = 4  # long levels, from which on brief ones between them are no longer needed
 
 
@@ -108,7 +109,7 @@ class CapacitySearch:
         if load is None or seconds < least * 0.999 or len(self.told) >= MOST_LEVELS:
             return None
         last = self.told[-1] if self.told else None
-        above = last is not None and last.load >= load and not last.seems_to_hold
+        above = last is not None and last.tells and not last.seems_to_hold
         return Ask(load, seconds, "above" if above else "below", brief)
 
     def answer(self) -> Answer:
@@ -122,6 +123,8 @@ class CapacitySearch:
         low, high = (min(getattr(each, end) for each in knees.values()) for end in ("low", "high"))
         low, high = self._with_what_was_decided(low, high)
         notes = []
+        for way in self._either_way(name):
+            low, high = min(low, way.low), max(high, way.high)
         apart = self._apart(name)
         if apart is not None:
             below, above = apart
@@ -149,7 +152,7 @@ class CapacitySearch:
     def _rounded_answer(self, name: str, first: Knee, low: float, high: float, notes: list[str]) -> Answer:
         whole, tried = self.goal.whole, max(each.load for each in self.told)
         holds = float(math.floor(low)) if whole else low
-        if all(each.seems_to_hold for each in self.told):
+        if all(each.seems_to_hold for each in self.told if each.tells):
             notes.insert(0, f"Every level up to {tried:g} held: the limit lies above what was tried.")
             return Answer(min(holds, tried), None, None, None, False, tuple(notes))
         if not any(each.seems_to_hold for each in self.told):
@@ -170,7 +173,10 @@ class CapacitySearch:
 
     def _next(self) -> tuple[float | None, bool]:
         """The next load, None when nothing is left to do; and whether a brief level is enough."""
-        told, goal = self.told, self.goal
+        goal = self.goal
+        told = [each for each in self.told if each.tells or not each.brief]
+        if self.told and self.told[-1].brief and not self.told[-1].tells:
+            return self.told[-1].load, False  # once more, at length
         if not told:
             return self._rounded(goal.start), True
         if all(each.seems_to_hold for each in told):
@@ -248,6 +254,22 @@ class CapacitySearch:
             return levels
         return [each for each in levels if not each.brief or not min(long) <= each.load <= max(long)]
 
+    def _either_way(self, name: str) -> list[Knee]:
+        """Where levels come to from below and from above put the knee, each about as likely as not: the answer is to
+        hold for both, also where they are not yet apart beyond chance.
+        """
+        found = []
+        for way in self._ways_to():
+            sides = {each.seems_to_hold for each in way if not each.brief}
+            if len(sides) == 2 and (knee := self._fit(way, _AS_LIKELY_AS_NOT).get(name)) is not None:
+                found.append(knee)
+        return [each for each in found if each.low > 0 and math.isfinite(each.high)]
+
+    def _ways_to(self) -> list[list[Outcome]]:
+        """The levels that count, come to from below and from above; brief ones belong to both."""
+        trusted = self._trusted()
+        return [[each for each in trusted if each.brief or each.approach == way] for way in ("below", "above")]
+
     def _apart(self, name: str) -> tuple[Knee, Knee] | None:
         """The knees of levels come to from below and from above, where they are not the same."""
         if self._ways[0] != len(self.told):
@@ -255,8 +277,7 @@ class CapacitySearch:
         return self._ways[1]
 
     def _knees_by_way(self, name: str) -> tuple[Knee, Knee] | None:
-        trusted = self._trusted()
-        ways = [[each for each in trusted if each.brief or each.approach == way] for way in ("below", "above")]
+        ways = self._ways_to()
         if any(len({each.seems_to_hold for each in way if not each.brief}) == 0 for way in ways):
             return None
         apart, sure = ([self._fit(way, level).get(name) for way in ways] for level in (_APART, FIT_CONFIDENCE))

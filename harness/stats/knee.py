@@ -43,6 +43,9 @@ _MEAN = np.sqrt(1 + 0.346 * (_SLOPES[:, None] * _SPREADS[None, :]) ** 2)[None]
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _SMOOTH = 0.1  # of the logarithm of the load: how far neighbours reach
+# Degrees of freedom that the levels' own word on their independent samples counts for beside what the levels scatter by
+# about the line, and the factors between which that may correct it.
+OWN_FREEDOM, _FACTORS = 6.0, (0.3, 4.0)
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,9 @@ def fit_knee(doses: Sequence[Dose], allowed: float, confidence: float) -> Knee:
     """doses: at least one. allowed: share of misses, above 0 and below 1. confidence: of the interval, such as 0.95."""
     fit = _Fit(doses, allowed)
     least, most = fit.span()
+    fit.rescale(fit.profile(np.geomspace(least, most, _GRID)))
     rough = fit.profile(np.geomspace(least, most, _GRID))
-    rejected = stdtrit(max(fit.near - 2, 12), (1 + confidence) / 2) ** 2 / 2
+    rejected = stdtrit(max(fit.near - 2, 0) + OWN_FREEDOM, (1 + confidence) / 2) ** 2 / 2
     inside = rough.loads[rough.likelihood >= rough.likelihood.max() - rejected]
     step = rough.loads[1] / rough.loads[0]
     fine = fit.profile(np.geomspace(inside[0] / step, inside[-1] * step, _GRID))
@@ -111,6 +115,7 @@ class _Fit:
         miss, size = np.array([dose.miss for dose in doses]), smoothed_sizes(doses)
         self.miss = np.where(saturated, np.maximum(miss, SATURATED_SHARE), miss)
         self.size = np.where(saturated, np.maximum(size, SATURATED_SIZE), size)
+        self.samples = np.array([max(dose.samples, 1) for dose in doses], dtype=np.float64)
         sure = 2 * np.sqrt((self.miss + 1 / self.size) * (1 - self.miss + 1 / self.size) / self.size)
         holds, breaks = self.miss + sure < allowed, self.miss - sure > allowed
         # What lies well below a level that is sure to hold, or above one that is sure to break, adds but its side:
@@ -126,6 +131,25 @@ class _Fit:
     def near(self) -> int:
         """Levels that say how far from the knee they are."""
         return int(np.count_nonzero(~(self.beyond | self.below)))
+
+    def rescale(self, profile: _Profile) -> None:
+        """Correct the levels' sizes by how far they really lie from the line: a level is too short to tell how long its
+        queue remembers, and several together tell it (the heterogeneity factor of P. McCullagh and J. A. Nelder,
+        Generalized Linear Models, 2nd ed. 1989, section 4.5, shrunk towards the levels' own word).
+        """
+        near = ~(self.beyond | self.below)
+        freedom = self.near - 2
+        if freedom < 1:
+            return
+        place = int(profile.likelihood.argmax())
+        slope, spread = profile.slopes[place], profile.spreads[place]
+        line = logit(self.allowed) * math.sqrt(1 + 0.346 * (slope * spread) ** 2)
+        expected = expit(line + slope * (self.loads - math.log(profile.loads[place])))[near]
+        scatter = expected * (1 - expected)
+        variance = scatter / self.size[near] + (slope * spread * scatter) ** 2
+        distance = float(np.sum((self.miss[near] - expected) ** 2 / variance))
+        factor = float(np.clip((freedom + OWN_FREEDOM) / (distance + OWN_FREEDOM), *_FACTORS))
+        self.size[near] = np.minimum(self.size[near] * factor, self.samples[near])
 
     def span(self) -> tuple[float, float]:
         """Loads between which the knee is looked for."""

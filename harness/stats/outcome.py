@@ -48,6 +48,11 @@ class Outcome:
         return min(known, key=lambda each: (each.share - each.needed) / (1 - each.needed), default=None)
 
     @property
+    def tells(self) -> bool:
+        """Whether it gave any figure that a bound could be held against; a level shorter than a pause may give none."""
+        return self.saturated or self.attainment is not None
+
+    @property
     def seems_to_hold(self) -> bool:
         """By the shares as they are, however sure; not where there is none."""
         return not self.saturated and bool(self.shares) and all(each.share >= each.needed for each in self.shares)

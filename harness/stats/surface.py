@@ -76,7 +76,7 @@ def figures_of(
         waiting=float(waiting_for_first(records, moments).mean()) if len(records) else 0.0,
         output_tokens_per_second=flow.output_tokens_per_second,
         kv_used=server.kv_used,
-        binds=binding(inside, server, nearest.bound if nearest else None, places),
+        binds=binding(inside, server, nearest.bound if nearest and nearest.share < 1 else None, places),
     )
 
 

@@ -71,6 +71,10 @@ class MadeUp:
     def knee(self) -> float:
         raise NotImplementedError
 
+    def miss(self, load: float) -> float:
+        """Share that misses the bound that limits, in the long run, at a load near the knee."""
+        raise NotImplementedError
+
     def level(
         self, load: float, seconds: float, random: np.random.Generator, *, spoilt: bool = False
     ) -> tuple[Level, Records]:
@@ -104,6 +108,9 @@ class PrefillQueue(MadeUp):
     def knee(self) -> float:
         return self.capacity - math.log(20) / self.slo.bounds[0].limit
 
+    def miss(self, load: float) -> float:
+        return math.exp(-(self.capacity - load) * self.slo.bounds[0].limit)
+
     def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
         count = random.poisson(load * seconds)
         due = np.sort(random.uniform(0, seconds, count))
@@ -133,8 +140,9 @@ class Slots(MadeUp):
             users += 1
         return float(users - 1)
 
-    def miss(self, users: int) -> float:
+    def miss(self, load: float) -> float:
         """Share of the requests that wait for longer than the bound leaves."""
+        users = int(load)
         waits = self.slo.bounds[0].limit - self.first
         weights = [1.0]
         for busy in range(1, users):  # states of a system with users - 1
@@ -190,6 +198,14 @@ class KvBound(MadeUp):
         limit = next(bound.limit for bound in self.slo.bounds if bound.metric == "itl")
         by_steps = (limit * math.exp(-1.6448536 * self.spread) - self.base) / self.each
         return min(math.floor(by_steps), self.fits)
+
+    def miss(self, load: float) -> float:
+        """Of the gaps; beyond what fits into the cache some chat always waits for a place, for longer than the bound."""
+        if load > self.fits:
+            return 1.0
+        limit = next(bound.limit for bound in self.slo.bounds if bound.metric == "itl")
+        step = self.base + self.each * load
+        return 0.5 * math.erfc(math.log(limit / step) / self.spread / math.sqrt(2))
 
     def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
         users, batch = int(load), min(int(load), self.fits)

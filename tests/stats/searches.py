@@ -53,12 +53,31 @@ SERVICES: dict[str, tuple[MadeUp, float]] = {
 }
 
 
+def bound(service: MadeUp, levels: int = 60) -> float:
+    """The narrowest 95 % interval that the shares of the whole budget allow, as a share of the knee.
+
+    As if all of it were one level at the knee and the slope there were known: what the share of such a level strays by,
+    seen in `levels` of them, over the slope (the delta method). Where levels differ by their own speed it is as many
+    levels of a minute. What is less than one whole load cannot be told in whole loads.
+    """
+    random = np.random.default_rng(1)
+    parts = 12.0 if service.noise else 1.0
+    asked = Ask(service.knee, TWELVE_MINUTES / parts, "below", False)
+    found = [measured(service, asked, random, False) for _ in range(levels)]
+    strays = float(np.std([each.attainment.share for each in found if each.attainment is not None]))
+    step = 1.0 if service.whole else 0.02 * service.knee
+    ends = (service.knee - step, service.knee + step)
+    slope = (service.miss(ends[1]) - service.miss(ends[0])) / np.log(ends[1] / ends[0])
+    narrowest = 2 * 1.96 * strays / np.sqrt(parts) / slope
+    return max(float(narrowest), 1 / service.knee if service.whole else 0.0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("kinds", nargs="*", default=list(SERVICES), metavar="KIND", help=", ".join(SERVICES))
     asked = parser.parse_args()
-    print("kind        knee  holds the truth  claims above  width p50    p90  at most 10 %")
+    print("kind        knee  holds the truth  claims above  width p50    p90  at most 10 %  bound")
     for kind in asked.kinds:
         service, _ = SERVICES[kind]
         answers = [searched(service, seed).answer() for seed in range(asked.seeds)]
@@ -67,7 +86,7 @@ def main() -> None:
         above = sum(each.holds > service.knee for each in answers)
         middle, wide = (f"{share:.1%}" for share in np.quantile(widths, [0.5, 0.9]))
         narrow = int(np.sum(widths <= 0.1 + 1e-3))
-        found = f"{held:>8} of {asked.seeds} {above:>13} {middle:>10} {wide:>6} {narrow:>13}"
+        found = f"{held:>8} of {asked.seeds} {above:>13} {middle:>10} {wide:>6} {narrow:>13} {bound(service):>6.1%}"
         print(f"{kind:<10} {service.knee:>5.4g} {found}", flush=True)
 
 

@@ -120,6 +120,22 @@ def test_levels_without_a_figure_claim_nothing() -> None:
     assert CapacitySearch(Goal(4.0, True)).answer().holds == 0.0
 
 
+def test_a_brief_level_without_a_figure_is_measured_at_length() -> None:
+    """Of users who pause for longer than it lasts nobody may ask in its window: that is no miss."""
+    search = CapacitySearch(Goal(8.0, True))
+    search.tell(told(8.0, 1.0, seconds=21.0, brief=True))
+    silent = BoundShare(BOUND, float("nan"), 0, 0.0, (0.0, 1.0))
+    search.tell(Outcome(32.0, (silent,), 21.0, brief=True))
+    again = search.ask()
+    assert again is not None
+    assert (again.load, again.brief, again.approach) == (32.0, False, "below")
+    search.tell(told(32.0, 0.99, seconds=60.0))
+    further = search.ask()
+    assert further is not None
+    assert further.load == 64.0
+    assert search.answer().breaks is None
+
+
 def test_the_budget_is_kept() -> None:
     """No level is asked for that would go beyond it, and none that would be all warm-up."""
     search = CapacitySearch(Goal(1.0, False, budget=100.0))
