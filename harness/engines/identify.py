@@ -4,7 +4,6 @@ their answers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,9 +13,8 @@ from harness.engines.base import NO_EXTRAS, Endpoint, EngineInfo, Extras, Secret
 from harness.engines.client import Client, NoAnswer
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.engines.other_servers import llama_cpp_python, transformers_serve
-from harness.engines.route import refuse_unsendable
+from harness.engines.route import service_key
 from harness.errors import ServiceError, UsageError
-from harness.redaction import remember_secret
 
 NO_KEY = (401, 403)
 _LOOKED_AT = ("/info", "/v1/models")  # pages whose refusal says that a key is wanted
@@ -24,10 +22,7 @@ _LOOKED_AT = ("/info", "/v1/models")  # pages whose refusal says that a key is w
 
 def endpoint_at(url: str, model_name: str | None = None) -> Endpoint:
     """Somebody else's service, with the key of HARNESS_API_KEY where there is one."""
-    key = os.environ.get("HARNESS_API_KEY")
-    if key:
-        remember_secret(key)
-        refuse_unsendable(key, "HARNESS_API_KEY")
+    key = service_key()
     return Endpoint(url, Secret(key) if key else None, model_name)
 
 

@@ -1,5 +1,5 @@
 """The way to a service, the same for its load and for all that is asked of it beside: whose certificates are trusted,
-and which proxy lies between.
+which proxy lies between, and which key is sent.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ import os
 import ssl
 
 from harness.errors import UsageError
+from harness.redaction import remember_secret
 
 # Certificates of further authorities: as requests and curl name them. OpenSSL itself heeds SSL_CERT_FILE.
 _MORE_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_KEY = "HARNESS_API_KEY"
 TRUST = "Name the certificate of its authority, or its own: SSL_CERT_FILE=/path/to/ca.pem."
 
 
@@ -47,6 +49,15 @@ def refuse_unsendable(key: str, name: str) -> None:
                 where=name,
                 advice='Set it without, such as by HARNESS_API_KEY="$(cat FILE)".',
             )
+
+
+def service_key() -> str | None:
+    """The key of HARNESS_API_KEY, None without one. Raises UsageError for one that no header can carry."""
+    key = os.environ.get(_KEY)
+    if key:
+        remember_secret(key)
+        refuse_unsendable(key, _KEY)
+    return key or None
 
 
 def proxy() -> str | None:

@@ -45,7 +45,9 @@ class Address:
         parts, through = urlsplit(url), urlsplit(proxy or "")
         tls = parts.scheme == "https"
         host, port = parts.hostname or "127.0.0.1", parts.port or (443 if tls else 80)
-        header = parts.netloc.rpartition("@")[2].encode("idna").decode()
+        header = parts.netloc.rpartition("@")[2]
+        if parts.hostname and not header.isascii():  # the name alone: IDNA takes the port for a part of it
+            header = parts.hostname.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
         between = (through.hostname, through.port or 80) if through.hostname else None
         whole_url = between is not None and not tls
         return cls(host, port, tls, header, between, (f"http://{header}" if whole_url else "") + parts.path.rstrip("/"))

@@ -80,7 +80,13 @@ class JoinedWorker(LocustWorker):
 
     def _obey_all(self) -> None:
         for order in self._orders:
-            self.obey(order)
+            try:
+                self.obey(order)
+            except UsageError as error:  # of this machine's environment, which nobody looked at before
+                logger.error("%s", error)
+                self.environment.process_exit_code = error.exit_code
+                self._give_up()
+                return
 
     def _give_up(self) -> None:
         """An order could not be obeyed: whoever runs the levels goes on without this process."""

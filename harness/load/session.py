@@ -18,7 +18,7 @@ from gevent.hub import get_hub
 from harness.engines import APIS
 from harness.engines.answer_text import AnswerText
 from harness.engines.base import Extras
-from harness.engines.route import proxy
+from harness.engines.route import proxy, service_key
 from harness.load.connection import Address
 from harness.load.plan import LoadPlan
 from harness.load.recorder import Asked, Recorder
@@ -117,7 +117,7 @@ class Session:
         self._hub = get_hub()
         self._told = told
         self._api = APIS[plan.api]
-        self._key = os.environ.get("HARNESS_API_KEY")
+        self._key = service_key()  # of this machine's environment: a Locust worker may stand elsewhere
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
         self.counts_events = self._api.counts_events and plan.stream
