@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.probe import loads
-from harness.probe.padded_evidence import at_length, chats_may_cost, full_length_rows, pads_batch, queues
+from harness.probe.padded_evidence import ALIKE, at_length, chats_may_cost, full_length_rows, pads_batch, queues
 from harness.probe.padded_limits import default_total, padded_curve, padded_history, padded_permits
 from harness.probe.recommendation import OWN_DEFAULT
 from harness.probe.setting import (
@@ -31,6 +31,7 @@ from harness.probe.state import Pace, SearchState, survived
 LEAST_PREFILL = 64
 CLOSE = 1.3  # times the precision: a bracket that need not be narrowed
 FINE, COARSE, FAR = 0.006, 0.02, 0.1  # steps of a size, around where the engine should die and far from it
+BELOW = 0.98  # of a size that held with the longest prompts, from which on shorter ones are tried
 AROUND = 0.06  # of the expected budget: where steps are fine
 RISES = ((2.0, 1.03), (8.0, 1.06), (1e9, 1.15))  # seconds of a fill, and the first start's step from size to size
 QUICK_FILL = 1.5  # seconds for which it pays to try every length at every size
@@ -206,9 +207,19 @@ class _Plan:
                 for length in self._parts(index):
                     yield from self._filled(size, length)
 
+    def _has_tried_parts(self) -> bool:
+        return any(
+            each.held and 1 < each.length < each.longest * (1 - ALIKE)
+            for each in self.before.evidence.fill_points
+            if each.longest >= self.longest * (1 - ALIKE)
+        )
+
     def _parts(self, index: int) -> list[int]:
-        """Lengths of several prompts in one prefill: half of them at each size, and always the one that killed."""
-        known = {self.prefill // parts for parts in loads.PARTS[index % 2 :: 2]}
+        """Lengths of several prompts in one prefill: all at the first size, half of them at each further one, and the
+        one that killed at every one.
+        """
+        chosen = loads.PARTS if index == 0 else loads.PARTS[index % 2 :: 2]
+        known = {self.prefill // parts for parts in chosen}
         died = [each for each in self.before.evidence.fill_points if each.died and each.longest == self.longest]
         worst = min(died, key=lambda each: each.died or 0, default=None)
         return sorted(known | ({worst.length} if worst is not None and 1 < worst.length < self.longest else set()))
@@ -244,7 +255,9 @@ class _Plan:
         top = known.smallest_failed or float(OPEN_BUDGET)
         if known.gap is not None and known.gap <= 2 * AROUND:
             expected = (known.largest_ok or 0) + (top - (known.largest_ok or 0)) / 2
-        size = max(self.longest + loads.SPARE + 1.0, known.largest_ok or 0.0)
+        # What held with the longest prompts says nothing of several shorter ones, which begin below it.
+        below = 1.0 if self._has_tried_parts() else BELOW
+        size = max(self.longest + loads.SPARE + 1.0, below * (known.largest_ok or 0.0))
         size = min(size, 0.97 * top)
         while size < top * 0.998:
             off = abs(size - expected) / expected
