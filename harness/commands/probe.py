@@ -41,6 +41,7 @@ from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
 DEFAULT_ANSWER = 512
+NO_LIMITS = ("prefix_caching", "waiting_served_ratio")  # flags that an entry has no limit for
 FILLED = 0.95  # of the cache, from which on it counts as full
 
 
@@ -148,9 +149,8 @@ class _Probe:
         path = self.folder / "probe.json"
         write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
         version = self.search.knowledge.version
-        text = as_text(
-            document, found, cells, self.wish, {**self.engine.limit_names(version), "prefix_caching": "PREFIX_CACHING"}
-        )
+        names = {name: name.upper() for name in NO_LIMITS}
+        text = as_text(document, found, cells, self.wish, {**names, **self.engine.limit_names(version)})
         write_atomically(self.folder / "probe.md", (text + "\n").encode())
         if self.options.write:
             self._write(document, found)
@@ -201,7 +201,7 @@ class _Probe:
             "recommended_flags": {
                 **self.engine.memory_flags(self.model),
                 **self.engine.flags(found.setting, version),
-                **(self.engine.without_prefix_cache(version) if found.setting.prefix_caching is False else {}),
+                **self._beside_limits(found),
             },
             "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
             "mix": mixed.as_json() if mixed else None,
@@ -257,17 +257,22 @@ class _Probe:
         """What `--write` cannot put into the entry."""
         if self.options.write and (why := self._not_written()):
             return [f"{why[0].upper()}{why[1:]}."]
-        if found.setting.prefix_caching is not False:
-            return []
-        flags = self.engine.without_prefix_cache(self.search.knowledge.version)
-        said = ", ".join(f"{name}={value}" for name, value in flags.items())
+        said = ", ".join(f"{name}={value}" for name, value in self._beside_limits(found).items())
         return [f"These limits need {said} as well, which is no limit: put it under env: in the entry."] if said else []
+
+    def _beside_limits(self, found: Recommendation) -> dict[str, str]:
+        """What the proof was given beside limits, by the engine's own names."""
+        off = found.setting.prefix_caching is False
+        return {
+            **(self.engine.without_prefix_cache(self.search.knowledge.version) if off else {}),
+            **(self.engine.exploring() if self.search.joins_at_once(found.setting) else {}),
+        }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:
         if why := self._not_written():
             self.progress(f"{self.model.name}: {why}")
             return
-        values = {flag.name: flag.value for flag in found.flags if flag.name != "prefix_caching"}
+        values = {flag.name: flag.value for flag in found.flags if flag.name not in NO_LIMITS}
         reasons = {flag.name: flag.brief or flag.reason for flag in found.flags}
         path = catalogue_path(self.target.catalogue)
         write_limits(path, self.model.name, values, reasons)

@@ -95,7 +95,7 @@ class Search:
         if advice is None or self.proved is None:
             return advice
         setting = self.proved.setting
-        flags = [replace(flag, value=getattr(setting, flag.name) or flag.value) for flag in advice.flags]
+        flags = [replace(flag, value=getattr(setting, flag.name, None) or flag.value) for flag in advice.flags]
         history = (setting.max_total_tokens or 0) - advice.answer if setting.max_total_tokens else advice.history
         return replace(advice, setting=setting, flags=tuple(flags), history=max(1, history))
 
@@ -140,7 +140,8 @@ class Search:
     def joins_at_once(self, setting: Setting) -> bool:
         """Whether a waiting prompt should join a full batch at once in this start. While a boundary is sought it
         should; and in the proof of an engine that does not check its memory too, so that what chats have reserved can
-        be written when the last prompts are read: a batch that has waited first has no other memory.
+        be written when the last prompts are read: a batch that has waited first has no other memory. It is among the
+        flags that are then recommended.
         """
         return setting.purpose != "verify" or self.evidence.kind != "flash"
 

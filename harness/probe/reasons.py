@@ -120,4 +120,11 @@ def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[F
             many,
             f"request number {chats + 1:,} is refused at once (429)",
         ),
+        Flag(
+            "waiting_served_ratio",
+            0,
+            "a prompt that waits joins the running chats at once, as in the proof; by default it waits until enough"
+            " others wait with it, and what that lets in was not proved",
+            "running chats pause for each prompt that joins; with many short prompts that is slower",
+        ),
     )

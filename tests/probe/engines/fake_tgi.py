@@ -435,7 +435,7 @@ def _count_start(spec: dict[str, Any]) -> int:
     limits = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("MAX_") or name in ("CUDA_MEMORY_FRACTION", "PREFIX_CACHING")
+        if name.startswith("MAX_") or name in ("CUDA_MEMORY_FRACTION", "PREFIX_CACHING", "WAITING_SERVED_RATIO")
     }
     with path.open("a") as file:
         file.write(json.dumps(limits) + "\n")
