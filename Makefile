@@ -38,7 +38,8 @@ bench: install
 
 chaos: install
 	HARNESS_FUZZ=4 $(BIN)/python -m pytest tests/test_broken_files.py tests/engines/test_hostile_answers.py
-	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes 9
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes 7
+	$(BIN)/python -m tests.chaos.signals $(if $(SEED),--seed $(SEED)) --minutes 2
 
 test-all: install
 	$(BIN)/python -m tests.matrix
