@@ -140,7 +140,7 @@ def all_gpus_text(verdicts: Sequence[Sequence[Fit]]) -> str:
         rows = [("GPU", "memory", "USD/h", "verdict")]
         for fit in each:
             price = fit.gpu.price_per_hour
-            said = f"fits: {format_count(fit.tokens or 0)} tokens of KV cache" if fit.good else _why_not(fit)
+            said = f"{fit.verdict}: {format_count(fit.tokens or 0)} tokens of KV cache" if fit.good else _why_not(fit)
             cost = "?" if price is None else f"{price * fit.gpus:.2f}"
             rows.append((cards_text(fit.gpu, fit.gpus), format_bytes(fit.gpu.visible_bytes * fit.gpus), cost, said))
         fitting = [fit for fit in each if fit.good]
@@ -149,6 +149,8 @@ def all_gpus_text(verdicts: Sequence[Sequence[Fit]]) -> str:
         last = f"{each[0].name}: does not fit any card of the sheets"
         if fitting:
             last = f"{each[0].name}: fits on {len(fitting)} of {len(each)} cards"
+        if any(fit.may_die for fit in fitting):
+            last += " (starts: may die under load, see `check` with --gpu)"
         if cheapest is not None:
             last += f", the cheapest is {cards_text(cheapest.gpu, cheapest.gpus)}"
         blocks.append(f"{_table(rows)}\n{last}")

@@ -10,6 +10,7 @@ import pytest
 from harness.catalog.gpus import find_gpu
 from harness.catalog.limits import Limits
 from harness.catalog.models import EngineChoice, Model
+from harness.commands.models import all_gpus_text
 from harness.simulator import memory
 from harness.simulator.world import World
 from harness.sizing.check import Fit, check, check_text
@@ -58,6 +59,14 @@ def test_what_starts_and_may_die_says_why(
     assert fit.as_json()["may_die"] == list(fit.may_die)
     assert check_text([fit]).startswith("STARTS")
     assert f"may die under load: {fit.may_die[0]}" in check_text([fit])
+
+
+def test_the_table_over_all_cards_tells_them_apart_too() -> None:
+    """In a word, and below the table what it means."""
+    text = all_gpus_text([[check(GEMMA, find_gpu("L4")), check(QWEN, find_gpu("L4"))]])
+    assert "starts: " in text
+    assert "fits: " in text
+    assert "(starts: may die under load" in text
 
 
 def test_images_are_profiled_by_vllm() -> None:
