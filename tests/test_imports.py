@@ -30,7 +30,7 @@ FLOORS = [
 ALLOWED_EXTRA = {
     "__main__": {"cli", "emulator", "interrupts"},  # hands `emulate` over to the emulator's own process
     "emulator": {"simulator", "catalog", "measure", "errors", "units", "input_files", "redaction", "text"},
-    "report": {"stats", "measure", "catalog", "errors", "units", "input_files", "redaction", "text"},
+    "report": {"stats", "probe", "measure", "catalog", "errors", "units", "input_files", "redaction", "text"},
     "stats": {"measure", "catalog", "errors", "units", "input_files", "redaction", "text"},
     "engines": {"catalog", "workload", "errors", "units", "input_files", "redaction", "text"},
     "simulator": {"catalog", "measure", "errors", "units", "input_files", "redaction", "text"},

@@ -44,11 +44,12 @@ from harness.errors import UsageError
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of runs, probes, capacity searches.")],
     format: Annotated[
         Optional[list[str]], typer.Option(help="html, markdown, json, csv; may be repeated. Default: html, markdown.")
     ] = None,
-    output: Annotated[Optional[Path], typer.Option(help="A folder for the reports. Default: each run's own.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="A folder for the reports. Default: the run's own.")] = None,
+    charts: Annotated[Optional[Path], typer.Option(help="A folder for every chart as SVG and PNG.")] = None,
     for_users: ForUsersOption = None,
     peak: PeakOption = 1.0,
     spare: SpareOption = 1,
@@ -56,15 +57,17 @@ def report(
     price: PriceOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Make the report again from run folders, also of a run that was killed.
+    """Make the report of a folder again, also of a run that was killed; of several folders one report side by side.
 
     Example: harness report reports/2026-05-04T12-00-00Z-qwen2.5-7b-L4-chat
+
+    Side by side: harness report reports/capacity-l4 reports/capacity-h100 --output reports/which-gpu
     """
     from harness.commands.report import report as make
     from harness.drive.money_options import money_question
 
     asked = money_question(for_users, peak, spare, api_price, price)
-    paths = make(runs, formats=format or None, output=output, asked=asked)
+    paths = make(runs, formats=format or None, output=output, charts=charts, asked=asked)
     show(json, [str(path) for path in paths], "\n".join(str(path) for path in paths))
     return 0
 
@@ -177,6 +180,7 @@ def compare(
     gate: GateOption = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write a page for people.")] = None,
     json: JsonOption = False,
 ) -> int:
     """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
@@ -190,9 +194,9 @@ def compare(
     groups = [side.split(",") for side in sides]
     if baseline is not None:
         new = [path for group in groups for path in group]
-        verdict = judge.compare_with_baseline(baseline, new, store, gate, junit, markdown, allow)
+        verdict = judge.compare_with_baseline(baseline, new, store, gate, junit, markdown, allow, html)
     elif len(groups) == 2:
-        verdict = judge.compare(groups[0], groups[1], gate, junit, markdown, allow)
+        verdict = judge.compare(groups[0], groups[1], gate, junit, markdown, allow, html)
     else:
         found = f"expected BASE and NEW, found {len(groups)} arguments"
         raise UsageError(found, advice="Repeats of one side go with commas: `harness compare a,b,c d,e,f`.")

@@ -17,6 +17,8 @@ from harness.input_files import brief
 from harness.measure.run import read_runs
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
+from harness.report.comparison_page import comparison_document
+from harness.report.formats import find_format
 from harness.stats.comparable import SERVICE, SUBJECT
 from harness.stats.compare import compare as compare_runs
 from harness.stats.comparison import Comparison
@@ -46,6 +48,7 @@ def compare(
     junit: Path | None = None,
     markdown: Path | None = None,
     allow: str | None = None,
+    html: Path | None = None,
 ) -> CompareResult:
     """Compare two groups of run folders and write what was asked for. allow: what may differ, of SERVICE, with commas.
     Raises UsageError for a bad folder or gate.
@@ -55,7 +58,7 @@ def compare(
     """
     limits, same = read_gate(gate), _same(SUBJECT, allow)
     before, after = (read_runs([Path(path) for path in side]) for side in (base, new))
-    return _written(compare_runs(before, after, limits, aa.find(before[0]), same), junit, markdown)
+    return _written(compare_runs(before, after, limits, aa.find(before[0]), same), junit, markdown, html)
 
 
 def compare_with_baseline(
@@ -66,12 +69,13 @@ def compare_with_baseline(
     junit: Path | None = None,
     markdown: Path | None = None,
     allow: str | None = None,
+    html: Path | None = None,
 ) -> CompareResult:
     """The same with stored repeats as BASE; here all of SERVICE must be the same but what is allowed."""
     limits, same = read_gate(gate), _same(SERVICE, allow)
     before = baselines.runs_of(name, store_at(store))
     after = read_runs([Path(path) for path in new])
-    return _written(compare_runs(before, after, limits, same=same), junit, markdown)
+    return _written(compare_runs(before, after, limits, same=same), junit, markdown, html)
 
 
 def _same(names: Sequence[str], allow: str | None) -> list[str]:
@@ -84,17 +88,19 @@ def _same(names: Sequence[str], allow: str | None) -> list[str]:
     return [name for name in names if name not in allowed]
 
 
-def _written(comparison: Comparison, junit: Path | None, markdown: Path | None) -> CompareResult:
-    write_outputs(comparison, junit, markdown)
+def _written(comparison: Comparison, junit: Path | None, markdown: Path | None, html: Path | None) -> CompareResult:
+    write_outputs(comparison, junit, markdown, html)
     return CompareResult(comparison)
 
 
-def write_outputs(comparison: Comparison, junit: Path | None, markdown: Path | None) -> None:
+def write_outputs(comparison: Comparison, junit: Path | None, markdown: Path | None, html: Path | None = None) -> None:
     """What was asked for, and what GitHub Actions reads where it runs this."""
     if junit:
         _write(junit, comparison_to_junit(comparison))
     if markdown:
         _write(markdown, comparison_to_markdown(comparison))
+    if html:
+        _write(html, find_format("html").render(comparison_document(comparison)))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(comparison)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import terminal
 from harness.catalog.models import Model, catalogue_path, write_limits
+from harness.drive.kinds import write_page
 from harness.drive.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.drive.probe_start import CarryOver, run_start
 from harness.drive.probe_url import probe_url
@@ -152,6 +153,7 @@ class _Probe:
         names = {name: name.upper() for name in NO_LIMITS}
         text = as_text(document, found, cells, self.wish, {**names, **self.engine.limit_names(version)})
         write_atomically(self.folder / "probe.md", (text + "\n").encode())
+        write_page(self.folder)
         if self.options.write:
             self._write(document, found)
         return ProbeReport(document, path, text)

@@ -1,34 +1,53 @@
-"""Make reports again from run folders that are there already, also from one that was killed."""
+"""Make reports again from folders that are there already: runs, also killed ones, capacity searches and probes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
-from harness.drive.reports import DEFAULT_FORMATS, summary_of, write_reports
-from harness.measure.run import read_run
-from harness.measure.run_folder import RunFolder
-from harness.report.formats import find_format
-from harness.report.run import run_document
+from harness.drive.kinds import KINDS, kind_of
+from harness.drive.reports import write_charts, write_reports
+from harness.measure.run_folder import RunFolder, repeats_in
+from harness.report.formats import Format, find_format
+from harness.report.side_by_side import side_by_side
 from harness.stats.money import NOTHING_ASKED, MoneyQuestion
+
+SIDE_BY_SIDE = ("html", "markdown")
 
 
 def report(
-    runs: Sequence[Path],
+    folders: Sequence[Path],
     formats: Sequence[str] | None = None,
     output: Path | None = None,
+    charts: Path | None = None,
     asked: MoneyQuestion = NOTHING_ASKED,
 ) -> list[Path]:
-    """Write reports of all runs; the paths written.
+    """Write the report of one folder, or one report of several side by side; the paths written.
 
-    formats: names of report.FORMATS; None writes HTML, Markdown and summary.json. output: a folder for all of them, a
-    subfolder per run where there are several; None writes into each run's own folder. asked: what is to be known of
-    money and size. Raises UsageError for a folder that is no run.
+    formats: names of report.FORMATS; None: those of the kind. output: a folder for them; None writes into the folder
+    itself, or for several into a new one under reports/. charts: a folder for each chart as SVG and PNG. asked: what is
+    to be known of money and size. Raises UsageError for a folder that is none of drive.KINDS.
     """
-    chosen = [find_format(name) for each in formats or DEFAULT_FORMATS for name in each.split(",")]
-    folders = [RunFolder.open(Path(path)) for path in runs]
-    paths: list[Path] = []
-    for folder in folders:
-        where = folder.path if output is None else output / folder.run_id if len(folders) > 1 else output
-        paths += write_reports(run_document(summary_of(read_run(folder), asked)), chosen, where)
-    return paths
+    wanted = [find_format(name) for each in formats or () for name in each.split(",")]
+    paths = [each for folder in folders for each in repeats_in(Path(folder))]
+    kinds = [kind_of(path) for path in paths]
+    documents = [kind.read(path, asked) for kind, path in zip(kinds, paths, strict=True)]
+    if len(documents) == 1:
+        document, kind = documents[0], kinds[0]
+        chosen, where = wanted or _formats(kind.formats), output or paths[0]
+    else:
+        document, kind = side_by_side(documents), KINDS[0]
+        chosen, where = wanted or _formats(SIDE_BY_SIDE), output or _new_folder()
+    written = write_reports(document, chosen, where, kind.file)
+    return written + (write_charts(document, charts) if charts is not None else [])
+
+
+def _formats(names: Sequence[str]) -> list[Format]:
+    return [find_format(name) for name in names]
+
+
+def _new_folder() -> Path:
+    """Under reports/, named by the second."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return RunFolder.create_beside(Path("reports") / f"{stamp}-side-by-side").path

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.catalog.limits import Limits
+from harness.drive.kinds import write_page
 from harness.drive.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.drive.probe_start import judge, requests_of, token_counter
 from harness.engines import APIS, ENGINES
@@ -43,6 +44,7 @@ def probe_url(target: Target, options: ProbeOptions, progress: Progress) -> Prob
     write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
     text = _as_text(document)
     write_atomically(folder / "probe.md", (text + "\n").encode())
+    write_page(folder)
     return ProbeReport(document, path, text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.measure.run import Run
@@ -23,12 +23,14 @@ def summary_of(run: Run, asked: MoneyQuestion = NOTHING_ASKED) -> Summary:
     return summarise(run.records, run.manifest, run.facts, read_server(run.folder, run.manifest.complete), asked)
 
 
-def write_reports(document: Document, formats: Sequence[Format], folder: Path) -> list[Path]:
-    """One file per format, each replaced in one step; the paths written."""
+def write_reports(
+    document: Document, formats: Sequence[Format], folder: Path, named: Callable[[Format], str] = lambda form: form.file
+) -> list[Path]:
+    """One file per format, each replaced in one step; the paths written. named: what the file of a format is called."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for each in sorted(formats, key=lambda form: form.name != "json"):  # the small and most needed first: space may end
-        paths.append(write_text(folder / each.file, each.render(document)))
+        paths.append(write_text(folder / named(each), each.render(document)))
     return paths
 
 
@@ -37,6 +39,19 @@ def write_text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, redact(text).encode("utf-8", "backslashreplace"))
     return path
+
+
+def write_charts(document: Document, folder: Path) -> list[Path]:
+    """Each chart as SVG and as PNG, named after it; the paths written."""
+    from harness.report.drawing import WIDE, png, svg  # a second to load, which only those wait for who draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for chart in document.charts():
+        for ending, content in (("svg", svg(chart, WIDE).encode()), ("png", png(chart))):
+            paths.append(folder / f"{chart.name}.{ending}")
+            write_atomically(paths[-1], content)
+    return paths
 
 
 def finish(run: Run, with_reports: bool = True) -> Summary:

@@ -18,15 +18,18 @@ def to_text(report: CapacityReport) -> str:
     """The interval, how it was come to, and who is behind it."""
     lines = [f"{report.model}: {report.unit}, SLO {report.slo}", ""]
     for each in report.histories:
-        lines += [*aligned(_levels(each, report.unit)), ""]
+        lines += [*aligned(level_table(each, report.unit)), ""]
     for each in report.histories:
         name = "" if each.history is None else f"{format_count(each.history)} tokens of history: "
         lines.append(f"{name}{sentence(each, report.unit)}")
         lines += [f"Note: {note}" for note in each.answer.notes]
     flow = report.first.at_capacity
     if flow is not None:
-        lines += _people(report, flow)
-    lines += ["", *_surface(report)]
+        lines += [*people_lines(report, flow), *money_lines(report.money)]
+    if (surface := surface_table(report)) is not None:
+        lines += ["", *aligned(surface)]
+        if any(row[1].startswith("~") for row in surface.rows):
+            lines.append("~ interpolated between measured levels")
     if report.per_thousand_tokens is not None:
         lost = format_number(report.per_thousand_tokens)
         lines.append(f"Each further 1,000 tokens of history cost {lost} {_unit(report.unit)}, by a line through these.")
@@ -52,7 +55,8 @@ def level_line(outcome: Outcome, unit: str) -> str:
     return f"{_load(outcome.load)} {_unit(unit)}: {_share(outcome)}, {_word(outcome)}"
 
 
-def _levels(each: HistoryCapacity, unit: str) -> Table:
+def level_table(each: HistoryCapacity, unit: str) -> Table:
+    """A row for each level, in the order measured."""
     columns = (unit.capitalize(), "Within the bound", "95 % interval", "Needed", "Decision", "Seconds", "From")
     rows = []
     for outcome in each.search.told:
@@ -73,8 +77,8 @@ def _levels(each: HistoryCapacity, unit: str) -> Table:
     return Table(columns, tuple(rows), frozenset({0, 1, 2, 5}))
 
 
-def _surface(report: CapacityReport) -> list[str]:
-    """A line for each history and load; what lies between measured cells is marked."""
+def surface_table(report: CapacityReport) -> Table | None:
+    """A row for each history and load; what lies between measured cells is marked."""
     surface = report.surface
     columns = ("History", report.unit.capitalize(), "TTFT p95", "ITL p95", "Waiting", "Tokens/s", "Binds")
     rows = []
@@ -96,13 +100,11 @@ def _surface(report: CapacityReport) -> list[str]:
                     found.binds.resource or "–",
                 )
             )
-    if not rows:
-        return []
-    note = ["~ interpolated between measured levels"] if any(row[1].startswith("~") for row in rows) else []
-    return [*aligned(Table(columns, tuple(rows), frozenset(range(1, 6)))), *note]
+    return Table(columns, tuple(rows), frozenset(range(1, 6))) if rows else None
 
 
-def _people(report: CapacityReport, flow: Flow) -> list[str]:
+def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
+    """Who is behind the load."""
     found, ends, habits = report.people, report.people_range, report.habits
     assert found is not None
     assert ends is not None
@@ -123,7 +125,7 @@ def _people(report: CapacityReport, flow: Flow) -> list[str]:
             f"{format_count(round(about))} people in the busy hour{upper}, {format_number(found.talking)} of them in a "
             "conversation at once."
         )
-    return [*lines, *money_lines(report.money)]
+    return lines
 
 
 def _share(outcome: Outcome) -> str:

@@ -21,10 +21,10 @@ MOST_SHOWN = 10.0  # share; what only a change beyond it would show, shows nothi
 
 def comparison_to_text(comparison: Comparison) -> str:
     """For the terminal."""
-    lines = [*aligned(_table(comparison)), ""] if comparison.changes else []
+    lines = [*aligned(change_table(comparison)), ""] if comparison.changes else []
     lines += [f"Not comparable: {problem}." for problem in comparison.problems]
     lines += [f"Left out: {each}." for each in comparison.left_out]
-    lines += [f"Accepted: {each}." for each in _accepted(comparison)]
+    lines += [f"Accepted: {each}." for each in accepted_lines(comparison)]
     lines += [f"Note: {each}." for each in comparison.notes]
     lines += [f"Differs: {difference}" for difference in comparison.differences]
     lines += [
@@ -36,10 +36,10 @@ def comparison_to_text(comparison: Comparison) -> str:
 def comparison_to_markdown(comparison: Comparison) -> str:
     """For a pull request or a step summary."""
     emulated = "Emulated runs: " if comparison.emulated else ""
-    parts = [f"# {emulated}NEW is {_WORDS[comparison.verdict]} BASE", markdown(gate_sentence(comparison))]
+    parts = [f"# {emulated}NEW is {WORDS[comparison.verdict]} BASE", markdown(gate_sentence(comparison))]
     parts += [f"> **Not comparable: {markdown(problem)}.**" for problem in comparison.problems]
     if comparison.changes:
-        parts.append(table(_table(comparison)))
+        parts.append(table(change_table(comparison)))
         parts.append(
             "In brackets: 95 % interval of the ratio; each run counts as one value. Spread: how much runs of the same "
             "thing differ (standard deviation). Smallest: the change that such repeats find in 80 % of cases, with "
@@ -47,7 +47,7 @@ def comparison_to_markdown(comparison: Comparison) -> str:
         )
     if comparison.left_out:
         parts.append("Left out, as neither side has them:\n\n" + _listed(comparison.left_out))
-    if accepted := _accepted(comparison):
+    if accepted := accepted_lines(comparison):
         parts.append("Accepted for a while:\n\n" + _listed(accepted))
     if comparison.notes:
         parts.append("To know:\n\n" + _listed(comparison.notes))
@@ -57,7 +57,8 @@ def comparison_to_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _accepted(comparison: Comparison) -> list[str]:
+def accepted_lines(comparison: Comparison) -> list[str]:
+    """Regressions that the gate file accepts, each once."""
     return list(dict.fromkeys(str(each.accepted) for each in comparison.gated if each.accepted is not None))
 
 
@@ -157,7 +158,8 @@ def sentence(change: Change) -> str:
     return f"{said}, ratio {format_number(change.ratio)} (95 % interval {low} to {high}{known and f', {known}'})"
 
 
-def _table(comparison: Comparison) -> Table:
+def change_table(comparison: Comparison) -> Table:
+    """A row for each figure and level."""
     columns = ("Load", "Figure", "BASE", "NEW", "Ratio", "Spread", "Smallest", "Limit", "Verdict", "Gate")
     rows = tuple(_row(change) for change in comparison.changes)
     return Table(columns, rows, frozenset(range(2, 8)))
@@ -203,7 +205,7 @@ def _annotation(kind: str, title: str, text: str) -> str:
     return f"::{kind} title={name}::{escaped(text)}"
 
 
-_WORDS = {
+WORDS = {
     "same": "the same as",
     "faster": "faster than",
     "slower": "slower than",

@@ -159,7 +159,8 @@ class Sheet:
 class Document:
     """title: unlike that of another report of the kind, and says where it is emulated. about: what was measured when.
     answer: the sentence that the reader came for. remarks: what who reads only the terminal must know. data: the
-    document of the JSON form.
+    document of the JSON form. card: what is laid beside that of others (side_by_side.py). kind, name: of what it is,
+    and of its folder.
     """
 
     title: str
@@ -171,6 +172,9 @@ class Document:
     notices: tuple[Notice, ...] = ()
     remarks: tuple[str, ...] = ()
     sheet: Sheet = field(default_factory=Sheet)
+    card: tuple[tuple[str, str], ...] = ()
+    kind: str = ""
+    name: str = ""
 
     def charts(self) -> tuple[Chart, ...]:
         return tuple(chart for section in self.sections for chart in section.charts())

@@ -18,6 +18,7 @@ NARROW, WIDE = 360, 940  # width of a picture in pixels: of one on a phone, and 
 HEIGHT, STRIP = 240, 150  # of a chart, and of one beneath others
 LOG_FROM = 30.0  # largest over smallest value from which on a linear scale hides the small ones
 SECONDS_FROM = 2.0  # seconds from which on an axis is in seconds, not milliseconds
+_PER_LETTER, _PER_KEY = 7, 40  # pixels of a name in the legend, and of the sign before it
 _PER_TICK = 70  # pixels that the label of a tick may take
 
 # What each colour is for. The page sets them anew for dark screens (report.html.j2), a file has those of paper.
@@ -156,7 +157,8 @@ def _bands(chart: Chart, x: _Scale) -> list[Spec]:
 
 def _lines(chart: Chart, x: _Scale, y: _Scale) -> list[Spec]:
     names = [series.name for series in chart.series]
-    key = {"symbolType": "stroke", "columns": 2 if len(names) > 4 else 4} if len(names) > 1 else None
+    columns = max(1, x.space // (_PER_LETTER * max(map(len, names)) + _PER_KEY))
+    key = {"symbolType": "stroke", "columns": columns} if len(names) > 1 else None
 
     def of_series(values: Sequence[Any]) -> Spec:
         chosen = [values[place % len(values)] for place in range(len(names))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from harness.measure.run_folder import Manifest
 from harness.report.document import NOTHING
 from harness.stats.figure import Figure
 from harness.stats.section import Section as LevelStats
@@ -19,6 +20,11 @@ def load(level: LevelStats) -> str:
         what = "requests" if level.conversations is None else "conversations"
         return f"{format_number(level.offered_rate)} {what}/s"
     return "all levels"
+
+
+def gpus(manifest: Manifest) -> str:
+    """`L4`, `2 x H100`; empty where it is not known."""
+    return f"{manifest.gpus} x {manifest.gpu}" if manifest.gpu and manifest.gpus > 1 else manifest.gpu or ""
 
 
 def loads(levels: Sequence[LevelStats]) -> str:

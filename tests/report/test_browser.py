@@ -5,17 +5,14 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.report.document import Document
-from harness.report.run import run_document
 from harness.report.to_html import to_html
 from tests.conftest import browser
-from tests.report.test_reports import RUNS
+from tests.report import subjects
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives the browser")
 pypdf = pytest.importorskip("pypdf", reason="needs pypdf, which reads what the browser prints")
@@ -23,13 +20,8 @@ pypdf = pytest.importorskip("pypdf", reason="needs pypdf, which reads what the b
 pytestmark = pytest.mark.browser
 
 
-def _of_run(name: str) -> Document:
-    return run_document(RUNS[name]())
-
-
-DOCUMENTS: dict[str, Callable[[], Document]] = {
-    name: partial(_of_run, name) for name in ("sweep", "one_piece", "nothing_completed", "unlike_levels", "killed")
-}
+SHOWN = ("sweep", "one_piece", "nothing_completed", "killed", "capacity", "probe", "comparison", "side_by_side")
+DOCUMENTS = {name: subjects.DOCUMENTS[name] for name in SHOWN}
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -92,7 +84,7 @@ def test_nothing_is_cut_and_the_answer_comes_first(
     page.context.close()
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("sweep", "light"), ("one_piece", "dark")])
+@pytest.mark.parametrize(("name", "scheme"), [("sweep", "light"), ("capacity", "dark")])
 def test_axe_finds_nothing(chromium: playwright.Browser, pages: dict[str, Path], name: str, scheme: str) -> None:
     """The rules of axe-core, contrast included, on a desk and on a phone."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-core").Axe()
@@ -113,7 +105,7 @@ TEXTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("name", ["sweep", "one_piece", "nothing_completed"])
+@pytest.mark.parametrize("name", ["sweep", "one_piece", "capacity", "side_by_side"])
 def test_every_word_is_on_paper(chromium: playwright.Browser, pages: dict[str, Path], name: str) -> None:
     """Also of what is folded on the screen; printed on A4 no word of the page is missing."""
     page = shown(chromium, pages[name], DESK)
@@ -130,7 +122,7 @@ def _letters(text: str) -> str:
     return re.sub(r"[\s\u00ad-]", "", unicodedata.normalize("NFKC", text)).lower()
 
 
-@pytest.mark.parametrize("name", ["sweep", "unlike_levels"])
+@pytest.mark.parametrize("name", ["sweep"])
 def test_every_chart_is_seen_without_javascript(
     chromium: playwright.Browser, pages: dict[str, Path], name: str
 ) -> None:

@@ -22,11 +22,11 @@ from harness.report.run import (
     requests,
     time_parts,
 )
-from harness.report.words import listed, load, loads, moment, shares, unjudged, why_not
+from harness.report.words import gpus, listed, load, loads, moment, rate, shares, unjudged, why_not, with_interval
 from harness.stats.evidence import Reason
 from harness.stats.figure import LEVELS, WITH_INTERVAL
 from harness.stats.summary import Summary, workload_name
-from harness.units import format_percent
+from harness.units import format_count, format_percent
 
 # In reading order. A new section is a file with a function `section`, and one line here.
 SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
@@ -60,6 +60,9 @@ def run_document(summary: Summary) -> Document:
         notices=tuple(notices(summary)),
         remarks=tuple(f"{each.found}. {each.advice}" for each in summary.total.warnings if each.rule in _SAID),
         sheet=_sheet(summary),
+        card=_card(summary),
+        kind="run",
+        name=manifest.run_id,
     )
 
 
@@ -70,8 +73,8 @@ _SAID = ("not_told", "invisible", "cut_after_end", "uncounted", "unjudged")
 def title(summary: Summary) -> str:
     """Whether it was emulated, what was served, on what, what was asked, and when: unlike that of any other run."""
     manifest = summary.manifest
-    card = f" on {manifest.gpus} x {manifest.gpu}" if manifest.gpus > 1 else f" on {manifest.gpu}"
-    what = f"{manifest.model}{card if manifest.gpu else ''}, {workload_name(manifest)}"
+    card = f" on {gpus(manifest)}" if manifest.gpu else ""
+    what = f"{manifest.model}{card}, {workload_name(manifest)}"
     parts = [what, *([loads(summary.levels)] if summary.levels else []), moment(manifest.start)]
     return f"{'Emulated run: ' if manifest.emulated else ''}{', '.join(parts)}"
 
@@ -151,6 +154,30 @@ def _of_no_load(summary: Summary) -> str:
         return f"Whether the SLO holds is not decided ({slo}): {shares(total)}."
     words = {True: "The SLO held", False: "The SLO did not hold", None: "Nothing can be said of the SLO"}
     return f"{words[holds]}: {slo}."
+
+
+def _card(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """Of the level that the answer speaks of, else of the lowest."""
+    manifest, capacity = summary.manifest, summary.capacity
+    level = capacity.highest or capacity.above or (summary.levels[0] if summary.levels else None)
+    pairs = [
+        ("Model", manifest.model),
+        ("GPU", gpus(manifest) or "not known"),
+        ("Engine", manifest.engine),
+        ("Asked", f"{workload_name(manifest)}, {loads(summary.levels)}" if summary.levels else workload_name(manifest)),
+        ("SLO", str(summary.total.attainment.slo) if summary.total.attainment.slo.bounds else "none"),
+        ("Verdict", verdict(summary).word),
+        ("Holds up to", load(capacity.highest) if capacity.highest else "nothing" if capacity.above else "not known"),
+    ]
+    if level is not None:
+        pairs += [
+            ("Figures at", load(level)),
+            ("TTFT p95", with_interval(level.figures["ttft"], "p95")),
+            ("ITL p95", with_interval(level.figures["itl"], "p95")),
+            ("Output tokens/s", rate(level, level.throughput.output_tokens)),
+            ("Failed or dropped", format_count(level.requests.failed + level.requests.dropped)),
+        ]
+    return tuple(pairs)
 
 
 def _sheet(summary: Summary) -> Sheet:

@@ -1,0 +1,24 @@
+"""Every level of the search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.report.capacity.subject import Searched
+from harness.report.capacity_text import level_table
+from harness.report.document import Section
+from harness.units import format_count
+
+
+def section(searched: Searched) -> Section | None:
+    """A table for each history."""
+    report = searched.report
+    tables = [
+        replace(
+            level_table(each, report.unit),
+            title="" if each.history is None else f"{format_count(each.history)} tokens of history",
+        )
+        for each in report.histories
+        if each.search.told
+    ]
+    return Section("Levels", tuple(tables), detail=True) if tables else None

@@ -1,0 +1,39 @@
+"""What happens beyond the capacity: at one and a half times, by the level nearest to it."""
+
+from __future__ import annotations
+
+from harness.report.capacity.subject import Searched, load_of
+from harness.report.document import Bullets, Section
+from harness.stats.capacity_report import HistoryCapacity
+from harness.units import format_count, format_duration, format_number, format_percent
+
+TIMES, LEAST, MOST = 1.5, 1.2, 2.2  # of the estimate: what is asked about, and what may answer
+
+
+def section(searched: Searched) -> Section | None:
+    """None where no limit was found."""
+    lines = [_line(searched, each) for each in searched.report.histories if each.answer.best]
+    return Section(f"Overload: at {TIMES:g} times", (Bullets(tuple(lines)),)) if lines else None
+
+
+def _line(searched: Searched, each: HistoryCapacity) -> str:
+    best = each.answer.best or 0.0
+    where = "" if each.history is None else f"With {format_count(each.history)} tokens of history: "
+    beyond = [
+        (outcome, flow, figures)
+        for outcome, flow, figures in zip(each.search.told, each.flows, each.figures, strict=True)
+        if LEAST * best <= outcome.load <= MOST * best
+    ]
+    if not beyond:
+        return f"{where}not measured: no level lay between {LEAST:g} and {MOST:g} times the estimate."
+    outcome, flow, figures = min(beyond, key=lambda found: abs(found[0].load - TIMES * best))
+    share = outcome.attainment
+    parts = [
+        f"{format_percent(share.share)} within {share.bound.name}" if share is not None else "nothing could be judged",
+        f"TTFT p95 {format_duration(figures.ttft_p95)}",
+        f"ITL p95 {format_duration(figures.itl_p95)}",
+        f"{format_number(flow.output_tokens_per_second)} tokens/s",
+    ]
+    grew = ", and the queue grew to the end" if outcome.saturated else ""
+    times = f"{outcome.load / best:.2g} times the estimate"
+    return f"{where}at {load_of(outcome.load, searched.report.unit)} ({times}) {', '.join(parts)}{grew}."

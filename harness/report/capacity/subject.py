@@ -1,0 +1,50 @@
+"""A capacity search as its report sees it, and the words that all sections share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.measure.run_folder import Manifest
+from harness.report.capacity_text import sentence
+from harness.stats.capacity_report import CapacityReport
+from harness.units import format_count
+
+
+@dataclass(frozen=True)
+class Searched:
+    """document: of capacity.json. manifest: of the last run that levels were measured in; None where it is gone. name:
+    of the folder.
+    """
+
+    report: CapacityReport
+    document: Mapping[str, Any]
+    manifest: Manifest | None
+    name: str
+
+    @property
+    def emulated(self) -> bool:
+        return self.manifest is not None and self.manifest.emulated
+
+
+def answer(searched: Searched) -> str:
+    """The interval in a sentence, of the first history and of the last where there are several."""
+    report = searched.report
+    chosen = report.histories if len(report.histories) == 1 else (report.histories[0], report.histories[-1])
+    parts = []
+    for each in chosen:
+        told = sentence(each, report.unit)
+        parts.append(told if each.history is None else f"With {format_count(each.history)} tokens of history: {told}")
+    return " ".join(parts)
+
+
+def unit_of(unit: str) -> str:
+    """`users`, `chats`, `requests/s`."""
+    return "requests/s" if unit == "rate" else unit
+
+
+def load_of(load: float, unit: str) -> str:
+    """`41 users`, `2.35 requests/s`."""
+    number = format_count(load) if load == int(load) else f"{load:.3g}"
+    return f"{number} {unit_of(unit)}"

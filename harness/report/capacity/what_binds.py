@@ -1,0 +1,46 @@
+"""What limits at the knee, what to change first, and what that would buy as far as it was measured."""
+
+from __future__ import annotations
+
+from harness.report.capacity.subject import Searched, load_of
+from harness.report.document import Bullets, Section
+from harness.stats.capacity_report import HistoryCapacity
+from harness.units import format_count
+
+# What to change first, by the resource that binds.
+CHANGES = {
+    "client": "Give the client more: a higher --processes, or a machine of its own; this limit is the client's.",
+    "queue limit": "Raise the engine's limit of requests at once (max_concurrent_requests, max_batch_size) where the KV"
+    " cache has room: `harness probe` finds how far.",
+    "kv memory": "Give the KV cache more room: a quantized model or cache, a shorter history, or another GPU.",
+    "prefill": "Shorten prompts, or let a prefix cache answer them; chunked prefill trades TTFT against ITL; else a GPU"
+    " with more compute, or one more replica.",
+    "decode": "Fewer requests at once per GPU hold ITL: add a replica; a quantized model or a GPU with more memory"
+    " bandwidth makes each step shorter.",
+}
+
+
+def section(searched: Searched) -> Section | None:
+    """By the level nearest to the estimate, of each history."""
+    lines = [line for each in searched.report.histories for line in _lines(searched, each)]
+    if not lines:
+        return None
+    lines.append("What a change buys is not measured here: make it, and search again, or compare with `harness ab`.")
+    return Section("What limits, and what to change first", (Bullets(tuple(lines)),))
+
+
+def _lines(searched: Searched, each: HistoryCapacity) -> list[str]:
+    load = each.answer.best or each.answer.holds
+    near = min(
+        zip(each.search.told, each.figures, strict=True),
+        key=lambda pair: (abs(pair[0].load - load), pair[0].brief),
+        default=None,
+    )
+    if near is None:
+        return []
+    outcome, figures = near
+    where = "" if each.history is None else f"With {format_count(each.history)} tokens of history, at "
+    at = f"{where or 'At '}{load_of(outcome.load, searched.report.unit)}"
+    if figures.binds.resource is None:
+        return [f"{at} it is not known what binds: {figures.binds.why}."]
+    return [f"{at} {figures.binds.resource} binds: {figures.binds.why}. {CHANGES[figures.binds.resource]}"]

@@ -1,0 +1,134 @@
+"""Several reports on one page: runs, probes and capacity searches, of other GPUs, models, engines or histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.report.document import NOTHING, Block, Chart, Document, Notice, Paragraph, Section, Sheet, Table
+from harness.report.words import listed
+
+_NAMED_BY = ("GPU", "Model", "Engine", "Asked")
+MOST_LINES = 8  # of one chart: more are not told apart
+
+
+def side_by_side(documents: Sequence[Document]) -> Document:
+    """One document of at least two. Emulated ones are named so in the title, as everywhere."""
+    names = labels(documents)
+    emulated = [name for name, each in zip(names, documents, strict=True) if each.title.startswith("Emulated")]
+    mark = (
+        ""
+        if not emulated
+        else "Emulated: "
+        if len(emulated) == len(names)
+        else f"Partly emulated ({listed(emulated)}): "
+    )
+    answers = Table(
+        ("What", "Verdict", "Answer"),
+        tuple(
+            (name, each.verdict.word if each.verdict else NOTHING, each.answer)
+            for name, each in zip(names, documents, strict=True)
+        ),
+    )
+    sections = [
+        Section("Answers", (answers,), brief=(answers,)),
+        _cards(names, documents),
+        *_charts(names, documents),
+        *(_of_one(name, each) for name, each in zip(names, documents, strict=True)),
+    ]
+    return Document(
+        title=f"{mark}{listed(names)} side by side",
+        about=", ".join(each.name for each in documents),
+        answer=_answer(names, documents),
+        sections=tuple(sections),
+        data={"reports": [dict(each.data) for each in documents]},
+        notices=tuple(_notices(names, documents)),
+        sheet=_sheet(documents),
+        kind="side by side",
+    )
+
+
+def labels(documents: Sequence[Document]) -> list[str]:
+    """A name for each: by what they differ in, else by their folder."""
+    cards = [dict(each.card) for each in documents]
+    chosen: list[str] = []
+    for key in _NAMED_BY:
+        if len({card.get(key) for card in cards}) > 1:
+            chosen.append(key)
+        names = [" ".join(card.get(each, "") for each in chosen).strip() for card in cards]
+        if len(set(names)) == len(names):
+            return names
+    folders = [each.name for each in documents]
+    alone = len(set(folders)) == len(folders)
+    return folders if alone else [f"{number}: {name}" for number, name in enumerate(folders, 1)]
+
+
+def _answer(names: Sequence[str], documents: Sequence[Document]) -> str:
+    """What each holds, in one sentence."""
+    said = []
+    for name, each in zip(names, documents, strict=True):
+        card = dict(each.card)
+        held = card.get("Best estimate") or card.get("Holds up to") or card.get("Largest history")
+        said.append(f"{name}: {held or each.answer}")
+    return f"{'; '.join(said)}."
+
+
+def _notices(names: Sequence[str], documents: Sequence[Document]) -> list[Notice]:
+    return [
+        replace(notice, text=f"{name}: {notice.text}")
+        for name, each in zip(names, documents, strict=True)
+        for notice in each.notices
+        if notice.kind == "bad"
+    ]
+
+
+def _cards(names: Sequence[str], documents: Sequence[Document]) -> Section:
+    """A row for each figure that any of them has, a column for each of them."""
+    cards = [dict(each.card) for each in documents]
+    keys = dict.fromkeys(key for card in cards for key in card)
+    rows = tuple((key, *(card.get(key, NOTHING) for card in cards)) for key in keys)
+    table = Table(("", *names), rows)
+    return Section("Side by side", (table,))
+
+
+def _charts(names: Sequence[str], documents: Sequence[Document]) -> list[Section]:
+    """Charts of one name and one kind of axes are drawn as one."""
+    found: dict[tuple[str, str, str], list[tuple[str, Chart]]] = {}
+    for name, each in zip(names, documents, strict=True):
+        for chart in each.charts():
+            if not chart.wide and len(chart.series) == 1:
+                found.setdefault((chart.name, chart.x.title, chart.y.title), []).append((name, chart))
+    merged = [_merged(group) for group in found.values() if len(group) > 1]
+    return [Section("Curves", tuple(merged))] if merged else []
+
+
+def _merged(group: Sequence[tuple[str, Chart]]) -> Chart:
+    first = group[0][1]
+    series = [replace(line, name=name) for name, chart in group for line in chart.series][:MOST_LINES]
+    common = tuple(mark for mark in first.marks if all(mark in chart.marks for _, chart in group))
+    words = " ".join(f"{name}: {chart.words}" for name, chart in group)
+    return replace(first, series=tuple(series), marks=common, words=words)
+
+
+def _of_one(name: str, document: Document) -> Section:
+    """What decides of each, without its charts and details, which its own report has."""
+    blocks: list[Block] = [Paragraph(document.title), Paragraph(document.answer)]
+    for section in document.sections:
+        if not section.detail:
+            blocks += [
+                replace(block, title=block.title or section.heading) if isinstance(block, Table) else block
+                for block in section.blocks
+                if not isinstance(block, Chart | Paragraph)
+            ]
+    return Section(name, tuple(blocks), detail=True)
+
+
+def _sheet(documents: Sequence[Document]) -> Sheet:
+    """All rows beneath one another, with the columns that any of them has."""
+    columns = tuple(dict.fromkeys(column for each in documents for column in each.sheet.columns))
+    rows = []
+    for each in documents:
+        for row in each.sheet.rows:
+            told = dict(zip(each.sheet.columns, row, strict=True))
+            rows.append((each.kind, each.name, *(told.get(column) for column in columns)))
+    return Sheet(("report", "name", *columns), tuple(rows))

@@ -1,0 +1,74 @@
+"""A CapacityReport from the document of capacity.json, with the run beside it that its levels were measured in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from harness.catalog.slo import slo_from_mapping
+from harness.stats.binding import Binding
+from harness.stats.capacity_report import CapacityReport, HistoryCapacity
+from harness.stats.capacity_search import CapacitySearch, Goal
+from harness.stats.money import NOTHING_ASKED, MoneyQuestion, Price, price_of
+from harness.stats.outcome import Outcome
+from harness.stats.people import Flow, Habits
+from harness.stats.surface import Figures
+
+NOT_KEPT = Figures(math.nan, math.nan, math.nan, math.nan, None, Binding(None, "not kept by the version that measured"))
+_HOURS = 24
+
+
+def capacity_from(document: Mapping[str, Any], gpus: int = 1, asked: MoneyQuestion = NOTHING_ASKED) -> CapacityReport:
+    """The reverse of CapacityReport.as_dict, also of what an earlier version wrote. gpus: of the deployment, where the
+    file does not tell. asked: what is to be known of money now. Raises KeyError, TypeError and ValueError for what it
+    did not make.
+    """
+    whole = document["unit"] != "rate"
+    histories = tuple(_history(entry, whole) for entry in document["surface"])
+    if not histories:
+        raise ValueError("no history was measured")
+    return CapacityReport(
+        model=str(document["model"]),
+        unit=str(document["unit"]),
+        slo=slo_from_mapping(dict(document["slo"])),
+        habits=_habits(document),
+        price=_price(document.get("cost") or {}, gpus, asked),
+        histories=histories,
+        gpus=gpus,
+        asked=asked,
+    )
+
+
+def _price(cost: Mapping[str, Any], gpus: int, asked: MoneyQuestion) -> Price | None:
+    """What was asked with, else that of the file; earlier versions kept only that of all GPUs together."""
+    hourly = cost.get("price_per_hour")
+    many = int(cost.get("gpus", gpus))
+    own = cost.get("price_per_gpu_hour", None if hourly is None else float(hourly) / many)
+    return price_of(asked, None if own is None else float(own), cost.get("price_source"), many)
+
+
+def _history(entry: Mapping[str, Any], whole: bool) -> HistoryCapacity:
+    levels = entry["levels"]
+    search = CapacitySearch(Goal(1.0, whole), [Outcome.from_dict(each) for each in levels])
+    return HistoryCapacity(
+        history=entry["history_tokens"],
+        search=search,
+        flows=tuple(Flow.from_dict(each["flow"]) for each in levels),
+        figures=tuple(Figures.from_dict(each["figures"]) if "figures" in each else NOT_KEPT for each in levels),
+    )
+
+
+def _habits(document: Mapping[str, Any]) -> Habits:
+    """The day as one busy hour and others alike: only its mean is kept."""
+    users = document.get("users")
+    if not users:
+        return Habits()
+    mean = 1 - float(users["idle_share"])
+    others = max(0.0, (mean * _HOURS - 1) / (_HOURS - 1))
+    return Habits(
+        think=float(users["think_time"]),
+        turns=float(users["turns"]),
+        sessions_per_hour=float(users["sessions_per_hour"]),
+        day=(1.0, *(others,) * (_HOURS - 1)),
+    )

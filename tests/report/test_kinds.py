@@ -1,0 +1,172 @@
+"""Reports of all that is no single run: capacity searches, probes, comparisons, several side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import cli
+from harness.drive.kinds import kind_of
+from harness.errors import UsageError
+from harness.report.document import Table
+from harness.report.formats import FORMATS, find_format
+from harness.report.to_markdown import to_markdown
+from harness.report.to_text import to_text
+from harness.stats.capacity_file import capacity_from
+from harness.stats.money import NOTHING_ASKED
+from tests.commands.test_report import run_folder
+from tests.goldens import check_golden
+from tests.report.subjects import DOCUMENTS, capacity_report, probe, probe_file, searched
+from tests.report.test_reports import RUNS
+
+OTHERS = [name for name in DOCUMENTS if name not in RUNS]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_every_format_shows_every_kind(form: Any, name: str) -> None:
+    """And none shows a figure that is none."""
+    text = form.render(DOCUMENTS[name]())
+    assert len(text) > 100
+    for word in (" nan", " inf", ">nan", "NaN,", ": NaN", "Infinity"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_markdown_of_every_kind_is_the_expected_one(name: str) -> None:
+    """Reviewed as a difference."""
+    check_golden(f"report-{name}.md", to_markdown(DOCUMENTS[name]()))
+
+
+def test_what_capacity_json_says_becomes_the_same_report() -> None:
+    """The answer, people and cost are computed anew from the levels, and are those that stand in the file."""
+    report = capacity_report((2000, 40.0), (8000, 20.0))
+    document = json.loads(json.dumps(report.as_dict()))
+    again = json.loads(json.dumps(capacity_from(document).as_dict()))
+    assert again == document
+
+
+def test_a_search_of_an_earlier_version_is_reported() -> None:
+    """Without figures of levels, and of the habits only what stood there."""
+    document = json.loads(json.dumps(capacity_report((None, 40.0)).as_dict()))
+    for cell in document["surface"]:
+        for level in cell["levels"]:
+            del level["figures"]
+    assert capacity_from(document).first.answer == capacity_report((None, 40.0)).first.answer
+
+
+def write_search(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "capacity.json").write_text(json.dumps({"schema": 2, **searched().report.as_dict()}))
+    run_folder(folder / "levels-00")
+    return folder
+
+
+def write_probe(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "probe.json").write_text(json.dumps(probe_file()))
+    return folder
+
+
+def test_each_folder_is_reported_as_what_it_is(tmp_path: Path) -> None:
+    """By the file that it holds; beside it, under its own name."""
+    search, found = write_search(tmp_path / "search"), write_probe(tmp_path / "probe")
+    assert cli.run(["report", str(search)]) == 0
+    assert cli.run(["report", str(found)]) == 0
+    assert sorted(path.name for path in search.iterdir()) == ["capacity.json", "levels-00", "report.html", "report.md"]
+    assert sorted(path.name for path in found.iterdir()) == ["probe.html", "probe.json"]
+    page = (search / "report.html").read_text()
+    assert "<h1>Emulated: capacity of qwen2.5-7b on L4" in page  # by the manifest of the run in it
+    assert "Between 3" in (search / "report.md").read_text()
+
+
+def test_several_folders_become_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs, probes and searches side by side, with the answers of all, and rows of all in one CSV."""
+    folders = [
+        run_folder(tmp_path / "run").path,
+        write_search(tmp_path / "search"),
+        write_probe(tmp_path / "probe"),
+    ]
+    before = {path for folder in folders for path in folder.iterdir()}
+    command = ["report", *map(str, folders), "--format", "html,csv,json", "--output", str(tmp_path / "out")]
+    assert cli.run(command) == 0
+    assert {path for folder in folders for path in folder.iterdir()} == before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.csv", "report.html", "summary.json"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert all(f"<h2>{each.name}</h2>" in page for each in folders)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/report.csv").read_text())))
+    assert {row["report"] for row in rows} == {"run", "capacity", "probe"}
+    assert len(json.loads((tmp_path / "out/summary.json").read_text())["reports"]) == 3
+
+
+def test_curves_of_several_are_drawn_in_one_chart() -> None:
+    """Each under the name by which they differ."""
+    document = DOCUMENTS["side_by_side"]()
+    sides = next(section for section in document.sections if section.heading == "Side by side")
+    table = sides.blocks[0]
+    assert isinstance(table, Table)
+    assert len(set(table.columns)) == 5
+    chart = next(chart for chart in document.charts() if chart.name == "capacity-by-history")
+    assert [series.name for series in chart.series] == list(table.columns[1:3])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"unit": "chats"}, "cannot be read"),
+        ({"unit": "chats", "model": "m", "slo": {}, "surface": []}, "no history was measured"),
+        ({"unit": "chats", "model": "m", "slo": {}, "surface": [{"history_tokens": 1, "levels": [{}]}]}, "cannot"),
+    ],
+)
+def test_a_search_that_cannot_be_read_is_one_line(tmp_path: Path, content: dict[str, Any], words: str) -> None:
+    """With the file's name."""
+    (tmp_path / "capacity.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=words) as failure:
+        kind_of(tmp_path).read(tmp_path, NOTHING_ASKED)
+    assert "capacity.json" in str(failure.value)
+
+
+def test_a_folder_that_is_nothing_of_this_is_refused(tmp_path: Path) -> None:
+    """With the files that would have told."""
+    with pytest.raises(UsageError, match=r"no manifest.json and no capacity.json and no probe.json"):
+        kind_of(tmp_path)
+
+
+def test_every_chart_becomes_a_file_on_request(tmp_path: Path) -> None:
+    """As SVG in the colours of paper, and as PNG."""
+    folder = run_folder(tmp_path / "run").path
+    assert cli.run(["report", str(folder), "--format", "json", "--charts", str(tmp_path / "charts")]) == 0
+    names = sorted(path.name for path in (tmp_path / "charts").iterdir())
+    assert "ttft-over-time.svg" in names
+    assert len(names) == 2 * len([name for name in names if name.endswith(".png")])
+    assert "var(" not in (tmp_path / "charts/ttft-over-time.svg").read_text()
+    assert (tmp_path / "charts/ttft-over-time.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_batch_curve_names_its_knee() -> None:
+    """At eight chats: from there on one more brings less than a quarter of a lone one."""
+    chart = next(chart for chart in probe().charts() if chart.name == "tokens-by-batch")
+    assert [mark.value for mark in chart.marks] == [8.0]
+    assert "knee at 8 chats" in chart.words
+
+
+def test_what_is_emulated_says_so_in_its_title() -> None:
+    """Of each kind, and of a page where only some are."""
+    assert DOCUMENTS["capacity"]().title.startswith("Emulated: ")
+    assert probe(emulated=True).title.startswith("Emulated probe: ")
+    assert DOCUMENTS["comparison"]().title.startswith("Emulated runs: ")
+    assert DOCUMENTS["side_by_side"]().title.startswith("Partly emulated (")
+
+
+def test_overload_is_told_from_the_level_at_one_and_a_half_times() -> None:
+    """With the share that was met, and that the queue grew."""
+    text = to_markdown(DOCUMENTS["capacity"]())
+    assert "at 60 chats (1.5 times the estimate) 30.0 % within ttft_p95" in text
+    assert "the queue grew to the end" in text
+    assert to_text(DOCUMENTS["capacity"]()).splitlines()[0].startswith("Emulated: capacity")
+    assert find_format("csv").render(DOCUMENTS["capacity"]()).count("\n") == 13
