@@ -200,7 +200,7 @@ class KvBound(MadeUp):
         return min(math.floor(by_steps), self.fits)
 
     def miss(self, load: float) -> float:
-        """Of the gaps; beyond what fits into the cache some chat always waits for a place, for longer than the bound."""
+        """Of the gaps; beyond what fits into the cache some chat always waits for a place, longer than the bound."""
         if load > self.fits:
             return 1.0
         limit = next(bound.limit for bound in self.slo.bounds if bound.metric == "itl")

@@ -191,3 +191,18 @@ def test_levels_on_one_side_leave_the_other_end_open() -> None:
     assert np.isinf(held.high)
     assert broke.high < 1.1
     assert broke.low == 0.0
+
+
+def test_how_levels_scatter_says_more_than_each_of_them_can() -> None:
+    """Ten short levels that claim eight independent samples each: on one line they are surer than that, off it less."""
+
+    def width_of(strays: float) -> float:
+        doses = []
+        for number, load in enumerate((40, 42, 44, 46, 48) * 2):
+            line = np.log(0.05 / 0.95) + 14 * np.log(load / 44) + strays * (-1) ** (number % 3)
+            doses.append(Dose(float(load), float(1 / (1 + np.exp(-line))), 400, 8.0))
+        knee = fit_knee(doses, 0.05, 0.95)
+        return float(np.log(knee.high / knee.low))
+
+    assert width_of(0.0) < 0.35
+    assert width_of(1.0) > 2 * width_of(0.0)
