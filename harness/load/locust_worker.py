@@ -147,6 +147,7 @@ class LocustWorker(ABC):
             sending_ended_at=sending_ended_at,
             ended_at=session.now(),
             spread=running.starts.spread,
+            moved=running.moved,
         )
         if running.over.is_set():
             self.level_over()

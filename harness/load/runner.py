@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.pool import Pool
 from harness.load.worker_pool import PREPARED_WITHIN, WorkerPool
 from harness.measure.run_folder import Level
+from harness.units import format_count, format_duration
 
 STALLED_AFTER = 60.0  # seconds without a token to anyone; TGI's longest forwards are shorter by far
 DUMB_AFTER = 30.0  # seconds; a load process says how it is getting on once a second
@@ -67,6 +68,15 @@ def run(
         return LoadOutcome(tuple(levels), tuple(pool.lost), pool.interrupted, pool.streams)
 
 
+def moved_line(moved: Sequence[float]) -> str:
+    """Of turns of a trace that could not be sent at their own moments. moved: seconds."""
+    turns, mean = f"{format_count(len(moved))} turn{'s' if len(moved) != 1 else ''}", sum(moved) / len(moved)
+    return (
+        f"{turns} of the trace waited for the answer before: sent {format_duration(mean)} later than recorded on "
+        f"average, {format_duration(max(moved))} at most"
+    )
+
+
 class _LevelRun:
     """One level while it runs, seen from the harness."""
 
@@ -110,11 +120,17 @@ class _LevelRun:
             if reason is not None and pool.reason is None:
                 pool.stop(reason)
         pool.require_someone()
+        moved = [seconds for each in self._ended.values() for seconds in each["moved"]]
+        if moved:
+            self._progress(moved_line(moved))
         return replace(
             begun,
             sending_ended_at=max(each["sending_ended_at"] for each in self._ended.values()),
             ended_at=max(each["ended_at"] for each in self._ended.values()),
             spread=max((each["spread"] for each in self._ended.values() if each["spread"]), default=None),
+            moved_turns=len(moved) or None,
+            moved_mean=sum(moved) / len(moved) if moved else None,
+            moved_max=max(moved, default=None),
             jitter=(pool.jitter or None) if begun.users else None,
             ended_by=pool.reason or next((each["ended_by"] for each in self._ended.values() if each["ended_by"]), None),
         )

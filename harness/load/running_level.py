@@ -34,7 +34,7 @@ class RunningLevel:
     first moment, `began_at` (CLOCK_MONOTONIC). over: set when no more may be sent. passed: set when its users go on in
     the next level. ended_by: why. ahead: how many requests are prepared before they are needed, in idle time. playing:
     conversations under way in a closed loop: a number of them that is reached ends the level when the last one has
-    ended.
+    ended. moved: of each turn of a trace that had to wait for the answer before, seconds beyond its own moment.
     """
 
     session: Session
@@ -50,6 +50,7 @@ class RunningLevel:
     passed: Event = field(default_factory=Event)
     starts: Starts = field(init=False)
     playing: int = 0
+    moved: list[float] = field(default_factory=list)
     _begun_by_all: int = 0
     _taken: Counter[int] = field(default_factory=Counter)
     _users: int = 0

@@ -179,7 +179,8 @@ class Level:
     `sessions`, `trace`, or why it ended early: `oversaturated`, `stalled`, `turned_away` (every request failed),
     `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no limit) and `users_changed` (the next
     level began). spread, jitter: of a closed loop whose users were kept out of step: seconds over which their starts
-    were spread, and their mean pause as a share of an answer's time.
+    were spread, and their mean pause as a share of an answer's time. moved_turns: of a trace, turns that were sent
+    later than their own moments since the answer before was not in; moved_mean, moved_max: by how many seconds.
     """
 
     level: int
@@ -195,6 +196,9 @@ class Level:
     ended_at: float | None = None
     ended_by: str | None = None
     spread: float | None = None
+    moved_turns: int | None = None
+    moved_mean: float | None = None
+    moved_max: float | None = None
     jitter: float | None = None
 
     @property

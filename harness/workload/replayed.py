@@ -36,6 +36,17 @@ class Replayed(SingleRequests):
     def offsets(self) -> tuple[float, ...]:
         return tuple(row.offset for row in self.trace.rows)
 
+    @cached_property
+    def follows(self) -> tuple[int | None, ...]:
+        """Of each request the one before in its session, whose answer it waits for; None where there is none."""
+        latest: dict[str, int] = {}
+        found: list[int | None] = []
+        for number, row in enumerate(self.trace.rows):
+            found.append(None if row.session_id is None else latest.get(row.session_id))
+            if row.session_id is not None:
+                latest[row.session_id] = number
+        return tuple(found)
+
     def lengths(self, number: int) -> tuple[int | None, int]:
         row = self.trace.rows[number]
         return row.input_tokens, max(1, row.output_tokens or 0)

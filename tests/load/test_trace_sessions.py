@@ -1,0 +1,63 @@
+"""Sessions of a trace: no turn before its own moment, nor before the answer to the one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.load import runner
+from harness.load.plan import LoadPlan
+from harness.load.worker_pool import WorkerPool
+from harness.measure.arrivals import TRACE
+from harness.measure.clock import Anchor
+from harness.measure.journal import read_journal
+from harness.measure.run_folder import Level
+from harness.workload.workload import replayed
+from tests.load.test_truth import engine
+
+# Answers of 12 tokens take about 130 ms: sessions a and b are asked again too soon, c is not; the others are alone.
+ROWS = [(0, "a"), (10, "a"), (20, "a"), (5, "b"), (60, "b"), (30, "c"), (900, "c"), (40, ""), (50, ""), (70, "")]
+TOO_SOON = {("a", 2), ("a", 3), ("b", 2)}
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_turn_waits_for_the_answer_before(tmp_path: Path, processes: int) -> None:
+    """Whatever process its session falls to; all others keep their moments, and what was moved is counted and said."""
+    path = tmp_path / "trace.csv"
+    lines = [f"{moment},20,12,{session}" for moment, session in sorted(ROWS)]
+    path.write_text("\n".join(["arrival_ms,input_tokens,output_tokens,session_id", *lines]) + "\n")
+    workload, folder, said = replayed(path, seed=1), tmp_path / "run", list[str]()
+    folder.mkdir()
+    with engine(tmp_path / "truth.jsonl") as url, WorkerPool(processes) as pool:
+        plan = LoadPlan(
+            url=url, api="tgi", model_name="", stream=True, timeout=30.0, levels=(Level(0, arrival=TRACE),),
+            workload=workload.as_dict(), seed=1, folder=str(folder), clock_monotonic=Anchor.now().monotonic,
+            processes=processes,
+        )  # fmt: skip
+        (level,) = runner.run(plan, pool=pool, progress=said.append, show=lambda line: None).levels
+    records = list(read_journal(folder).records)
+    assert {record.status for record in records} == {"completed"}
+    assert len(records) == len(ROWS)
+    began, recorded = level.started_at or 0.0, iter(sorted(ROWS))
+    due = dict[tuple[str, int], float]()
+    for moment, session in recorded:
+        due[session, sum(each == session for each, _ in due) + 1] = began + moment / 1000
+    found = {(record.session_id, record.turn): record for record in records if record.session_id}
+    assert len(found) == 7
+    moved = []
+    for (session, turn), record in found.items():
+        assert record.sent_at is not None
+        before = found.get((session, (turn or 0) - 1))
+        answered = 0.0 if before is None else before.finished_at or 0.0
+        own = due[session or "", turn or 0]
+        assert record.sent_at >= max(own, answered)
+        if answered > own:
+            moved.append((session, turn))
+            assert record.scheduled_at == pytest.approx(record.sent_at)  # its wait for itself is not the service's
+        else:
+            assert record.scheduled_at == pytest.approx(own)
+    assert set(moved) == TOO_SOON
+    assert level.moved_turns == len(TOO_SOON)
+    assert 0.0 < (level.moved_mean or 0.0) <= (level.moved_max or 0.0)
+    assert [line for line in said if line.startswith("3 turns of the trace waited for the answer before")]
