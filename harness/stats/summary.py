@@ -28,6 +28,7 @@ from harness.stats.figure import Figure, figure
 from harness.stats.messages import error_messages
 from harness.stats.metrics import METRICS
 from harness.stats.money import NOTHING_ASKED, Cost, Money, MoneyQuestion, Price, money, price_of
+from harness.stats.readings import readings
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
 from harness.stats.server import ServerFigures, server_figures
@@ -91,7 +92,12 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """The document of summary.json."""
         answers = {"capacity": self.capacity.as_dict(), "cost": self.money.as_dict()}
-        return {**self._section(self.total), **answers, "levels": self._levels()}
+        return {
+            **self._section(self.total),
+            **answers,
+            "levels": self._levels(),
+            "readings": [each.as_dict() for each in readings(self.levels)],
+        }
 
     def _levels(self) -> list[dict[str, Any]]:
         return [{"level": each.level, **self._section(each), "ended_by": each.ended_by} for each in self.levels]

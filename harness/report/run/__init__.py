@@ -19,6 +19,7 @@ from harness.report.run import (
     metrics,
     money,
     over_time,
+    readings,
     requests,
     time_parts,
 )
@@ -32,6 +33,7 @@ from harness.units import format_count, format_percent
 SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
     levels.section,
     bounds.section,
+    readings.section,
     by_load.section,
     money.section,
     over_time.section,

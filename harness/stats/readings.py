@@ -1,0 +1,150 @@
+"""Odd results read by rules: what stands out on a level, the figures that show it, a likely cause, and what to try.
+
+A cause is likely, not proved: each rule says what else it looked at. What is no surprise at a load is not said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.stats.section import Section
+from harness.units import format_count, format_duration, format_number, format_percent
+
+TAIL = 10.0  # times the median, from which on a tail is another thing than its median
+GROWN = 3.0  # times the TTFT of the lowest load
+LOAD_UP, TOKENS_UP = 1.5, 1.1  # so much more load for so little more tokens: nothing is left to gain
+LEAST = 30  # samples behind a median and a tail that are compared
+REFUSED = 0.01
+
+
+@dataclass(frozen=True)
+class Reading:
+    """level: its number. found: the evidence. because: the likely cause. advice: what to try."""
+
+    rule: str
+    level: int | None
+    found: str
+    because: str
+    advice: str
+
+    def as_dict(self) -> dict[str, object]:
+        return dict(self.__dict__)
+
+
+def readings(levels: Sequence[Section]) -> tuple[Reading, ...]:
+    """Of all levels of a run, in order of the load; each rule once, at the lowest load that shows it."""
+    ordered = sorted(levels, key=lambda level: level.load or 0.0)
+    found: dict[str, Reading] = {}
+    for place, level in enumerate(ordered):
+        for rule in READINGS:
+            if (told := rule(level, ordered[:place])) is not None:
+                found.setdefault(told.rule, told)
+    return tuple(found.values())
+
+
+def long_prefills(level: Section, below: Sequence[Section]) -> Reading | None:
+    """Late first tokens while nothing waits."""
+    times, waiting = _tail(level, "ttft"), level.server.waiting
+    if times is None or waiting is None or waiting > 0:
+        return None
+    return Reading(
+        "long_prefills", level.level,
+        f"p99 TTFT is {format_number(times)} times p50 while the queue is empty",
+        "prefill of long prompts, which others wait behind inside the batch",
+        "try chunked prefill, or a smaller max_batch_prefill_tokens",
+    )  # fmt: skip
+
+
+def stalls(level: Section, below: Sequence[Section]) -> Reading | None:
+    """Long gaps without any chat put back."""
+    times = _tail(level, "itl")
+    if times is None or level.server.preempted:
+        return None
+    p99 = format_duration(level.figures["itl"].quantiles["p99"])
+    return Reading(
+        "stalls", level.level,
+        f"p99 ITL is {format_number(times)} times p50 ({p99}), and no chat is known to have been put back",
+        "decode steps wait while the prompts of others are read",
+        "try chunked prefill, or a smaller max_batch_prefill_tokens; both delay first tokens",
+    )  # fmt: skip
+
+
+def put_back(level: Section, below: Sequence[Section]) -> Reading | None:
+    """Chats that lost their place in the KV cache."""
+    count = level.server.preempted
+    if not count:
+        return None
+    return Reading(
+        "put_back", level.level,
+        f"{format_count(count)} chats were put back while they were answered",
+        "the KV cache is full: what was computed for them is computed again",
+        "lower the concurrency limit, shorten histories, or give the KV cache more memory",
+    )  # fmt: skip
+
+
+def queueing(level: Section, below: Sequence[Section]) -> Reading | None:
+    """First tokens that come late because requests wait their turn."""
+    waiting, ttft = level.server.waiting, level.figures["ttft"]
+    lowest = next((each for each in below if each.figures["ttft"].n >= LEAST), None)
+    if not waiting or lowest is None or ttft.n < LEAST:
+        return None
+    times = ttft.quantiles["p50"] / lowest.figures["ttft"].quantiles["p50"]
+    if not times >= GROWN:
+        return None
+    return Reading(
+        "queueing", level.level,
+        f"p50 TTFT is {format_number(times)} times that of the lowest load, with up to {format_count(waiting)} waiting",
+        "requests wait for a place in the batch",
+        "more replicas; or a higher limit of the batch where ITL and the KV cache have room",
+    )  # fmt: skip
+
+
+def full(level: Section, below: Sequence[Section]) -> Reading | None:
+    """More load that brings no more tokens."""
+    before = below[-1] if below else None
+    if before is None or not before.load or level.load is None or level.load < LOAD_UP * before.load:
+        return None
+    was, now = before.throughput.output_tokens, level.throughput.output_tokens
+    if not (was > 0 and now < TOKENS_UP * was):
+        return None
+    return Reading(
+        "full", level.level,
+        f"{format_number(level.load / before.load)} times the load brings {format_number(now / was)} times the tokens "
+        f"per second ({format_number(was)} to {format_number(now)})",
+        "the GPU is as busy as it gets: more load only waits",
+        "run below this load; for more, add a replica, quantize, or take a faster GPU",
+    )  # fmt: skip
+
+
+def refused(level: Section, below: Sequence[Section]) -> Reading | None:
+    """Requests that the service did not take."""
+    sent, count = level.requests.sent, level.errors.get("overloaded", 0)
+    if not sent or count / sent <= REFUSED:
+        return None
+    return Reading(
+        "refused", level.level,
+        f"{format_percent(count / sent)} of the requests were refused as too many",
+        "the service's own limit of requests at once, not its speed",
+        "raise max_concurrent_requests where the KV cache has room, or keep clients below it",
+    )  # fmt: skip
+
+
+def _tail(level: Section, metric: str) -> float | None:
+    """p99 over p50, where it is TAIL or more."""
+    figure = level.figures[metric]
+    if figure.n < LEAST or not figure.quantiles["p50"] > 0:
+        return None
+    times = figure.quantiles["p99"] / figure.quantiles["p50"]
+    return times if times >= TAIL else None
+
+
+# A new reading is a function of a level and those of less load, and one line here.
+READINGS: tuple[Callable[[Section, Sequence[Section]], Reading | None], ...] = (
+    long_prefills,
+    stalls,
+    put_back,
+    queueing,
+    full,
+    refused,
+)
