@@ -229,11 +229,11 @@ def _marks(chart: Chart, x: _Scale, y: _Scale) -> list[Spec]:
     layers: list[Spec] = []
     ink = COLOURS["ink"]
     for mark in chart.marks:
-        scale, other, end = (x, "y", "height") if mark.axis == "x" else (y, "x", 4)
+        scale, other, end, down = (x, "y", "height", -6) if mark.axis == "x" else (y, "x", 4, 10)
         rows = [{"at": scale.value(mark.value), "name": mark.name}]
         place: Spec = {mark.axis: scale.encoding("at")}
         layers += _layer(rows, {"type": "rule", "strokeDash": [5, 4], "opacity": 0.7, "color": ink}, place)
-        text = {"type": "text", "align": "left", "dx": 3, "dy": -6, "color": ink, "fontSize": 11}
+        text = {"type": "text", "align": "left", "dx": 3, "dy": down, "color": ink, "fontSize": 11}
         layers += _layer(rows, text, {**place, other: {"value": end}, "text": {"field": "name"}})
     return layers
 

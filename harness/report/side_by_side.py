@@ -53,7 +53,8 @@ def labels(documents: Sequence[Document]) -> list[str]:
     cards = [dict(each.card) for each in documents]
     chosen: list[str] = []
     for key in _NAMED_BY:
-        if len({card.get(key) for card in cards}) > 1:
+        told = {card.get(key) for card in cards}
+        if len(told) > 1 and not told & {None, "not known"}:
             chosen.append(key)
         names = [" ".join(card.get(each, "") for each in chosen).strip() for card in cards]
         if len(set(names)) == len(names):

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness.report.document import Chart, Document, Table
 from harness.report.drawing import COLOURS, NARROW, WIDE, narrowed, svg
 
-MANY, SOME = 8, 4  # columns above which a table becomes a list of rows on a screen narrower than a desk's, and a phone
+MANY, SOME = 8, 3  # columns above which a table becomes a list of rows on a screen narrower than a desk's, and a phone
 
 
 def to_html(document: Document) -> str:

@@ -15,6 +15,7 @@ from harness.drive.kinds import kind_of
 from harness.errors import UsageError
 from harness.report.document import Table
 from harness.report.formats import FORMATS, find_format
+from harness.report.side_by_side import labels
 from harness.report.to_markdown import to_markdown
 from harness.report.to_text import to_text
 from harness.stats.capacity_file import capacity_from
@@ -113,6 +114,12 @@ def test_curves_of_several_are_drawn_in_one_chart() -> None:
     assert len(set(table.columns)) == 5
     chart = next(chart for chart in document.charts() if chart.name == "capacity-by-history")
     assert [series.name for series in chart.series] == list(table.columns[1:3])
+
+
+def test_what_is_not_known_is_no_name() -> None:
+    """Where one of them does not tell its GPU, they are named by what all of them tell."""
+    known, unknown = probe(), probe(gpu=None, model="another")
+    assert labels([known, unknown]) == ["qwen2.5-7b", "another"]
 
 
 @pytest.mark.parametrize(
