@@ -127,10 +127,18 @@ def gone() -> Document:
     return capacity_document(replace(searched(), manifest=None))
 
 
+def begun() -> Document:
+    """A search that was ended before its first level."""
+    report = CapacityReport("m", "users", SLO, Habits(), None, (HistoryCapacity(None, _NOTHING, (), ()),))
+    return capacity_document(Searched(report, report.as_dict(), None, "begun"))
+
+
+_NOTHING = CapacitySearch(Goal(1.0, True))
 DOCUMENTS: dict[str, Callable[[], Document]] = {
     **{name: (lambda make=make: run_document(make())) for name, make in RUNS.items()},
     "capacity": lambda: capacity_document(searched()),
     "capacity_gone": gone,
+    "capacity_begun": begun,
     "probe": probe,
     "comparison": comparison,
     "side_by_side": several,
