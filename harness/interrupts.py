@@ -7,6 +7,7 @@ leaves one that nobody knows. There the signal waits, and a timer tries again un
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ def install() -> None:
     signal.signal(signal.SIGALRM, _try_again)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _note)
+    atexit.register(_over)  # the first that is registered is called last
+
+
+def _over() -> None:
+    """The command has its exit code. Python puts the default handlers back before it takes the modules down, and a
+    signal in that tenth of a second would end a command that is done as if it had been killed.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def waiting() -> bool:

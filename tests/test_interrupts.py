@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -67,3 +68,18 @@ for _ in range(2):
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.stdout.split() == ["told", "told"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_end_changes_nothing(number: signal.Signals) -> None:
+    """While Python takes its modules down, when its handlers are gone already: the command's own exit code stands."""
+    program = (
+        "import os, signal, sys\n"
+        "from harness import interrupts\n"
+        "interrupts.install()\n"
+        "class Late:\n"
+        f"    def __del__(self, kill=os.kill, me=os.getpid()): kill(me, {int(number)})\n"
+        "late = Late()\n"
+        "sys.exit(3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 3
