@@ -33,7 +33,7 @@ OTHERS = [name for name in DOCUMENTS if name not in RUNS]
 def test_every_format_shows_every_kind(form: Any, name: str) -> None:
     """And none shows a figure that is none."""
     text = form.render(DOCUMENTS[name]())
-    assert len(text) > 100
+    assert text.strip()
     for word in (" nan", " inf", ">nan", "NaN,", ": NaN", "Infinity"):
         assert word not in text
 
