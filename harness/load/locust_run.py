@@ -205,7 +205,8 @@ class LocustRun:
         self._pool.await_closed(until)
         self._pool.leave()
         self.recorder.__exit__()
-        self.recorder.close(interrupted=self._early, processes=self._pool.processes)
+        gone = self._by_ourselves == _BY_OURSELVES["service_gone"]
+        self.recorder.close(interrupted=self._early, gone=gone, processes=self._pool.processes)
         run = self.recorder.keep(lost_processes=self._pool.lost)
         for number in self._pool.lost:
             logger.warning("worker %s was lost: its last second may be missing", number)

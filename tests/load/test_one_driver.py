@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.load.test_refusals import turning_away
+
 LOCUST = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
 BENCH = [sys.executable, "-m", "harness", "bench", "--warmup", "0s", "--workload", "mine.py", "--url"]
 SAME = (
@@ -141,3 +143,20 @@ def test_levels_of_a_shape_ask_the_same(url: str, tmp_path: Path) -> None:
         assert len(common) > max(1, 0.6 * min(numbers))
     for name in ours.keys() & theirs.keys():
         assert [ours[name][key] for key in SAME] == [theirs[name][key] for key in SAME]
+
+
+def test_nobody_goes_on_asking_who_is_always_turned_away(tmp_path: Path) -> None:
+    """By hand too the level ends early, with the service's own words and the exit code of bench."""
+    (tmp_path / "mine.py").write_text(
+        "from harness.load.user import StreamUser\n\n\nclass Odd(StreamUser):\n"
+        '    input_tokens, output_tokens, api, model_name = 16, 8, "openai-chat", "m"\n'
+    )
+    with turning_away() as (port, _):
+        done = subprocess.run(
+            [*LOCUST, "-f", "mine.py", "--host", f"http://127.0.0.1:{port}", "-u", "2", "-r", "2", "-t", "60s"],
+            cwd=tmp_path, env={**os.environ, "HARNESS_OUTPUT": "run"}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "HTTP 400: stream_options is not permitted by" in done.stderr
+    (level,) = manifest(tmp_path / "run")["levels"]
+    assert (level["ended_by"], pq.read_table(tmp_path / "run/records.parquet").num_rows <= 20) == ("turned_away", True)
