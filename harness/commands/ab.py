@@ -103,15 +103,19 @@ def ab(
     most = repeats if repeats is not None else DEFAULT_REPEATS if deadline is None else 1000
     verdicts: list[Comparison] = []
     order = list(turns(most))
-    for place, done in enumerate(take_turns(_turns(sides, order, plan, folder), progress)):
-        if done.interrupted:
-            raise Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
-        runs[order[place]].append(read_run(done.folder))
-        if place % 2 and len(runs[0]) >= LEAST and deadline is not None:
-            verdicts.append(compare(runs[0], runs[1], limits, same=()))
-            progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
-            if _is_decided(verdicts) or _next_is_too_late(deadline, runs):
-                break
+    interrupted = Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
+    try:
+        for place, done in enumerate(take_turns(_turns(sides, order, plan, folder), progress)):
+            if done.interrupted:
+                raise interrupted
+            runs[order[place]].append(read_run(done.folder))
+            if place % 2 and len(runs[0]) >= LEAST and deadline is not None:
+                verdicts.append(compare(runs[0], runs[1], limits, same=()))
+                progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
+                if _is_decided(verdicts) or _next_is_too_late(deadline, runs):
+                    break
+    except (KeyboardInterrupt, Interrupted):  # also while an engine starts or stops
+        raise interrupted from None
     comparison = compare(runs[0], runs[1], limits, same=())
     write_outputs(comparison, junit, markdown)
     return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)

@@ -20,8 +20,8 @@ from harness.commands.compare import compare
 from harness.stats.comparison import Comparison
 
 # Few tokens a second, which a busy machine still reads in time, and enough requests for the share of good answers.
-SERVICE = ("qwen2.5-7b", "--runtime", "embedded", "--gpu", "L4", "--users", "16", "--input-tokens", "100",
-           "--output-tokens", "16", "--no-report")  # fmt: skip
+SERVICE = ("qwen2.5-7b", "--runtime", "embedded", "--gpu", "L4", "--users", "12", "--warmup", "5s",
+           "--input-tokens", "100", "--output-tokens", "12", "--no-report")  # fmt: skip
 
 
 def bench(folder: Path, seed: int, duration: str, *more: str) -> None:
