@@ -98,7 +98,7 @@ def execute(command: Sequence[str], case: Case, folder: Path, environment: dict[
     elif heard and not killed and not early:
         went_on = time.monotonic() - heard
         # One that was ending already may end as if nothing had been.
-        if process.returncode != 130 and (process.returncode not in (0, 1) or went_on > WENT_ON):
+        if process.returncode != 130 and (process.returncode not in (0, 1, 2) or went_on > WENT_ON):
             outcome.broken.append(f"exit code {process.returncode}, {went_on:.1f} s after the signal")
     log = folder / "run" / "load.log"
     if "Traceback" in text or (log.is_file() and "Traceback" in log.read_text(errors="replace")):
