@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,10 @@ _COUNTS = (
 _NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_count")  # of every table of records
 _TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes", "error_message")
 
+_RAGGED = ("token_at", "token_count", "offsets")  # not one entry per request
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Rows = NDArray[np.signedinteger[Any]]  # of requests: half as wide where there are millions
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Records:
     def __len__(self) -> int:
         return len(self.request_id)
 
-    @property
+    @cached_property
     def event_counts(self) -> Ints:
         """Token events of each request."""
         return np.diff(self.offsets)
@@ -93,24 +95,39 @@ class Records:
         return np.fromiter(map(holds.__getitem__, self.notes.tolist()), bool, len(self))
 
     def select(self, chosen: NDArray[Any]) -> Records:
-        """The requests of a mask or of indices, in that order."""
+        """The requests of a mask or of indices, in that order; neighbours are no copies."""
         rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool(np.all(np.diff(rows) == 1)):
+            return self._between(int(rows[0]), int(rows[-1]) + 1)
         counts = self.event_counts[rows]
         offsets = _offsets(counts)
         # Index of each kept event: its request's first event, plus its place within the request.
         events = np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts) + np.arange(offsets[-1])
         ragged = {"token_at": self.token_at[events], "token_count": self.token_count[events], "offsets": offsets}
-        plain = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name not in ragged}
+        plain = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name not in _RAGGED}
         return Records(**plain, **ragged)
+
+    def _between(self, first: int, end: int) -> Records:
+        """The requests from one row up to another, which share their memory with these."""
+        if (first, end) == (0, len(self)):
+            return self
+        events = slice(self.offsets[first], self.offsets[end])
+        plain = {each.name: getattr(self, each.name)[first:end] for each in fields(self) if each.name not in _RAGGED}
+        return Records(
+            token_at=self.token_at[events],
+            token_count=self.token_count[events],
+            offsets=self.offsets[first : end + 1] - self.offsets[first],
+            **plain,
+        )
 
     def mistake(self) -> str | None:
         """What no run can have recorded, in words; figures are computed from it and must not fail."""
+        if np.isnan(self.scheduled_at).any() or np.isnan(self.token_at.sum()):
+            return "scheduled_at or token_at: no number"
         for name in (*_FLOATS, "token_at"):
             column = getattr(self, name)
-            if np.any(np.abs(column[~np.isnan(column)]) > MOST_SECONDS):
+            if max(np.fmax.reduce(column, initial=0.0), -np.fmin.reduce(column, initial=0.0)) > MOST_SECONDS:
                 return f"{name}: a moment beyond all bounds"
-        if np.isnan(self.scheduled_at).any() or np.isnan(self.token_at).any():
-            return "scheduled_at or token_at: no number"
         if np.any(self.token_count < 0) or np.any(self.level < 0) or np.any(self.glued_events < 0):
             return "token_count, level or glued_events: below zero"
         for name in _COUNTS:
@@ -226,11 +243,28 @@ class Records:
             level=numbers("level", 0, np.int64),
             status=np.array([STATUSES.index(name) for name in column("status").to_pylist()], dtype=np.int8),
             glued_events=numbers("glued_events", 0, np.int64),
-            token_at=at.flatten().to_numpy(zero_copy_only=False).astype(np.float64),
-            token_count=counts.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
+            token_at=at.flatten().to_numpy(zero_copy_only=False).astype(np.float64, copy=False),
+            token_count=counts.flatten().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
             offsets=_offsets(at.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)),
             **columns,
         )
+
+
+Found = TypeVar("Found")
+
+
+def remembered(function: Callable[[Records], Found]) -> Callable[[Records], Found]:
+    """Computes once for the same Records object, which never changes; what was found goes with it."""
+    key = f"_{function.__module__}.{function.__qualname__}"
+
+    @wraps(function)
+    def of(records: Records) -> Found:
+        kept = records.__dict__
+        if key not in kept:
+            kept[key] = function(records)
+        return kept[key]
+
+    return of
 
 
 @cache
@@ -273,10 +307,13 @@ def read_parquet(path: Path) -> Records:
 
 
 def _from_file(path: Path) -> Records:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with path.open("rb") as file:  # by its path Arrow takes only UTF-8
-        return Records.from_table(pq.read_table(file))
+        records = Records.from_table(pq.read_table(file, pre_buffer=False))
+    pa.default_memory_pool().release_unused()  # what was read on the way is as large again
+    return records
 
 
 def concatenate(parts: Sequence[Records]) -> Records:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.measure.record import INVISIBLE, NOT_STREAMED
-from harness.measure.records import COMPLETED, MISSING, Records
+from harness.measure.records import COMPLETED, MISSING, Records, remembered
 from harness.measure.run_folder import Manifest
 from harness.stats.tokens import Mask, arrived_tokens, counted, told_per_event
 
@@ -32,6 +32,7 @@ class Cause:
         return self.of(records) if self.of else np.zeros(len(records), dtype=bool)
 
 
+@remembered
 def whole(records: Records) -> Mask:
     """Answers that came as one document: they have no first token and no gaps."""
     return records.noted(NOT_STREAMED)
@@ -46,6 +47,7 @@ def as_asked(records: Records, manifest: Manifest) -> Records:
     return replace(records, notes=notes)
 
 
+@remembered
 def in_one_piece(records: Records) -> Mask:
     """Streamed answers of several tokens that arrived together, in one event or in several."""
     events = records.event_counts
@@ -59,6 +61,7 @@ def in_one_piece(records: Records) -> Mask:
     return ~whole(records) & several_tokens(records) & (events > 0) & ((span == 0) | rush)
 
 
+@remembered
 def several_tokens(records: Records) -> Mask:
     """Answers of more than one token, so far as is known; where no count was told, those of which more were asked."""
     told = np.where(records.output_tokens == MISSING, arrived_tokens(records), records.output_tokens)

@@ -18,11 +18,11 @@ import numpy as np
 from scipy.special import ndtr
 
 from harness.catalog.slo import Bound, Slo, parse_bound
-from harness.measure.records import COMPLETED, Floats, Ints, Records
+from harness.measure.records import COMPLETED, Records
 from harness.stats.absence import lacks
-from harness.stats.dependence import batches
+from harness.stats.dependence import batch_starts
 from harness.stats.interval import share_interval, size_of_share, student
-from harness.stats.metrics import BY_NAME
+from harness.stats.metrics import BY_NAME, Values
 from harness.stats.slo import QUANTILES, UNJUDGED_MOST
 
 Decision = Literal["holds", "breaks", "undecided"]
@@ -92,24 +92,25 @@ def bound_shares(records: Records, slo: Slo) -> tuple[BoundShare, ...]:
 
 def bound_share(records: Records, bound: Bound) -> BoundShare:
     """Failed, dropped and unfinished requests are misses: of a bound on ITL with as many gaps as others have."""
-    samples, place = _outcomes(records, bound)
+    values = _outcomes(records, bound)
+    samples = values.samples
     lacking = np.count_nonzero(lacks(records, bound.metric) & records.having(COMPLETED))
     if len(samples) == 0 or lacking > UNJUDGED_MOST * len(records):
         return BoundShare(bound, math.nan, 0, 0.0, (0.0, 1.0))
     met = samples <= bound.limit
-    batch = batches(int(place[-1]) + 1)[place]
-    share, size = float(met.mean()), size_of_share(met, samples, batch)
-    beyond = float(ndtr(-student(max(int(batch[-1]), 1))))  # few batches know their spread badly
+    starts = batch_starts(values.starts)
+    share, size = float(met.mean()), size_of_share(met, values, starts)
+    beyond = float(ndtr(-student(max(len(starts) - 1, 1))))  # few batches know their spread badly
     return BoundShare(bound, share, len(samples), size, share_interval(share, size, beyond))
 
 
-def _outcomes(records: Records, bound: Bound) -> tuple[Floats, Ints]:
-    """Samples in order of their requests, a lost one beyond the limit, and the place of each one's request among those
-    that gave any.
-    """
+def _outcomes(records: Records, bound: Bound) -> Values:
+    """Samples in order of their requests, a lost one beyond the limit."""
     metric = BY_NAME[bound.metric]
     done = records.having(COMPLETED)
     values = metric.of(records)
+    if done.all():
+        return values
     kept = done[values.request]
     samples, owner = values.samples[kept], values.request[kept]
     lost = np.flatnonzero(~done)
@@ -119,5 +120,4 @@ def _outcomes(records: Records, bound: Bound) -> tuple[Floats, Ints]:
     samples = np.concatenate([samples, np.full(len(lost) * each, beyond)])
     owner = np.concatenate([owner, np.repeat(lost, each)])
     order = np.argsort(owner, kind="stable")
-    _, place = np.unique(owner[order], return_inverse=True)
-    return samples[order], place.astype(np.int64)
+    return Values(samples[order], owner[order], 0)

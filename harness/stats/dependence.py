@@ -14,8 +14,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.measure.records import Floats, Ints
+
+Mask = NDArray[np.bool_]
 
 MOST_BATCHES = 32
 # Of a standard error that is added to the correlation: what a short series cannot show is taken to be there.
@@ -28,19 +31,29 @@ def batches(units: int, most: int = MOST_BATCHES) -> Ints:
     return np.arange(units, dtype=np.int64) * min(units, most) // max(units, 1)
 
 
-def independent_size(samples: Floats, batch: Ints, caution: float = CAUTION) -> float:
+def batch_starts(units: Ints, most: int = MOST_BATCHES) -> Ints:
+    """Where the samples of each batch begin. units: where those of each unit do, in order of time."""
+    return units[np.unique(batches(len(units), most), return_index=True)[1]] if len(units) else units
+
+
+def independent_size(samples: Floats | Mask, starts: Ints, caution: float = CAUTION) -> float:
     """How many independent samples would pin the mean of these down as well: between 0 and their number.
 
-    batch: of each sample, ascending from 0 without gaps. Samples that do not vary, or fewer than three batches, tell
-    nothing of what they share: then as many as batches.
+    starts: the first sample of each batch, ascending from 0. Samples that do not vary, or fewer than three batches,
+    tell nothing of what they share: then as many as batches.
     """
-    count = int(batch[-1]) + 1 if len(batch) else 0
-    centred = samples - samples.mean() if len(samples) else samples
-    scatter = float(np.dot(centred, centred))
-    rounding = len(samples) * (1e-9 * float(np.abs(samples).max(initial=0.0))) ** 2
-    if count < 3 or scatter <= rounding:
-        return float(len(samples) if count >= 3 else count)
-    excess: Floats = np.bincount(batch, weights=centred).astype(np.float64)
+    count = len(starts)
+    if count < 3:
+        return float(count)
+    mean = float(samples.mean())
+    scatter, most, excess = 0.0, 0.0, np.zeros(count)
+    for number, batch in enumerate(np.split(samples, starts[1:])):  # views: ten million samples are not copied at once
+        centred: Floats = batch.astype(np.float64) - mean
+        excess[number] = centred.sum()
+        scatter += float(np.dot(centred, centred))
+        most = max(most, abs(float(batch.max())), abs(float(batch.min())))
+    if scatter <= len(samples) * (1e-9 * most) ** 2:
+        return float(len(samples))
     between = float(np.dot(excess, excess)) * count / (count - 1) * inflation(excess, caution)
     # Var(mean) = between / n^2 against scatter / n / n of independent samples.
     return float(min(len(samples), scatter / max(between, 1e-300) * len(samples)))

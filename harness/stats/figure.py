@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from harness.measure.records import Floats
 from harness.stats.absence import Cause
 from harness.stats.interval import quantile_interval
@@ -61,7 +59,7 @@ def figure(metric: Metric, values: Values, ordered: Floats, absent: Cause | None
     return Figure(
         metric=metric,
         n=len(ordered),
-        requests=len(np.unique(values.request)) if metric.pooled else len(ordered),
+        requests=len(values.starts) if metric.pooled else len(ordered),
         left_out=values.left_out,
         mean=float(ordered.mean()) if some else math.nan,
         max=float(ordered[-1]) if some else math.nan,

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import betaincinv, ndtr
 
 from harness.measure.records import Floats, Ints
-from harness.stats.dependence import MOST_BATCHES, batches, independent_size
+from harness.stats.dependence import Mask, batch_starts, independent_size
 from harness.stats.metrics import Values
 from harness.stats.quantile import quantiles_of_sorted
 
@@ -35,10 +35,10 @@ def quantile_interval(values: Values, ordered: Floats, level: float) -> tuple[fl
     if len(ordered) == 0:
         return math.nan, math.nan
     estimate = float(quantiles_of_sorted(ordered, [level])[0])
-    batch = batch_of_request(values.request)
+    starts = batch_starts(values.starts)
     same = estimate * (1 + 1e-9)  # latencies that differ by rounding are equal
-    size = size_of_share(values.samples <= same, values.samples, batch)
-    beyond = float(ndtr(-student(max(int(batch[-1]), 1))))  # few batches know their spread badly
+    size = size_of_share(values.samples <= same, values, starts)
+    beyond = float(ndtr(-student(max(len(starts) - 1, 1))))  # few batches know their spread badly
     lower, upper = share_interval(level, size, beyond)
     found = quantiles_of_sorted(ordered, [lower, upper])
     # Ties and interpolation must not push the estimate out of its own interval.
@@ -47,13 +47,21 @@ def quantile_interval(values: Values, ordered: Floats, level: float) -> tuple[fl
     return low, high
 
 
-def size_of_share(met: np.ndarray, samples: Floats, batch: Ints) -> float:
-    """Independent samples behind the share that `met` is. batch: of each sample.
+def size_of_share(met: Mask, values: Values, starts: Ints) -> float:
+    """Independent samples behind the share that `met` is. starts: of the batches of samples.
 
     What the samples themselves share counts too: where none or few miss a bound, the misses cannot show how they hang
     together, but the latencies do.
     """
-    return min(independent_size(met.astype(np.float64), batch), independent_size(samples, batch))
+    return min(independent_size(met, starts), own_size(values))
+
+
+def own_size(values: Values) -> float:
+    """Independent samples behind the mean; computed once, as every quantile asks for it."""
+    kept = values.__dict__
+    if "_own_size" not in kept:
+        kept["_own_size"] = independent_size(values.samples, batch_starts(values.starts))
+    return float(kept["_own_size"])
 
 
 def share_interval(share: float, size: float, beyond: float) -> tuple[float, float]:
@@ -66,15 +74,6 @@ def share_interval(share: float, size: float, beyond: float) -> tuple[float, flo
     lower = float(betaincinv(met, missed + 1, beyond)) if met > 0 else 0.0
     upper = float(betaincinv(met + 1, missed, 1 - beyond)) if missed > 0 else 1.0
     return lower, upper
-
-
-def batch_of_request(request: Ints) -> Ints:
-    """For each sample the batch of consecutive requests that it belongs to, from 0 without gaps.
-
-    request: ascending row of each sample.
-    """
-    place = _place(request)
-    return batches(int(place[-1]) + 1, MOST_BATCHES)[place]
 
 
 def block_of_request(request: Ints) -> Ints:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measure.records import Floats, Ints, Records
+from harness.measure.records import Floats, Ints, Records, Rows, remembered
 from harness.stats.absence import in_one_piece, lacks, whole
-from harness.stats.tokens import event_tokens
+from harness.stats.tokens import Mask, event_tokens, sum_of_events, tokens_or_zero
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,20 @@ class Values:
     """
 
     samples: Floats
-    request: Ints
+    request: Rows
     left_out: int
+
+    @cached_property
+    def ordered(self) -> Floats:
+        """The samples, ascending."""
+        return np.sort(self.samples)
+
+    @cached_property
+    def starts(self) -> Ints:
+        """Where the samples of each request that has any begin."""
+        if not len(self.request):
+            return np.zeros(0, dtype=np.int64)
+        return np.concatenate([[0], np.flatnonzero(self.request[1:] != self.request[:-1]) + 1])
 
 
 @dataclass(frozen=True)
@@ -57,13 +70,18 @@ def service_ttft(records: Records) -> Values:
     return _per_request(first_token(records) - records.sent_at)
 
 
+@remembered
 def itl(records: Records) -> Values:
     """Every single gap t_(i+1) - t_i, pooled over requests; an event with several tokens is one gap.
 
     Undefined for an answer that came in one piece: that its events have no gap is the work of a buffer.
     """
-    later, owner = _gaps(records)
-    return Values(records.token_at[later] - records.token_at[later - 1], owner, _without(records, owner))
+    inside = _inside(records)
+    gaps = np.diff(records.token_at)
+    samples = gaps if inside.all() else gaps[inside]
+    counts = np.where(_streamed(records), np.maximum(records.event_counts - 1, 0), 0)
+    owner = np.repeat(np.arange(len(records), dtype=np.int32), counts)
+    return Values(samples, owner, int(np.count_nonzero(counts == 0)))
 
 
 def itl_per_token(records: Records) -> Values:
@@ -83,9 +101,8 @@ def tpot(records: Records) -> Values:
     Undefined where none came after it, where their number is not told or differs from what came, and where the answer
     came in one piece.
     """
-    tokens, some = np.nan_to_num(event_tokens(records)), records.event_counts > 0
-    running = np.concatenate([np.zeros(1), np.cumsum(tokens)])
-    after = running[records.offsets[1:]] - running[records.offsets[:-1]]
+    tokens, some = tokens_or_zero(records), records.event_counts > 0
+    after = sum_of_events(records, tokens, np.float64)
     after[some] -= tokens[records.offsets[:-1][some]]
     defined = (after > 1e-9) & ~lacks(records, "tpot")
     spans = last_token(records) - first_token(records)
@@ -124,6 +141,7 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 
 
+@remembered
 def first_token(records: Records) -> Floats:
     """The moment of each request's first token; NaN without, and of an answer that was not streamed."""
     return np.where(whole(records), np.nan, _event(records, records.offsets[:-1]))
@@ -146,17 +164,28 @@ def gap_ends(records: Records) -> Ints:
     return _gaps(records)[0]
 
 
-def _gaps(records: Records) -> tuple[Ints, Ints]:
+def _gaps(records: Records) -> tuple[Ints, Rows]:
     """Of each gap between two events of an answer the later event, and the request."""
-    owner = np.repeat(np.arange(len(records)), records.event_counts)
-    streamed = ~(in_one_piece(records) | whole(records))
-    later = np.flatnonzero((owner[1:] == owner[:-1]) & streamed[owner[1:]]) + 1
-    return later, owner[later]
+    later = np.flatnonzero(_inside(records)) + 1
+    return later, itl(records).request
 
 
-def _without(records: Records, owner: Ints) -> int:
+def _inside(records: Records) -> Mask:
+    """Of each event but the last of all, whether a gap to the next one of the same streamed answer follows it."""
+    inside = np.repeat(_streamed(records), records.event_counts)[1:]
+    borders = records.offsets[1:-1]
+    inside[borders[(borders > 0) & (borders < len(records.token_at))] - 1] = False
+    return inside
+
+
+@remembered
+def _streamed(records: Records) -> Mask:
+    return ~(in_one_piece(records) | whole(records))
+
+
+def _without(records: Records, owner: Rows) -> int:
     """Requests that own no sample."""
-    return len(records) - len(np.unique(owner))
+    return len(records) - int(np.count_nonzero(np.bincount(owner, minlength=len(records))))
 
 
 def _per_request(values: Floats) -> Values:

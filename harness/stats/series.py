@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.measure.records import FAILED, Floats, Ints, Records
 from harness.stats.metrics import Values, first_token, gap_ends, itl, ttft
@@ -64,7 +66,7 @@ def timeline(records: Records, level: int) -> tuple[TimePoint, ...]:
     ttft_quantiles = _by_bin(records.scheduled_at[first.request], first.samples, edges, (0.5, 0.95))
     itl_quantiles = _by_bin(*_thinned(records, gaps), edges, (0.5, 0.99))
     when, generated = stamped(records)
-    tokens = np.histogram(when, edges, weights=generated)[0] / width
+    tokens = sums_by_bin(when, start, width, len(edges) - 1, generated) / width
     waiting = in_flight(records, edges[1:])
     failed = np.histogram(_end_moments(records)[records.having(FAILED)], edges)[0]
     return tuple(
@@ -125,8 +127,17 @@ def _thinned(records: Records, gaps: Values) -> tuple[Floats, Floats]:
 
 def _by_bin(moments: Floats, values: Floats, edges: Floats, levels: Sequence[float]) -> Floats:
     """Quantiles of the values in each bin; NaN in empty ones. Shape (bins, levels)."""
-    place = np.searchsorted(edges, moments, "right") - 1
-    order = np.lexsort((values, place))
-    ordered, bounds = values[order], np.searchsorted(place[order], np.arange(len(edges)))
-    rows = [quantiles_of_sorted(ordered[low:high], levels) for low, high in pairwise(bounds)]
+    place = (np.searchsorted(edges, moments, "right") - 1).astype(np.int16)  # as such it is sorted in one pass
+    order = np.argsort(place, kind="stable")
+    grouped, bounds = values[order], np.searchsorted(place[order], np.arange(len(edges)))
+    rows = [quantiles_of_sorted(np.sort(grouped[low:high]), levels) for low, high in pairwise(bounds)]
     return np.array(rows).reshape(-1, len(levels))
+
+
+def sums_by_bin(moments: Floats, start: float, width: float, bins: int, weights: NDArray[Any] | None = None) -> Floats:
+    """How many moments lie in each bin of equal width from `start` on, or the sum of their weights."""
+    place = np.clip((moments - start) / width, -1, bins).astype(np.int32) if len(moments) else np.zeros(0, np.int32)
+    inside = (moments >= start) & (place < bins)
+    if not inside.all():
+        place, weights = place[inside], weights if weights is None else weights[inside]
+    return np.bincount(place, weights, minlength=bins).astype(np.float64)

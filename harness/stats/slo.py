@@ -13,7 +13,7 @@ from harness.catalog.slo import Bound, Slo
 from harness.measure.records import COMPLETED, DROPPED, FAILED, Floats, Records
 from harness.stats.absence import NO_GAP, RUSH_GAP, TOGETHER, Cause, lacks, main_cause
 from harness.stats.metrics import BY_NAME, Values
-from harness.stats.quantile import quantile
+from harness.stats.quantile import quantile, quantiles_of_sorted
 from harness.stats.tokens import Mask
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -127,8 +127,17 @@ def _statistic_with_losses(values: Values, bound: Bound, completed: int, lost: i
         # Gaps cannot be weighed against requests: more failures than the quantile leaves room for break it.
         allowed = 1 - QUANTILES.get(bound.statistic, 1.0)
         too_many = lost > allowed * (completed + lost) + 1e-9
-        return np.inf if too_many else statistic(values.samples, bound.statistic)
+        return np.inf if too_many else _statistic_of(values, bound.statistic)
+    if not lost:
+        return _statistic_of(values, bound.statistic)
     return statistic(np.concatenate([values.samples, np.full(lost, np.inf)]), bound.statistic)
+
+
+def _statistic_of(values: Values, name: str) -> float:
+    """The same of values that are ordered once for all that asks."""
+    if name in QUANTILES and len(values.samples):
+        return float(quantiles_of_sorted(values.ordered, [QUANTILES[name]])[0])
+    return statistic(values.samples, name)
 
 
 def statistic(samples: Floats, name: str) -> float:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from harness.measure.records import Floats, Records
-from harness.stats.dependence import batches, independent_size
-from harness.stats.series import in_flight, waiting_for_first
+from harness.stats.dependence import batch_starts, independent_size
+from harness.stats.series import in_flight, sums_by_bin, waiting_for_first
 from harness.stats.window import Window
 
 # Requests; their Poisson deviations; a share of them.
@@ -22,14 +22,13 @@ def longest_silence(records: Records, until: float | None = None, resolution: fl
     """
     if len(records) == 0:
         return 0.0
-    seen = np.concatenate([records.scheduled_at, records.token_at, records.finished_at])
-    seen = seen[np.isfinite(seen)]
-    last = seen.max() if until is None else max(seen.max(), until - 2 * resolution)
-    edges = np.arange(seen.min(), last + 2 * resolution, resolution)
+    ended = records.finished_at[np.isfinite(records.finished_at)]
+    seen = [column for column in (records.scheduled_at, records.token_at, ended) if len(column)]
+    first, last = min(float(each.min()) for each in seen), max(float(each.max()) for each in seen)
+    last = last if until is None else max(last, until - 2 * resolution)
+    edges = np.arange(first, last + 2 * resolution, resolution)
     # A request that ends, however it does, is a sign of life too.
-    busy = np.histogram(
-        np.concatenate([records.token_at, records.finished_at[np.isfinite(records.finished_at)]]), edges
-    )[0]
+    busy = sum(sums_by_bin(each, first, resolution, len(edges) - 1) for each in (records.token_at, ended))
     waiting = np.minimum(in_flight(records, edges[:-1]), in_flight(records, edges[1:])) > 0
     silent = np.concatenate([[False], waiting & (busy == 0), [False]]).astype(np.int8)
     runs = np.flatnonzero(np.diff(silent) == -1) - np.flatnonzero(np.diff(silent) == 1)
@@ -49,7 +48,7 @@ def rank_sum(first: Floats, second: Floats) -> float:
     ordered = np.sort(pooled)
     middle = (np.searchsorted(ordered, first, "left") + np.searchsorted(ordered, first, "right") + 1) / 2
     below = (second <= np.median(second)).astype(np.float64)
-    alike = independent_size(below, batches(m), caution=0.0) / m
+    alike = independent_size(below, batch_starts(np.arange(m)), caution=0.0) / m
     return float((middle.sum() - n * (n + m + 1) / 2) / math.sqrt(n * m * (n + m + 1) / 12 / alike))
 
 

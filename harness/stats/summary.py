@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.input_files import brief
 from harness.measure.client import ClientFacts, Floor
 from harness.measure.offered import changes, expected_arrivals
-from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Records, concatenate
+from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Records
 from harness.measure.run_folder import Level, Manifest
 from harness.measure.server import ServerSamples
 from harness.stats.absence import as_asked, main_cause, whole
@@ -35,7 +35,7 @@ from harness.stats.server import ServerFigures, server_figures
 from harness.stats.slo import attain
 from harness.stats.telemetry import telemetry
 from harness.stats.time_parts import time_parts
-from harness.stats.tokens import event_tokens, stamped, tokens_per_event
+from harness.stats.tokens import one_each, stamped, tokens_per_event
 from harness.stats.validity import reasons, run_reasons, warnings
 from harness.stats.window import Window, steady_window
 
@@ -132,15 +132,14 @@ def summarise(
     told = server or ServerSamples()
     known = facts or ClientFacts()
     ordered = as_asked(records, manifest).sorted()
-    parts = [
-        _part(level, ordered)
-        for level in manifest.levels
-        if level.started_at is not None or np.any(ordered.level == level.level)
+    levels = [
+        level for level in manifest.levels if level.started_at is not None or np.any(ordered.level == level.level)
     ]
     slo = _slo(manifest)
-    sections = tuple(_judged(part, manifest, slo, known, told) for part in parts)
+    # One after another, as each part holds all that was computed of its records.
+    sections = tuple(_judged(_part(level, ordered), manifest, slo, known, told) for level in levels)
     alone = len(sections) == 1
-    total = sections[0] if alone else _measure(_together(parts), manifest, slo, known, told)
+    total = sections[0] if alone else _measure(_together(levels, ordered), manifest, slo, known, told)
     total = replace(
         total,
         level=None,
@@ -195,14 +194,14 @@ def _part(level: Level, records: Records) -> _Part:
     return _Part((level,), own, own.select(window.holds(own.scheduled_at)), (window,))
 
 
-def _together(parts: Sequence[_Part]) -> _Part:
-    empty = Records.from_list([])
-    return _Part(
-        tuple(level for part in parts for level in part.levels),
-        concatenate([empty, *(part.records for part in parts)]),
-        concatenate([empty, *(part.inside for part in parts)]),
-        tuple(window for part in parts for window in part.windows),
-    )
+def _together(levels: Sequence[Level], records: Records) -> _Part:
+    windows, own, inside = [], np.zeros(len(records), dtype=bool), np.zeros(len(records), dtype=bool)
+    for level in levels:
+        of_level = records.level == level.level
+        windows.append(steady_window(level, records.select(of_level)))
+        own |= of_level
+        inside |= of_level & windows[-1].holds(records.scheduled_at)
+    return _Part(tuple(levels), records.select(own), records.select(inside), tuple(windows))
 
 
 def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, server: ServerSamples) -> Section:
@@ -265,22 +264,16 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
 def _figures(completed: Records) -> tuple[dict[str, Figure], dict[str, Curve]]:
     figures, curves = {}, {}
     for metric in METRICS:
-        if metric.name == "itl_per_token" and not _unlike_gaps(completed):
+        if metric.name == "itl_per_token" and one_each(completed):
             continue
         values = metric.of(completed)
         if metric.optional and len(values.samples) == 0:
             continue  # most servers do not tell
-        ordered = np.sort(values.samples)
+        ordered = values.ordered
         main = None if len(ordered) else main_cause(completed, metric.name)
         figures[metric.name] = figure(metric, values, ordered, main[0] if main else None)
         curves[metric.name] = curve(ordered)
     return figures, curves
-
-
-def _unlike_gaps(completed: Records) -> bool:
-    """Whether a gap between events is known to be another thing than a gap between tokens."""
-    tokens = event_tokens(completed)
-    return bool(np.any(tokens[~np.isnan(tokens)] != 1.0))
 
 
 def _count(records: Records) -> Counts:

@@ -120,6 +120,8 @@ def _early(head: float, service: float, inside: float) -> bool:
     """Whether answers' heads come before the engine's work: else they hold its queue and its prefill, which would be
     counted twice. 2 % and 1 ms are left to the means being of slightly different requests.
     """
+    if not inside:  # nothing to hold it against: only a head that is far ahead of the first token surely holds neither
+        return head < 0.5 * service
     return head < 0.95 * service and head + inside <= 1.02 * service + 1e-3
 
 

@@ -54,7 +54,7 @@ def trends(inside: Records, window: Window) -> list[Trend]:
     found = []
     for name in (*PACES, *WAITS):
         values = BY_NAME[name].of(done)
-        if name in WAITS and _spread(values.samples) > WAITS_SPREAD:
+        if name in WAITS and _spread(values.ordered) > WAITS_SPREAD:
             continue
         # A gap is of the moment at which it ended, and an answer of the moment at which it was due.
         moments = done.token_at[gap_ends(done)] if name == "itl" else done.scheduled_at[values.request]
@@ -66,8 +66,9 @@ def trends(inside: Records, window: Window) -> list[Trend]:
 
 def trend_of(name: str, moments: Floats, samples: Floats, window: Window) -> Trend | None:
     """None where there are too few samples."""
-    place = np.floor((moments - window.start) / max(window.length, 1e-9) * BLOCKS).astype(np.int64)
-    blocks = [samples[place == number] for number in range(BLOCKS)]
+    place = np.clip(np.floor((moments - window.start) / max(window.length, 1e-9) * BLOCKS), -1, BLOCKS).astype(np.int8)
+    order = np.argsort(place, kind="stable")
+    blocks = np.split(samples[order], np.searchsorted(place[order], np.arange(BLOCKS + 1)))[1:-1]
     kept = [number for number, block in enumerate(blocks) if len(block) >= LEAST_IN_BLOCK]
     if len(kept) < LEAST_BLOCKS:
         return None
@@ -81,8 +82,8 @@ def trend_of(name: str, moments: Floats, samples: Floats, window: Window) -> Tre
     return Trend(name, math.exp(rise), min(1.0, chance * len(rises)))
 
 
-def _spread(samples: Floats) -> float:
-    low, high = quantiles_of_sorted(np.sort(samples), [0.1, 0.9])
+def _spread(ordered: Floats) -> float:
+    low, high = quantiles_of_sorted(ordered, [0.1, 0.9])
     return float(high) / max(float(low), 1e-9)
 
 

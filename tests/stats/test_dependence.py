@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.stats.dependence import batches, independent_size, inflation, lag_one
+from harness.stats.dependence import batch_starts, batches, independent_size, inflation, lag_one
 
 
 def autoregressive(random: np.random.Generator, count: int, memory: float) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_an_autoregressive_series_is_worth_what_theory_says(memory: float) -> No
     """The mean over many series is the known number, up to the caution that is asked for: within 0.6 to 1.15 of it."""
     random = np.random.default_rng(1)
     count = 4000
-    found = [independent_size(autoregressive(random, count, memory), batches(count)) for _ in range(60)]
+    found = [independent_size(autoregressive(random, count, memory), batch_starts(np.arange(count))) for _ in range(60)]
     known = count * (1 - memory) / (1 + memory)
     assert 0.6 * known <= np.median(found) <= 1.15 * known
 
@@ -31,7 +31,7 @@ def test_an_autoregressive_series_is_worth_what_theory_says(memory: float) -> No
 def test_a_memory_longer_than_the_series_leaves_next_to_nothing() -> None:
     """A series that only wanders once is one observation, not two hundred."""
     random = np.random.default_rng(2)
-    found = [independent_size(autoregressive(random, 200, 0.995), batches(200)) for _ in range(40)]
+    found = [independent_size(autoregressive(random, 200, 0.995), batch_starts(np.arange(200))) for _ in range(40)]
     assert np.median(found) < 5
 
 
@@ -39,13 +39,13 @@ def test_a_memory_longer_than_the_series_leaves_next_to_nothing() -> None:
 def test_samples_that_do_not_vary_or_are_hardly_any(samples: list[float], expected: float) -> None:
     """Constant samples share nothing that could be seen; of fewer than three batches each counts once."""
     values = np.array(samples)
-    assert independent_size(values, batches(len(values))) == expected
+    assert independent_size(values, batch_starts(np.arange(len(values)))) == expected
 
 
 def test_rounding_is_no_variation() -> None:
     """Latencies that differ in the sixteenth digit are the same."""
     values = 0.05 + np.cumsum(np.full(300, 1e-18)) - 1e-17 * (np.arange(300) % 7)
-    assert independent_size(values, batches(300)) == 300.0
+    assert independent_size(values, batch_starts(np.arange(300))) == 300.0
 
 
 def test_batches_are_of_about_equal_size_and_in_order() -> None:
