@@ -14,7 +14,7 @@ from harness.probe.mixing import Mix
 from harness.probe.padded_evidence import at_length, pads_batch
 from harness.probe.pool import PoolSearch
 from harness.probe.recommendation import LOW_PREFILL, Recommendation
-from harness.probe.setting import Bracket, ProbeGoal, effective_prefill
+from harness.probe.setting import Bracket, ProbeGoal, Setting, effective_prefill
 from harness.units import format_duration
 
 MOVED = 0.01  # share of a budget by which starts must differ to be worth a word
@@ -130,7 +130,7 @@ def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[
     if isinstance(search, PoolSearch):
         return [*search.advice(found), *_batch_advice(evidence, wish)]
     lines = [
-        _case(evidence),
+        _case(evidence, found.setting),
         *_bracket(evidence, found),
         *_moved(evidence),
         *_proof(search),
@@ -148,16 +148,17 @@ def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[
     return lines
 
 
-def _case(evidence: Evidence) -> str:
+def _case(evidence: Evidence, setting: Setting) -> str:
     if evidence.kind == "flash":
         return (
             "Flash attention: the engine measures its KV memory itself and ignores MAX_BATCH_TOTAL_TOKENS, so the token"
             " budget was read from its log and that flag is not among those to set."
         )
     if pads_batch(evidence):
+        protects = "MAX_CONCURRENT_REQUESTS" if setting.max_batch_size is None else "MAX_BATCH_SIZE"
         return (
             "No flash attention: a long prompt makes its whole batch as long, which the engine's own budget does not"
-            " count. MAX_CONCURRENT_REQUESTS is what protects it; raise it only together with shorter prompts."
+            f" count. {protects} is what protects it; raise it only together with shorter prompts."
         )
     alone = "MAX_BATCH_TOTAL_TOKENS and MAX_INPUT_TOKENS are all that protects it"
     if evidence.tokens == Bracket():

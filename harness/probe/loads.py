@@ -302,13 +302,13 @@ def proof(
     is not all of it.
     """
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
-    permits = setting.max_concurrent_requests or 1
+    permits = setting.most_at_once
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else permits * total
     brief = at_once(permits, itl, max(2, min(total, room // permits) - SHORT - 7))
     # Long enough for the first to be there still when the last has come; those that do not fit wait, which counts too.
     lasting = max(1, min(LASTING, total - SHORT - 7))
-    fitting = max(1, room // (SHORT + 7 + lasting) - 1)
+    fitting = min(permits, max(1, room // (SHORT + 7 + lasting) - 1))
     loads = [rows(permits, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
     loads.append(_join(permits, history, total, room, slack, prefill, started.block_size))
@@ -316,14 +316,14 @@ def proof(
         loads.append(alike(min(history, total - SPARE), total))
     loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack, read_rate))
     alone = min(history, total - 1)
-    loads += [longest(alone, total - alone), overload(permits, lasting, fitting=fitting)]
+    loads += [longest(alone, total - alone), overload(setting.max_concurrent_requests or 1, lasting, fitting=fitting)]
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
 
 
 def _fills(setting: Setting, started: EngineFacts, room: int, slack: int, read_rate: float | None) -> Iterator[Load]:
     """The budget filled by the longest prompts, then by shorter ones."""
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
-    permits = setting.max_concurrent_requests or 1
+    permits = setting.most_at_once
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or 4096
     if started.kind != "flash":
         yield from _stacked_fills(min(room, permits * total), history, total, prefill, permits, read_rate)

@@ -75,6 +75,8 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     setting = last.setting
     if not _leaves_budget_open(state) and setting.max_batch_total_tokens == OPEN_BUDGET:
         return replace(setting, max_batch_total_tokens=None)
+    if state.wish.max_starts - state.evidence.starts <= 1:
+        return state.advice.setting  # the last start is for the proof
     tried = setting.max_input_tokens or LEAST_PREFILL
     history = padded_history(state.evidence, state.wish, state.prior, state.answer)
     if history >= tried:
@@ -99,7 +101,9 @@ def _is_known(state: SearchState, history: int) -> bool:
     if not near:
         return False
     if pads_batch(evidence):
-        return full_length_rows(evidence, history) is not None and any(each.died_under_load for each in near)
+        # What killed the first start was a long prompt on top of short ones, not one more chat of full length.
+        counted = any(each.died_under_load and each.setting.purpose == "explore" for each in near)
+        return counted and full_length_rows(evidence, history) is not None
     bracket = at_length(evidence, min(history, _longest(near[-1]) or history))
     if bracket.largest_ok is None:
         return evidence.rows.smallest_failed is not None and len(near) > 2
@@ -117,13 +121,15 @@ def _longest(outcome: Outcome) -> int | None:
 def _lower(last: Outcome, advice: Setting) -> Setting:
     """Less of what a proof died of."""
     died = next((each.load for each in last.loads if each.verdict in ("died", "failed")), None)
-    rows = max(1, (advice.max_concurrent_requests or 2) * 3 // 4)
+    batch = advice.max_batch_size
+    rows = max(1, (batch or advice.max_concurrent_requests or 2) * 3 // 4)
     budget = max(advice.max_total_tokens or 2, int((advice.max_batch_total_tokens or 2) * LESS))
     by_rows = died is not None and died.kind in ("rows", "overload", "onto")
     return replace(
         advice,
         max_batch_total_tokens=advice.max_batch_total_tokens if by_rows else budget,
-        max_concurrent_requests=rows if by_rows else advice.max_concurrent_requests,
+        max_concurrent_requests=rows if by_rows and batch is None else advice.max_concurrent_requests,
+        max_batch_size=rows if by_rows and batch is not None else batch,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
-from harness.probe.setting import Bracket, effective_prefill
+from harness.probe.setting import Bracket, Outcome, effective_prefill
 
 SAME_SIZE = 0.002  # share by which two loads of one size may differ
 ALIKE = 0.01  # share by which prompt lengths may differ to count as the same
@@ -14,6 +14,17 @@ KNOWN = 0.02  # share between what held and what died, below which a budget is k
 def pads_batch(evidence: Evidence) -> bool:
     """Whether a long prompt makes its whole batch as long: a batch died that was small by its sum of tokens."""
     return evidence.area.smallest_failed is not None
+
+
+def ignores_batch_size(evidence: Evidence) -> bool:
+    """Whether more chats ran beside each other than the batch was to have."""
+    return any(ignored_batch_size(each) for each in evidence.outcomes)
+
+
+def ignored_batch_size(outcome: Outcome) -> bool:
+    """The same of one start."""
+    most = outcome.setting.max_batch_size
+    return most is not None and any((each.beside or 0) > most for each in outcome.loads)
 
 
 def at_length(evidence: Evidence, length: int, *, crowded: bool = True) -> Bracket:

@@ -7,9 +7,26 @@ import math
 from harness.engines.base import EngineFacts
 from harness.probe.curve import BudgetCurve
 from harness.probe.evidence import Evidence
-from harness.probe.padded_evidence import ALIKE, at_length, budget_points, full_length_rows, pads_batch, prefills_up
+from harness.probe.padded_evidence import (
+    ALIKE,
+    at_length,
+    budget_points,
+    full_length_rows,
+    ignores_batch_size,
+    pads_batch,
+    prefills_up,
+)
 from harness.probe.reasons import padded_flags
-from harness.probe.recommendation import CONTEXT, MARGIN, PIECE, UNSURE, Recommendation, context_length, short_chats
+from harness.probe.recommendation import (
+    CONTEXT,
+    MARGIN,
+    OWN_DEFAULT,
+    PIECE,
+    UNSURE,
+    Recommendation,
+    context_length,
+    short_chats,
+)
 from harness.probe.setting import Prior, ProbeGoal, Setting, effective_prefill
 
 NEAR_FLOOR = 0.012  # of a budget: as closely as it is worth knowing where a history was to end
@@ -25,12 +42,15 @@ def padded_limits(
     total = min(each for each in (history + answer, context, capacity) if each)
     history = max(1, min(history, total - answer if total > answer else total // 2))
     chats = padded_permits(evidence, capacity, total, answer, wish, fast_rows)
+    # A long prompt makes its batch as long: so many chats may run, and where the engine heeds it the others may wait.
+    batch = chats if pads_batch(evidence) and not ignores_batch_size(evidence) else None
     setting = Setting(
         max_input_tokens=history,
         max_total_tokens=total,
         max_batch_prefill_tokens=history,
         max_batch_total_tokens=max(capacity, total),
-        max_concurrent_requests=chats,
+        max_concurrent_requests=max(chats, OWN_DEFAULT) if batch else chats,
+        max_batch_size=batch,
         purpose="verify",
     )
     bound_by = CONTEXT if context and total == context else "the memory of one prefill" if bound.largest_ok else PIECE

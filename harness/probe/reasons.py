@@ -89,11 +89,12 @@ def _permits_flag(chats: int, wish: ProbeGoal, rows: Bracket) -> Flag:
 
 def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[Flag, ...]:
     chats = setting.max_concurrent_requests or 0
-    many = (
-        "a long prompt makes its whole batch as long: so many chats of full length fit"
-        if pads_batch(evidence)
-        else "so many short chats survived at once"
-    )
+    batch = setting.max_batch_size
+    many = "so many short chats survived at once"
+    if pads_batch(evidence):
+        many = "a long prompt makes its whole batch as long: so many chats of full length fit"
+    if batch is not None:
+        many = "more than the batch holds wait; so many is what the engine would let in by itself"
     return (
         Flag(
             "max_input_tokens",
@@ -119,6 +120,19 @@ def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[F
             chats,
             many,
             f"request number {chats + 1:,} is refused at once (429)",
+        ),
+        *(
+            [
+                Flag(
+                    "max_batch_size",
+                    batch,
+                    "a long prompt makes its whole batch as long, which the token budget does not count: so many chats"
+                    " of full length fit",
+                    "the others wait until one has ended",
+                )
+            ]
+            if batch is not None
+            else []
         ),
         Flag(
             "waiting_served_ratio",

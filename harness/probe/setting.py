@@ -46,6 +46,12 @@ class Setting(Limits):
     purpose: Purpose = "learn"
     prefix_caching: bool | None = None
 
+    @property
+    def most_at_once(self) -> int:
+        """Chats that may run beside each other: those that are let in, but for what waits beyond a batch."""
+        let_in = self.max_concurrent_requests or 1
+        return min(let_in, self.max_batch_size or let_in)
+
     def __str__(self) -> str:
         names = {
             "input": self.max_input_tokens,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.probe.evidence import Evidence
+from harness.probe.padded_evidence import ignored_batch_size
 from harness.probe.recommend import recommend
 from harness.probe.recommendation import Recommendation, answer_room, context_length
 from harness.probe.setting import LoadResult, Outcome, Prior, ProbeGoal
@@ -65,6 +66,7 @@ def survived(outcome: Outcome) -> bool:
         and outcome.failure is None
         and bool(outcome.loads)
         and not any(result.verdict in BAD for result in outcome.loads)
+        and not ignored_batch_size(outcome)
     )
 
 

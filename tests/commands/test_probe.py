@@ -109,13 +109,28 @@ def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> No
     assert "memory" in bracket["failure"]
 
 
-def test_padding_that_multiplies_is_bounded_by_the_permits(tmp_path: Path) -> None:
-    """Where one long prompt makes its batch as long, no more chats are let in than fit at full length."""
-    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", padded_rows=True, memory=12_000)
+@pytest.mark.parametrize("heeds", [True, False])
+def test_padding_that_multiplies_is_bounded_by_the_batch(tmp_path: Path, heeds: bool) -> None:
+    """Where one long prompt makes its batch as long, no more chats run than fit at full length: MAX_BATCH_SIZE says so
+    where it is heeded, else no more are let in.
+    """
+    fake = fake_launcher(
+        tmp_path / "engine",
+        answer_tokens=ANSWER,
+        kind="padded",
+        padded_rows=True,
+        memory=12_000,
+        heeds_batch_size=heeds,
+        context=4224,
+        **PACE,
+    )
     found = run(fake, tmp_path / "out")
     flags = found["recommended_flags"]
     most = 12_000 // int(flags["MAX_TOTAL_TOKENS"])
-    assert int(flags["MAX_CONCURRENT_REQUESTS"]) == most
+    assert flags["MAX_CONCURRENT_REQUESTS"] == ("128" if heeds else str(most))
+    assert flags.get("MAX_BATCH_SIZE") == (str(most) if heeds else None)
+    assert found["limits"]["max_batch_size"] == most
+    assert found["verified_under_load"]
 
 
 def test_what_dies_of_many_chats_gets_fewer_permits(tmp_path: Path) -> None:

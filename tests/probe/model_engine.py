@@ -42,6 +42,7 @@ class ModelEngine:
     load_dies: int | None = None
     full_dies: float | None = None
     heeds_fraction: bool = True
+    heeds_batch_size: bool = True
     states: tuple[float, ...] = (1.0,)
     own_input: int | None = None
     prefix_caching: bool = False
@@ -123,6 +124,7 @@ class _Serving:
         self.engine, self.load, self.started = engine, load, started
         self.law = engine.law
         self.permits = setting.max_concurrent_requests or 128
+        self.batch = (engine.heeds_batch_size and setting.max_batch_size) or 10**6
         self.prefill = started.prefill_tokens or 4096
         self.budget = setting.max_batch_total_tokens or started.budget or 16000
         self.waves = [
@@ -223,6 +225,7 @@ class _Serving:
                 free, left = free - self._slots(row), left - row.input
             return taken
         held, longest, new = sum(row.input + row.new for row in self.running), 0, 0
+        most = min(most, self.batch - len(self.running))
         while self.queue and len(taken) < most:
             head = self.queue[0]
             longest, new = max(longest, head.input), new + head.new

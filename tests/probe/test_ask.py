@@ -12,6 +12,7 @@ from harness.probe.ask import Search
 from harness.probe.setting import Failure, Outcome, Prior, ProbeGoal, Setting
 from tests.probe.model_engine import ModelEngine, run
 
+ANSWER = 128
 FLASH = {
     "plain": lambda: ModelEngine(30_000),
     "short context": lambda: ModelEngine(300_000, context=8192),
@@ -42,6 +43,8 @@ PADDED = {
 }
 ROW_PADDED = {
     "middle": lambda: ModelEngine(30_000, "padded", padded_rows=True),
+    "a context as long as one prefill": lambda: ModelEngine(30_000, "padded", padded_rows=True, context=4224),
+    "one chat fits": lambda: ModelEngine(12_000, "padded", padded_rows=True, context=8192),
     "large": lambda: ModelEngine(100_000, "padded", padded_rows=True),
 }
 
@@ -78,17 +81,23 @@ def test_padded_is_found_within_five_starts_and_one_percent(name: str) -> None:
     assert 0.985 * true <= found <= true
 
 
+@pytest.mark.parametrize("heeds", [True, False])
 @pytest.mark.parametrize("name", ROW_PADDED)
-def test_padding_of_the_whole_batch_is_recognised(name: str) -> None:
-    """Where a long prompt makes its batch as long, the permits bound the memory, as many as fit at full length."""
+def test_padding_of_the_whole_batch_is_recognised(name: str, heeds: bool) -> None:
+    """Where a long prompt makes its batch as long, as many may run as fit at full length: the others wait where the
+    engine heeds the size of a batch, and are refused where it does not.
+    """
     engine = ROW_PADDED[name]()
-    setting = proved(run(Search(ProbeGoal(), Prior()), engine))
+    engine.heeds_batch_size = heeds
+    prior = Prior(context=engine.context) if engine.context < 131_072 else Prior()
+    setting = proved(run(Search(ProbeGoal(answer_tokens=ANSWER), prior), engine))
     most = engine.memory // (setting.max_total_tokens or 1)
     assert engine.starts <= 5
-    assert most * 0.8 <= (setting.max_concurrent_requests or 0) <= most
+    assert most - 1 <= setting.most_at_once <= most
+    assert (setting.max_batch_size is None) is not heeds
+    assert setting.max_concurrent_requests == (128 if heeds else setting.most_at_once)
 
 
-ANSWER = 128
 UNCHUNKED = {
     "up to the context": lambda: ModelEngine(30_000, chunking=False, context=8192),
     "linear activations": lambda: ModelEngine(30_000, chunking=False),
@@ -98,6 +107,15 @@ UNCHUNKED = {
     "defaults of 2.x": lambda: ModelEngine(30_000, chunking=False, own_input=4095),
     "memory is lost": lambda: ModelEngine(30_000, chunking=False, states=(1.0, 0.9)),
 }
+
+
+def test_the_last_start_is_left_for_the_proof() -> None:
+    """Where failed starts narrow the history of the only chat that fits, what came up is proved all the same."""
+    engine = ModelEngine(12_000, "padded", padded_rows=True, context=131_072)
+    setting = proved(run(Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=131_072)), engine))
+    assert engine.starts <= 8
+    assert 0.95 * 10_000 - ANSWER <= (setting.max_input_tokens or 0) <= 10_000, "activations take a fifth of the prompt"
+    assert setting.most_at_once == 1
 
 
 @pytest.mark.parametrize("name", UNCHUNKED)

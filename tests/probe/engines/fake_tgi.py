@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "tokens_of": "words",  # or characters
     "version": "3.3.6-dev0",
     "heeds_fraction": True,
+    "heeds_batch_size": True,
     "shard": False,  # a child in a session of its own
     "state": None,
 }
@@ -196,7 +197,8 @@ class Engine:
             held = sum(each["input"] + each["new"] for each in rows)
         taken: list[dict[str, Any]] = []
         longest = new = 0
-        while self.queue:
+        batch = int(os.environ.get("MAX_BATCH_SIZE", "0")) if self.spec["heeds_batch_size"] else 0
+        while self.queue and (not batch or len(rows) + len(taken) < batch):
             head = self.queue[0]
             longest = max(longest, head["input"])
             pre = (len(taken) + 1) * longest
