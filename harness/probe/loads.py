@@ -341,10 +341,9 @@ def _stacked_fills(
 ) -> Iterator[Load]:
     """By few long chats, then by as many as are let in, under a prefill of prompts of several lengths."""
     longest = min(history, total - SPARE)
-    for length in lengths(longest, prefill):
-        few = stacked(room, length, prefill, longest, total, equal=length == longest)
-        if len(few.shapes) <= permits:
-            yield few
+    few = stacked(room, longest, prefill, longest, total, equal=True)
+    if len(few.shapes) <= permits:
+        yield few
     # The leading requests are let in beside them.
     first = leads(permits, longest, read_rate, most=1 + int(permits * LEADING)) if permits > FEW + 1 else 0
     rows = permits - first
