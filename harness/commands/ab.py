@@ -16,9 +16,10 @@ from typing import Any
 
 from harness.commands.compare import write_outputs
 from harness.drive.bench_plan import BenchPlan
+from harness.drive.bench_run import Turn
 from harness.drive.gate_file import read_gate
 from harness.drive.options import seconds
-from harness.drive.series import Turn, take_turns
+from harness.drive.series import take_turns
 from harness.errors import Interrupted, UsageError
 from harness.measure.run import Run, read_run
 from harness.measure.run_folder import RunFolder, run_name

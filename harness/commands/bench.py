@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_result import BenchResult
-from harness.drive.series import Turn, take_turns
+from harness.drive.bench_run import Turn
+from harness.drive.series import take_turns
 from harness.serve.target import Target
 
 

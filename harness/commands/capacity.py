@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.drive.bench_plan import AskedUsers, BenchPlan, Loads
+from harness.drive.bench_run import Turn
 from harness.drive.capacity_book import CapacityBook
 from harness.drive.capacity_plan import CapacityOptions, CapacityPlan, make_plan
-from harness.drive.series import Turn, take_turns
+from harness.drive.series import take_turns
 from harness.errors import Interrupted
 from harness.load.run_recorder import RunRecorder
 from harness.measure.arrivals import POISSON

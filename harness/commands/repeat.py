@@ -15,7 +15,8 @@ from typing import Any
 from harness.drive.aa import store
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_result import BenchResult
-from harness.drive.series import Turn, take_turns
+from harness.drive.bench_run import Turn
+from harness.drive.series import take_turns
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name

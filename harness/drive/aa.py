@@ -51,9 +51,9 @@ def find(run: Run) -> Spreads:
 
 def key_of(run: Run) -> dict[str, Any]:
     """What must be the same for one run's spread to hold for another; the load stands in the spreads."""
-    asked = {name: parts for name, parts in question_of(run).items() if name != "load"}
+    asked = {name: parts for name, parts in question_of(run.manifest).items() if name != "load"}
     host = {name: run.manifest.host.get(name) for name in ("system", "cpus", "memory_bytes")}
-    return {**service_of(run), "asked": asked, "host": host}
+    return {**service_of(run.manifest), "asked": asked, "host": host}
 
 
 def _file(key: Mapping[str, Any]) -> Path:

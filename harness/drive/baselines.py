@@ -125,7 +125,8 @@ def runs_of(name: str, store: Store) -> list[Run]:
 
 def _key(run: Run) -> dict[str, Any]:
     """The service and the question. Whether one is emulated and the other not is for `compare` to refuse, always."""
-    return {**service_of(run), **{name: parts for name, parts in question_of(run).items() if name != "emulated"}}
+    asked = question_of(run.manifest)
+    return {**service_of(run.manifest), **{name: parts for name, parts in asked.items() if name != "emulated"}}
 
 
 def _require_fit(runs: Sequence[Run]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 from harness import preflight, terminal
@@ -47,19 +48,28 @@ _LAST_LINES = 1000
 AskedLevels = Callable[[RunRecorder], Iterator[Level]]
 
 
-def bench(
-    target: Target, plan: BenchPlan, progress: Callable[[str], None], asked: AskedLevels | None = None
-) -> BenchResult:
-    """Check, run the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk.
-
-    asked: gives the levels instead of the plan.
+@dataclass(frozen=True)
+class Turn:
+    """A run that is to be. name: what it is, for the terminal. levels: in place of the plan's. check: looks at the
+    manifest of what is about to be asked, and raises HarnessErrors where it shall not be.
     """
+
+    target: Target
+    plan: BenchPlan
+    name: str | None = None
+    levels: AskedLevels | None = None
+    check: Callable[[Manifest], None] | None = None
+
+
+def bench(turn: Turn, progress: Callable[[str], None]) -> BenchResult:
+    """Check, run the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk."""
+    plan = turn.plan
     rows = _inputs(plan, progress)
     # The load processes first: they get ready while the service is looked at.
     with WorkerPool(plan.processes) as pool:
         levels, users = who_asks(pool, plan, rows, progress)
-        with open_service(target, say=progress) as served:
-            recorder, outcome, death = _measure(plan, rows or users, served, pool, progress, levels, asked)
+        with open_service(turn.target, say=progress) as served:
+            recorder, outcome, death = _measure(turn, rows or users, served, pool, progress, levels)
         with _pointing_to(recorder.folder):
             return conclude(recorder, outcome, plan, _floor(outcome, plan, pool, progress), death)
 
@@ -86,16 +96,15 @@ def _inputs(plan: BenchPlan, progress: Callable[[str], None]) -> Trace | None:
 
 
 def _measure(
-    plan: BenchPlan,
+    turn: Turn,
     asked: Askers,
     served: Served,
     pool: WorkerPool,
     progress: Callable[[str], None],
     levels: tuple[Level, ...],
-    source: AskedLevels | None,
 ) -> tuple[RunRecorder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and run the levels; with the engine's death where it died."""
-    plan = as_the_users_say(plan, asked, served)
+    plan = as_the_users_say(turn.plan, asked, served)
     workload = make_workload(plan, served, asked)
     for note in workload.notes() if isinstance(workload, Dataset) else ():
         progress(note)
@@ -103,9 +112,12 @@ def _measure(
     folder = RunFolder.create(plan.output) if plan.output else _default_folder(served, workload.name)
     if served.model and secrets_of(served.model.env):
         folder.path.chmod(0o700)
-    if source is not None:
+    if turn.levels is not None:
         levels = ()  # each stands in the manifest from when it begins
-    manifest = _manifest(folder, served, plan, workload, levels)
+    manifest = _manifest(folder, served, turn.target, plan, workload, levels)
+    if turn.check is not None:
+        with _unused(folder, plan):
+            turn.check(manifest)
     recorder = RunRecorder(folder, manifest, served.info, served.endpoint)
     write_atomically(folder.stack, redact(served.service.facts().stack).encode("utf-8", "backslashreplace"))
     progress(f"writing to {folder.path}")
@@ -129,7 +141,18 @@ def _measure(
         locustfile=str(plan.asked.file.absolute()) if isinstance(plan.asked, AskedUsers) else None,
     )
     with _pointing_to(folder):
-        return recorder, *_load(load, served, recorder, pool, progress, source)
+        return recorder, *_load(load, served, recorder, pool, progress, turn.levels)
+
+
+@contextmanager
+def _unused(folder: RunFolder, plan: BenchPlan) -> Iterator[None]:
+    """A folder that was made for a run that shall not be goes again."""
+    try:
+        yield
+    except HarnessError:
+        if plan.output is None:
+            folder.path.rmdir()
+        raise
 
 
 def _floor(outcome: LoadOutcome, plan: BenchPlan, pool: WorkerPool, progress: Callable[[str], None]) -> Floor | None:
@@ -237,6 +260,7 @@ def _default_folder(served: Served, workload: str) -> RunFolder:
 def _manifest(
     folder: RunFolder,
     served: Served,
+    target: Target,
     plan: BenchPlan,
     workload: Asked,
     levels: tuple[Level, ...],
@@ -257,7 +281,7 @@ def _manifest(
         requests=plan.loads.requests,
     )
     version = served.info.version or facts.engine_version
-    return dataclasses.replace(
+    return replace(
         plain,
         model=served.entry or (model.name if model else plain.model),
         revision=(model.revision if model else None) or facts.environment.get("REVISION"),
@@ -274,6 +298,15 @@ def _manifest(
         think_time=0.0 if plan.think_time is None else plan.think_time.mean,
         processes=plan.processes,
         plan=plan.as_dict(),
+        target=target.as_dict(),
+        locustfile=_locustfile(plan),
         price_per_gpu_hour=model.price_per_gpu_hour if model else None,
         price_source=model.price_source if model else None,
     )
+
+
+def _locustfile(plan: BenchPlan) -> dict[str, str] | None:
+    if not isinstance(plan.asked, AskedUsers):
+        return None
+    file = plan.asked.file.absolute()
+    return {"path": str(file), "sha256": sha256(file.read_bytes()).hexdigest()}

@@ -231,9 +231,10 @@ class Manifest:
     workload: its name and the lengths asked for, enough to tell whether two runs asked the same. lengths: how the
     prompts and answers that this seed asks first are spread. slo: bound -> seconds. exact_lengths: the engine was asked
     for answers of exactly the length that was drawn. slo_asked: the bounds came from --slo, not from the catalogue.
-    think_time: seconds between an answer and the same user's next request. plan: the options of `bench` that give
-    the run again; None where it was no bench. start, end: UTC, ISO 8601; end is None while
-    it runs and after a crash. interrupted: it was stopped before its plan was done.
+    think_time: seconds between an answer and the same user's next request. plan, target: the options of `bench` that
+    give the run again, and those that say what was loaded; None where it was no bench. locustfile: path and sha256 of
+    the file whose users asked. start, end: UTC, ISO 8601; end is None while it runs and after a crash. interrupted: it
+    was stopped before its plan was done.
     commit: of the working directory.
     """
 
@@ -272,6 +273,8 @@ class Manifest:
     price_per_gpu_hour: float | None = None
     price_source: str | None = None
     plan: Mapping[str, Any] | None = None
+    target: Mapping[str, Any] | None = None
+    locustfile: Mapping[str, str] | None = None
     commit: str | None = None
     end: str | None = None
     interrupted: bool = False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from harness.input_files import as_type
+from harness.redaction import REDACTED, is_secret, redact
 
 Runtime = Literal["compose", "local", "embedded", "swarm"]
 Say = Callable[[str], None]
@@ -31,3 +34,18 @@ class Target:
     changes: tuple[str, ...] = ()
     called: str | None = None
     try_unsupported: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was said, without secrets: `target` of a manifest. `target_from` reads it again."""
+        told = {**asdict(self), "changes": [_without_secret(each) for each in self.changes]}
+        return {name: value for name, value in told.items() if value not in (None, False, [])}
+
+
+def target_from(document: Mapping[str, Any], where: object) -> Target:
+    """The reverse of as_dict. Raises UsageError."""
+    return as_type(Target, document, where)
+
+
+def _without_secret(change: str) -> str:
+    name, _, value = change.partition("=")
+    return f"{name}={REDACTED}" if is_secret(name, value) else redact(change)

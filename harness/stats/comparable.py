@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from harness.measure.run import Run
-from harness.measure.run_folder import Level
+from harness.measure.run_folder import Level, Manifest
 from harness.stats.section import Section
 from harness.stats.summary import Summary, summarise
 from harness.units import format_duration
@@ -59,9 +59,9 @@ def _at(section: Section) -> str:
 
 def not_the_same_question(runs: Sequence[Run]) -> list[str]:
     """Why the runs do not ask the same of the server."""
-    first, found = question_of(runs[0]), []
+    first, found = question_of(runs[0].manifest), []
     for run in runs[1:]:
-        for what, parts in question_of(run).items():
+        for what, parts in question_of(run.manifest).items():
             if parts != first[what]:
                 names = f"{runs[0].folder.run_id} and {run.folder.run_id}"
                 found.append(f"{what} differs between {names}: {_unequal(first[what], parts)}")
@@ -76,9 +76,9 @@ def _unequal(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {one} against {other}".strip() for name, one, other in pairs)
 
 
-def service_of(run: Run) -> dict[str, Any]:
+def service_of(manifest: Manifest) -> dict[str, Any]:
     """Each of SERVICE, by its name."""
-    return {name: getattr(run.manifest, name) for name in SERVICE}
+    return {name: getattr(manifest, name) for name in SERVICE}
 
 
 def not_the_same_service(base: Sequence[Run], new: Sequence[Run], same: Collection[str]) -> list[str]:
@@ -97,7 +97,7 @@ def not_the_same_service(base: Sequence[Run], new: Sequence[Run], same: Collecti
 
 
 def _differing(one: Run, other: Run, names: Collection[str]) -> list[tuple[str, Any, Any]]:
-    before, after = service_of(one), service_of(other)
+    before, after = service_of(one.manifest), service_of(other.manifest)
     return [(name, before[name], after[name]) for name in SERVICE if name in names and before[name] != after[name]]
 
 
@@ -105,9 +105,8 @@ def _told(value: object) -> str:
     return "unknown" if value is None else str(value)
 
 
-def question_of(run: Run) -> dict[str, dict[str, str]]:
+def question_of(manifest: Manifest) -> dict[str, dict[str, str]]:
     """What was asked, in parts that people can read."""
-    manifest = run.manifest
     workload = {key: value for key, value in manifest.workload.items() if key not in ("path", "file", "seed")}
     return {
         "workload": {key: str(value) for key, value in workload.items()},
@@ -137,10 +136,16 @@ def _load(level: Level) -> str:
 PLACES = frozenset(("PORT", "HOSTNAME", "MASTER_PORT", "MASTER_ADDR", "UDS_PATH", "SHARD_UDS_PATH"))
 
 
-def differences(base: Run, new: Run) -> list[str]:
+def differences(base: Manifest, new: Manifest) -> list[str]:
     """What else is not the same: model, engine, machine, settings."""
     names = ("model", "revision", "engine", "image", "image_digest", "gpu", "gpus", "driver", "harness_version")
-    pairs = [(name, getattr(base.manifest, name), getattr(new.manifest, name)) for name in names]
-    flags = sorted({*base.manifest.flags, *new.manifest.flags} - PLACES)
-    pairs += [(flag, base.manifest.flags.get(flag), new.manifest.flags.get(flag)) for flag in flags]
+    pairs = [(name, getattr(base, name), getattr(new, name)) for name in names]
+    pairs += differing_flags(base, new)
     return [f"{name}: {before} -> {after}" for name, before, after in pairs if before != after]
+
+
+def differing_flags(base: Manifest, new: Manifest) -> list[tuple[str, str | None, str | None]]:
+    """The engine's variables that differ, but for PLACES; None where one side has none of that name."""
+    names = sorted({*base.flags, *new.flags} - PLACES)
+    pairs = [(name, base.flags.get(name), new.flags.get(name)) for name in names]
+    return [pair for pair in pairs if pair[1] != pair[2]]

@@ -69,7 +69,7 @@ def compare(
         emulated=any(run.manifest.emulated for run in runs),
         changes=tuple(changes),
         problems=tuple(dict.fromkeys(problems)),
-        differences=tuple(differences(base[0], new[0])),
+        differences=tuple(differences(base[0].manifest, new[0].manifest)),
         left_out=tuple(left_out),
         notes=tuple(dict.fromkeys(notes)),
         needs=_needs(open_ones, runs) if open_ones else None,

@@ -156,8 +156,8 @@ def point_of(runs: Sequence[Run], name: str) -> Point:
         name=name,
         starts=tuple(run.manifest.start for run in runs),
         emulated=manifest.emulated,
-        service={**service_of(runs[0]), "commit": manifest.commit},
-        question=question_of(runs[0]),
+        service={**service_of(manifest), "commit": manifest.commit},
+        question=question_of(manifest),
         figures=tuple(figures),
     )
 
