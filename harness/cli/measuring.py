@@ -47,6 +47,7 @@ from harness.errors import ConditionNotMet
 
 if TYPE_CHECKING:
     from harness.commands.repeat import RepeatResult
+    from harness.commands.rerun import RerunResult
     from harness.drive.bench_result import BenchResult
 
 
@@ -253,6 +254,29 @@ def bench(
 
 
 @app.command()
+def rerun(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its manifest.json.", metavar="RUN")],
+    allow: Annotated[
+        Optional[str],
+        typer.Option(help="What may have changed since, with commas, such as image_digest,flags.", metavar="KEY,..."),
+    ] = None,
+    url: UrlOption = None,
+    catalogue: CatalogueOption = None,
+    output: OutputOption = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
+    json: JsonOption = False,
+) -> int:
+    """Make a run again by its manifest: the same seeds, questions, levels and settings; or say what is no longer there.
+
+    Example: harness rerun reports/20260101T120000Z-qwen2.5-7b-L4-questions
+    """
+    from harness.commands.rerun import rerun as make_again
+
+    result = make_again(run, terminal.say, allow=allow, url=url, catalogue=catalogue, output=output, report=report)
+    return _told(result, json)
+
+
+@app.command()
 def capacity(
     model: ModelArg = None,
     unit: Annotated[
@@ -372,7 +396,7 @@ def calibrate(
     return 0
 
 
-def _told(result: BenchResult | RepeatResult, json: bool) -> int:
+def _told(result: BenchResult | RepeatResult | RerunResult, json: bool) -> int:
     """Print what was measured, and say the condition that does not hold; the exit code."""
     show(json, result.as_json(), result.as_text())
     if result.unmet is not None:
