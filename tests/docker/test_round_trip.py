@@ -183,7 +183,8 @@ def test_taken_port_is_named(harness: Harness, catalogue: Path) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        catalogue.write_text(f"models:\n  one: {{repo: a/b, gpu: L4, port: {port}}}\n", encoding="utf-8")
+        entry = f"  one: {{repo: Qwen/Qwen2.5-0.5B-Instruct, gpu: L4, port: {port}}}\n"
+        catalogue.write_text(f"models:\n{entry}", encoding="utf-8")
         refused = harness("up", "one", *STACK, check=False)
     assert (refused.returncode, str(port) in refused.stderr) == (3, True)
 
