@@ -10,8 +10,6 @@ from harness.load.burst import Answered, Burst
 from harness.probe.setting import Load, LoadResult, Verdict
 from harness.stats.quantile import quantile
 
-_TOGETHER = 0.35  # of the first one's wait, within which the others' first tokens must come
-
 
 def judge(load: Load, burst: Burst) -> LoadResult:
     """What a burst says about the engine."""
@@ -55,16 +53,6 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
     if refused > load.expected_rejections:
         return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
     return "held", None
-
-
-def read_together(load: Load, burst: Burst) -> bool:
-    """Whether the first tokens of the last prompts, where they must be read in as one, came at once."""
-    last = [each for each in burst.answers[-load.same_prefill :] if each.token_at and each.sent_at is not None]
-    if load.same_prefill < 2 or len(last) < load.same_prefill:
-        return load.same_prefill < 2
-    firsts = [each.token_at[0] for each in last]
-    waited = min(firsts) - max(each.sent_at or 0.0 for each in last)
-    return max(firsts) - min(firsts) <= max(0.003, _TOGETHER * waited)
 
 
 def _rate(begun: Sequence[Answered]) -> float | None:

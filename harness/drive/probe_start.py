@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.drive.judging import judge, read_together
+from harness.drive.judging import judge
 from harness.engines import APIS, engine_named, engine_of
 from harness.engines.base import Api, Endpoint, EngineFacts, FailedStart, FailureCause
 from harness.engines.client import Client, NoAnswer
@@ -281,7 +281,7 @@ class _Loading:
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
         self._learn_rate(load, burst)
         unseen = load.expected_rejections > 0 and result.refused == 0  # some had ended before the last came
-        return result, read_together(load, burst) and not unseen
+        return result, not unseen
 
     def _may_be_pinned(self) -> bool:
         """Whether a queue that stands still may be held by its own lookup in the prefix cache, which no lack of memory

@@ -92,9 +92,9 @@ class Load:
     when every request has so many tokens; None waits for whole answers. expected_rejections: requests of the last wave
     that must be refused at once. queued: requests that must still wait when all others have their tokens.
     min_tokens_before_next_wave: answer tokens that all of a wave must have before the next one follows.
-    target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. same_prefill: so
-    many last prompts must be read in as one. shared_tokens: with which all of its prompts begin alike. leading: so many
-    first requests end with their first token; the engine reads them while the others arrive.
+    target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. shared_tokens:
+    with which all of its prompts begin alike. leading: so many first requests end with their first token; the engine
+    reads them while the others arrive.
     """
 
     kind: LoadKind
@@ -107,7 +107,6 @@ class Load:
     queued: int = 0
     min_tokens_before_next_wave: int = 1
     target_tokens_in_flight: int | None = None
-    same_prefill: int = 0
     shared_tokens: int = 0
     leading: int = 0
 
