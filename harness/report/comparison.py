@@ -16,6 +16,11 @@ from harness.text import markdown, visible
 from harness.units import format_duration, format_number, format_percent
 
 FEW = 2  # problems that the last line names; all stand above it
+HOW = (  # to read the table
+    "In brackets: 95 % interval of the ratio; each run counts as one value. Spread: how much runs of the same thing "
+    "differ (standard deviation). Smallest: the change that such repeats find in 80 % of cases, with the number of "
+    "figures allowed for."
+)
 MOST_SHOWN = 10.0  # share; what only a change beyond it would show, shows nothing
 
 
@@ -40,11 +45,7 @@ def comparison_to_markdown(comparison: Comparison) -> str:
     parts += [f"> **Not comparable: {markdown(problem)}.**" for problem in comparison.problems]
     if comparison.changes:
         parts.append(table(change_table(comparison)))
-        parts.append(
-            "In brackets: 95 % interval of the ratio; each run counts as one value. Spread: how much runs of the same "
-            "thing differ (standard deviation). Smallest: the change that such repeats find in 80 % of cases, with "
-            "the number of figures allowed for."
-        )
+        parts.append(HOW)
     if comparison.left_out:
         parts.append("Left out, as neither side has them:\n\n" + _listed(comparison.left_out))
     if accepted := accepted_lines(comparison):

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from harness.report.comparison import WORDS, accepted_lines, change_table, gate_sentence
+from harness.report.comparison import HOW, WORDS, accepted_lines, change_table, gate_sentence
 from harness.report.document import Block, Bullets, Document, Notice, Paragraph, Section, Sheet, Verdict
 from harness.stats.comparison import Comparison
-
-_HOW = (
-    "In brackets: 95 % interval of the ratio; each run counts as one value. Spread: how much runs of the same thing "
-    "differ (standard deviation). Smallest: the change that such repeats find in 80 % of cases, with the number of "
-    "figures allowed for."
-)
 
 
 def comparison_document(comparison: Comparison) -> Document:
@@ -41,7 +35,7 @@ def _first(names: tuple[str, ...]) -> str:
 def _figures(comparison: Comparison) -> Section | None:
     if not comparison.changes:
         return None
-    return Section("Figures", (change_table(comparison), Paragraph(_HOW, soft=True)))
+    return Section("Figures", (change_table(comparison), Paragraph(HOW, soft=True)))
 
 
 def _to_know(comparison: Comparison) -> Section | None:
