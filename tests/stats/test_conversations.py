@@ -53,9 +53,21 @@ def test_ttft_is_told_by_turn_and_by_history() -> None:
 
 
 def test_requests_that_stand_alone_have_none() -> None:
-    """Nor do the turns of a trace, which wait for nobody."""
+    """Nor do the turns of a trace, whose moments and prompts are recorded."""
     plain = [replace(each, history_tokens=None) for each in chats()]
     assert "conversations" not in summary(plain).as_dict()
+
+
+def test_turns_of_a_trace_that_were_moved_are_told() -> None:
+    """Of each level that moved some, in one statement of the method; of others nothing is said."""
+    levels = [
+        open_level(0, 1.0, 0.0, 100.0),
+        replace(open_level(1, 2.0, 0.0, 100.0), moved_turns=3, moved_mean=0.25, moved_max=1.5),
+    ]
+    found = summarise(Records.from_list([replace(each, history_tokens=None) for each in chats()]), manifest(levels))
+    text = to_markdown(run_document(found))
+    assert text.count("of the trace that waited") == 1
+    assert "before (2.00 requests/s): 3, sent 250 ms later than recorded on average, 1.50 s at most." in text
 
 
 def test_a_level_that_cuts_many_is_warned_of() -> None:

@@ -27,6 +27,7 @@ def _statements(summary: Summary) -> list[str]:
         "TPOT is (last token − first token) / (tokens after the first event), per request.",
         *_counting(total),
         *_out_of_step(summary.levels),
+        *_moved(summary),
         "Quantiles are interpolated linearly between order statistics (type 7 of Hyndman and Fan). Intervals in "
         "brackets hold the true quantile with 95 % confidence; they are taken between blocks of consecutive requests, "
         "as requests close in time are not independent.",
@@ -69,6 +70,18 @@ def _out_of_step(levels: Sequence[LevelStats]) -> list[str]:
         share = format_percent(jitter)
         said.append(f"Before it asked again a user paused at random, {share} of its answer's time on average.")
     return [" ".join(said)] if said else []
+
+
+def _moved(summary: Summary) -> list[str]:
+    """Turns of a trace that could not be sent at their own moments, level by level."""
+    names = {each.level: load(each) for each in summary.levels}
+    return [
+        f"Turns of the trace that waited for the answer before ({names[each.level]}): "
+        f"{format_count(each.moved_turns)}, sent {format_duration(each.moved_mean)} later than recorded on average, "
+        f"{format_duration(each.moved_max)} at most. Their latencies count from when they were sent."
+        for each in summary.manifest.levels
+        if each.level in names and each.moved_turns and each.moved_mean is not None and each.moved_max is not None
+    ]
 
 
 def _windows(levels: Sequence[LevelStats]) -> list[str]:
