@@ -101,9 +101,15 @@ def queueing(level: Section, below: Sequence[Section]) -> Reading | None:
 
 
 def full(level: Section, below: Sequence[Section]) -> Reading | None:
-    """More load that brings no more tokens."""
+    """More load that brings no more tokens, though all of it is taken."""
     before = below[-1] if below else None
-    if before is None or not before.load or level.load is None or level.load < LOAD_UP * before.load:
+    if (
+        _refused(level) > REFUSED
+        or before is None
+        or not before.load
+        or level.load is None
+        or level.load < LOAD_UP * before.load
+    ):
         return None
     was, now = before.throughput.output_tokens, level.throughput.output_tokens
     if not (was > 0 and now < TOKENS_UP * was):
@@ -119,15 +125,20 @@ def full(level: Section, below: Sequence[Section]) -> Reading | None:
 
 def refused(level: Section, below: Sequence[Section]) -> Reading | None:
     """Requests that the service did not take."""
-    sent, count = level.requests.sent, level.errors.get("overloaded", 0)
-    if not sent or count / sent <= REFUSED:
+    share = _refused(level)
+    if share <= REFUSED:
         return None
     return Reading(
         "refused", level.level,
-        f"{format_percent(count / sent)} of the requests were refused as too many",
+        f"{format_percent(share)} of the requests were refused as too many",
         "the service's own limit of requests at once, not its speed",
         "raise max_concurrent_requests where the KV cache has room, or keep clients below it",
     )  # fmt: skip
+
+
+def _refused(level: Section) -> float:
+    """Share of what was sent."""
+    return level.errors.get("overloaded", 0) / max(1, level.requests.sent)
 
 
 def _tail(level: Section, metric: str) -> float | None:

@@ -77,6 +77,14 @@ def test_late_first_tokens_behind_a_queue_are_no_prefill() -> None:
         assert "long_prefills" not in {each.rule for each in readings([level])}
 
 
+def test_a_service_that_refuses_is_not_called_full() -> None:
+    """Tokens that do not grow while requests are turned away are the limit's doing, not the GPU's."""
+    low, high = sweep((0.02, 0.04), (0.1, 0.2))
+    turned_away = replace(high, errors={"overloaded": high.requests.sent // 2})
+    assert {each.rule for each in readings([low, high])} >= {"full"}
+    assert {each.rule for each in readings([low, turned_away])} & {"full", "refused"} == {"refused"}
+
+
 def test_the_ratio_is_that_of_the_figures() -> None:
     """Four seconds over 0.2 s are twenty times."""
     found = readings([told(now_and_then(first=4.0))])
