@@ -49,16 +49,16 @@ def serving_processes(url: str) -> ServingProcesses:
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     if not _this_machine(host):
         raise Elsewhere(f"the service runs elsewhere ({host})")
-    listener = _listener(port)
-    if listener is None:
-        return ServingProcesses(f"the process at port {port}", frozenset())
     try:
+        listener = _listener(port)
+        if listener is None:
+            return ServingProcesses(f"the process at port {port}", frozenset())
         name, words = listener.name(), listener.cmdline()
         if name == _DOCKER_PROXY:
             address = words[words.index("-container-ip") + 1] if "-container-ip" in words else None
             return ServingProcesses(name, frozenset(), address)
         return ServingProcesses(name, _family(listener), own=not name.startswith(_FORWARDERS))
-    except psutil.Error as error:
+    except (psutil.Error, ProcessLookupError) as error:  # it may end while it is looked at
         raise Elsewhere(f"the process that answers at port {port} cannot be seen: {type(error).__name__}") from error
 
 

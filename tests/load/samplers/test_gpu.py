@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import psutil
 import pynvml
 import pytest
 
@@ -100,6 +101,22 @@ def test_only_the_card_that_serves_is_read(tell: Tell, here: str) -> None:
     """Of two GPUs the one that the process at the URL's port holds; the other one's work is somebody else's."""
     tell({**A_CARD, "pid": 1}, {**A_CARD, "pid": os.getpid()})
     assert {gpu for _, gpu in read(here)} == {"1"}
+
+
+@pytest.mark.parametrize("gone", [psutil.NoSuchProcess(1), ProcessLookupError()], ids=["listener", "group"])
+def test_a_server_that_ends_while_it_is_looked_at_is_not_measured(
+    tell: Tell, here: str, monkeypatch: pytest.MonkeyPatch, gone: Exception
+) -> None:
+    """Which is said, so that the other samplers go on."""
+    tell({**A_CARD, "pid": os.getpid()})
+
+    def ended(number: int) -> None:
+        raise gone
+
+    whole = psutil if isinstance(gone, psutil.Error) else os
+    monkeypatch.setattr(whole, "Process" if whole is psutil else "getpgid", ended)
+    with pytest.raises(NotMeasured, match="cannot be seen"):
+        read(here)
 
 
 def test_a_card_that_a_child_of_the_server_holds_serves(tell: Tell, here: str) -> None:
