@@ -309,8 +309,8 @@ def capacity(
         typer.Option(help="Questions of one session, to count people. Default: as the workload has them."),
     ] = None,
     sessions_per_hour: Annotated[
-        float, typer.Option(help="Sessions of one person in the busy hour, to count people.")
-    ] = 1.0,
+        Optional[float], typer.Option(help="Sessions of one person in the busy hour, to count people. Default: 1.")
+    ] = None,
     profile: Annotated[
         str, typer.Option(help="How a day goes: flat, office, evening, or a file with 24 numbers.")
     ] = "flat",

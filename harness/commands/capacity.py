@@ -54,6 +54,7 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
         if result.interrupted:
             advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
             raise Interrupted(where=str(book.folder), advice=advice)
+    book.write()  # what options say of people may be new, though no level is
     report = book.report()
     nothing = all(each.search.answer().holds == 0 for each in report.histories)
     unmet = f"no load was found that holds the SLO ({plan.slo})" if nothing else None

@@ -97,7 +97,9 @@ class CapacityBook:
 
     def _read_habits(self, told: Mapping[str, Any]) -> None:
         """Those that the workload said; what options say now goes before."""
-        turns = self.habits.turns if self.plan.turns_told else float(told["turns"])
+        turns = self.habits.turns
+        if not self.plan.turns_told and told["turns"] is not None:
+            turns = float(told["turns"])
         think = self.habits.think if self.plan.think_told else float(told["think"])
         self.habits = replace(self.habits, turns=turns, think=think)
 

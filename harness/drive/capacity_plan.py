@@ -37,7 +37,7 @@ class CapacityOptions:
     start: float = 1.0
     most: float | None = None
     turns: float | None = None
-    sessions_per_hour: float = 1.0
+    sessions_per_hour: float | None = None
     profile: str = "flat"
     resume: bool = False
     money: MoneyQuestion = NOTHING_ASKED
@@ -83,7 +83,7 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
     think = 0.0 if asked.think_time is None else asked.think_time.mean
     habits = Habits(
         think=think,
-        turns=1.0 if options.turns is None else _positive(options.turns, "--turns"),
+        turns=_positive(options.turns, "--turns"),
         sessions_per_hour=_positive(options.sessions_per_hour, "--sessions-per-hour"),
         day=day_of(options.profile),
     )
@@ -134,7 +134,7 @@ def _histories(text: str | None) -> tuple[int | None, ...]:
     return tuple(found)
 
 
-def _positive(value: float, option: str) -> float:
-    if not (math.isfinite(value) and value > 0):
+def _positive(value: float | None, option: str) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
         raise UsageError(f"expected a number above zero, found {value:g}", where=option)
     return value

@@ -7,7 +7,7 @@ from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.outcome import Outcome
-from harness.stats.people import Flow
+from harness.stats.people import NO_HABITS, Flow
 from harness.units import format_count, format_duration, format_number, format_percent
 
 LITTLE_OFF = 0.1  # of the answers at once: by more the count and the law should not differ in a level of one state
@@ -106,11 +106,6 @@ def surface_table(report: CapacityReport) -> Table | None:
 def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
     """Who is behind the load."""
     found, ends, habits = report.people, report.people_range, report.habits
-    assert found is not None
-    assert ends is not None
-    low, best, high = ends
-    about = best if best is not None else low
-    upper = "" if high is None else f" ({format_count(round(low))} to {format_count(round(high))})"
     at_once = f"{format_number(flow.by_little)} answers at once by Little's law, {format_number(flow.at_once)} counted"
     lines = [
         f"At {_load(flow.load)} {_unit(report.unit)} {format_number(flow.requests_per_second)} requests/s were "
@@ -118,14 +113,22 @@ def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
     ]
     if abs(flow.by_little - flow.at_once) > LITTLE_OFF * max(flow.at_once, 1.0):
         lines.append("Note: the two differ, as where a level is short beside an answer; a longer --level tells more.")
-    if habits.think or habits.turns != 1 or habits.sessions_per_hour != 1:
-        sessions = f"{habits.sessions_per_hour:g} session{'' if habits.sessions_per_hour == 1 else 's'} an hour"
-        lines.append(
-            f"With {format_duration(habits.think)} think time, {habits.turns:g} turns a session and {sessions}: about "
-            f"{format_count(round(about))} people in the busy hour{upper}, {format_number(found.talking)} of them in a "
-            "conversation at once."
-        )
+    if found is None or ends is None:
+        return [*lines, f"How many people that serves is not known: {NO_HABITS}."]
+    low, best, high = ends
+    about = best if best is not None else low
+    upper = "" if high is None else f" ({format_count(round(low))} to {format_count(round(high))})"
+    turns, sessions = _many(habits.turns or 1, "turn"), _many(habits.sessions_per_hour or 1, "session")
+    lines.append(
+        f"With {format_duration(habits.think)} think time, {turns} a session and {sessions} an hour: about "
+        f"{format_count(round(about))} people in the busy hour{upper}, {format_number(found.talking)} of them in a "
+        "conversation at once."
+    )
     return lines
+
+
+def _many(number: float, word: str) -> str:
+    return f"{number:g} {word}{'' if number == 1 else 's'}"
 
 
 def _share(outcome: Outcome) -> str:

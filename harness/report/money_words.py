@@ -13,7 +13,7 @@ def money_lines(money: Money) -> list[str]:
         lines.append(f"Cost: {_tokens(money.cost)}; {price_words(money.cost.price)}.")
     if money.per_user_month is not None:
         users = format_count(round(money.users or 0))
-        lines.append(f"{usd(money.per_user_month)} per user and month, with {users} users.")
+        lines.append(f"{usd(money.per_user_month)} per user and month, with {users} {money.who}.")
     if money.fleet is not None:
         lines.append(_fleet(money.fleet))
     if money.break_even is not None:

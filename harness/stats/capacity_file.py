@@ -45,7 +45,7 @@ def _price(cost: Mapping[str, Any], gpus: int, asked: MoneyQuestion) -> Price | 
     hourly = cost.get("price_per_hour")
     many = int(cost.get("gpus", gpus))
     own = cost.get("price_per_gpu_hour", None if hourly is None else float(hourly) / many)
-    return price_of(asked, None if own is None else float(own), cost.get("price_source"), many)
+    return price_of(asked, _told(own), cost.get("price_source"), many)
 
 
 def _history(entry: Mapping[str, Any], whole: bool) -> HistoryCapacity:
@@ -68,7 +68,11 @@ def _habits(document: Mapping[str, Any]) -> Habits:
     others = max(0.0, (mean * _HOURS - 1) / (_HOURS - 1))
     return Habits(
         think=float(users["think_time"]),
-        turns=float(users["turns"]),
-        sessions_per_hour=float(users["sessions_per_hour"]),
+        turns=_told(users["turns"]),
+        sessions_per_hour=_told(users["sessions_per_hour"]),
         day=(1.0, *(others,) * (_HOURS - 1)),
     )
+
+
+def _told(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -10,7 +10,7 @@ import numpy as np
 from harness.catalog.slo import Slo
 from harness.stats.capacity_search import Answer, CapacitySearch
 from harness.stats.money import NOTHING_ASKED, Money, MoneyQuestion, Price, money
-from harness.stats.people import Flow, Habits, People, people
+from harness.stats.people import NO_HABITS, Flow, Habits, People, people
 from harness.stats.surface import Figures, Row, Surface, row_of, surface_of
 
 
@@ -91,9 +91,9 @@ class CapacityReport:
 
     @property
     def people_range(self) -> tuple[float, float | None, float | None] | None:
-        """People of the busy hour at what holds, at the estimate, and at what breaks."""
+        """People of the busy hour at what holds, at the estimate, and at what breaks; None where they are not known."""
         found, answer = self.people, self.first.answer
-        if found is None:
+        if found is None or found.per_load is None:
             return None
         each = found.per_load
         best, breaks = answer.best, answer.breaks
@@ -109,7 +109,8 @@ class CapacityReport:
         flow, ends = self.first.at_capacity, self.people_range
         tokens = None if flow is None else (flow.input_tokens_per_second, flow.output_tokens_per_second)
         held = ends[0] if ends else None
-        return money(self.asked, self.price, self.gpus, tokens, held, self.habits.utilisation)
+        used = self.habits.utilisation
+        return money(self.asked, self.price, self.gpus, tokens, held, used, "people of the busy hour", NO_HABITS)
 
     @property
     def per_thousand_tokens(self) -> float | None:
@@ -128,10 +129,10 @@ class CapacityReport:
         first, found, flow = self.first.as_dict(), self.people, self.first.at_capacity
         ends = self.people_range
         users = None
-        if found is not None and ends is not None and flow is not None:
+        if found is not None and flow is not None:
             users = {
                 **found.as_dict(),
-                "busy_hour_range": list(ends),
+                "busy_hour_range": None if ends is None else list(ends),
                 "think_time": self.habits.think,
                 "turns": self.habits.turns,
                 "sessions_per_hour": self.habits.sessions_per_hour,

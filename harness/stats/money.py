@@ -193,15 +193,20 @@ def break_even(cost: Cost, api: ApiPrice) -> BreakEven | None:
     return BreakEven(api, hourly, share, cost.output_per_second * 3600 * HOURS_PER_MONTH * share)
 
 
+AS_ASKED = "users at once, as this load had them"
+
+
 @dataclass(frozen=True)
 class Money:
-    """All of it for one deployment; what is not known or was not asked is None. users: that it is sure to hold.
+    """All of it for one deployment; what is not known or was not asked is None. users: that it is sure to hold; who
+    these are, in words.
 
     why_not: why what was asked has no answer.
     """
 
     cost: Cost | None = None
     users: float | None = None
+    who: str = AS_ASKED
     fleet: Fleet | None = None
     break_even: BreakEven | None = None
     why_not: str | None = None
@@ -227,22 +232,28 @@ def money(
     flow: tuple[float, float] | None,
     held: float | None,
     utilisation: float = 1.0,
+    who: str = AS_ASKED,
+    no_users: str = "the load was not measured in users",
 ) -> Money:
     """flow: prompt and generated tokens per second at the most load that holds the SLO, None where none does. held:
-    users of that, None where it is not known.
+    users of that, None where it is not known; who: these are; no_users: why they are not known.
     """
     cost = Cost(price, *flow, utilisation) if price is not None and flow is not None else None
+    against = break_even(cost, asked.api) if cost is not None and asked.api is not None else None
     why = None
     if flow is None and (asked.for_users is not None or asked.api is not None):
         why = "no load was found that holds the SLO"
     elif asked.for_users is not None and not held:
-        why = "the load was not measured in users"
+        why = no_users if held is None else "no load is sure to hold the SLO"
     elif asked.api is not None and price is None:
         why = "no price known"
+    elif asked.api is not None and against is None:
+        why = "the server does not tell the tokens of prompts and answers"
     return Money(
         cost=cost,
         users=held,
+        who=who,
         fleet=fleet(asked, held or 0.0, gpus_each, price),
-        break_even=break_even(cost, asked.api) if cost is not None and asked.api is not None else None,
+        break_even=against,
         why_not=why,
     )

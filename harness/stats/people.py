@@ -34,6 +34,9 @@ PROFILES: Mapping[str, tuple[float, ...]] = {
 }  # fmt: skip
 
 
+NO_HABITS = "how often one person asks was not told: give `harness capacity` --turns or --sessions-per-hour"
+
+
 @dataclass(frozen=True)
 class Flow:
     """What went through a level: requests per second answered, seconds that one took on average, answers at once as
@@ -64,13 +67,24 @@ class Flow:
 @dataclass(frozen=True)
 class Habits:
     """What one person does. think: seconds between an answer and the next question. turns: questions of a session.
-    sessions_per_hour: of one person, in the busy hour. day: share of the busiest hour's load, per hour of a day.
+    sessions_per_hour: of one person, in the busy hour. None where nobody said; beside something that was said it counts
+    as one. day: share of the busiest hour's load, per hour of a day.
     """
 
     think: float = 0.0
-    turns: float = 1.0
-    sessions_per_hour: float = 1.0
+    turns: float | None = None
+    sessions_per_hour: float | None = None
     day: Sequence[float] = PROFILES["flat"]
+
+    @property
+    def told(self) -> bool:
+        """Whether anything says how one person asks; a day's profile alone does not."""
+        return self.think > 0 or self.turns is not None or self.sessions_per_hour is not None
+
+    @property
+    def questions_per_hour(self) -> float:
+        """Of one person, in the busy hour."""
+        return (self.turns or 1.0) * (self.sessions_per_hour or 1.0)
 
     @property
     def utilisation(self) -> float:
@@ -80,22 +94,26 @@ class Habits:
 
 @dataclass(frozen=True)
 class People:
-    """per_load: people of the busy hour for each unit of load. talking: in a conversation at once at that flow."""
+    """per_load: people of the busy hour for each unit of load; both None where nothing says how one person asks.
+    talking: in a conversation at once at that flow.
+    """
 
-    busy_hour: float
-    per_load: float
+    busy_hour: float | None
+    per_load: float | None
     talking: float
     idle_share: float
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         return dict(self.__dict__)
 
 
 def people(flow: Flow, habits: Habits) -> People:
     """Who is behind a flow."""
-    hourly = flow.requests_per_second * 3600 / (habits.turns * habits.sessions_per_hour)
-    talking = flow.requests_per_second * (flow.answer_seconds + habits.think)
-    return People(hourly, hourly / flow.load, talking, 1 - habits.utilisation)
+    talking, idle = flow.requests_per_second * (flow.answer_seconds + habits.think), 1 - habits.utilisation
+    if not habits.told:
+        return People(None, None, talking, idle)
+    hourly = flow.requests_per_second * 3600 / habits.questions_per_hour
+    return People(hourly, hourly / flow.load, talking, idle)
 
 
 def flow_of(load: float, records: Records, window: Window) -> Flow:

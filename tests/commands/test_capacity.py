@@ -52,6 +52,11 @@ def test_a_limit_that_is_known_is_found_and_a_search_goes_on(url: str, tmp_path:
     assert little["by_law"] == pytest.approx(little["answers_at_once"], rel=0.15)
     assert found.unmet is None
     assert f"Between {answer['holds']:.0f} (holds)" in found.as_text()
+    assert document["users"]["busy_hour"] is None
+    capacity(Target(url=url), options(tmp_path / "search", resume=True, turns=3.0), said.append)
+    told = json.loads((tmp_path / "search/capacity.json").read_text())
+    assert (told["levels"], told["users"]["turns"]) == (document["levels"], 3.0)
+    assert told["users"]["busy_hour"] > 0
     with pytest.raises(UsageError, match="asked something else: unit"):
         capacity(Target(url=url), options(tmp_path / "search", resume=True, unit="rate"), said.append)
 

@@ -124,6 +124,24 @@ def test_a_report_says_what_the_run_cost() -> None:
     assert len(money_lines(summary.money)) == 4
 
 
+@pytest.mark.parametrize(
+    ("asked", "flow", "held", "words"),
+    [
+        (MoneyQuestion(for_users=9), None, None, "no load was found"),
+        (MoneyQuestion(for_users=9), (1.0, 1.0), None, "not measured in users"),
+        (MoneyQuestion(for_users=9), (1.0, 1.0), 0.0, "no load is sure to hold"),
+        (MoneyQuestion(api=ApiPrice(0.1, 0.2)), (math.nan, math.nan), 4.0, "does not tell the tokens"),
+    ],
+)
+def test_what_has_no_answer_is_told_with_its_reason(
+    asked: MoneyQuestion, flow: tuple[float, float] | None, held: float | None, words: str
+) -> None:
+    """Never left out in silence."""
+    found = money(asked, Price(1.0, 1), 1, flow, held)
+    assert (found.fleet, found.break_even) == (None, None)
+    assert words in money_lines(found)[-1]
+
+
 def test_a_day_by_name_or_file() -> None:
     """A flat day has no idle hour."""
     assert set(day_of("flat")) == {1.0}

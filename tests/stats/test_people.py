@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from harness.catalog.slo import parse_slo
+from harness.report.capacity import capacity_document
+from harness.report.capacity.subject import Searched
+from harness.report.capacity_text import to_text
+from harness.report.to_markdown import to_markdown
 from harness.stats.binding import Binding
+from harness.stats.capacity_file import capacity_from
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.decision import BoundShare
-from harness.stats.money import Price
+from harness.stats.money import MoneyQuestion, Price
 from harness.stats.outcome import Outcome
-from harness.stats.people import PROFILES, Flow, Habits, flow_of, people
+from harness.stats.people import NO_HABITS, PROFILES, Flow, Habits, flow_of, people
 from harness.stats.surface import Figures
 from harness.stats.window import steady_window
+from tests.report.subjects import searched_history
 from tests.stats.made_up import Slots
 
 SLO = parse_slo("ttft_p95=1s")
@@ -71,6 +79,30 @@ def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
     ends = [answer["holds"], answer["best"], answer["breaks"]]
     assert document["users"]["busy_hour_range"] == [pytest.approx(each * 360.0) for each in ends]
     assert CapacityReport("m", "users", SLO, Habits(), None, parts[:1]).per_thousand_tokens is None
+
+
+def test_nobody_is_counted_where_nothing_says_how_one_asks() -> None:
+    """Nor has one a price, nor so many their GPUs; what is missing is said. A profile says nothing of it."""
+    part, asked = searched_history(None, 40.0), MoneyQuestion(for_users=500)
+    for untold in (Habits(), Habits(day=PROFILES["office"])):
+        report = CapacityReport("m", "users", SLO, untold, Price(1.0, 1), (part,), asked=asked)
+        document = json.loads(json.dumps(report.as_dict()))
+        assert [document["users"][name] for name in ("busy_hour", "busy_hour_range", "per_load")] == [None] * 3
+        assert document["cost"]["per_user_month"] is None
+        assert "fleet" not in document["cost"]
+        assert report.money.why_not == NO_HABITS
+        for text in (to_text(report), to_markdown(capacity_document(Searched(report, document, None, "x")))):
+            assert "--sessions-per-hour" in text
+            assert "per user" not in text
+            assert "users need" not in text
+        assert capacity_from(document, asked=asked).habits.told is False
+    for told in (Habits(think=30.0), Habits(turns=1.0), Habits(sessions_per_hour=1.0)):
+        report = CapacityReport("m", "users", SLO, told, Price(1.0, 1), (part,), asked=asked)
+        assert report.people_range is not None
+        assert "1 turn a session and 1 session an hour" in to_text(report)
+        assert "per user and month" in to_text(report)
+        again = capacity_from(json.loads(json.dumps(report.as_dict())), asked=asked)
+        assert (again.habits.told, again.people_range) == (True, report.people_range)
 
 
 def test_a_search_without_levels_has_no_people() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.report.capacity.subject import Searched, load_of
 from harness.report.document import Bullets, Facts, Section
 from harness.report.money_words import money_lines, price_words, usd
+from harness.stats.people import NO_HABITS
 from harness.units import format_count, format_duration, format_number
 
 
@@ -12,9 +13,8 @@ def section(searched: Searched) -> Section | None:
     """None where no level can speak for the capacity."""
     report = searched.report
     flow, found, ends = report.first.at_capacity, report.people, report.people_range
-    if flow is None or found is None or ends is None:
+    if flow is None or found is None:
         return None
-    habits = report.habits
     pairs = [
         ("At", load_of(flow.load, report.unit)),
         (
@@ -23,7 +23,9 @@ def section(searched: Searched) -> Section | None:
         ),
         ("Generated", f"{format_number(flow.output_tokens_per_second)} tokens/s"),
     ]
-    if habits.think or habits.turns != 1 or habits.sessions_per_hour != 1:
+    if ends is None:
+        pairs.append(("People in the busy hour", f"not known: {NO_HABITS}"))
+    else:
         low, best, high = (None if end is None else format_count(round(end)) for end in ends)
         about = f"{best or low} ({low} to {high})" if high is not None else f"{best or low} ({low} or more)"
         pairs.append(("People in the busy hour", about))
