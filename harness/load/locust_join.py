@@ -84,6 +84,7 @@ class JoinedWorker(LocustWorker):
                 self.obey(order)
             except UsageError as error:  # of this machine's environment, which nobody looked at before
                 logger.error("%s", error)
+                self.say("refused", found=error.found, where=error.where, advice=error.advice)
                 self.environment.process_exit_code = error.exit_code
                 self._give_up()
                 return

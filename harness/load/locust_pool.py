@@ -9,6 +9,7 @@ from typing import Any
 
 from gevent.queue import Empty, Queue
 
+from harness.errors import UsageError
 from harness.load import messages
 from harness.load.plan import LoadPlan
 from harness.load.pool import Pool
@@ -30,6 +31,7 @@ class LocustPool(Pool):
         self._runner = runner
         self._numbers: dict[str, int] = {}  # by Locust's id
         self._closed: set[int] = set()
+        self._refused: list[UsageError] = []  # by workers whose environment does not let them ask
         self._said: Queue[dict[str, Any]] = Queue()
         self._last: dict[str, dict[str, Any]] = {}  # orders of the present level, for who comes later
         runner.register_message(messages.REPORT, self._on_report)
@@ -48,7 +50,7 @@ class LocustPool(Pool):
     def take(self, plan: LoadPlan) -> None:
         """As many as are there now must be its processes."""
         self._plan, self.lost, self.heard, self.streams = plan, [], {}, 0
-        self._numbers, self._closed, self._last, self._said = {}, set(), {}, Queue()
+        self._numbers, self._closed, self._refused, self._last, self._said = {}, set(), [], {}, Queue()
         for client in self.there:
             self._give_plan(client)
 
@@ -99,6 +101,12 @@ class LocustPool(Pool):
         if str(number) not in self.lost:
             self.lost.append(str(number))
 
+    def require_someone(self) -> None:
+        """Raises ClientFailed when no process is left, UsageError where one of them said that it cannot take part."""
+        if not self.alive() and self._refused:
+            raise self._refused[0]
+        super().require_someone()
+
     def last_words(self) -> str:
         return "Locust's workers are away"
 
@@ -132,6 +140,9 @@ class LocustPool(Pool):
             with RunFolder(Path(self._plan.folder)).journal(number).open("ab") as file:
                 file.write(said["content"])
             return
+        if said["say"] == "refused":
+            where = f"worker {msg.node_id}: {said['where']}" if said["where"] else f"worker {msg.node_id}"
+            self._refused.append(UsageError(said["found"], where=where, advice=said["advice"]))
         if said["say"] == "closed":
             self._closed.add(number)
         self._said.put({**said, "process": number})

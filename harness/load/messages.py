@@ -16,6 +16,7 @@ from hand to hand.
             described · rehearsed · page: where Locust's page is · fault: a user's own code failed (pipes)
             journal: its next bytes, where the run's folder is on another machine (Locust)
             closed: all of the journal is written · ask_time (Locust)
+            refused: what is wrong with a worker's environment, of which it ends (Locust)
 
 An order is a mapping with `do`, a report one with `say`; all in them is JSON, but for a journal's bytes.
 """

@@ -211,6 +211,25 @@ def test_lost_worker_is_named(url: str, here: Path) -> None:
     assert {owners()[row["request_id"]] for row in rows(here / "runs/out")} == {0, 1}
 
 
+def test_worker_that_cannot_take_part_says_why_on_the_master(url: str, here: Path) -> None:
+    """Its key, of its own environment, fits no header: wrong usage, with the worker's name and without the key."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [*LOCUST, "-f", "short.py", "--worker", "--master-port", port]
+    environment = {**os.environ, "HARNESS_API_KEY": "sesame\n"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as worker:
+        done = locust(
+            "-f", "short.py", "--host", url, "-u", "1", "-t", "9s", "--master", "--expect-workers", "1",
+            "--master-bind-host", "127.0.0.1", "--master-bind-port", port,
+        )  # fmt: skip
+        said = worker.communicate(timeout=30)[1]
+    assert (done.returncode, worker.returncode) == (2, 2), done.stderr + said
+    assert re.search(r"worker \S+: HARNESS_API_KEY: holds a line end", done.stderr), done.stderr
+    assert "fault of" not in done.stderr
+    assert "sesame" not in done.stderr + said
+
+
 def test_killed_run_can_still_be_reported(url: str, here: Path) -> None:
     """kill -9 leaves journals, of which a report is made that says it is incomplete."""
     process = subprocess.Popen(
