@@ -463,7 +463,9 @@ def _translated(repo: str, kind: str = "model") -> Iterator[None]:
             advice=f"Accept it at https://huggingface.co/{_path(repo, kind)} and set HF_TOKEN.",
         ) from error
     except RevisionNotFoundError as error:
-        raise UsageError("has no such revision", where=repo, advice="Name a commit, a tag or a branch.") from error
+        found = "; `harness models update` says which commit the Hub has now" if kind == "model" else ""
+        advice = f"Name a commit, a tag or a branch{found}."
+        raise UsageError("has no such revision", where=repo, advice=advice) from error
     except LocalEntryNotFoundError as error:
         raise _unreachable(repo, kind) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:

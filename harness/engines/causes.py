@@ -113,7 +113,7 @@ HUB: tuple[Cause, ...] = (
         "entry",
         r"RevisionNotFoundError|Revision Not Found for url|is not a valid git identifier \(branch name, tag name",
         "the model has no such revision",
-        "Check the entry's `revision`.",
+        "Check the entry's `revision`: `harness models update` says which one the Hub has now.",
         2,
     ),
     Cause(

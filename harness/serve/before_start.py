@@ -141,6 +141,9 @@ def _revision(model: Model, say: Say) -> str | None:
 
     try:  # a pinned one is asked for too: is it there, and are we let in?
         commit = hub.resolve_revision(model.repo, model.revision)
+    except UsageError as error:
+        asked = model.repo if model.revision is None else f"{model.repo}@{model.revision}"
+        raise UsageError(f"{asked} {error.found}", where=f"models/{model.name}", advice=error.advice) from error
     except MissingError as error:
         if "gated" in error.found or "refused" in error.found:
             raise

@@ -17,6 +17,7 @@ from harness.errors import MissingError, UsageError
 from harness.serve.before_start import look_before_start
 from harness.serve.serving import choose_runtime, has_gpu, resolve_model
 from harness.serve.target import Target
+from harness.sizing.known import known_shape
 from harness.stack.machine import gpus_here, gpus_in_order, hub_token, token_file
 from tests.hub import TOKEN, Hub, running_hub
 
@@ -112,6 +113,18 @@ def test_revision_is_pinned_where_the_entry_has_none(smi: Smi, monkeypatch: pyte
     monkeypatch.setattr(hub, "resolve_revision", lambda repo, revision: "abc123")
     assert look_before_start(replace(SMALL, revision=None), REAL, lambda text: None) == "abc123"
     assert look_before_start(replace(SMALL, revision="main"), REAL, lambda text: None) is None
+
+
+def test_revision_that_the_hub_does_not_have_is_named_with_its_entry(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what finds the one that it has; nothing was pulled yet."""
+    smi(("NVIDIA L4", 23034, 22500))
+    with running_hub() as address:
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        entry = replace(SMALL, repo="org/one", shape=known_shape(SMALL), revision="v9")
+        with pytest.raises(UsageError, match=f"models/{SMALL.name}: org/one@v9 has no such revision") as caught:
+            look_before_start(entry, REAL, lambda text: None)
+    assert "`harness models update` says which commit" in str(caught.value)
 
 
 @pytest.mark.parametrize("target", [Target(runtime="embedded"), Target(runtime="compose", emulate=True)])
