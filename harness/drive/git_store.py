@@ -7,6 +7,7 @@ Objects are made by git's own plumbing, and the branch moves in one step from th
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,12 @@ class GitStore:
                 if path and ".." not in Path(path).parts:
                     (beside / path).parent.mkdir(parents=True, exist_ok=True)
                     (beside / path).write_bytes(_git(["cat-file", "blob", f"{tree}:{path}"]).stdout)
-            beside.rename(place)
+            try:
+                beside.rename(place)
+            except OSError:
+                if not place.exists():
+                    raise
+                shutil.rmtree(beside)  # another process made the same one meanwhile
         return place
 
     def put(self, name: str, fresh: Path, before: Path | None) -> str | None:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.commands import baseline
 from harness.commands.compare import compare_with_baseline
+from harness.drive import git_store
 from harness.drive.git_store import GitStore
 from harness.errors import UsageError
 from tests.commands.test_compare import BASE, NEW, repeats
@@ -130,3 +132,24 @@ def test_what_cannot_be_a_store_is_refused(repository: Path, monkeypatch: pytest
     monkeypatch.chdir(repository / "plain")
     with pytest.raises(UsageError, match="not in a git repository"):
         baseline.listed(STORE)
+
+
+def test_two_readers_at_once_share_one_copy(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has finished the copy while this one writes its own."""
+    baseline.save("chat", [repeats(repository / "base", BASE)], STORE)
+    store, plain = GitStore("perf/baselines", "baseline.json"), git_store._git
+    others: list[Path | None] = []
+
+    def meanwhile(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        if arguments[0] == "cat-file" and not others:
+            others.append(None)
+            with monkeypatch.context() as process:
+                process.setattr(os, "getpid", lambda: 1)
+                others[0] = store.folder("chat")
+        return plain(arguments, **options)
+
+    monkeypatch.setattr(git_store, "_git", meanwhile)
+    found = store.folder("chat")
+    assert found is not None
+    assert others == [found]
+    assert [each.name for each in found.parent.iterdir()] == ["chat"]
