@@ -103,17 +103,21 @@ def ab(
     deadline = None if allowed is None else time.monotonic() + allowed
     most = repeats if repeats is not None else DEFAULT_REPEATS if deadline is None else 1000
     verdicts: list[Comparison] = []
-    order = list(turns(most))
+    order, pair_began = list(turns(most)), time.monotonic()
     interrupted = Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
     try:
         for place, done in enumerate(take_turns(_turns(sides, order, plan, folder), progress)):
             if done.interrupted:
                 raise interrupted
             runs[order[place]].append(read_run(done.folder))
-            if place % 2 and len(runs[0]) >= LEAST and deadline is not None:
+            if place % 2 == 0 or deadline is None:
+                continue
+            now = time.monotonic()
+            lasted, pair_began = now - pair_began, now  # starts and stops of the engines too
+            if len(runs[0]) >= LEAST:
                 verdicts.append(compare(runs[0], runs[1], limits, same=()))
                 progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
-                if _is_decided(verdicts) or _next_is_too_late(deadline, runs):
+                if _is_decided(verdicts) or now + lasted > deadline:
                     break
     except (KeyboardInterrupt, Interrupted):  # also while an engine starts or stops
         raise interrupted from None
@@ -143,12 +147,6 @@ def _is_decided(verdicts: Sequence[Comparison]) -> bool:
         return False
     needed = CONFIRM + 1 if last.verdict == "slower" else 1
     return len(verdicts) >= needed and all(each.verdict == last.verdict for each in verdicts[-needed:])
-
-
-def _next_is_too_late(deadline: float, runs: tuple[list[Run], list[Run]]) -> bool:
-    """Whether a further pair would end beyond the time that was given."""
-    lasted = [max(each.ended_at or 0.0 for each in run.manifest.levels) for side in runs for run in side[-1:]]
-    return time.monotonic() + sum(lasted) > deadline
 
 
 def _sides(target: Target, a: Sequence[str], b: Sequence[str], other: str | None) -> tuple[Target, Target]:

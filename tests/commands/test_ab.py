@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from harness.commands import ab as module
 from harness.commands.ab import _is_decided, ab, turns
 from harness.drive.bench_options import BenchOptions, plan_of
 from harness.drive.bench_plan import BenchPlan
+from harness.drive.series import Turn
 from harness.errors import UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
 from harness.serve.target import Target
@@ -54,6 +58,22 @@ def test_slower_must_be_so_once_more() -> None:
     assert _is_decided([slow, slow])
     assert not _is_decided([compare(side(*BASE)[:1], side(*NEW)[:1])])
     assert not _is_decided([replace(same, problems=("incomplete",))])
+
+
+def test_the_time_that_is_given_counts_starts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run of a minute takes 100 s with its start: of 790 s a fourth pair would need 800."""
+    made, clock = [iter(side(*BASE)), iter(side(*NEW, slower=1.5))], [0.0]
+
+    def taken(asked: Iterable[Turn], progress: object) -> Iterator[SimpleNamespace]:
+        for each in asked:
+            clock[0] += 100.0
+            yield SimpleNamespace(interrupted=False, folder=(each.name or "")[0])
+
+    monkeypatch.setattr(module, "take_turns", taken)
+    monkeypatch.setattr(module, "read_run", lambda letter: next(made["AB".index(letter)]))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    ab(TARGET, [], ["engine=vllm"], BenchPlan(output=tmp_path / "ab"), lambda line: None, until_decided="790s")
+    assert clock == [600.0]
 
 
 @pytest.mark.parametrize(
