@@ -161,8 +161,8 @@ def _tell(started: EngineFacts, progress: Progress) -> None:
         parts = f", cut into {started.rows:,} equal shares" if started.split and started.rows else ""
         progress(f"the engine told a pool of {started.budget or 0:,} tokens of KV cache, in which chats grow{parts}")
     elif started.kind == "flash":
-        how = "reads prompts in pieces" if started.chunking else "reads a prompt in one piece"
-        progress(f"flash attention: the engine measured {started.budget:,} tokens of KV cache itself; it {how}")
+        chunked = f"chunked prefill is {'on' if started.chunking else 'off'}"
+        progress(f"flash attention: the engine measured {started.budget:,} tokens of KV cache itself; {chunked}")
     elif started.kind == "padded":
         progress("no flash attention: the engine does not check its memory, so its budget is searched under load")
     else:

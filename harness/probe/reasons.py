@@ -9,6 +9,8 @@ from harness.probe.padded_evidence import pads_batch
 from harness.probe.recommendation import Flag
 from harness.probe.setting import Bracket, ProbeGoal, Setting
 
+_WHOLE_PROMPT = "chunked prefill is off for this model, so it must hold the longest prompt"
+
 
 def flash_flags(
     setting: Setting, started: EngineFacts, bound_by: str, usable: int, wish: ProbeGoal, evidence: Evidence
@@ -65,9 +67,9 @@ def _total_reason(total: int, usable: int, bound_by: str) -> str:
 
 def _prefill_reason(prefill: int, started: EngineFacts, *, own_choice: bool) -> str:
     if not started.chunking:
-        return "this model reads a prompt in one piece, so it must hold the longest one"
+        return _WHOLE_PROMPT
     if own_choice:
-        return "the engine's own choice: it keeps the GPU busy while prompts are read in pieces"
+        return "the engine's own choice, with chunked prefill: it keeps the GPU busy"
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
 
@@ -106,7 +108,7 @@ def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[F
         Flag(
             "max_batch_prefill_tokens",
             setting.max_batch_prefill_tokens or 0,
-            "this model reads a prompt in one piece, so it must hold the longest one",
+            _WHOLE_PROMPT,
         ),
         Flag(
             "max_batch_total_tokens",
