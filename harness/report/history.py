@@ -20,16 +20,20 @@ from harness.report.document import (
     Table,
 )
 from harness.report.document import Series as Line
+from harness.stats.change_points import FEWEST, LEVEL
 from harness.stats.history import VERSIONS, History, Series, Shift, Trend
 from harness.stats.run_figure import THROUGHPUT
 from harness.units import format_count, format_duration, format_number, format_percent
 
 _COLUMNS = ("Load", "Figure", "Points", "First", "Newest", "Changed for good")
+_TOO_FEW = "too few points"
 _HOW = (
     "One point per run, or per group of repeats (geometric mean). Changed for good: the series divides there better "
-    "than 98 % of its own shuffles do (E-divisive); a single odd point is no change. Runs of another model, card, "
-    "engine or question are a series of their own; releases, images and commits may change along one, and are named "
-    "where they do."
+    f"than {100 * (1 - LEVEL):g} % of its own shuffles do (E-divisive); a single odd point is no change. So "
+    f"{100 * LEVEL:g} % of figures that never changed show a change by chance, and more where a night resembles "
+    f"the one before. Among fewer than {FEWEST} points not every change can be found, however large. Runs of another "
+    "model, card, engine or question are a series of their own; releases, images and commits may change along one, "
+    "and are named where they do."
 )
 
 
@@ -62,9 +66,15 @@ def answer(history: History) -> str:
         for series in history.series
         for at in sorted({shift.at for trend in series.trends for shift in trend.shifts})
     ]
-    if not found:
-        return "No figure changed for good."
-    return "Changed for good: " + "; ".join(text for _, text in sorted(found, reverse=True)) + "."
+    blind = [series for series in history.series if not any(trend.can_tell for trend in series.trends)]
+    unknown = f"Too few points to tell in {len(blind)} of {len(history.series)} series: {FEWEST} are needed."
+    if found:
+        said = "Changed for good: " + "; ".join(text for _, text in sorted(found, reverse=True)) + "."
+    elif len(blind) == len(history.series):
+        return f"Too few points to tell whether a figure changed for good: {FEWEST} are needed."
+    else:
+        said = "No figure changed for good."
+    return f"{said} {unknown}" if blind else said
 
 
 def _at_once(series: Series, at: int, history: History) -> str:
@@ -97,7 +107,8 @@ def _section(number: int, series: Series, history: History) -> Section:
 
 def _row(series: Series, trend: Trend) -> tuple[str, ...]:
     known = [value for value in trend.values if value is not None]
-    changes = ", ".join(_change(series, trend, shift) for shift in trend.shifts) or NOTHING
+    changes = ", ".join(_change(series, trend, shift) for shift in trend.shifts)
+    changes = changes or (NOTHING if trend.can_tell else _TOO_FEW)
     return (
         trend.load,
         trend.figure,
@@ -134,13 +145,20 @@ def _chart(number: int, series: Series, figure: str) -> Chart:
     return Chart(
         name=f"history-{number}-{figure.replace('_', '-')}",
         title=f"{figure} over {len(series.points)} points",
-        words=f"{figure}, oldest first. {f'Changed for good: {said}' if said else 'No change for good'}.",
+        words=f"{figure}, oldest first. {_words(said, trends)}.",
         x=Axis("Point, oldest first", low=1.0, high=float(len(series.points))),
         y=_axis(figure, 1.15 * high),
         series=lines,
         marks=marks,
         wide=True,
     )
+
+
+def _words(said: str, trends: Sequence[Trend]) -> str:
+    """What a chart shows, for who cannot see it. said: all changes."""
+    if said:
+        return f"Changed for good: {said}"
+    return "No change for good" if all(trend.can_tell for trend in trends) else _TOO_FEW.capitalize()
 
 
 def _axis(figure: str, high: float) -> Axis:

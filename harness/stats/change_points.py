@@ -5,6 +5,9 @@ permutation test finds the best division better than chance (D. S. Matteson and 
 for Multiple Change Point Analysis of Multivariate Data", JASA 109 (2014) 334-345; for figures of CI: D. Daly et al.,
 "The Use of Change Point Detection to Identify Software Performance Regressions in a Continuous Integration System",
 ICPE 2020, 67-75). A single odd run is no change: each side holds at least SMALLEST points.
+
+Shuffling takes the points of a series without a change to be independent of each other. Where a night resembles the one
+before, what is found by chance is far more than LEVEL: `python -m tests.stats.change_cells` shows how much.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ import numpy as np
 
 from harness.measure.records import Floats, Ints
 
-LEVEL = 0.02  # chance that a series without a change is divided; a page shows a dozen of them
+LEVEL = 0.02  # chance that a series of independent points without a change is divided; a page shows a dozen of them
 SMALLEST = 3
+FEWEST = 10  # points; among fewer a step so near an end that C(n, SMALLEST) < 2 / LEVEL is found by no size of it
 PERMUTATIONS = 499
 ENOUGH = 10  # permutations as far apart as the series itself, after which it cannot be below LEVEL any more
 SEED = 20141001

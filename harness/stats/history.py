@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.measure.run import Run
-from harness.stats.change_points import divisions
+from harness.stats.change_points import FEWEST, divisions
 from harness.stats.comparable import question_of, service_of
 from harness.stats.run_figure import THROUGHPUT, levels_of, value_of
 from harness.stats.spread import FIGURES
@@ -71,6 +71,11 @@ class Trend:
     figure: str
     values: tuple[float | None, ...]
     shifts: tuple[Shift, ...]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are points enough that a change for good would be found, however large."""
+        return sum(value is not None for value in self.values) >= FEWEST
 
     @property
     def smaller_is_better(self) -> bool:
@@ -229,4 +234,10 @@ def _trend_dict(trend: Trend) -> dict[str, Any]:
         }
         for shift in trend.shifts
     ]
-    return {"load": trend.load, "figure": trend.figure, "values": list(trend.values), "change_points": shifts}
+    return {
+        "load": trend.load,
+        "figure": trend.figure,
+        "values": list(trend.values),
+        "enough_points": trend.can_tell,
+        "change_points": shifts,
+    }
