@@ -20,21 +20,21 @@ GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
 class Live:
     """One level as the processes last told it.
 
-    before: requests that were completed in the levels before. engine: what the engine says of itself, such as
-    `, 12 running, 3 queued`.
+    engine: what the engine says of itself, such as `, 12 running, 3 queued`.
     """
 
     level: Level
     told: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: float = field(default_factory=time.monotonic)
-    before: int = 0
     engine: str = ""
     _taken_at: float = field(default_factory=time.monotonic)
     _away_since: float = field(default_factory=time.monotonic)
     _completed: int = 0
 
     def take(self, tick: dict[str, Any]) -> None:
-        self.told[tick["process"]] = tick
+        """What a process tells before it has begun this level is of the one before."""
+        if tick["level"] == self.level.level:
+            self.told[tick["process"]] = tick
 
     def due(self) -> bool:
         """Whether it is time for a line."""
@@ -119,9 +119,9 @@ def live_line(live: Live) -> str:
     """
     at = max(0.0, max((each["at"] for each in live.told.values()), default=0.0) - (live.level.started_at or 0.0))
     parts = [level_name(live.level), format_duration(at) + _of(live.level, at)]
-    done = f"{format_count(live.count('completed') - live.before)} done"
+    done = f"{format_count(live.count('completed'))} done"
     if at > 0:
-        done += f" ({format_number((live.count('completed') - live.before) / at)}/s)"
+        done += f" ({format_number(live.count('completed') / at)}/s)"
     waiting = live.engine or f", {format_count(int(live.total('waiting')))} waiting"
     parts.append(f"{done}, {format_count(int(live.total('open')))} open{waiting}")
     for name in ("failed", "dropped"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.load.live import Growth, Live, live_line
@@ -52,12 +52,10 @@ def run(
     with contextlib.ExitStack() as stack:
         pool = pool or stack.enter_context(WorkerPool(plan.processes))
         pool.take(plan)
+        hooks = _Hooks(on_level, progress, gone, show or progress, engine, ended)
         levels: list[Level] = []
-        done = 0
         for level in plan.levels if asked is None else asked:
-            live = Live(level, before=done)
-            told = _LevelRun(pool, level, live, on_level, progress, gone, show or progress, engine, ended).run()
-            done = live.count("completed")
+            told = _LevelRun(pool, level, hooks).run()
             levels.append(told)
             on_level(told)
             if (
@@ -77,24 +75,23 @@ def moved_line(moved: Sequence[float]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Hooks:
+    """Who is told of the levels, and who is asked; as in `run`."""
+
+    on_level: OnLevel
+    progress: Callable[[str], None]
+    gone: Callable[[], str | None]
+    show: Callable[[str], None]
+    engine: Callable[[], str]
+    ended: Callable[[Level], str | None]
+
+
 class _LevelRun:
     """One level while it runs, seen from the harness."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        level: Level,
-        live: Live,
-        on_level: OnLevel,
-        progress: Callable[[str], None],
-        gone: Callable[[], str | None],
-        show: Callable[[str], None],
-        engine: Callable[[], str],
-        ended: Callable[[Level], str | None],
-    ) -> None:
-        self._pool, self._level, self._live = pool, level, live
-        self._on_level, self._progress, self._gone, self._show, self._engine = on_level, progress, gone, show, engine
-        self._wanted = ended
+    def __init__(self, pool: Pool, level: Level, hooks: _Hooks) -> None:
+        self._pool, self._level, self._live, self._hooks = pool, level, Live(level), hooks
         self._ended: dict[int, dict[str, Any]] = {}
         self._began = 0.0
 
@@ -104,11 +101,11 @@ class _LevelRun:
         pool.order(do="prepare", level=self._level.as_dict())
         pool.await_all("prepared", within=PREPARED_WITHIN)
         if pool.page is not None:
-            self._progress(f"Locust's page: {pool.page}")
+            self._hooks.progress(f"Locust's page: {pool.page}")
             pool.page = None
         at = pool.now() + pool.start_after
         begun = replace(self._level, started_at=at)
-        self._on_level(begun)
+        self._hooks.on_level(begun)
         self._live.level = begun
         growth = Growth(begun)
         self._began = time.monotonic()
@@ -122,7 +119,7 @@ class _LevelRun:
         pool.require_someone()
         moved = [seconds for each in self._ended.values() for seconds in each["moved"]]
         if moved:
-            self._progress(moved_line(moved))
+            self._hooks.progress(moved_line(moved))
         return replace(
             begun,
             sending_ended_at=max(each["sending_ended_at"] for each in self._ended.values()),
@@ -155,8 +152,8 @@ class _LevelRun:
             live.take(said)
             self._pool.streams = max(self._pool.streams, self._level.users or 0, int(live.total("open")))
             if live.due():
-                live.engine = self._engine()
-                self._show(live_line(live))
+                live.engine = self._hooks.engine()
+                self._hooks.show(live_line(live))
 
     def _end_the_dumb(self) -> None:
         """A load process that was stopped, or hangs, never says that it is done: who is silent for long is ended."""
@@ -168,11 +165,11 @@ class _LevelRun:
     def _reason_to_end(self, growth: Growth) -> str | None:
         """Why the level should not go on, None where it should."""
         live = self._live
-        if (wanted := self._wanted(self._level)) is not None:
+        if (wanted := self._hooks.ended(self._level)) is not None:
             return wanted
         if live.silent > STALLED_AFTER:
             return "stalled"
-        if self._gone() is not None or live.refused_for > REFUSED_AFTER:
+        if self._hooks.gone() is not None or live.refused_for > REFUSED_AFTER:
             return "service_gone"
         if live.turned_away_for > TURNED_AWAY_AFTER:
             return "turned_away"

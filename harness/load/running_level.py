@@ -67,7 +67,7 @@ class RunningLevel:
         """Wait for this moment of CLOCK_MONOTONIC, then let users send; a level with a duration ends after it."""
         gevent.sleep(max(0.0, at - time.monotonic()))
         self.began_at = at
-        self.session.level = self.level.level
+        self.session.begin_level(self.level.level)
         self.starts.begin(at)
         self.begun.set()
         if self.level.duration is not None and (self.level.arrival is None or self.converses):

@@ -94,7 +94,7 @@ class Session:
     """All that one process's users share.
 
     level: the number of the one that is running. open: what is being answered, by request id. recent: the latest
-    records. counts: of records by status, and of what was `sent`. refused_in_a_row: requests that found nobody, since
+    records. counts: of the running level's records, by status. refused_in_a_row: requests that found nobody, since
     the last one that did. failed_in_a_row: requests that failed, since the last one that did not. counts_events: each
     event that is read is one token.
     """
@@ -132,6 +132,11 @@ class Session:
     def now(self) -> float:
         """Seconds since the run's start."""
         return time.monotonic() - self.plan.clock_monotonic
+
+    def begin_level(self, level: int) -> None:
+        """What is asked and counted from now on is of this level."""
+        self.level = level
+        self.counts.clear()
 
     def open_ahead(self, count: int) -> None:
         """Open so many connections before they are needed, as far as the limit of open files allows."""
@@ -263,7 +268,6 @@ class Session:
         exchange = Exchange(prepared.call, asked, self._over)
         asked.then, asked.planned = then, scheduled_at is not None
         self.open[record.request_id] = exchange
-        self.counts["sent"] += 1
         self.transport.send(exchange)
         sent_at = self.now() if exchange.sent_at is None else exchange.sent_at - self.plan.clock_monotonic
         self._journal.begin(record.request_id, record.level, record.scheduled_at, sent_at)
@@ -280,8 +284,6 @@ class Session:
         del self.open[asked.record.request_id]
         if not asked.planned and exchange.attempted_at is not None:
             asked.record.scheduled_at = exchange.attempted_at - self.plan.clock_monotonic
-        if exchange.error == "dropped":
-            self.counts["sent"] -= 1
         self.refused_in_a_row = self.refused_in_a_row + 1 if exchange.error == "refused" else 0
         asked.then(exchange)
 

@@ -56,8 +56,8 @@ def test_a_request_that_left_long_after_its_moment_counts_as_late(sending: float
 
 
 def tick(at: float, waiting: int, **more: object) -> dict[str, object]:
-    told = {"process": 0, "at": at, "open": waiting, "waiting": waiting, "counts": {}, "ttft": [], "itl": []}
-    return {**told, "silent": 0.0, "refused_in_a_row": 0, **more}
+    told = {"process": 0, "level": 0, "at": at, "open": waiting, "waiting": waiting, "counts": {}}
+    return {**told, "ttft": [], "itl": [], "silent": 0.0, "refused_in_a_row": 0, **more}
 
 
 def ends_at(level: Level, waiting: list[int]) -> int | None:
@@ -117,3 +117,14 @@ def test_the_live_line_pools_all_processes() -> None:
         "45.0 s left",
     ):
         assert part in line
+
+
+def test_the_live_line_leaves_out_what_was_told_of_the_level_before() -> None:
+    """A process that has not begun this level yet still tells of that one."""
+    live = Live(Level(1, users=4, started_at=10.0))
+    live.take(tick(11.0, 0, level=0, counts={"completed": 300, "failed": 600}))
+    assert "0 done" in live_line(live)
+    assert "failed" not in live_line(live)
+    live.take(tick(12.0, 0, level=1, counts={"completed": 5, "failed": 7}))
+    assert "5 done" in live_line(live)
+    assert "7 failed" in live_line(live)
