@@ -4,7 +4,7 @@ Looked at in this order, as each hides those behind it: a client that is late me
 never reaches the engine; a full KV cache keeps chats waiting or puts them back, whatever the GPU could compute. Where
 the cache has room, answers that come too slowly are the decode steps of the batch; requests that wait while all places
 of the batch are taken wait for the engine's own limit; and first tokens that come too late otherwise are the reading of
-prompts.
+prompts. Decode and prefill bind only where answers are slow: not where most of what misses a bound has failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.catalog.slo import Bound
-from harness.measure.records import Records
+from harness.measure.records import COMPLETED, IN_FLIGHT, Records
+from harness.stats.decision import failures
+from harness.stats.metrics import BY_NAME
 from harness.stats.quantile import quantile
 from harness.stats.server import ServerFigures
 from harness.units import format_duration, format_percent
@@ -39,15 +41,15 @@ class Binding:
 
 
 def binding(records: Records, server: ServerFigures, nearest: Bound | None, places: float | None = None) -> Binding:
-    """records: those due in the level's window. nearest: the bound that breaks first there; None where
-    nothing missed any. places: requests that the
-    engine answers at once at most, where that is known.
+    """records: those due in the level's window. nearest: the bound that breaks first there; None where nothing missed
+    any. places: requests that the engine answers at once at most, where that is known.
     """
     late = _late(records)
     limit = nearest.limit if nearest is not None and nearest.metric not in PACES else 1.0
     if late > LATE_SHARE * limit:
         return Binding("client", f"the client sent {format_duration(late)} late at p99")
-    refused = float(np.mean(records.error_kind == "overloaded")) if len(records) else 0.0
+    failed = failures(records)
+    refused = failed.get("overloaded", 0.0)
     if refused > REFUSED_SHARE:
         return Binding("queue limit", f"{format_percent(refused)} of the requests were refused as too many")
     if server.preempted:
@@ -56,6 +58,9 @@ def binding(records: Records, server: ServerFigures, nearest: Bound | None, plac
         return Binding("kv memory", f"the KV cache was {format_percent(server.kv_used)} full")
     if nearest is None:
         return Binding(None, "every request was within the bounds, or none tells")
+    slow = failed.pop("timeout", 0.0) + _slow(records, nearest)
+    if failed and sum(failed.values()) >= slow:
+        return _binding_of_failures(failed, nearest)
     if nearest.metric in PACES:
         return Binding("decode", f"{nearest.name} is nearest to breaking: the steps of the batch take longest")
     if server.running is None:
@@ -63,6 +68,22 @@ def binding(records: Records, server: ServerFigures, nearest: Bound | None, plac
     if places is not None and server.running >= places and server.waiting:
         return Binding("queue limit", f"{server.waiting:.0f} waited while all {places:.0f} places were taken")
     return Binding("prefill", f"{nearest.name} is nearest to breaking, and neither cache nor places were full")
+
+
+def _slow(records: Records, bound: Bound) -> float:
+    """Share of the requests whose answer, or of it as many gaps, came beyond the bound; open ones are slow."""
+    done = records.having(COMPLETED)
+    samples = BY_NAME[bound.metric].of(records.select(done)).samples
+    beyond = float(np.mean(samples > bound.limit)) if len(samples) else 0.0
+    return beyond * float(np.mean(done)) + float(np.mean(records.having(IN_FLIGHT)))
+
+
+def _binding_of_failures(failed: dict[str, float], nearest: Bound) -> Binding:
+    """failed: shares by kind, which together are more than what was slow."""
+    kind = max(failed, key=lambda each: failed[each])
+    why = f"{format_percent(failed[kind])} of the requests failed ({kind}), and fewer missed {nearest.name} otherwise"
+    resources: dict[str, Resource] = {"overloaded": "queue limit", "dropped": "client"}
+    return Binding(resources.get(kind), why)
 
 
 def _late(records: Records) -> float:

@@ -68,7 +68,8 @@ class Ask:
 class Answer:
     """holds: the highest load that is sure to hold; 0: none is. breaks: the lowest that is sure to break; None: none
     was found. best: estimate of the highest that holds; None where it can only be bounded. limited_by: the bound that
-    breaks first. narrow: within the precision that was asked for. notes: what to know of it, in sentences.
+    breaks first, or what failed where that alone breaks it. narrow: within the precision that was asked for. notes:
+    what to know of it, in sentences.
     """
 
     holds: float
@@ -158,7 +159,8 @@ class CapacitySearch:
         if not any(each.seems_to_hold for each in self.told):
             least = min(each.load for each in self.told)
             notes.insert(0, f"Not even {least:g} held.")
-            return Answer(0.0, None if math.isinf(high) else least, None, name, False, tuple(notes))
+            by = self._limited_by(name, least)
+            return Answer(0.0, None if math.isinf(high) else least, None, by, False, tuple(notes))
         breaks = None if math.isinf(high) else float(math.floor(high) + 1) if whole else high
         best = first.best
         if whole:
@@ -169,7 +171,16 @@ class CapacitySearch:
             notes.append("The budget was spent before the interval was as narrow as asked for.")
         if sum(each.drifts for each in self.told) > len(self.told) / 3:
             notes.append("Many levels drifted: the service got slower or faster while it was measured.")
-        return Answer(holds, breaks, best, name, narrow, tuple(notes))
+        return Answer(holds, breaks, best, self._limited_by(name, first.best), narrow, tuple(notes))
+
+    def _limited_by(self, name: str, best: float) -> str:
+        """This bound, unless failures alone broke it at the level nearest to the limit."""
+        broken = [each for each in self.told if each.tells and not each.seems_to_hold]
+        near = min(broken, key=lambda each: (abs(each.load - best), each.brief), default=None)
+        kind = None if near is None else near.main_failure
+        if kind is None:
+            return name
+        return "refused requests (queue limit)" if kind == "overloaded" else f"failed requests ({kind})"
 
     def _next(self) -> tuple[float | None, bool]:
         """The next load, None when nothing is left to do; and whether a brief level is enough."""

@@ -10,6 +10,7 @@ queries over latency: early_stopping.h finds the same interval for independent o
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from harness.catalog.slo import Bound, Slo, parse_bound
-from harness.measure.records import COMPLETED, Records
+from harness.measure.records import COMPLETED, DROPPED, FAILED, Records
 from harness.stats.absence import lacks
 from harness.stats.dependence import batch_starts
 from harness.stats.interval import share_interval, size_of_share, student
@@ -102,6 +103,12 @@ def bound_share(records: Records, bound: Bound) -> BoundShare:
     share, size = float(met.mean()), size_of_share(met, values, starts)
     beyond = float(ndtr(-student(max(len(starts) - 1, 1))))  # few batches know their spread badly
     return BoundShare(bound, share, len(samples), size, share_interval(share, size, beyond))
+
+
+def failures(records: Records) -> dict[str, float]:
+    """By kind of error, the share of these requests that failed or were dropped."""
+    lost = records.having(FAILED) | records.having(DROPPED)
+    return {kind or "unknown": count / len(records) for kind, count in Counter(records.error_kind[lost]).items()}
 
 
 def _outcomes(records: Records, bound: Bound) -> Values:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.catalog.slo import Slo
 from harness.measure.records import Records
 from harness.measure.run_folder import Level
-from harness.stats.decision import BoundShare, Decision, bound_shares, decide
+from harness.stats.decision import BoundShare, Decision, bound_shares, decide, failures
 from harness.stats.steadiness import backlog_growth, growth_limit
 from harness.stats.trend import PACES, trends
 from harness.stats.window import steady_window
@@ -23,6 +23,8 @@ class Outcome:
     """load: users, or requests per second. shares: of each bound. seconds: it took, waits included. approach: whether
     the level before was beyond the knee (`above`). saturated: its backlog grew to the end. drifts: it got slower or
     faster while it lasted, so its share is of no one state. brief: it was only to show on which side of the knee it is.
+    failures: by kind, the share of those due that failed or were dropped; empty where an earlier version did not keep
+    it.
     """
 
     load: float
@@ -32,6 +34,7 @@ class Outcome:
     saturated: bool = False
     drifts: bool = False
     brief: bool = False
+    failures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def decision(self) -> Decision:
@@ -57,6 +60,19 @@ class Outcome:
         """By the shares as they are, however sure; not where there is none."""
         return not self.saturated and bool(self.shares) and all(each.share >= each.needed for each in self.shares)
 
+    @property
+    def failed(self) -> float:
+        """Share of the requests due."""
+        return sum(self.failures.values())
+
+    @property
+    def main_failure(self) -> str | None:
+        """The most frequent kind, where failures alone break the bound that is nearest to breaking; else None."""
+        nearest = self.attainment
+        if nearest is None or self.failed <= 1 - nearest.needed + 1e-9:
+            return None
+        return max(self.failures, key=lambda kind: self.failures[kind])
+
     def as_dict(self) -> dict[str, Any]:
         """An entry of `levels` in capacity.json."""
         nearest = self.attainment
@@ -72,6 +88,7 @@ class Outcome:
             "drifts": self.drifts,
             "brief": self.brief,
             "bounds": [each.as_dict() for each in self.shares],
+            "failures": dict(self.failures),
         }
 
     @classmethod
@@ -85,6 +102,7 @@ class Outcome:
             saturated=bool(entry["oversaturated"]),
             drifts=bool(entry["drifts"]),
             brief=bool(entry["brief"]),
+            failures={str(kind): float(share) for kind, share in entry.get("failures", {}).items()},
         )
 
 
@@ -107,4 +125,5 @@ def outcome_of(
         # Only by the engine's own pace: to leave out levels whose queue happened to grow would leave the lucky ones.
         drifts=not outgrew and any(each.drifts and each.metric in PACES for each in trends(inside, window)),
         brief=brief,
+        failures=failures(inside),
     )

@@ -5,6 +5,7 @@ docs/capacity.md has the figures of a hundred seeds of each kind; here are a few
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.catalog.slo import parse_slo
+from harness.report.capacity_text import level_line
 from harness.stats.capacity_search import Answer, CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.knee import Dose, fit_knee, smoothed_sizes
@@ -63,6 +65,29 @@ def test_an_overload_that_is_not_recovered_from_is_said() -> None:
 def told(load: float, share: float, size: float = 400.0, **changes) -> Outcome:
     ends = (share - 0.02, min(1.0, share + 0.02))
     return replace(Outcome(load, (BoundShare(BOUND, share, round(size), size, ends),), 60.0), **changes)
+
+
+@pytest.mark.parametrize(
+    ("failures", "by"),
+    [
+        ({}, "ttft_p95"),
+        ({"overloaded": 0.04}, "ttft_p95"),
+        ({"overloaded": 0.7, "timeout": 0.1}, "refused requests (queue limit)"),
+        ({"stream_broken": 0.3}, "failed requests (stream_broken)"),
+    ],
+)
+@pytest.mark.parametrize("holding", [True, False])
+def test_failures_that_alone_break_a_bound_are_named_in_its_place(
+    failures: dict[str, float], by: str, holding: bool
+) -> None:
+    """By the broken level nearest to the limit; one far beyond it does not tell."""
+    levels = [told(8.0, 0.1, failures=failures), told(64.0, 0.01, failures={"refused": 0.99})]
+    levels += [told(4.0, 0.999)] if holding else []
+    found = CapacitySearch(Goal(4.0, True), levels).answer()
+    assert found.limited_by == by
+    again = [Outcome.from_dict(json.loads(json.dumps(each.as_dict()))) for each in levels]
+    assert again == levels
+    assert ("of the requests failed" in level_line(levels[0], "users")) is (by != "ttft_p95")
 
 
 def run(search: CapacitySearch, knee: float, sharp: float = 20.0) -> Answer:

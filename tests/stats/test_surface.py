@@ -80,13 +80,25 @@ def test_figures_come_back_from_their_document() -> None:
         (ServerFigures(running=8, waiting=0, kv_used=0.5), TTFT, {"refused": True}, "queue limit"),
         (ServerFigures(running=8, waiting=0, kv_used=0.99), TTFT, {"late": True}, "client"),
         (NOTHING_TOLD, None, {}, None),
+        # One of a hundred was refused, and no answer was slow: the bound is near for that one alone.
+        (ServerFigures(running=8, waiting=0, kv_used=0.5), TTFT, {"one": "overloaded"}, "queue limit"),
+        (ServerFigures(running=8, waiting=0, kv_used=0.5), ITL, {"one": "overloaded"}, "queue limit"),
+        (ServerFigures(running=8, waiting=0, kv_used=0.5), TTFT, {"one": "dropped"}, "client"),
+        (ServerFigures(running=8, waiting=0, kv_used=0.5), TTFT, {"one": "stream_broken"}, None),
+        (ServerFigures(running=8, waiting=0, kv_used=0.5), TTFT, {"one": "timeout"}, "prefill"),
+        (ServerFigures(running=8, waiting=0, kv_used=0.5), TTFT, {"one": "overloaded", "slow": True}, "prefill"),
     ],
 )
-def test_what_binds(server: ServerFigures, bound: Any, changes: dict[str, bool], resource: str | None) -> None:
-    """The engine's own word goes before the bound, and a late client before both."""
-    failed = np.arange(100) < 5 if "refused" in changes else None
-    records = records_of(np.arange(100.0), np.full(100, 0.1), np.full((100, 4), 0.02), failed)
+def test_what_binds(server: ServerFigures, bound: Any, changes: dict[str, Any], resource: str | None) -> None:
+    """The engine's own word goes before the bound, and a late client before both; a bound that is near because
+    requests failed says nothing of prefill or decode.
+    """
+    lost = 5 if "refused" in changes else 1 if "one" in changes else 0
+    first = np.where(np.arange(100) > 90, 1.5, 0.1) if "slow" in changes else np.full(100, 0.1)
+    records = records_of(np.arange(100.0), first, np.full((100, 4), 0.02), np.arange(100) < lost)
+    if "one" in changes:
+        records.error_kind[0] = changes["one"]
     if "late" in changes:
         records = replace(records, sent_at=records.scheduled_at + 0.3)
     assert binding(records, server, bound, 16.0).resource == resource
-    assert np.count_nonzero(records.having(FAILED)) == (5 if "refused" in changes else 0)
+    assert np.count_nonzero(records.having(FAILED)) == lost
