@@ -15,8 +15,9 @@ from harness.drive.bench_run import Turn
 from harness.drive.capacity_book import CapacityBook
 from harness.drive.capacity_plan import CapacityOptions, CapacityPlan, make_plan
 from harness.drive.series import take_turns
-from harness.errors import Interrupted
+from harness.errors import Interrupted, ServiceError
 from harness.load.run_recorder import RunRecorder
+from harness.load.runner import CUT_OFF
 from harness.measure.arrivals import POISSON
 from harness.measure.journal import JournalReader
 from harness.measure.run_folder import Level
@@ -47,13 +48,19 @@ class CapacityResult:
 
 
 def capacity(target: Target, options: CapacityOptions, progress: Say) -> CapacityResult:
-    """Search for each history in turn. Raises HarnessErrors; every level that ended is in capacity.json by then."""
+    """Search for each history in turn. Raises HarnessErrors; every level that ended is in capacity.json by then.
+
+    A search that the service put an end to has no answer: what it found so far would pass for one.
+    """
     plan = make_plan(target, options)
     book = CapacityBook.open(plan, options, progress)
     for result in take_turns(_turns(target, plan, options.asked, book, progress), progress):
+        advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
         if result.interrupted:
-            advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
             raise Interrupted(where=str(book.folder), advice=advice)
+        cut_off = CUT_OFF.get(next((each.ended_by or "" for each in reversed(result.summary.manifest.levels)), ""))
+        if cut_off is not None:
+            raise ServiceError(f"the search was ended: {cut_off}", where=str(book.folder), advice=advice)
     book.write()  # what options say of people may be new, though no level is
     report = book.report()
     nothing = all(each.search.answer().holds == 0 for each in report.histories)

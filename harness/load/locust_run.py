@@ -29,11 +29,6 @@ logger = logging.getLogger("harness")
 
 _RAMP_LEAST = 1.0  # seconds; a shorter ramp is left to the default rule of the warm-up
 _WARMUP_SHARE, _WARMUP_MOST = 0.1, 30.0  # after the ramp, as stats/window.py has it from the level's start
-_BY_OURSELVES = {
-    "service_gone": "the service is away",
-    "stalled": "nobody got a token for a long time",
-    "turned_away": "every request fails",
-}
 
 
 class LocustRuns:
@@ -142,7 +137,7 @@ class LocustRun:
         except HarnessError as error:
             failed(error)
             return
-        self._by_ourselves = _BY_OURSELVES.get(outcome.levels[-1].ended_by or "")
+        self._by_ourselves = runner.CUT_OFF.get(outcome.levels[-1].ended_by or "")
         if self._by_ourselves is not None:
             failed(ServiceError(f"the run was ended: {self._by_ourselves}", where=self._plan.url))
 
@@ -205,7 +200,7 @@ class LocustRun:
         self._pool.await_closed(until)
         self._pool.leave()
         self.recorder.__exit__()
-        gone = self._by_ourselves == _BY_OURSELVES["service_gone"]
+        gone = self._by_ourselves == runner.CUT_OFF["service_gone"]
         self.recorder.close(interrupted=self._early, gone=gone, processes=self._pool.processes)
         run = self.recorder.keep(lost_processes=self._pool.lost)
         for number in self._pool.lost:

@@ -23,6 +23,13 @@ DUMB_AFTER = 30.0  # seconds; a load process says how it is getting on once a se
 TURNED_AWAY_AFTER = 5.0  # seconds in which every request was answered with an error
 REFUSED_AFTER = 5.0  # seconds in which nobody took a connection
 
+# Why a run is cut off by its own observation, by the `ended_by` of its last level.
+CUT_OFF = {
+    "service_gone": "the service is away",
+    "stalled": "nobody got a token for a long time",
+    "turned_away": "every request fails",
+}
+
 OnLevel = Callable[[Level], None]
 
 
@@ -58,10 +65,7 @@ def run(
             told = _LevelRun(pool, level, hooks).run()
             levels.append(told)
             on_level(told)
-            if (
-                told.ended_by in ("interrupted", "service_gone", "stalled", "stopped", "turned_away")
-                or pool.interrupted
-            ):
+            if told.ended_by in ("interrupted", "stopped", *CUT_OFF) or pool.interrupted:
                 break
         return LoadOutcome(tuple(levels), tuple(pool.lost), pool.interrupted, pool.streams)
 

@@ -12,7 +12,8 @@ import pytest
 from harness.commands.capacity import capacity
 from harness.drive.bench_options import BenchOptions, plan_of
 from harness.drive.capacity_plan import CapacityOptions, make_plan
-from harness.errors import UsageError
+from harness.errors import ServiceError, UsageError
+from harness.load import runner
 from harness.serve.target import Target
 from harness.stats.people import PROFILES
 from tests.emulator.conftest import Emulator
@@ -59,6 +60,24 @@ def test_a_limit_that_is_known_is_found_and_a_search_goes_on(url: str, tmp_path:
     assert told["users"]["busy_hour"] > 0
     with pytest.raises(UsageError, match="asked something else: unit"):
         capacity(Target(url=url), options(tmp_path / "search", resume=True, unit="rate"), said.append)
+
+
+def test_a_service_that_goes_away_leaves_no_answer_but_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 4, and the levels before stay; what is known by then is not told as what the service holds."""
+    monkeypatch.setattr(runner, "REFUSED_AFTER", 0.5)
+    emulator = Emulator("--max-concurrent-requests", str(LIMIT))
+
+    def progress(text: str) -> None:
+        if text.startswith("level 3:"):
+            emulator.stop()
+
+    target = Target(url=f"http://127.0.0.1:{emulator.port}")
+    with pytest.raises(ServiceError, match="the service is away") as told:
+        capacity(target, options(tmp_path / "gone"), progress)
+    assert "--resume" in str(told.value)
+    assert len(json.loads((tmp_path / "gone/capacity.json").read_text())["levels"]) == 2
 
 
 def test_a_service_that_never_holds_ends_with_what_was_asked_for_unmet(url: str, tmp_path: Path) -> None:
