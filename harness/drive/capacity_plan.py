@@ -77,9 +77,8 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
         found = f"--budget {options.budget} leaves less than two levels of {options.level} for each history"
         raise UsageError(found, advice="Raise --budget, or shorten --level.")
     whole = options.unit != "rate"
-    if options.start <= 0 or (whole and options.start != int(options.start)):
-        raise UsageError(f"expected a load to begin with, such as 4, found {options.start:g}", where="--start")
-    goal = Goal(options.start, whole, budget / len(histories), level, most=options.most or (5000.0 if whole else 1e4))
+    most = _most(options, 5000.0 if whole else 1e4)
+    goal = Goal(options.start, whole, budget / len(histories), level, most=most)
     think = 0.0 if asked.think_time is None else asked.think_time.mean
     habits = Habits(
         think=think,
@@ -109,6 +108,19 @@ def make_plan(target: Target, options: CapacityOptions) -> CapacityPlan:
         model=name,
         question=question,
     )
+
+
+def _most(options: CapacityOptions, default: float) -> float:
+    """The highest load that may be tried, from where the search may begin below it. Raises UsageError."""
+    start = float(options.start)
+    if not (math.isfinite(start) and start > 0) or (options.unit != "rate" and not start.is_integer()):
+        raise UsageError(f"expected a load to begin with, such as 4, found {start:g}", where="--start")
+    most = default if options.most is None else _positive(options.most, "--most")
+    if start > most:
+        raise UsageError(
+            f"--start {start:g} lies beyond the highest load that may be tried, {most:g}", advice="Raise --most."
+        )
+    return most
 
 
 def _slo(asked: Slo | None, of_the_entry: Slo) -> Slo:
