@@ -77,7 +77,8 @@ def test_a_service_that_goes_away_leaves_no_answer_but_what_was_measured(
     with pytest.raises(ServiceError, match="the service is away") as told:
         capacity(target, options(tmp_path / "gone"), progress)
     assert "--resume" in str(told.value)
-    assert len(json.loads((tmp_path / "gone/capacity.json").read_text())["levels"]) == 2
+    levels = json.loads((tmp_path / "gone/capacity.json").read_text())["levels"]
+    assert [(each["load"], each["attainment"]) for each in levels[:2]] == [(2.0, 1.0), (4.0, 1.0)]
 
 
 def test_a_service_that_never_holds_ends_with_what_was_asked_for_unmet(url: str, tmp_path: Path) -> None:
