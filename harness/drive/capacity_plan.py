@@ -115,7 +115,7 @@ def _most(options: CapacityOptions, default: float) -> float:
     start = float(options.start)
     if not (math.isfinite(start) and start > 0) or (options.unit != "rate" and not start.is_integer()):
         raise UsageError(f"expected a load to begin with, such as 4, found {start:g}", where="--start")
-    most = default if options.most is None else _positive(options.most, "--most")
+    most = _positive(options.most, "--most") or default
     if start > most:
         raise UsageError(
             f"--start {start:g} lies beyond the highest load that may be tried, {most:g}", advice="Raise --most."
