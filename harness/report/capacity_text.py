@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.document import Table
 from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
-from harness.stats.capacity_report import CapacityReport, HistoryCapacity
+from harness.stats.capacity_report import CapacityReport, HistoryCapacity, HistoryCost
 from harness.stats.outcome import Outcome
 from harness.stats.people import NO_HABITS, Flow
 from harness.units import format_count, format_duration, format_number, format_percent
@@ -30,10 +30,22 @@ def to_text(report: CapacityReport) -> str:
         lines += ["", *aligned(surface)]
         if any(row[1].startswith("~") for row in surface.rows):
             lines.append("~ interpolated between measured levels")
-    if report.per_thousand_tokens is not None:
-        lost = format_number(report.per_thousand_tokens)
-        lines.append(f"Each further 1,000 tokens of history cost {lost} {_unit(report.unit)}, by a line through these.")
+    if report.history_cost is not None:
+        lines.append(history_line(report.history_cost, report.unit))
     return "\n".join(lines)
+
+
+def history_line(cost: HistoryCost, unit: str) -> str:
+    """What a longer history costs, between which lengths that was seen, and how sure it is."""
+    seen = f"Between {format_count(cost.shortest)} and {format_count(cost.longest)} tokens"
+    low, high = ("no limit known" if end is None else format_number(end) for end in (cost.low, cost.high))
+    lost = f"{format_number(cost.loads)} {_unit(unit)}"
+    line = (
+        f"{seen}, each further 1,000 tokens of history cost {lost}, by a line through the estimates; their intervals "
+        f"allow {low} to {high}"
+    )
+    doubt = ", so that it is not sure that a longer history costs any" if cost.low is None or cost.low <= 0 else ""
+    return f"{line}{doubt}."
 
 
 def sentence(each: HistoryCapacity, unit: str) -> str:

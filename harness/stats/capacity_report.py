@@ -60,6 +60,21 @@ class HistoryCapacity:
 
 
 @dataclass(frozen=True)
+class HistoryCost:
+    """What each further 1,000 tokens of history cost, by a line of least squares through the estimates.
+
+    loads: of the report's unit. low, high: what the line may cost with each estimate anywhere in its interval; None
+    where an interval has no upper end. shortest, longest: the histories in tokens between which it was measured.
+    """
+
+    loads: float
+    low: float | None
+    high: float | None
+    shortest: int
+    longest: int
+
+
+@dataclass(frozen=True)
 class CapacityReport:
     """unit: `users`, `chats` or `rate`. price: None where it is not known. gpus: of the deployment measured."""
 
@@ -113,21 +128,32 @@ class CapacityReport:
         return money(self.asked, self.price, self.gpus, tokens, held, used, "people of the busy hour", NO_HABITS)
 
     @property
-    def per_thousand_tokens(self) -> float | None:
-        """Loads that each further 1,000 tokens of history cost: the slope of a line through the estimates; None with
-        fewer than two.
-        """
-        known = [(each.history, each.answer.best) for each in self.histories]
-        points = [(history, best) for history, best in known if history is not None and best is not None]
+    def history_cost(self) -> HistoryCost | None:
+        """None with fewer than two histories whose limit was estimated."""
+        known = [(each.history, each.answer) for each in self.histories]
+        points = [(history, found) for history, found in known if history is not None and found.best is not None]
         if len({history for history, _ in points}) < 2:
             return None
-        histories, loads = np.array(points, dtype=np.float64).T
-        return -float(np.polyfit(histories / 1000, loads, 1)[0])
+        histories = np.array([history for history, _ in points], dtype=np.float64)
+        # The slope of least squares is a weighted sum of the loads; its weights depend on the histories alone.
+        middle = (histories - histories.mean()) / 1000
+        weights = -middle / (middle**2).sum()
+        ends = np.array([(found.holds, found.best, found.breaks or np.inf) for _, found in points]).T
+        ends[:, weights == 0] = 0.0  # the middle one of three: its interval says nothing, with an upper end or without
+        low = weights @ np.where(weights > 0, ends[0], ends[2])
+        high = weights @ np.where(weights > 0, ends[2], ends[0])
+        return HistoryCost(
+            float(weights @ ends[1]),
+            None if np.isinf(low) else float(low),
+            None if np.isinf(high) else float(high),
+            int(histories.min()),
+            int(histories.max()),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The document of capacity.json."""
         first, found, flow = self.first.as_dict(), self.people, self.first.at_capacity
-        ends = self.people_range
+        ends, cost = self.people_range, self.history_cost
         users = None
         if found is not None and flow is not None:
             users = {
@@ -149,7 +175,8 @@ class CapacityReport:
             "levels": first["levels"],
             "users": users,
             "cost": self.money.as_dict(),
-            "per_thousand_history_tokens": self.per_thousand_tokens,
+            "per_thousand_history_tokens": cost.loads if cost else None,
+            "per_thousand_history_tokens_range": [cost.low, cost.high] if cost else None,
             "surface": [each.as_dict() for each in self.histories],
             "cells": self.surface.as_list(),
         }

@@ -70,7 +70,13 @@ def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
     report = CapacityReport("m", "users", SLO, Habits(think=30.0), Price(1.0, 1), parts)
     bests = [each.answer.best for each in parts]
     assert bests == [pytest.approx(40, abs=3), pytest.approx(28, abs=3)]
-    assert report.per_thousand_tokens == pytest.approx(((bests[0] or 0) - (bests[1] or 0)) / 6)
+    cost, (few, many) = report.history_cost, [each.answer for each in parts]
+    assert cost is not None
+    assert (cost.shortest, cost.longest) == (2000, 8000)
+    assert cost.loads == pytest.approx(((bests[0] or 0) - (bests[1] or 0)) / 6)
+    assert cost.low == pytest.approx((few.holds - (many.breaks or 0)) / 6)
+    assert cost.high == pytest.approx(((few.breaks or 0) - many.holds) / 6)
+    assert cost.low < 2 < cost.high
     document = report.as_dict()
     answer = document["answer"]
     assert answer["holds"] <= 40 < answer["breaks"]
@@ -78,7 +84,7 @@ def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
     assert document["levels"] == document["surface"][0]["levels"]
     ends = [answer["holds"], answer["best"], answer["breaks"]]
     assert document["users"]["busy_hour_range"] == [pytest.approx(each * 360.0) for each in ends]
-    assert CapacityReport("m", "users", SLO, Habits(), None, parts[:1]).per_thousand_tokens is None
+    assert CapacityReport("m", "users", SLO, Habits(), None, parts[:1]).history_cost is None
 
 
 def test_nobody_is_counted_where_nothing_says_how_one_asks() -> None:

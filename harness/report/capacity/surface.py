@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.report.capacity.subject import Searched, load_of, unit_of
-from harness.report.capacity_text import surface_table
+from harness.report.capacity_text import history_line, surface_table
 from harness.report.document import Axis, Block, Chart, Paragraph, Section, Series
-from harness.units import format_count, format_number
+from harness.units import format_count
 
 
 def section(searched: Searched) -> Section | None:
@@ -17,10 +17,8 @@ def section(searched: Searched) -> Section | None:
     blocks: list[Block] = [table]
     if any(row[1].startswith("~") for row in table.rows):
         blocks.append(Paragraph("~: interpolated between levels that were measured.", soft=True))
-    if report.per_thousand_tokens is not None:
-        lost = format_number(report.per_thousand_tokens)
-        line = f"Each further 1,000 tokens of history cost {lost} {unit_of(report.unit)}, by a line through these."
-        blocks += [Paragraph(line), _chart(searched)]
+    if report.history_cost is not None:
+        blocks += [Paragraph(history_line(report.history_cost, report.unit)), _chart(searched)]
     return Section("History card", tuple(blocks))
 
 
