@@ -336,6 +336,9 @@ def release_port(port: int) -> None:
         mark.close()
 
 
+_PROXY_ENDS_WITHIN = 3.0  # seconds
+
+
 def port_taken(port: int, host: str = "127.0.0.1") -> bool:
     """Whether binding it would fail. A port that is merely in TIME_WAIT is free."""
     with socket.socket() as listener:
@@ -348,14 +351,20 @@ def port_taken(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def require_free_port(port: int, host: str = "127.0.0.1") -> None:
-    """Raises MissingError that says who holds it, where that can be seen."""
-    if not port_taken(port, host):
-        return
-    holder = _holder_of(port)
-    raise MissingError(
-        f"port {port} on {host} is in use{f' by {holder}' if holder else ''}",
-        advice=f"Stop what listens there (`ss -ltnp 'sport = :{port}'` shows it) or give the model another `port:`.",
-    )
+    """Raises MissingError that says who holds it, where that can be seen. Docker's proxy of a container that was just
+    stopped may hold it for a moment longer, and is waited for.
+    """
+    until = time.monotonic() + _PROXY_ENDS_WITHIN
+    while port_taken(port, host):
+        holder = _holder_of(port)
+        if holder is not None and holder.startswith("docker-proxy") and time.monotonic() < until:
+            time.sleep(0.1)
+            continue
+        shown = f"`ss -ltnp 'sport = :{port}'` shows it"
+        raise MissingError(
+            f"port {port} on {host} is in use{f' by {holder}' if holder else ''}",
+            advice=f"Stop what listens there ({shown}) or give the model another `port:`.",
+        )
 
 
 def _holder_of(port: int) -> str | None:
