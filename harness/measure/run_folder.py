@@ -333,12 +333,16 @@ def _mistake(manifest: Manifest) -> str | None:
     if len(set(numbers)) < len(numbers) or any(not 0 <= number < MOST_COUNT for number in numbers):
         return "levels: their numbers are not distinct, or beyond all bounds"
     for level in manifest.levels:
-        moments = (level.started_at, level.sending_ended_at, level.ended_at, level.duration, level.warmup)
-        if not all(each is None or abs(each) <= MOST_SECONDS for each in moments):
+        moments = (level.started_at, level.sending_ended_at, level.ended_at)
+        seconds = (level.duration, level.warmup, level.spread, level.jitter, level.moved_mean, level.moved_max)
+        if not all(each is None or abs(each) <= MOST_SECONDS for each in (*moments, *seconds)):
             return f"$.levels: a moment of level {level.level} is beyond all bounds"
         if level.rate is not None and not LEAST_RATE <= level.rate <= MOST_COUNT:
             return f"$.levels: rate of level {level.level} is {level.rate}"
-        if any(each is not None and not 0 <= each <= MOST_COUNT for each in (level.users, level.requests)):
+        if any(
+            each is not None and not 0 <= each <= MOST_COUNT
+            for each in (level.users, level.requests, level.moved_turns)
+        ):
             return f"$.levels: a count of level {level.level} is beyond all bounds"
     if not (0 <= manifest.processes <= MOST_COUNT and 0 <= manifest.gpus <= MOST_COUNT):
         return "processes or gpus: beyond all bounds"
