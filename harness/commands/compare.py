@@ -12,8 +12,8 @@ from harness import terminal
 from harness.drive import aa, baselines
 from harness.drive.baseline_store import store_at
 from harness.drive.gate_file import read_gate
-from harness.errors import UsageError, cannot_write
-from harness.input_files import brief
+from harness.drive.options import allowed
+from harness.errors import cannot_write
 from harness.measure.run import read_runs
 from harness.redaction import redact
 from harness.report.comparison import comparison_to_junit, comparison_to_markdown, comparison_to_text, workflow_commands
@@ -80,12 +80,8 @@ def compare_with_baseline(
 
 def _same(names: Sequence[str], allow: str | None) -> list[str]:
     """What must be the same, without what is allowed to differ."""
-    allowed = [part.strip() for part in (allow or "").split(",") if part.strip()]
-    for name in allowed:
-        if name not in SERVICE:
-            advice = f"Known: {', '.join(SERVICE)}. Sides that ask different things cannot be compared."
-            raise UsageError(f"unknown key '{brief(name)}'", where="--allow", advice=advice)
-    return [name for name in names if name not in allowed]
+    may_differ = allowed(allow, SERVICE, "Sides that ask different things cannot be compared.")
+    return [name for name in names if name not in may_differ]
 
 
 def _written(comparison: Comparison, junit: Path | None, markdown: Path | None, html: Path | None) -> CompareResult:

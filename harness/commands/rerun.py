@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from harness.drive.asking import read_rows
 from harness.drive.bench_options import plan_from
 from harness.drive.bench_plan import AskedRows, AskedUsers, BenchPlan
 from harness.drive.bench_result import BenchResult
-from harness.drive.bench_run import Turn, bench
+from harness.drive.bench_run import Turn, bench, locustfile_of
 from harness.drive.capacity_book import FILE as CAPACITY
+from harness.drive.options import allowed
 from harness.errors import UsageError
 from harness.input_files import brief
 from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest
@@ -91,15 +91,15 @@ def rerun(
     was made by --url. Raises UsageError that names what is no longer the same; nothing was asked then.
     """
     folder = _folder(run)
-    before, allowed = read_manifest(folder), _allowed(allow)
+    before, may_differ = read_manifest(folder), allowed(allow, KEYS)
     target = _target(before, folder, url, catalogue)
     plan = replace(_plan(before, folder), output=output, report=report)
-    _refuse(_files(before, plan), allowed, folder)
+    _refuse(_files(before, plan), may_differ, folder)
     found: list[Difference] = []
 
     def check(now: Manifest) -> None:
         found.extend(differences(before, now))
-        _refuse(found, allowed, folder)
+        _refuse(found, may_differ, folder)
 
     again = bench(Turn(target, plan, check=check), progress)
     return RerunResult(again, folder.path, tuple(found))
@@ -152,13 +152,13 @@ def _files(before: Manifest, plan: BenchPlan) -> list[Difference]:
         rows = read_rows(plan, lambda text: None)
         was = (before.dataset or {}).get("sha256")
         return list(_unless_same("dataset", "sha256 of the rows", was, rows.sha256 if rows else None))
-    now = sha256(plan.asked.file.read_bytes()).hexdigest()
+    now = _sha(locustfile_of(plan))
     return list(_unless_same("locustfile", f"sha256 of {plan.asked.file}", _sha(before.locustfile), now))
 
 
-def _refuse(found: Collection[Difference], allowed: Collection[str], folder: RunFolder) -> None:
+def _refuse(found: Collection[Difference], may_differ: Collection[str], folder: RunFolder) -> None:
     """Raises UsageError for differences that make it another run."""
-    bad = [each for each in found if each.key in KEYS and each.key not in allowed]
+    bad = [each for each in found if each.key in KEYS and each.key not in may_differ]
     if bad:
         keys = ",".join(dict.fromkeys(each.key for each in bad))
         raise UsageError(
@@ -176,13 +176,6 @@ def _folder(run: Path) -> RunFolder:
         )
         raise UsageError("is a level list that a capacity search chose as it went", where=str(run), advice=advice)
     return folder
-
-
-def _allowed(text: str | None) -> frozenset[str]:
-    found = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
-    for name in sorted(found - {*KEYS}):
-        raise UsageError(f"unknown key '{brief(name)}'", where="--allow", advice=f"Known: {', '.join(KEYS)}.")
-    return found
 
 
 def _target(before: Manifest, folder: RunFolder, url: str | None, catalogue: str | None) -> Target:

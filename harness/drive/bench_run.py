@@ -299,13 +299,14 @@ def _manifest(
         processes=plan.processes,
         plan=plan.as_dict(),
         target=target.as_dict(),
-        locustfile=_locustfile(plan),
+        locustfile=locustfile_of(plan),
         price_per_gpu_hour=model.price_per_gpu_hour if model else None,
         price_source=model.price_source if model else None,
     )
 
 
-def _locustfile(plan: BenchPlan) -> dict[str, str] | None:
+def locustfile_of(plan: BenchPlan) -> dict[str, str] | None:
+    """Path and sha256 of the file whose users ask; None where rows do."""
     if not isinstance(plan.asked, AskedUsers):
         return None
     file = plan.asked.file.absolute()

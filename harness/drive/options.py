@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from harness.errors import UsageError
+from harness.input_files import brief
 from harness.units import parse_duration
 
 
@@ -15,3 +18,15 @@ def seconds(text: str, option: str, *, zero: bool = False) -> float:
     if found == 0 and not zero:
         raise UsageError("a duration of 0 measures nothing", where=option)
     return found
+
+
+def allowed(text: str | None, known: Collection[str], advice: str = "") -> frozenset[str]:
+    """The keys of --allow, which stand with commas. advice: what to say besides of one that is none of those known.
+    Raises UsageError.
+    """
+    found = [part.strip() for part in (text or "").split(",") if part.strip()]
+    for name in found:
+        if name not in known:
+            told = f"Known: {', '.join(known)}. {advice}".rstrip()
+            raise UsageError(f"unknown key '{brief(name)}'", where="--allow", advice=told)
+    return frozenset(found)
