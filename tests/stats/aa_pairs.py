@@ -1,8 +1,10 @@
-"""Really measured pairs of the same thing: `python -m tests.stats.aa_pairs [--pairs 45] [--duration 20s]`.
+"""Really measured pairs of the same thing: `python -m tests.stats.aa_pairs [--sides 10] [--repeats 3]`.
 
-Each pair is two sides of so many runs of the embedded engine, in turn, that `compare` judges; prints a line per pair
-and how many ended with 0, with 1 as decided (a false alarm), and could not tell. One run a side is judged by the spread
-that `bench --repeat 5 --aa` measures first. On a busy machine the runs are truly worse, and the gate may say so.
+So many sides of so many runs each of the embedded engine, in turn (one run of every side, then the next of each, in
+reverse order, and so on); `compare` judges every pair of sides, 45 of ten. Prints a line per pair and how many ended
+with 0, with 1 as decided (a false alarm), and could not tell. Pairs share sides, so 45 of them weigh less than 45 of
+fresh runs would. One run a side is judged by the spread that `bench --repeat 5 --aa` measures first. On a busy machine
+the runs are truly worse, and the gate may say so.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
-from harness.commands.ab import turns
 from harness.commands.compare import compare
 from harness.stats.comparison import Comparison
 
@@ -39,32 +41,35 @@ def outcome(found: Comparison) -> str:
     return f"exit 1, decided: {', '.join(broken)}" if broken else "cannot tell"
 
 
-def pair(folder: Path, number: int, repeats: int, duration: str) -> Comparison:
-    sides: tuple[list[Path], list[Path]] = ([], [])
-    for which in turns(repeats):
-        place = folder / f"pair-{number:02}" / "ab"[which] / f"repeat-{len(sides[which]):02}"
-        bench(place, 10_000 * number + len(sides[which]), duration)
-        sides[which].append(place)
-    return compare(*sides).comparison
+def measured(folder: Path, sides: int, repeats: int, duration: str) -> list[list[Path]]:
+    """The runs of each side, asked what the same seeds draw."""
+    made: list[list[Path]] = [[] for _ in range(sides)]
+    for repeat in range(repeats):
+        for side in range(sides) if repeat % 2 == 0 else reversed(range(sides)):
+            place = folder / f"side-{side:02}" / f"repeat-{repeat:02}"
+            bench(place, 1 + repeat, duration)
+            made[side].append(place)
+    return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=45)
+    parser.add_argument("--sides", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--duration", default="20s")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        os.environ["XDG_STATE_HOME"] = f"{made}/state"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_STATE_HOME"] = f"{folder}/state"
         if arguments.repeats == 1:
-            bench(Path(made) / "spread", 1, arguments.duration, "--repeat", "5", "--aa")
+            bench(Path(folder) / "spread", 1, arguments.duration, "--repeat", "5", "--aa")
+        sides = measured(Path(folder), arguments.sides, arguments.repeats, arguments.duration)
         counts: Counter[str] = Counter()
-        for number in range(arguments.pairs):
-            found = pair(Path(made), number, arguments.repeats, arguments.duration)
+        for one, other in combinations(range(arguments.sides), 2):
+            found = compare(sides[one], sides[other]).comparison
             said = outcome(found)
             counts[said.partition(":")[0]] += 1
             undecided = ", ".join(change.figure for change in found.undecided)
-            print(f"pair {number + 1}: {said}{f' ({undecided})' if undecided else ''}", flush=True)
+            print(f"{one + 1} and {other + 1}: {said}{f' ({undecided})' if undecided else ''}", flush=True)
     print(", ".join(f"{many} {said}" for said, many in counts.most_common()))
 
 
