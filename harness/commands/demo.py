@@ -15,9 +15,9 @@ from harness.drive.bench_result import BenchResult
 from harness.engines import load_catalogue
 from harness.errors import Interrupted, UsageError
 from harness.serve.target import Target
-from harness.stack import found
-from harness.stack.ending import stop_in_order
 from harness.stack.process import ProcessService
+from harness.stack.running import service_named
+from harness.stack.shutdown import stop_in_order
 
 _BENCH = BenchPlan(loads=Loads(users=(1, 4, 16), duration=12.0, warmup=2.0))
 _PROBE = ProbeOptions(quick=True)  # the proof under load fills the whole KV cache, which takes minutes
@@ -51,14 +51,14 @@ def demo(output: Path | None, progress: Callable[[str], None]) -> DemoResult:
     model = next(iter(load_catalogue(None).models))
     target = Target(model=model, runtime="embedded")
     progress(f"1 of {_STEPS}: up. Starting the emulator for {model}")
-    if found.service_named(model) is not None:
+    if service_named(model) is not None:
         raise UsageError(f"{model} is up", advice=f"The demo would replace it: `harness down {model}` first.")
-    (running,) = up([target], outlives_harness=False, progress=progress)
-    service = found.service_named(model)
+    (started,) = up([target], outlives_harness=False, progress=progress)
+    service = service_named(model)
     assert isinstance(service, ProcessService)
     try:
         service.end_with_harness()
-        progress(f"2 of {_STEPS}: probe. Finding the limits of this model on {running.gpu}")
+        progress(f"2 of {_STEPS}: probe. Finding the limits of this model on {started.gpu}")
         limits = probe(target, _PROBE, progress=progress)
         progress(f"3 of {_STEPS}: bench. 1, 4 and 16 users on what `up` started")
         load = bench(target, replace(_BENCH, output=output), progress=progress)
@@ -66,4 +66,4 @@ def demo(output: Path | None, progress: Callable[[str], None]) -> DemoResult:
         stop_in_order(service)
     if load.interrupted:
         raise Interrupted(where=str(load.folder.path), advice="The report there holds what was recorded.")
-    return DemoResult(running, limits, load)
+    return DemoResult(started, limits, load)

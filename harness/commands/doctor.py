@@ -18,9 +18,9 @@ from harness.serve.before_start import docker_folder, fit_here
 from harness.sizing.check import check
 from harness.sizing.known import size_of_files
 from harness.stack import docker, machine
-from harness.stack.found import services_of
 from harness.stack.plan import FIRST_PORT, plan_stack
 from harness.stack.process import port_taken
+from harness.stack.running import services_of
 from harness.stack.state import state_folder
 from harness.units import GIB, format_bytes
 

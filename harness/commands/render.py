@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.redaction import secrets_of
-from harness.serve import companions
+from harness.serve import sidecars
 from harness.serve.serving import resolve_model
 from harness.serve.target import Target
 from harness.stack import machine
 from harness.stack import render as renderers
-from harness.stack.companion import ConfigFile
 from harness.stack.plan import StackPlan
 from harness.stack.render import renderer
+from harness.stack.sidecar import ConfigFile
 from harness.stack.state import project_name
 
 
@@ -27,7 +27,7 @@ def render(
     output: Path | None = None,
 ) -> str:
     """The text of the stack, or, with `output`, the names of the files written there. Raises UsageError."""
-    plan = _plan(targets, format, companions.wanted(gateway=gateway, monitoring=monitoring))
+    plan = _plan(targets, format, sidecars.wanted(gateway=gateway, monitoring=monitoring))
     text, beside = (
         _token_by_hand(plan, format) + _secrets_by_hand(plan, format) + renderers.render(plan, format),
         renderers.files(plan, format),
@@ -69,7 +69,7 @@ def _plan(targets: Sequence[Target], format: str, names: Sequence[str]) -> Stack
     plan = machine.plan_on_paper(
         models, project=project_name() + target.suffix, emulate=emulate, this_machine=target.this_machine
     )
-    return companions.plan_companions(names, plan, target.host) if names else plan
+    return sidecars.plan_sidecars(names, plan, target.host) if names else plan
 
 
 def _as_comment(file: ConfigFile) -> str:

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from harness import terminal
 from harness.catalog.limits import Limits
-from harness.commands.up import Running, running_companion, running_of
+from harness.commands.up import Running, running_of, running_sidecar
 from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
-from harness.serve import companions
+from harness.serve import sidecars
 from harness.serve.target import Say
 from harness.sizing.predicted import compare
-from harness.stack import found
 from harness.stack.readiness import gauges_now, look_at
+from harness.stack.running import all_services, projects_at_work
 from harness.stack.service import OwnService, State
 from harness.units import format_count, format_percent
 
@@ -34,8 +34,8 @@ def _status_of(service: OwnService) -> Running:
     except MissingError as error:  # Docker does not run; what else there is, is shown all the same
         runtime = record.runtime if record else "unknown"
         return Running(service.name, runtime, service.endpoint.url, "unknown", gpu=gpu, detail=error.found)
-    if companions.is_companion(service):
-        return running_companion(service)
+    if sidecars.is_sidecar(service):
+        return running_sidecar(service)
     looked = look_at(service) if state.running else None
     if looked is not None:
         return _with_load(running_of(service, looked, gpu), service)
@@ -152,7 +152,7 @@ def down(names: Sequence[str] = (), *, progress: Say = lambda text: None) -> lis
     for service in services:
         progress(f"{service.name}: stopping")
         service.stop()
-    for service in companions.left_alone(services):
+    for service in sidecars.left_alone(services):
         progress(f"{service.name}: stopping, because no model is left")
         service.stop()
         services.append(service)
@@ -172,7 +172,7 @@ def _forgotten_stacks(say: Say) -> list[str]:
         left = [project for project in docker.leftovers() if project in ours]
     except MissingError:
         return []
-    busy = found.projects_at_work()
+    busy = projects_at_work()
     for project in left:
         if project not in busy:
             say(f"{project}: removing what is left of it")
@@ -183,13 +183,13 @@ def _forgotten_stacks(say: Say) -> list[str]:
 
 def _chosen(names: Sequence[str]) -> list[OwnService]:
     """Those named, by service or by entry; all when none is."""
-    services = found.all_services()
+    services = all_services()
     if not names:
         return services
     for name in names:
         if not any(_is(service, name) for service in services):
-            running = ", ".join(service.name for service in services) or "nothing"
-            raise UsageError(f"{name} is not up", advice=f"Running: {running}.")
+            names_up = ", ".join(service.name for service in services) or "nothing"
+            raise UsageError(f"{name} is not up", advice=f"Running: {names_up}.")
     return [service for service in services if any(_is(service, name) for name in names)]
 
 

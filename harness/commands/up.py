@@ -11,18 +11,19 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.commands.render import render
 from harness.errors import HarnessError, UsageError
-from harness.serve import companions
+from harness.serve import sidecars
 from harness.serve.before_start import look_before_start
 from harness.serve.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.serve.target import Say, Target
 from harness.sizing.predicted import BUDGET, Compared, compare, may_die, predict, suspicion
-from harness.stack import found, locks, machine
-from harness.stack.ending import stop_in_order
+from harness.stack import locks, machine
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
 from harness.stack.process import ports_from, release_port
 from harness.stack.readiness import Ready, StartFailed, look_at
+from harness.stack.running import services_of
 from harness.stack.service import OwnService, Service
+from harness.stack.shutdown import stop_in_order
 from harness.stack.state import project_name, safe_name
 from harness.units import format_count, format_duration
 
@@ -100,11 +101,11 @@ def up(
     for model in models:
         if model.listen != LOOPBACK:
             progress(f"{model.name}: listens on {model.listen}: whoever reaches that can use it")
-    beside = companions.wanted(gateway=gateway, monitoring=monitoring)
+    beside = sidecars.wanted(gateway=gateway, monitoring=monitoring)
     runtimes = {target.runtime for _, target in chosen if target.runtime}
-    companions.require_possible(beside, runtimes, [safe_name(model.name) for model in models])
+    sidecars.require_possible(beside, runtimes, [safe_name(model.name) for model in models])
     emulate = any(target.emulate for _, target in chosen)
-    images = companions.fetch_images(beside, may_leave_out=emulate, say=progress)
+    images = sidecars.fetch_images(beside, may_leave_out=emulate, say=progress)
     # Two at once would both see that nothing runs, and what the first one started would be nobody's.
     with locks.held([model.name for model in models], progress):
         stays = {model.name: _still_good(model, target, progress) for model, target in chosen}
@@ -113,9 +114,9 @@ def up(
     running = [each for model in models for each in stays[model.name] or started_now[model.name]]
     if images:
         project = project_name()
-        with locks.held([f"companions of {project}"], progress):
-            started = companions.start(beside, images, project=project, runtime=running[0].runtime, say=progress)
-        running += [running_companion(service) for service in started]
+        with locks.held([f"sidecars of {project}"], progress):
+            started = sidecars.start(beside, images, project=project, runtime=running[0].runtime, say=progress)
+        running += [running_sidecar(service) for service in started]
     return running
 
 
@@ -129,7 +130,7 @@ def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
     """What runs for this entry already, when all of it answers and nothing changed; else it is stopped, and the list
     empty.
     """
-    earlier = found.services_of(model.name)
+    earlier = services_of(model.name)
     if not earlier:
         return []
     looked = [look_at(service) if service.state().running else None for service in earlier]
@@ -265,14 +266,14 @@ def running_of(service: Service, ready: Ready, gpu: str | None = None, risks: tu
     )
 
 
-def running_companion(service: OwnService) -> Running:
+def running_sidecar(service: OwnService) -> Running:
     """What the command line shows of the gateway, Prometheus or Grafana."""
     facts = service.facts()
     return Running(
         name=service.name,
         runtime=facts.runtime,
         url=service.endpoint.url,
-        phase=companions.phase_of(service),
+        phase=sidecars.phase_of(service),
         engine=facts.engine,
         engine_version=facts.engine_version,
         image=facts.image,
@@ -289,7 +290,7 @@ def dry_run_text(targets: Sequence[Target], *, gateway: bool = False, monitoring
     for runtime in ("compose", "swarm"):
         if runtimes <= {runtime}:
             return render(targets, format=runtime, gateway=gateway, monitoring=monitoring)
-    companions.require_possible(companions.wanted(gateway=gateway, monitoring=monitoring), runtimes, ())
+    sidecars.require_possible(sidecars.wanted(gateway=gateway, monitoring=monitoring), runtimes, ())
     services = [service_for(model, target) for model, target in zip(models, targets, strict=True)]
     return "\n".join(f"# {service.name}\n{service.facts().stack}" for service in services)
 

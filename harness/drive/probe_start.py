@@ -26,9 +26,9 @@ from harness.probe.checks import what_is_missing
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
 from harness.serve.serving import await_ready, service_for
 from harness.serve.target import Target
-from harness.stack.ending import stop_in_order
 from harness.stack.readiness import StartFailed, answers, gauges_now
 from harness.stack.service import OwnService, ServiceFacts, State
+from harness.stack.shutdown import stop_in_order
 from harness.terminal import Progress
 from harness.units import format_duration
 from harness.workload.request import Request

@@ -21,12 +21,13 @@ from harness.engines.identify import asked_name, endpoint_at, identify
 from harness.errors import MissingError, UsageError
 from harness.serve.before_start import look_before_start
 from harness.serve.target import Runtime, Say, Target
-from harness.stack import found, machine, timings
-from harness.stack.ending import stop_in_order
+from harness.stack import machine, timings
 from harness.stack.launch import embedded_launch, local_launch
 from harness.stack.process import ProcessService
 from harness.stack.readiness import Ready, look_at, wait_until_ready
+from harness.stack.running import abandoned, service_named
 from harness.stack.service import OwnService, Service
+from harness.stack.shutdown import stop_in_order
 from harness.stack.state import passing_project
 from harness.stack.url import UrlService
 
@@ -216,7 +217,7 @@ def open_service(
 def remove_abandoned(say: Say = _quiet) -> None:
     """Containers of commands that were killed hold the GPU that the next one needs."""
     with suppress(MissingError):  # no Docker here any more
-        for service in found.abandoned():
+        for service in abandoned():
             say(f"{service.name}: removing what a killed command left of it")
             service.stop(1)
 
@@ -251,7 +252,7 @@ def _somebody_elses(target: Target, say: Say) -> Served:
 
 def _already_up(target: Target, model: Model, say: Say) -> Served | None:
     """What `up` left running for this entry, when it still answers and the entry has not changed."""
-    service = found.service_named(model.name)
+    service = service_named(model.name)
     if service is None or (target.runtime or service.facts().runtime) != service.facts().runtime:
         return None
     looked = look_at(service) if service.state().running else None

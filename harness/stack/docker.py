@@ -33,15 +33,15 @@ from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack import locks
 from harness.stack import state as memory
-from harness.stack.companion import Companion, stack_files
 from harness.stack.document import LABEL, to_yaml
-from harness.stack.ending import whole_grace
 from harness.stack.launch import address_for_us
-from harness.stack.lines import plain_line
+from harness.stack.log_text import plain_line
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.process import release_port, require_free_port
 from harness.stack.render_compose import secret_services, to_compose
 from harness.stack.service import ServiceFacts, State
+from harness.stack.shutdown import whole_grace
+from harness.stack.sidecar import Sidecar, stack_files
 from harness.units import format_bytes
 
 _KEPT_LINES = 50_000
@@ -312,7 +312,7 @@ class Stack:
         with self._alone():
             self.folder.mkdir(mode=0o700, exist_ok=True)
             # Readable to whichever user the container has; the folder itself is private.
-            for each in stack_files(plan.companions):
+            for each in stack_files(plan.sidecars):
                 (self.folder / each.name).write_text(each.text, encoding="utf-8")
             old = self.read()
             for section in ("services", "volumes", "secrets", "configs"):
@@ -667,7 +667,7 @@ class ComposeService:
 
 def grace_of(grace: float, record: memory.Remembered) -> float:
     """Seconds to wait for a container that is to end: not less than its entry gives open requests."""
-    known = any(engine.name == record.engine for engine in ENGINES)  # no companion
+    known = any(engine.name == record.engine for engine in ENGINES)  # no sidecar
     started_with = Invocation(record.args, record.environment)
     told = engine_named(record.engine).drain_seconds(started_with) if known else None
     return whole_grace(grace, record.engine, told)
@@ -681,7 +681,7 @@ def compose_services(
     return [ComposeService(record_of(each, plan), bring_up) for each in plan.containers]
 
 
-def record_of(service: ServicePlan | Companion, plan: StackPlan, runtime: str = "compose") -> memory.Remembered:
+def record_of(service: ServicePlan | Sidecar, plan: StackPlan, runtime: str = "compose") -> memory.Remembered:
     return memory.Remembered(
         name=service.name,
         model=service.model,

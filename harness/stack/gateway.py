@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from harness.engines import engine_named
 from harness.errors import UsageError
-from harness.stack.companion import Companion, ConfigFile, body_of
 from harness.stack.document import to_yaml
 from harness.stack.plan import CONTAINER_PORT, StackPlan
+from harness.stack.sidecar import ConfigFile, Sidecar, body_of
 
 NAME = "gateway"
 FIRST_PORT = 4000  # LiteLLM's own
@@ -35,14 +35,14 @@ def route_to(model: str, host: str, engine: str) -> Route:
     return Route(model, host, served=engine_named(engine).served_name(model))
 
 
-def gateway(routes: Sequence[Route], *, host_port: int = FIRST_PORT, image: str | None = None) -> Companion:
+def gateway(routes: Sequence[Route], *, host_port: int = FIRST_PORT, image: str | None = None) -> Sidecar:
     """The proxy for these services; several of one model share its requests. image: another one than the file's.
 
     Raises UsageError for a name that LiteLLM would read as a pattern.
     """
     config = ConfigFile("gateway.yaml", CONTAINER_FILE, config_text(routes))
     body = body_of(NAME, "gateway.yaml", image)
-    return Companion(NAME, "litellm", body, 4000, host_port, (config,))
+    return Sidecar(NAME, "litellm", body, 4000, host_port, (config,))
 
 
 def routes_of(plan: StackPlan) -> list[Route]:

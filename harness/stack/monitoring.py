@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.stack.companion import Companion, ConfigFile, body_of
 from harness.stack.document import compose_file, to_yaml
 from harness.stack.plan import CONTAINER_PORT, StackPlan
+from harness.stack.sidecar import ConfigFile, Sidecar, body_of
 
 FILE = "monitoring.yaml"
 PROMETHEUS_PORT, GRAFANA_PORT = 9090, 3000
@@ -29,17 +29,17 @@ def watched_of(plan: StackPlan) -> list[Watched]:
     return [Watched(service.model, service.name) for service in plan.services]
 
 
-def prometheus(services: Sequence[Watched], *, host_port: int = PROMETHEUS_PORT, image: str | None = None) -> Companion:
+def prometheus(services: Sequence[Watched], *, host_port: int = PROMETHEUS_PORT, image: str | None = None) -> Sidecar:
     """Prometheus that reads these services. image: another one than the file's."""
     files = (
         ConfigFile("prometheus.yaml", "/etc/prometheus/prometheus.yml", scrape_text(services)),
         ConfigFile("alerts.yaml", "/etc/prometheus/alerts.yml", compose_file("alerts.yaml")),
     )
     body = body_of("prometheus", FILE, image)
-    return Companion("prometheus", "prometheus", body, 9090, host_port, files)
+    return Sidecar("prometheus", "prometheus", body, 9090, host_port, files)
 
 
-def grafana(*, host_port: int = GRAFANA_PORT, prometheus_url: str = "http://prometheus:9090") -> Companion:
+def grafana(*, host_port: int = GRAFANA_PORT, prometheus_url: str = "http://prometheus:9090") -> Sidecar:
     """Grafana with its data source and the dashboard. prometheus_url: as seen from its container."""
     provisioning = "/etc/grafana/provisioning"
     files = (
@@ -47,7 +47,7 @@ def grafana(*, host_port: int = GRAFANA_PORT, prometheus_url: str = "http://prom
         ConfigFile("grafana-folder.yaml", f"{provisioning}/dashboards/harness.yaml", _folder_text()),
         ConfigFile("dashboard.json", f"{DASHBOARDS}/tgi.json", compose_file("dashboard.json")),
     )
-    return Companion("grafana", "grafana", body_of("grafana", FILE), 3000, host_port, files)
+    return Sidecar("grafana", "grafana", body_of("grafana", FILE), 3000, host_port, files)
 
 
 DASHBOARDS = "/etc/harness/dashboards"

@@ -15,8 +15,8 @@ from harness.catalog.shapes import shape_for_emulator
 from harness.engines import engine_of
 from harness.engines.base import Container, Engine, Hardware, Place
 from harness.errors import MissingError, UsageError
-from harness.stack.companion import Companion
 from harness.stack.launch import DEFAULT_GPU, LOOPBACK, asked, digest_of
+from harness.stack.sidecar import Sidecar
 from harness.stack.state import safe_name
 
 CONTAINER_PORT = 8080  # above 1024: no capability is needed to bind it
@@ -78,17 +78,17 @@ class ServicePlan:
 class StackPlan:
     """All containers of one Compose project. token_file: of mode 0600 on this host; None without a token.
 
-    companions: what stands beside the models, such as the gateway.
+    sidecars: what stands beside the models, such as the gateway.
     """
 
     project: str
     services: tuple[ServicePlan, ...]
     token_file: str | None = None
-    companions: tuple[Companion, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
 
     @property
-    def containers(self) -> tuple[ServicePlan | Companion, ...]:
-        return (*self.services, *self.companions)
+    def containers(self) -> tuple[ServicePlan | Sidecar, ...]:
+        return (*self.services, *self.sidecars)
 
 
 @dataclass(frozen=True)

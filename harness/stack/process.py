@@ -2,7 +2,7 @@
 
 Its output goes to two files and not through pipes: nothing blocks when nobody reads, both streams stay whole line by
 line, and the engine of `up` survives the death of the harness (TGI loses its requests when the reader of its log goes
-away). What a command starts for itself does not: a guardian ends it.
+away). What a command starts for itself does not: a watchdog ends it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from harness.engines import engine_named
 from harness.engines.base import Endpoint
 from harness.errors import MissingError
 from harness.redaction import arguments_without_secrets, without_secrets
-from harness.stack import family
+from harness.stack import process_tree
 from harness.stack import state as memory
-from harness.stack.ending import whole_grace
-from harness.stack.family import MARKER
-from harness.stack.guardian import Guard
-from harness.stack.lines import plain_line
+from harness.stack.log_text import plain_line
+from harness.stack.process_tree import MARKER
 from harness.stack.service import ServiceFacts, State
+from harness.stack.shutdown import whole_grace
+from harness.stack.watchdog import Watchdog
 
 _READ = 1 << 20
 
@@ -76,7 +76,7 @@ class ProcessService:
         self._record = record
         self._popen: subprocess.Popen[bytes] | None = None
         self._outlives_harness = outlives_harness
-        self._guard: Guard | None = None
+        self._watchdog: Watchdog | None = None
         self._tails: list[_Tail] = _tails(record)
 
     @classmethod
@@ -112,7 +112,7 @@ class ProcessService:
         marker = uuid.uuid4().hex
         log = memory.subfolder("logs") / f"{memory.safe_name(self.name)}-{marker[:8]}"
         if not self._outlives_harness:
-            self._guard = self._new_guard(marker, str(log), memory.attached_name(self.name, marker[:8]))
+            self._watchdog = self._new_watchdog(marker, str(log), memory.attached_name(self.name, marker[:8]))
         with interrupts.held_back():  # what is started is known before anything else can happen
             self._begin(marker, log)
 
@@ -122,8 +122,8 @@ class ProcessService:
         except MissingError:
             self._let_go()
             raise
-        if self._guard is not None:
-            self._guard.watch(self._popen.pid)
+        if self._watchdog is not None:
+            self._watchdog.watch(self._popen.pid)
         self._record = memory.Remembered(
             name=self.name,
             model=self.name,
@@ -164,7 +164,7 @@ class ProcessService:
     def state(self) -> State:
         if self._popen is not None:
             return _state_of(self._popen.poll())
-        running = family.alive(_process(self._record))
+        running = process_tree.alive(_process(self._record))
         return State(running, detail=None if running else "not running")
 
     def log_lines(self) -> Iterator[str]:
@@ -196,30 +196,30 @@ class ProcessService:
             return
         grace = whole_grace(grace, self._launch.engine, None)
         launcher = _process(self._record)
-        everyone = family.family_of(launcher)
+        everyone = process_tree.tree_of(launcher)
         try:
             if launcher is not None and grace > 0:
-                family.send([launcher], signal.SIGTERM)
+                process_tree.send([launcher], signal.SIGTERM)
                 self._wait(launcher, grace)
         finally:  # also when Ctrl-C comes once more: then nobody waits any longer
-            family.end(everyone | family.marked(self._record.marker), launcher)
+            process_tree.end(everyone | process_tree.marked(self._record.marker), launcher)
             self._reap()
             self._clean()
             self._let_go()
 
     def end_with_harness(self) -> None:
         """Although it was kept: for a command that has several others use it by its name."""
-        if self._record is not None and self._record.pid is not None and self._guard is None:
-            self._guard = self._new_guard(self._record.marker, self._record.log, self._record_name())
-            self._guard.watch(self._record.pid)
+        if self._record is not None and self._record.pid is not None and self._watchdog is None:
+            self._watchdog = self._new_watchdog(self._record.marker, self._record.log, self._record_name())
+            self._watchdog.watch(self._record.pid)
 
-    def _new_guard(self, marker: str, log: str | None, record_name: str) -> Guard:
-        return Guard(marker, (*_files(log), str(memory.path_of(record_name)), *self._launch.scratch))
+    def _new_watchdog(self, marker: str, log: str | None, record_name: str) -> Watchdog:
+        return Watchdog(marker, (*_files(log), str(memory.path_of(record_name)), *self._launch.scratch))
 
     def _let_go(self) -> None:
-        if self._guard is not None:
-            self._guard.let_go()
-            self._guard = None
+        if self._watchdog is not None:
+            self._watchdog.let_go()
+            self._watchdog = None
 
     def facts(self) -> ServiceFacts:
         return ServiceFacts(
@@ -237,7 +237,7 @@ class ProcessService:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(grace)
         else:
-            family.wait_until_gone({launcher}, grace)
+            process_tree.wait_until_gone({launcher}, grace)
 
     def _reap(self) -> None:
         if self._popen is not None:
@@ -247,7 +247,7 @@ class ProcessService:
         assert self._record is not None
         for tail in self._tails:
             tail.keep_rest()
-        family.remove((*_files(self._record.log), *self._launch.scratch))
+        process_tree.remove((*_files(self._record.log), *self._launch.scratch))
         memory.forget(self._record_name())
 
     def _record_name(self) -> str:
@@ -384,7 +384,7 @@ def version_output(program: str) -> str:
     """What `PROGRAM --version` prints on either stream; empty when it has no such option."""
     marker = uuid.uuid4().hex
     environment = {**os.environ, MARKER: marker}
-    guard = Guard(marker, ())
+    watchdog = Watchdog(marker, ())
     try:
         answer = subprocess.run(
             [program, "--version"],
@@ -398,8 +398,8 @@ def version_output(program: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     finally:
-        family.end(family.marked(marker), None)
-        guard.let_go()
+        process_tree.end(process_tree.marked(marker), None)
+        watchdog.let_go()
     return (answer.stdout + answer.stderr).decode("utf-8", "replace") if answer.returncode == 0 else ""
 
 

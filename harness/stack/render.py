@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.errors import UsageError
-from harness.stack.companion import ConfigFile, stack_files
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.render_compose import to_compose
 from harness.stack.render_kubernetes import service_host, to_kubernetes
 from harness.stack.render_swarm import SUFFIX, swarm_name, to_swarm
+from harness.stack.sidecar import ConfigFile, stack_files
 
 
 @dataclass(frozen=True)
 class Renderer:
     """file: the usual name of its main file. host: a service's name on its network. files_beside: whether what
-    companions read lies in files of its own. this_machine: whether the stack is for this machine's GPUs. suffix: of the
+    sidecars read lies in files of its own. this_machine: whether the stack is for this machine's GPUs. suffix: of the
     project's name.
     """
 
@@ -49,4 +49,4 @@ def render(plan: StackPlan, target: str = "compose") -> str:
 
 def files(plan: StackPlan, target: str = "compose") -> list[ConfigFile]:
     """The files that lie beside the main one."""
-    return stack_files(plan.companions) if renderer(target).files_beside else []
+    return stack_files(plan.sidecars) if renderer(target).files_beside else []

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from harness.redaction import arguments_without_secrets, without_secrets
-from harness.stack.companion import compose_body, compose_configs, named_volumes
 from harness.stack.document import LABEL, compose_file, escaped, to_yaml
 from harness.stack.plan import CONTAINER_PORT, ServicePlan, StackPlan
+from harness.stack.sidecar import compose_body, compose_configs, named_volumes
 
 SECRET = "hub-token"
 
@@ -31,11 +31,11 @@ def compose_document(plan: StackPlan) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": plan.project,
         "services": {service.name: compose_service(service, template, plan) for service in plan.services}
-        | {each.name: compose_body(each, plan.project) for each in plan.companions},
-        # One cache for all stacks of this host; what a companion keeps is the project's own.
-        "volumes": {name: {"name": name} for name in caches} | {name: {} for name in named_volumes(plan.companions)},
+        | {each.name: compose_body(each, plan.project) for each in plan.sidecars},
+        # One cache for all stacks of this host; what a sidecar keeps is the project's own.
+        "volumes": {name: {"name": name} for name in caches} | {name: {} for name in named_volumes(plan.sidecars)},
     }
-    if configs := compose_configs(plan.companions):
+    if configs := compose_configs(plan.sidecars):
         document["configs"] = configs
     if plan.token_file and any(service.container.token_places for service in plan.services):
         document["secrets"] = {SECRET: {"file": plan.token_file}}

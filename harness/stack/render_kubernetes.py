@@ -25,10 +25,10 @@ from harness.engines import engine_named
 from harness.engines.base import Engine
 from harness.errors import UsageError
 from harness.redaction import arguments_without_secrets, without_secrets
-from harness.stack.companion import HEALTH_PATHS, Companion
 from harness.stack.document import Literal, compose_file, escaped, to_yaml
 from harness.stack.monitoring import JOB, SCRAPE_INTERVAL
 from harness.stack.plan import CONTAINER_PORT, ServicePlan, StackPlan
+from harness.stack.sidecar import HEALTH_PATHS, Sidecar
 from harness.stack.state import safe_name
 from harness.units import GIB
 
@@ -88,10 +88,10 @@ def to_kubernetes(plan: StackPlan) -> str:
             ("", _service(model.name, CONTAINER_PORT, _labels(model, plan.project))),
             (SCALER_COMMENT.replace("QUEUE_METRIC", model.engine.queue_metric), _scaler(model, plan.project)),
         ]
-    for companion in plan.companions:
-        if companion.engine == "litellm":
-            documents += [("", each) for each in _companion(companion, plan.project)]
-    if any(companion.engine == "prometheus" for companion in plan.companions):
+    for sidecar in plan.sidecars:
+        if sidecar.engine == "litellm":
+            documents += [("", each) for each in _sidecar(sidecar, plan.project)]
+    if any(sidecar.engine == "prometheus" for sidecar in plan.sidecars):
         documents += [
             (MONITOR_COMMENT if not index else "", each)
             for index, each in enumerate(_monitors(plan.project, sorted({model.engine.app for model in models})))
@@ -373,28 +373,28 @@ def _scaler(model: _Model, project: str) -> dict[str, Any]:
     return _object("HorizontalPodAutoscaler", "autoscaling/v2", model.name, _labels(model, project), spec=spec)
 
 
-# ---- companions
+# ---- sidecars
 
 
-def _companion(companion: Companion, project: str) -> list[dict[str, Any]]:
+def _sidecar(sidecar: Sidecar, project: str) -> list[dict[str, Any]]:
     """ConfigMap, Deployment and Service."""
     labels = {
-        **_selector(companion.engine, companion.name),
+        **_selector(sidecar.engine, sidecar.name),
         "app.kubernetes.io/part-of": project,
         "app.kubernetes.io/managed-by": "harness",
     }
-    files = {each.name: Literal(each.text) for each in companion.files}
-    writable = [each.partition(":")[0] for each in companion.body.get("tmpfs", [])]
-    mounts = [{"name": "config", "mountPath": each.target, "subPath": each.name} for each in companion.files]
+    files = {each.name: Literal(each.text) for each in sidecar.files}
+    writable = [each.partition(":")[0] for each in sidecar.body.get("tmpfs", [])]
+    mounts = [{"name": "config", "mountPath": each.target, "subPath": each.name} for each in sidecar.files]
     mounts += [
         {"name": "scratch", "mountPath": path, "subPath": path.strip("/").replace("/", "-")} for path in writable
     ]
     container = {
-        "name": companion.engine,
-        "image": companion.image,
-        "args": escaped(list(companion.body.get("command", []))),
-        "env": _plain(companion.environment),
-        "ports": [{"name": "http", "containerPort": companion.port}],
+        "name": sidecar.engine,
+        "image": sidecar.image,
+        "args": escaped(list(sidecar.body.get("command", []))),
+        "env": _plain(sidecar.environment),
+        "ports": [{"name": "http", "containerPort": sidecar.port}],
         "volumeMounts": mounts,
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -402,7 +402,7 @@ def _companion(companion: Companion, project: str) -> list[dict[str, Any]]:
             "capabilities": {"drop": ["ALL"]},
         },
         "readinessProbe": {
-            "httpGet": {"path": HEALTH_PATHS[companion.engine], "port": "http"},
+            "httpGet": {"path": HEALTH_PATHS[sidecar.engine], "port": "http"},
             "periodSeconds": 5,
             "timeoutSeconds": 5,
         },
@@ -413,24 +413,24 @@ def _companion(companion: Companion, project: str) -> list[dict[str, Any]]:
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [
-            {"name": "config", "configMap": {"name": companion.name}},
+            {"name": "config", "configMap": {"name": sidecar.name}},
             {"name": "scratch", "emptyDir": {}},
         ],
     }
     # A changed configuration is a changed pod; a mounted file alone would not be read again.
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
     template = {"metadata": {"labels": labels, "annotations": {"harness/config": digest}}, "spec": pod}
-    selector = {"matchLabels": _selector(companion.engine, companion.name)}
+    selector = {"matchLabels": _selector(sidecar.engine, sidecar.name)}
     return [
-        _object("ConfigMap", "v1", companion.name, labels, data=files),
+        _object("ConfigMap", "v1", sidecar.name, labels, data=files),
         _object(
             "Deployment",
             "apps/v1",
-            companion.name,
+            sidecar.name,
             labels,
             spec={"replicas": 1, "selector": selector, "template": template},
         ),
-        _service(companion.name, companion.port, labels),
+        _service(sidecar.name, sidecar.port, labels),
     ]
 
 

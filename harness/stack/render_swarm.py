@@ -6,7 +6,7 @@ What differs, and why:
   127.0.0.1. The header of the file says how a node is told to.
 - Secrets and configurations are Swarm's own objects and can never change: their names end in a hash of what they hold.
 - A tmpfs cannot be told to allow execution, and TGI loads kernels from where it compiled them: its root file system
-  stays writable. Companions keep theirs read-only.
+  stays writable. Sidecars keep theirs read-only.
 - GPUs are counted as generic resources: the scheduler knows how many a node has, the node's runtime hands them in.
 """
 
@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import UsageError
-from harness.stack.companion import Companion, stack_files
 from harness.stack.document import escaped, to_yaml
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.render_compose import compose_document, secret_services
+from harness.stack.sidecar import Sidecar, stack_files
 
 FORMAT = "3.8"  # the newest that Docker Engine 20.10 reads
 GPU_RESOURCE = "NVIDIA-GPU"  # the kind under which nodes announce their GPUs
@@ -90,7 +90,7 @@ def swarm_document(plan: StackPlan, secret_version: str = "") -> dict[str, Any]:
     }
     configs = {
         each.name: {"name": _versioned(f"{plan.project}-{each.name}", _hash(each.text)), "file": f"./{each.name}"}
-        for each in stack_files(plan.companions)
+        for each in stack_files(plan.sidecars)
     }
     whole = {
         "version": FORMAT,
@@ -113,7 +113,7 @@ def _require_distinct(plan: StackPlan) -> None:
         seen[name] = each.name
 
 
-def _service(plan: ServicePlan | Companion, body: Mapping[str, Any], project: str) -> dict[str, Any]:
+def _service(plan: ServicePlan | Sidecar, body: Mapping[str, Any], project: str) -> dict[str, Any]:
     service = {key: value for key, value in body.items() if key not in _UNKNOWN}
     service["ports"] = [
         {"target": int(port["target"]), "published": int(port["published"]), "mode": "host"} for port in body["ports"]
@@ -122,7 +122,7 @@ def _service(plan: ServicePlan | Companion, body: Mapping[str, Any], project: st
     if "environment" in body:
         service["environment"] = _literal(body["environment"])
     mounts = [_mount(each) for each in body.get("volumes", [])]
-    if isinstance(plan, Companion):
+    if isinstance(plan, Sidecar):
         mounts += [_memory(each.partition(":")[0]) for each in body.get("tmpfs", [])]
     else:
         _require_possible(plan)
@@ -150,7 +150,7 @@ def _require_possible(service: ServicePlan) -> None:
         )
 
 
-def _deploy(plan: ServicePlan | Companion, body: Mapping[str, Any]) -> dict[str, Any]:
+def _deploy(plan: ServicePlan | Sidecar, body: Mapping[str, Any]) -> dict[str, Any]:
     """One container each, put in place anew when it fails. The old one ends before the new one starts: both would want
     the same GPU and the same port.
     """

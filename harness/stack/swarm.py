@@ -31,7 +31,7 @@ from harness.stack.docker import (
     record_of,
 )
 from harness.stack.document import escaped
-from harness.stack.lines import plain_line
+from harness.stack.log_text import plain_line
 from harness.stack.plan import StackPlan, plan_stack
 from harness.stack.process import release_port, require_free_port
 from harness.stack.render_swarm import (

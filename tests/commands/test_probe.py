@@ -321,7 +321,7 @@ def test_killed_at_once_it_leaves_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "FAKE_TGI": str(fake.starts_file)}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 60
-    while len(left_behind(fake)) < 4 and time.monotonic() < deadline:  # harness, guardian, launcher, shard
+    while len(left_behind(fake)) < 4 and time.monotonic() < deadline:  # harness, watchdog, launcher, shard
         time.sleep(0.05)
     assert len(left_behind(fake)) >= 4
     process.kill()

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.stack import companion_image
+from harness.stack import sidecar_image
 from harness.stack.gateway import Route, gateway
 from tests.docker.conftest import Harness, ours
 
@@ -22,7 +22,7 @@ STACK = ("--runtime", "compose", "--emulate")
 def _gateway_image() -> None:
     """Pulled, or built from the PyPI package where no registry can be reached: minutes, the first time."""
     wanted = gateway([Route("one", "one")])
-    companion_image.ensure(wanted.image, wanted.engine, print)
+    sidecar_image.ensure(wanted.image, wanted.engine, print)
 
 
 @pytest.fixture

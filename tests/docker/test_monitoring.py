@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from harness.stack import companion_image, docker
+from harness.stack import docker, sidecar_image
 from harness.stack.document import compose_file
 from harness.stack.monitoring import grafana, prometheus
 from tests.docker.conftest import Harness, ours
@@ -62,7 +62,7 @@ http.server.HTTPServer(("", 3000), Handler).serve_forever()
 @pytest.fixture(scope="module")
 def images() -> Iterator[dict[str, str]]:
     wanted = prometheus([])
-    companion_image.ensure(wanted.image, wanted.engine, print)
+    sidecar_image.ensure(wanted.image, wanted.engine, print)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in (("Dockerfile", DOCKERFILE), ("grafana.py", PROGRAM)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.stack import companion_image
+from harness.stack import sidecar_image
 from harness.stack.gateway import Route, gateway
 from harness.stack.render_swarm import BRIDGE, MAKE_LOOPBACK_BRIDGE
 from harness.stack.state import project_name
@@ -93,7 +93,7 @@ def catalogue(tmp_path: Path) -> Path:
 def test_from_up_to_down(harness: Harness, monkeypatch: pytest.MonkeyPatch, own_state: Path) -> None:
     """Two models and a gateway come up, answer on 127.0.0.1 alone, stay at a second `up`, and go without a trace."""
     wanted = gateway([Route("one", "one")])
-    companion_image.ensure(wanted.image, wanted.engine, print)
+    sidecar_image.ensure(wanted.image, wanted.engine, print)
     monkeypatch.setenv("HF_TOKEN", SECRET)
     told = harness("up", "one", "two.5", *STACK, "--gateway", "--json")
     assert "every address" not in told.stderr

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.stack.companion import compose_body
 from harness.stack.gateway import CONTAINER_FILE, Route, config_text, gateway
+from harness.stack.sidecar import compose_body
 
 
 def models(routes: list[Route]) -> list[tuple[str, str]]:
@@ -56,14 +56,14 @@ def test_any_other_name_arrives_as_it_is(name: str) -> None:
 
 def test_container_is_kept_in() -> None:
     """Read-only, without powers, on this host alone, and with the list as its only file."""
-    companion = gateway([Route("one", "one")], host_port=4321)
-    body = compose_body(companion, "project")
+    sidecar = gateway([Route("one", "one")], host_port=4321)
+    body = compose_body(sidecar, "project")
     assert body["ports"] == [{"target": 4000, "published": "4321", "host_ip": "127.0.0.1"}]
     assert (body["read_only"], body["cap_drop"]) == (True, ["ALL"])
     assert body["configs"] == [{"source": "gateway.yaml", "target": CONTAINER_FILE}]
     assert body["labels"]["harness.project"] == "project"
-    assert companion.engine_version is not None
-    assert f"litellm[proxy]=={companion.engine_version}" in dockerfile()
+    assert sidecar.engine_version is not None
+    assert f"litellm[proxy]=={sidecar.engine_version}" in dockerfile()
 
 
 def dockerfile() -> str:

@@ -155,12 +155,12 @@ def test_grafana_finds_everything_without_a_click() -> None:
 
 
 def test_source_is_where_prometheus_is() -> None:
-    """The address in Grafana's data source is the companion's name and port."""
-    companion = prometheus([Watched("one", "one")])
-    assert f"http://{companion.name}:{companion.port}" in source_text("http://prometheus:9090")
+    """The address in Grafana's data source is the sidecar's name and port."""
+    sidecar = prometheus([Watched("one", "one")])
+    assert f"http://{sidecar.name}:{sidecar.port}" in source_text("http://prometheus:9090")
 
 
 def test_images_are_pinned() -> None:
     """By full release numbers, none of which moves."""
-    for companion in (prometheus([]), grafana()):
-        assert re.fullmatch(r"\d+\.\d+\.\d+", companion.engine_version or "")
+    for sidecar in (prometheus([]), grafana()):
+        assert re.fullmatch(r"\d+\.\d+\.\d+", sidecar.engine_version or "")

@@ -18,11 +18,11 @@ from harness.catalog.models import Limits, Model
 from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
 from harness.stack import state
-from harness.stack.family import MARKER
-from harness.stack.found import services_of
 from harness.stack.launch import embedded_launch, local_launch
 from harness.stack.process import ProcessService, free_port, ports_from, release_port, version_output
+from harness.stack.process_tree import MARKER
 from harness.stack.readiness import StartFailed, wait_until_ready
+from harness.stack.running import services_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_process_left")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.catalog.models import EngineChoice, Model
 from harness.errors import UsageError
-from harness.serve.companions import plan_companions, wanted
+from harness.serve.sidecars import plan_sidecars, wanted
 from harness.stack.plan import Machine, StackPlan, plan_stack
 from harness.stack.render import RENDERERS, files, render, renderer
 from harness.stack.render_kubernetes import kubernetes_name
@@ -27,9 +27,9 @@ BOTH = wanted(gateway=True, monitoring=True)
 OLDEST_CLUSTER, NEWEST_CLUSTER = "1.25", "1.33"
 
 
-def with_companions(target: str) -> StackPlan:
+def with_sidecars(target: str) -> StackPlan:
     plan = plan_stack([QWEN, replace(TINY, replicas=2)], project="harness", machine=EIGHT)
-    return plan_companions(BOTH, plan, renderer(target).host)
+    return plan_sidecars(BOTH, plan, renderer(target).host)
 
 
 def documents(plan: StackPlan) -> list[dict[str, Any]]:
@@ -57,23 +57,23 @@ def test_golden_kubernetes(name: str) -> None:
 
 
 @pytest.mark.parametrize("target", RENDERERS)
-def test_golden_with_companions(target: str) -> None:
+def test_golden_with_sidecars(target: str) -> None:
     """Gateway and monitoring beside two models, and the files that they read."""
-    plan = with_companions(target)
-    check_golden(f"stacks/companions/{renderer(target).file}", render(plan, target))
+    plan = with_sidecars(target)
+    check_golden(f"stacks/sidecars/{renderer(target).file}", render(plan, target))
     for file in files(plan, target):
         if file.name.startswith(("gateway", "prometheus", "grafana")):
-            check_golden(f"stacks/companions/{target}-{file.name}", file.text)
+            check_golden(f"stacks/sidecars/{target}-{file.name}", file.text)
 
 
 # ---- Swarm
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("name", [*SWARM, "companions"])
+@pytest.mark.parametrize("name", [*SWARM, "sidecars"])
 def test_swarm_accepts(name: str, tmp_path: Path) -> None:
     """`docker stack config` knows every word of it and leaves none out."""
-    plan = with_companions("swarm") if name == "companions" else STACKS[name]
+    plan = with_sidecars("swarm") if name == "sidecars" else STACKS[name]
     for file in files(plan, "swarm"):
         (tmp_path / file.name).write_text(file.text, encoding="utf-8")
     path = tmp_path / "stack.yaml"
@@ -133,10 +133,10 @@ def test_two_names_that_are_one_to_swarm_are_refused() -> None:
 
 
 @pytest.mark.parametrize("version", [OLDEST_CLUSTER, NEWEST_CLUSTER])
-@pytest.mark.parametrize("name", [*KUBERNETES, "companions"])
+@pytest.mark.parametrize("name", [*KUBERNETES, "sidecars"])
 def test_kubernetes_schema(name: str, version: str) -> None:
     """Every object of Kubernetes' own is valid, with no unknown field, by its published schemas."""
-    plan = with_companions("kubernetes") if name == "companions" else STACKS[name]
+    plan = with_sidecars("kubernetes") if name == "sidecars" else STACKS[name]
     checked = 0
     for document in documents(plan):
         if not document["apiVersion"].startswith("monitoring.coreos.com"):

@@ -10,7 +10,7 @@ import yaml
 from harness.commands.render import render
 from harness.commands.up import dry_run_text, up
 from harness.errors import UsageError
-from harness.serve.companions import require_possible
+from harness.serve.sidecars import require_possible
 from harness.serve.target import Target
 from harness.stack.render import RENDERERS
 
@@ -44,7 +44,7 @@ def test_mixed_runtimes_are_refused() -> None:
     require_possible([], ["embedded", "local"], [])
 
 
-def test_model_with_a_companions_name_is_refused(targets: list[Target]) -> None:
+def test_model_with_a_sidecars_name_is_refused(targets: list[Target]) -> None:
     """Both would be one service."""
     named = [Target("grafana", emulate=True, catalogue=targets[0].catalogue)]
     with pytest.raises(UsageError, match="Rename"):
@@ -62,7 +62,7 @@ def test_printed_stack_is_one_document(targets: list[Target]) -> None:
     assert document["configs"]["gateway.yaml"] == {"file": "./gateway.yaml"}
 
 
-def test_companion_gives_way_to_a_models_own_port(targets: list[Target]) -> None:
+def test_sidecar_gives_way_to_a_models_own_port(targets: list[Target]) -> None:
     """`port: 4000` of an entry is the entry's."""
     services = yaml.safe_load(render(targets, gateway=True))["services"]
     assert services["two"]["ports"][0]["published"] == "4000"

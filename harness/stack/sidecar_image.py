@@ -1,4 +1,4 @@
-"""The image of a companion: the pinned one where a registry can be reached, else one built from a package."""
+"""The image of a sidecar: the pinned one where a registry can be reached, else one built from a package."""
 
 from __future__ import annotations
 

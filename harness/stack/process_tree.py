@@ -26,7 +26,7 @@ def alive(process: psutil.Process | None) -> bool:
         return False
 
 
-def family_of(launcher: psutil.Process | None) -> set[psutil.Process]:
+def tree_of(launcher: psutil.Process | None) -> set[psutil.Process]:
     """The process with its descendants."""
     if launcher is None:
         return set()
@@ -70,7 +70,7 @@ def end(processes: set[psutil.Process], launcher: psutil.Process | None) -> None
         send(rest, signal.SIGTERM)
         wait_until_gone(rest, _SHARD_GRACE)
     while rest := {process for process in rest if alive(process)}:
-        rest |= {child for process in rest for child in family_of(process)}
+        rest |= {child for process in rest for child in tree_of(process)}
         send(rest, signal.SIGKILL)
         wait_until_gone(rest, 0.2)
 

@@ -15,26 +15,26 @@ import pytest
 
 from harness.commands.status import down
 from harness.stack import state
-from harness.stack.family import MARKER, alive, descendants, end, marked
-from harness.stack.found import all_services
+from harness.stack.process_tree import MARKER, alive, descendants, end, marked
+from harness.stack.running import all_services
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("no_process_left", "no_guardian_left")
+pytestmark = pytest.mark.usefixtures("no_process_left", "no_watchdog_left")
 
 
 @pytest.fixture
-def no_guardian_left(no_process_left: None, own_state: Path) -> Iterator[None]:
+def no_watchdog_left(no_process_left: None, own_state: Path) -> Iterator[None]:
     """It ends a moment after those that it ends."""
     yield
-    until(lambda: not guardians(str(own_state)))
+    until(lambda: not watchdogs(str(own_state)))
 
 
-def guardians(folder: str) -> list[psutil.Process]:
+def watchdogs(folder: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             ours = process.environ().get("HARNESS_TEST_STATE") == folder and alive(process)
-            found += [process] if ours and "harness.stack.guardian" in process.cmdline() else []
+            found += [process] if ours and "harness.stack.watchdog" in process.cmdline() else []
     return found
 
 
@@ -99,7 +99,7 @@ def test_what_up_starts_stays_even_before_it_is_ready(launcher: str, monkeypatch
     """A stack survives the death of the harness; `down` finds it."""
     monkeypatch.setenv("STAND_IN", "hang")
     marker, socket = killed_harness(launcher, stays=True, awaited="Warming up")
-    time.sleep(1.5)  # longer than a guardian would need
+    time.sleep(1.5)  # longer than a watchdog would need
     assert len(marked(marker)) == 2
     (service,) = all_services()
     assert service.state().running
@@ -112,12 +112,12 @@ def test_orphan_without_the_mark_is_remembered(tmp_path: Path) -> None:
     """A shard that wrote over its environment, and whose launcher died before the harness did."""
     script = f"""
 import os, psutil, signal, subprocess, sys, time
-from harness.stack.guardian import Guard
-guard = Guard("mark", ({str(tmp_path / "left*")!r},))
+from harness.stack.watchdog import Watchdog
+watchdog = Watchdog("mark", ({str(tmp_path / "left*")!r},))
 shard = "import os, signal, time; os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 clean = dict(HARNESS_TEST_STATE=os.environ["HARNESS_TEST_STATE"])
 launcher = subprocess.Popen(["/bin/sh", "-c", '"$0" -c "$1" & wait', sys.executable, shard], env=clean)
-guard.watch(launcher.pid)
+watchdog.watch(launcher.pid)
 time.sleep(2.2)
 (shard,) = psutil.Process(launcher.pid).children()
 launcher.kill()

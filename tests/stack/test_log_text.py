@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.stack.lines import plain_line
+from harness.stack.log_text import plain_line
 
 
 @pytest.mark.parametrize(

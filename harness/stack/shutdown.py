@@ -18,7 +18,7 @@ SERVED = 100.0  # seconds; stands for what a service needs that has served
 
 def whole_grace(grace: float, engine: str, told: int | None) -> float:
     """Seconds to wait for a service that is to end. SERVED becomes ten more than its engine gives open requests, or
-    than `told`, what its entry gives them, where that is longer; any other grace stays, and that of a companion.
+    than `told`, what its entry gives them, where that is longer; any other grace stays, and that of a sidecar.
     """
     drains = [each.default_drain for each in ENGINES if each.name == engine]
     return max(*drains, told or 0) + 10.0 if drains and grace == SERVED else grace

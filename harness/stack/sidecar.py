@@ -36,7 +36,7 @@ class ConfigFile:
 
 
 @dataclass(frozen=True)
-class Companion:
+class Sidecar:
     """name: of the service in the stack. engine: the program. body: its part of the file in compose/.
 
     port: that it listens on in its container. host_port: where `listen`, an address of the host, shows it.
@@ -49,7 +49,7 @@ class Companion:
     host_port: int
     files: tuple[ConfigFile, ...] = ()
 
-    # Shared with ServicePlan, for whoever starts containers. A companion serves no model and holds no GPU.
+    # Shared with ServicePlan, for whoever starts containers. A sidecar serves no model and holds no GPU.
     model = ""
     repo = ""
     gpu = None
@@ -79,7 +79,7 @@ class Companion:
     @property
     def digest(self) -> str:
         """Of all that matters to it; another one means that it must be started anew."""
-        return digest_of("companion", self.body, [[each.name, each.target, each.text] for each in self.files])
+        return digest_of("sidecar", self.body, [[each.name, each.target, each.text] for each in self.files])
 
 
 def body_of(name: str, file: str, image: str | None = None) -> dict[str, Any]:
@@ -93,32 +93,32 @@ def body_of(name: str, file: str, image: str | None = None) -> dict[str, Any]:
     return body if image is None else {**body, "image": image}
 
 
-def compose_body(companion: Companion, project: str) -> dict[str, Any]:
-    """The companion as a service of a Compose document."""
-    body = {key: deepcopy(value) for key, value in companion.body.items() if key != "x-listen"}
-    body["ports"] = [{"target": companion.port, "published": str(companion.host_port), "host_ip": companion.listen}]
-    body["labels"] = labels(companion, project)
-    if companion.files:
-        body["configs"] = [{"source": each.name, "target": each.target} for each in companion.files]
+def compose_body(sidecar: Sidecar, project: str) -> dict[str, Any]:
+    """The sidecar as a service of a Compose document."""
+    body = {key: deepcopy(value) for key, value in sidecar.body.items() if key != "x-listen"}
+    body["ports"] = [{"target": sidecar.port, "published": str(sidecar.host_port), "host_ip": sidecar.listen}]
+    body["labels"] = labels(sidecar, project)
+    if sidecar.files:
+        body["configs"] = [{"source": each.name, "target": each.target} for each in sidecar.files]
     return body
 
 
-def labels(companion: Companion, project: str) -> dict[str, str]:
-    facts = {"project": project, "companion": companion.engine, "digest": companion.digest}
+def labels(sidecar: Sidecar, project: str) -> dict[str, str]:
+    facts = {"project": project, "sidecar": sidecar.engine, "digest": sidecar.digest}
     return {f"{LABEL}{name}": value for name, value in facts.items()}
 
 
-def compose_configs(companions: Sequence[Companion]) -> dict[str, Any]:
+def compose_configs(sidecars: Sequence[Sidecar]) -> dict[str, Any]:
     """The document's `configs`: files beside it. Compose mounts them, so that a read-only container can have them."""
-    return {each.name: {"file": f"./{each.name}"} for each in stack_files(companions)}
+    return {each.name: {"file": f"./{each.name}"} for each in stack_files(sidecars)}
 
 
-def stack_files(companions: Sequence[Companion]) -> list[ConfigFile]:
+def stack_files(sidecars: Sequence[Sidecar]) -> list[ConfigFile]:
     """All files that lie beside the stack's own."""
-    return [each for companion in companions for each in companion.files]
+    return [each for sidecar in sidecars for each in sidecar.files]
 
 
-def named_volumes(companions: Sequence[Companion]) -> list[str]:
+def named_volumes(sidecars: Sequence[Sidecar]) -> list[str]:
     """Volumes that the bodies name."""
-    mounts = [mount for companion in companions for mount in companion.body.get("volumes", [])]
+    mounts = [mount for sidecar in sidecars for mount in sidecar.body.get("volumes", [])]
     return [mount["source"] for mount in mounts if isinstance(mount, dict) and mount.get("type") == "volume"]

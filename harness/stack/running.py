@@ -38,7 +38,7 @@ def all_services() -> list[OwnService]:
 
 
 def abandoned() -> list[OwnService]:
-    """Containers that a command had for itself and, killed, did not stop. Processes have a guardian that does."""
+    """Containers that a command had for itself and, killed, did not stop. Processes have a watchdog that does."""
     return [
         service_of(record)
         for record in state.recall_all()

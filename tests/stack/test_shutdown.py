@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from harness.catalog.models import Model
-from harness.stack.ending import stop_in_order, whole_grace
-from harness.stack.family import marked
 from harness.stack.launch import local_launch
 from harness.stack.process import ProcessService
+from harness.stack.process_tree import marked
+from harness.stack.shutdown import stop_in_order, whole_grace
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 FOR_EVER = 3600.0
@@ -115,5 +115,5 @@ def test_without_an_interrupt_nothing_is_raised(stubborn: ProcessService) -> Non
 def test_engine_is_given_the_time_that_it_gives_its_requests(
     engine: str, told: int | None, grace: float, waited: float
 ) -> None:
-    """Whoever has served gets ten seconds more than it drains; a shorter grace and a companion's stay."""
+    """Whoever has served gets ten seconds more than it drains; a shorter grace and a sidecar's stay."""
     assert whole_grace(grace, engine, told) == waited

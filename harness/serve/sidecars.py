@@ -9,27 +9,28 @@ from dataclasses import replace
 
 from harness.errors import MissingError, ServiceError, UsageError
 from harness.serve.target import Say
-from harness.stack import found, state
-from harness.stack.companion import HEALTH_PATHS, Companion
+from harness.stack import state
 from harness.stack.gateway import FIRST_PORT, Route, gateway, route_to
 from harness.stack.monitoring import GRAFANA_PORT, PROMETHEUS_PORT, Watched, grafana, prometheus
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.process import ports_from
 from harness.stack.readiness import answers
+from harness.stack.running import all_services
 from harness.stack.service import OwnService
+from harness.stack.sidecar import HEALTH_PATHS, Sidecar
 
 GATEWAY, MONITORING = ("gateway",), ("prometheus", "grafana")
-_TIMEOUT = 180.0  # seconds from the start of a companion to its first answer
+_TIMEOUT = 180.0  # seconds from the start of a sidecar to its first answer
 _POLL = 0.2
 
 
 def wanted(*, gateway: bool, monitoring: bool) -> tuple[str, ...]:
-    """Names of the companions that these options mean."""
+    """Names of the sidecars that these options mean."""
     return (*(GATEWAY if gateway else ()), *(MONITORING if monitoring else ()))
 
 
 def require_possible(names: Collection[str], runtimes: Collection[str], models: Collection[str]) -> None:
-    """Raises UsageError where companions could not reach the models, or a model has a companion's name."""
+    """Raises UsageError where sidecars could not reach the models, or a model has a sidecar's name."""
     if not names:
         return
     if wrong := sorted(set(runtimes) - {"compose", "swarm"}):
@@ -44,25 +45,25 @@ def require_possible(names: Collection[str], runtimes: Collection[str], models: 
 
 
 def fetch_images(names: Sequence[str], *, may_leave_out: bool, say: Say) -> dict[str, str]:
-    """By companion, the image to run; fetched before any model is loaded, so that a failure costs no time.
+    """By sidecar, the image to run; fetched before any model is loaded, so that a failure costs no time.
 
     may_leave_out: what only watches and cannot be had is told and left out, instead of ending the command. Raises
     MissingError.
     """
-    from harness.stack import companion_image
+    from harness.stack import sidecar_image
 
     images: dict[str, str] = {}
-    for companion in _companions(names, [], {}, {}):
+    for sidecar in _sidecars(names, [], {}, {}):
         try:
-            images[companion.name] = companion_image.ensure(
-                companion.image,
-                companion.engine,
-                lambda text, name=companion.name: say(f"{name}: {text}"),  # type: ignore[misc]
+            images[sidecar.name] = sidecar_image.ensure(
+                sidecar.image,
+                sidecar.engine,
+                lambda text, name=sidecar.name: say(f"{name}: {text}"),  # type: ignore[misc]
             )
         except MissingError as error:
-            if not may_leave_out or companion.name in GATEWAY:
+            if not may_leave_out or sidecar.name in GATEWAY:
                 raise
-            say(f"{companion.name}: left out: {error.found}")
+            say(f"{sidecar.name}: left out: {error.found}")
     return images
 
 
@@ -77,9 +78,9 @@ def start(names: Sequence[str], images: Mapping[str, str], *, project: str, runt
     project = swarm.project_of(project) if runtime == "swarm" else project
     served = _served(project, runtime)
     here = [name for name in names if name in images]
-    earlier = {each.name: each for each in found.all_services() if each.name in here}
+    earlier = {each.name: each for each in all_services() if each.name in here}
     ports = _ports(here, earlier)
-    planned = _companions(here, served, ports, images)
+    planned = _sidecars(here, served, ports, images)
     keep = [each for each in planned if _still_good(each, earlier.get(each.name), runtime, say)]
     fresh = [each for each in planned if each not in keep]
     started = _start(fresh, project, runtime, say) if fresh else []
@@ -87,8 +88,8 @@ def start(names: Sequence[str], images: Mapping[str, str], *, project: str, runt
     return [by_name[name] for name in here]
 
 
-def plan_companions(names: Sequence[str], plan: StackPlan, host: Callable[[ServicePlan], str]) -> StackPlan:
-    """The plan with these companions for its own models, on the first ports that nobody of the plan has.
+def plan_sidecars(names: Sequence[str], plan: StackPlan, host: Callable[[ServicePlan], str]) -> StackPlan:
+    """The plan with these sidecars for its own models, on the first ports that nobody of the plan has.
 
     host: a service's name on the stack's network.
     """
@@ -99,20 +100,20 @@ def plan_companions(names: Sequence[str], plan: StackPlan, host: Callable[[Servi
         for name, first in _first_ports(names).items()
     }
     served = [route_to(service.model, host(service), service.engine) for service in plan.services]
-    return replace(plan, companions=tuple(_companions(names, served, ports, {})))
+    return replace(plan, sidecars=tuple(_sidecars(names, served, ports, {})))
 
 
 def left_alone(stopped: Sequence[OwnService]) -> list[OwnService]:
-    """Companions whose last model is among those that were stopped: they would watch over nothing."""
+    """Sidecars whose last model is among those that were stopped: they would watch over nothing."""
     projects = {each.record.marker for each in stopped if each.record is not None}
-    rest = [each for each in found.all_services() if each.record is not None and each.record.marker in projects]
+    rest = [each for each in all_services() if each.record is not None and each.record.marker in projects]
     alone = projects - {each.record.marker for each in rest if each.record and each.record.engine not in HEALTH_PATHS}
     return [each for each in rest if each.record and each.record.marker in alone]
 
 
-def _companions(
+def _sidecars(
     names: Sequence[str], served: Sequence[Route], ports: Mapping[str, int], images: Mapping[str, str]
-) -> list[Companion]:
+) -> list[Sidecar]:
     watched = [Watched(each.model, each.host, each.port) for each in served]
     made = []
     for name in names:
@@ -145,23 +146,23 @@ def _ports(names: Sequence[str], earlier: Mapping[str, OwnService]) -> dict[str,
     return ports
 
 
-def _still_good(companion: Companion, earlier: OwnService | None, runtime: str, say: Say) -> bool:
+def _still_good(sidecar: Sidecar, earlier: OwnService | None, runtime: str, say: Say) -> bool:
     from harness.stack import swarm
 
     if earlier is None:
         return False
-    digest = companion.digest if runtime == "compose" else swarm.swarm_digest(companion.digest)
+    digest = sidecar.digest if runtime == "compose" else swarm.swarm_digest(sidecar.digest)
     same = earlier.digest == digest
     if same and earlier.state().running and _answers(earlier):
-        say(f"{companion.name}: up already")
+        say(f"{sidecar.name}: up already")
         return True
-    say(f"{companion.name}: renewing it")
+    say(f"{sidecar.name}: renewing it")
     earlier.stop(grace=10)
     return False
 
 
-def _start(companions: Sequence[Companion], project: str, runtime: str, say: Say) -> list[OwnService]:
-    services = _services(StackPlan(project, (), companions=tuple(companions)), runtime)
+def _start(sidecars: Sequence[Sidecar], project: str, runtime: str, say: Say) -> list[OwnService]:
+    services = _services(StackPlan(project, (), sidecars=tuple(sidecars)), runtime)
     with ExitStack() as unready:
         kept: set[str] = set()
         for service in services:
@@ -182,7 +183,7 @@ def _services(plan: StackPlan, runtime: str) -> list[OwnService]:
     if runtime == "compose":
         docker.require_compose()
         return list(docker.compose_services(plan))
-    for service in found.all_services():  # the gateway must find their names
+    for service in all_services():  # the gateway must find their names
         if isinstance(service, swarm.SwarmService) and service.stack.project == plan.project:
             service.settle()
     return list(swarm.swarm_services(plan))
@@ -205,7 +206,7 @@ def _answers(service: OwnService) -> bool:
     return answers(service.endpoint, HEALTH_PATHS[service.record.engine])
 
 
-def is_companion(service: OwnService) -> bool:
+def is_sidecar(service: OwnService) -> bool:
     return service.record is not None and service.record.engine in HEALTH_PATHS
 
 

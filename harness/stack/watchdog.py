@@ -1,7 +1,7 @@
 """Ends an engine whose harness is gone: who is killed cannot tidy up any more.
 
-`Guard` is the harness's side. It holds the only write end of the guardian's stdin, so its end, however it comes, is
-the end of that file. The guardian is a process in a session of its own, and remembers all that the launcher started: a
+`Watchdog` is the harness's side. It holds the only write end of the watchdog's stdin, so its end, however it comes, is
+the end of that file. The watchdog is a process in a session of its own, and remembers all that the launcher started: a
 shard whose parents are dead, and which has overwritten its environment, can be found in no other way.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import psutil
 
-from harness.stack import family
+from harness.stack import process_tree
 
 _LET_GO = b"."
 _LOOK = 1.0  # seconds between looks at who is there
@@ -26,13 +26,13 @@ _GRACE = 1.0  # seconds from SIGTERM to SIGKILL: nobody waits for an answer any 
 _PATIENCE = 60.0  # seconds for what SIGKILL does not end, such as a process that waits for its disk
 
 
-class Guard:
+class Watchdog:
     """Started before the launcher, so that there is no moment at which nobody would end it."""
 
     def __init__(self, marker: str, leavings: Sequence[str]) -> None:
         """marker: of all that is to be ended. leavings: absolute paths and patterns of files to remove after that."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.stack.guardian", marker, *leavings],
+            [sys.executable, "-m", "harness.stack.watchdog", marker, *leavings],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -65,14 +65,14 @@ def main(marker: str, leavings: Sequence[str]) -> None:
     known: set[psutil.Process] = set()
     while (word := _heard()) != b"":
         if word is None:
-            known = family.descendants(known)
+            known = process_tree.descendants(known)
         elif _LET_GO in word:
             return
         else:
             with contextlib.suppress(psutil.Error, ValueError):
-                known = family.family_of(psutil.Process(int(word)))
+                known = process_tree.tree_of(psutil.Process(int(word)))
     _end(marker, known)
-    family.remove(leavings)
+    process_tree.remove(leavings)
 
 
 def _heard() -> bytes | None:
@@ -82,13 +82,15 @@ def _heard() -> bytes | None:
 
 
 def _end(marker: str, known: set[psutil.Process]) -> None:
-    everyone = family.descendants(known | family.marked(marker))
-    family.send(everyone, signal.SIGTERM)
-    family.wait_until_gone(everyone, _GRACE)
+    everyone = process_tree.descendants(known | process_tree.marked(marker))
+    process_tree.send(everyone, signal.SIGTERM)
+    process_tree.wait_until_gone(everyone, _GRACE)
     deadline = time.monotonic() + _PATIENCE
-    while (everyone := family.descendants(everyone | family.marked(marker))) and time.monotonic() < deadline:
-        family.send(everyone, signal.SIGKILL)
-        family.wait_until_gone(everyone, 0.2)
+    while (
+        everyone := process_tree.descendants(everyone | process_tree.marked(marker))
+    ) and time.monotonic() < deadline:
+        process_tree.send(everyone, signal.SIGKILL)
+        process_tree.wait_until_gone(everyone, 0.2)
 
 
 if __name__ == "__main__":
