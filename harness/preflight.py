@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.engines import ENGINES
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
 from harness.engines.client import Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.errors import ServiceError, UsageError
 
 _HEALTH_TIMEOUT = 60.0  # seconds; an engine's check may wait for the running forward

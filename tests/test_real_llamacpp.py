@@ -23,7 +23,7 @@ import requests
 from harness import cli
 from harness.drive import calibration
 from harness.engines import engine_named
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.engines.gauges import Gauges
 from harness.engines.llamacpp.flags import FLAGS, build
 from harness.measure.client import Floor

@@ -18,9 +18,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from harness.errors import UsageError
 from harness.input_files import as_text, brief, read_bytes
 
-Kind = Literal["null", "bool", "int", "float", "text", "list", "mapping"]
+NodeKind = Literal["null", "bool", "int", "float", "text", "list", "mapping"]
 
-_KINDS: Mapping[str, Kind] = {"null": "null", "bool": "bool", "int": "int", "float": "float"}
+_KINDS: Mapping[str, NodeKind] = {"null": "null", "bool": "bool", "int": "int", "float": "float"}
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_DEPTH = 100
 _MOST_MISTAKES = 50  # that are shown
@@ -59,7 +59,7 @@ class Value:
     has an anchor or came by an alias. merged: names of entries that came by a merge key (`<<`).
     """
 
-    kind: Kind
+    kind: NodeKind
     line: int
     text: str = ""
     quoted: bool = False

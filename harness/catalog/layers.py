@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harness.errors import UsageError
 
 Config = Mapping[str, Any]
-Kind = Literal["full", "windowed", "mixer", "none"]
+LayerKind = Literal["full", "windowed", "mixer", "none"]
 """full: attention to everything before; windowed: to the last tokens; mixer: a state of fixed size; none: neither."""
 
 
@@ -21,7 +21,7 @@ Kind = Literal["full", "windowed", "mixer", "none"]
 class Layers:
     """kinds: of each layer. window: tokens. sparse, dense: layers with experts, and with one feed-forward for all."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[LayerKind, ...]
     window: int
     experts: int
     sparse: int
@@ -83,7 +83,7 @@ def _experts(text: Config) -> int:
 
 def _of_letters(letters: str, experts: int) -> Layers:
     """Nemotron-H: each layer is one of Mamba (M), attention (*), a feed-forward (-), experts (E)."""
-    kinds: dict[str, Kind] = {"M": "mixer", "*": "full", "-": "none", "E": "none"}
+    kinds: dict[str, LayerKind] = {"M": "mixer", "*": "full", "-": "none", "E": "none"}
     if set(letters) - set(kinds):
         raise _unknown("hybrid_override_pattern", letters)
     sparse = letters.count("E")
@@ -113,7 +113,7 @@ def with_blocks(text: Config, hidden: int, heads: int) -> Config:
     }
 
 
-_WORDS: Mapping[str, Kind] = {
+_WORDS: Mapping[str, LayerKind] = {
     "full_attention": "full",
     "attention": "full",
     "hybrid": "full",  # Falcon-H1, Zamba: attention beside or behind the mixer
@@ -140,7 +140,7 @@ def _unknown(key: str, found: object) -> UsageError:
     )
 
 
-def _kinds(text: Config, family: str, count: int, window: int) -> list[Kind]:
+def _kinds(text: Config, family: str, count: int, window: int) -> list[LayerKind]:
     for key in ("layer_types", "layers_block_type"):
         written = text.get(key)
         if isinstance(written, list) and len(written) >= count:
@@ -154,7 +154,7 @@ def _kinds(text: Config, family: str, count: int, window: int) -> list[Kind]:
     windowed = _windowed(text, count) if window else None
     if windowed is not None:
         return ["windowed" if each else "full" for each in windowed]
-    period: Sequence[Kind] | None = text.get("layer_period")
+    period: Sequence[LayerKind] | None = text.get("layer_period")
     if period is None:
         return ["windowed" if window else "full"] * count
     if not period:
@@ -165,7 +165,7 @@ def _kinds(text: Config, family: str, count: int, window: int) -> list[Kind]:
     return ["full" if kind == "windowed" and not window else kind for kind in kinds]
 
 
-def _kind(key: str, word: object, window: int) -> Kind:
+def _kind(key: str, word: object, window: int) -> LayerKind:
     if not isinstance(word, str) or word not in _WORDS:
         raise _unknown(key, word)
     kind = _WORDS[word]

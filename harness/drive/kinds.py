@@ -25,7 +25,7 @@ from harness.stats.money import NOTHING_ASKED, MoneyQuestion
 
 
 @dataclass(frozen=True)
-class Kind:
+class FolderKind:
     """marked_by: the file that shows what a folder holds. read: its report, from the folder, with what is asked of
     money. stem: of the names of its reports. formats: those that are made unless others are asked for.
     """
@@ -69,14 +69,14 @@ def _probe(folder: Path, asked: MoneyQuestion) -> Document:
 
 
 # A new kind is a function that reads a folder, and one line here.
-KINDS: tuple[Kind, ...] = (
-    Kind("manifest.json", _run, formats=DEFAULT_FORMATS),
-    Kind(CAPACITY, _capacity),
-    Kind(PROBE, _probe, stem="probe", formats=("html",)),
+KINDS: tuple[FolderKind, ...] = (
+    FolderKind("manifest.json", _run, formats=DEFAULT_FORMATS),
+    FolderKind(CAPACITY, _capacity),
+    FolderKind(PROBE, _probe, stem="probe", formats=("html",)),
 )
 
 
-def kind_of(folder: Path) -> Kind:
+def kind_of(folder: Path) -> FolderKind:
     """Raises UsageError for a folder that holds none of them."""
     advice = "Name a folder that `harness bench`, `capacity` or `probe` wrote."
     if not folder.is_dir():

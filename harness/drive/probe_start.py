@@ -14,8 +14,10 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.drive.judging import judge
 from harness.engines import APIS, engine_named, engine_of
-from harness.engines.base import Api, Endpoint, EngineFacts, FailedStart, FailureCause
+from harness.engines.api import Api
+from harness.engines.base import EngineFacts, FailedStart, FailureCause
 from harness.engines.client import Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.engines.failure import Failure as EngineFailure
 from harness.engines.identify import asked_name
 from harness.engines.tokens import find_tokenizer

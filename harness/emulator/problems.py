@@ -8,7 +8,7 @@ from harness.emulator import rust
 
 
 @dataclass(frozen=True)
-class Kind:
+class ErrorKind:
     """status: of a non-stream answer. prefix: before the detail in the text."""
 
     status: int
@@ -16,19 +16,19 @@ class Kind:
     prefix: str
 
 
-GENERATION = Kind(424, "generation", "Request failed during generation: ")
-OVERLOADED = Kind(429, "overloaded", "Model is overloaded")
-VALIDATION = Kind(422, "validation", "Input validation error: ")
-INCOMPLETE = Kind(500, "incomplete_generation", "Incomplete generation")
-INCOMPLETE_STREAM = Kind(500, "incomplete_generation_stream", "Incomplete generation stream")
-TEMPLATE = Kind(422, "template_error", "Template error: ")
-TOOL = Kind(422, "tool_error", "Tool error: ")
+GENERATION = ErrorKind(424, "generation", "Request failed during generation: ")
+OVERLOADED = ErrorKind(429, "overloaded", "Model is overloaded")
+VALIDATION = ErrorKind(422, "validation", "Input validation error: ")
+INCOMPLETE = ErrorKind(500, "incomplete_generation", "Incomplete generation")
+INCOMPLETE_STREAM = ErrorKind(500, "incomplete_generation_stream", "Incomplete generation stream")
+TEMPLATE = ErrorKind(422, "template_error", "Template error: ")
+TOOL = ErrorKind(422, "tool_error", "Tool error: ")
 
 
 class Refused(Exception):
     """A request that fails. detail: what follows the kind's prefix; logged: the router's log line."""
 
-    def __init__(self, kind: Kind, detail: str = "") -> None:
+    def __init__(self, kind: ErrorKind, detail: str = "") -> None:
         self.kind, self.detail = kind, detail
         super().__init__(f"{kind.prefix}{detail}")
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from harness.catalog import models
 from harness.catalog.shapes import QUANTIZATIONS, ModelShape, find_shape
+from harness.engines.api import Api
 from harness.engines.api_openai import OpenAiChatApi, OpenAiCompletionsApi
-from harness.engines.base import Api, Engine
+from harness.engines.base import Engine
 from harness.engines.llamacpp import LlamaCpp
 from harness.engines.sglang import Sglang
 from harness.engines.support import Architecture, Support, answer, who_can

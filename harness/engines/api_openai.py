@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.engines.answer import Answer, Reading, WholeReading, read_all
 from harness.engines.answer_text import Piece
-from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
+from harness.engines.api import NO_EXTRAS, Call, Extras
 from harness.engines.counting import count_events
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
 from harness.engines.payload import (
@@ -20,7 +21,7 @@ from harness.engines.payload import (
     headers,
     json_object,
 )
-from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
+from harness.engines.stream import EventKind, Memory, Stream, StreamEvent, StreamReading
 from harness.workload.request import Request
 
 # Where the text of a chunk may stand: what reasoning models think is generated, sent and waited for like the rest.
@@ -76,7 +77,7 @@ class _OpenAiApi:
         count_events(stream)
         return stream
 
-    def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
+    def on_event(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> StreamEvent | None:
         """One chunk: a piece of text, the usage, an error, or something of no concern."""
         if payload.get("error") or name == "error":
             stream.error_message = stream.error_message or event_error_message(payload)
@@ -94,26 +95,26 @@ class _OpenAiApi:
         stream.finish_reason = stream.finish_reason or reason
         stream.roles = "role" in as_mapping(choice.get("delta")) if reason else stream.roles
         kind = self._kind(stream, choice, reason)
-        if kind is not Kind.CONTENT:
-            return _mark(stream, counts, None if kind is None else Heard(kind))
+        if kind is not EventKind.CONTENT:
+            return _mark(stream, counts, None if kind is None else StreamEvent(kind))
         if self._thinks(choice):
             stream.thoughts = True
         listed = _listed(choice)
         stream.owned += listed > 0
         size = 0 if counts else self._size(choice)
         plain = reason is None and not listed
-        return _mark(stream, counts, Heard(kind, listed or 1, plain, size))
+        return _mark(stream, counts, StreamEvent(kind, listed or 1, plain, size))
 
-    def _kind(self, stream: Stream, choice: Mapping[str, Any], reason: str | None) -> Kind | None:
+    def _kind(self, stream: Stream, choice: Mapping[str, Any], reason: str | None) -> EventKind | None:
         """None for a chunk that holds no token whatever the count says."""
         if self._text(choice):
-            return Kind.CONTENT
+            return EventKind.CONTENT
         delta = as_mapping(choice.get("delta"))
         if reason is not None:
-            return Kind.EMPTY_END
+            return EventKind.EMPTY_END
         if not stream.kinds and "role" in delta:
-            return Kind.OPENING
-        return Kind.EMPTY if "" in (delta.get("content"), choice.get("text")) else None
+            return EventKind.OPENING
+        return EventKind.EMPTY if "" in (delta.get("content"), choice.get("text")) else None
 
     def whole(self, body: bytes, slices: int, complete: bool) -> Answer:
         """A document that is a whole answer."""
@@ -223,19 +224,19 @@ def _counts(payload: Mapping[str, Any]) -> _Counts | None:
     return _Counts(told, None if prompt is None else prompt + (as_count(timings.get("cache_n")) or 0), 0)
 
 
-def _mark(stream: Stream, counts: _Counts | None, heard: Heard | None) -> Heard | None:
+def _mark(stream: Stream, counts: _Counts | None, event: StreamEvent | None) -> StreamEvent | None:
     """Notes what the server told with this chunk. A count that tells of this chunk alone is the chunk's own."""
     if counts is None:
-        return heard
+        return event
     events, before = stream.marks[-1] if stream.marks else (0, 0)
-    now = len(stream.kinds) + (heard is not None)
+    now = len(stream.kinds) + (event is not None)
     stream.marks.append((now, counts.completion))
     stream.output_tokens = max(counts.completion, stream.output_tokens or 0)
     stream.input_tokens = stream.input_tokens if counts.prompt is None else counts.prompt
     stream.unseen = counts.unseen
-    if heard is not None and events == now - 1 and heard.kind is Kind.CONTENT:
-        return heard._replace(tokens=max(heard.tokens, counts.completion - before))
-    return heard
+    if event is not None and events == now - 1 and event.kind is EventKind.CONTENT:
+        return event._replace(tokens=max(event.tokens, counts.completion - before))
+    return event
 
 
 def _listed(choice: Mapping[str, Any]) -> int:

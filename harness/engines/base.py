@@ -9,239 +9,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from harness.catalog.accepts import Accepts
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
+from harness.engines.api import Extras
+from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.gauges import Gauges
 from harness.engines.migration import Guide
 from harness.engines.support import Architectures
-from harness.workload.request import Request
-
-if TYPE_CHECKING:
-    from harness.engines.answer_text import Piece
-    from harness.engines.client import Client
-
-
-class Secret:
-    """A value that never shows itself: `str` and `repr` give `[REDACTED]`, `reveal()` the value."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "[REDACTED]"
-
-    __str__ = __repr__
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a running service answers. url: scheme, host and port, without a trailing slash. model_name: by which the
-    model is asked for; None where it is not known yet.
-    """
-
-    url: str
-    api_key: Secret | None = None
-    model_name: str | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP request, ready to be written."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(slots=True)
-class Answer:
-    """What the bytes of one answer said. Event indices refer to the slices that were given to the decoder.
-
-    slice_of_event: for each event that carries tokens, the index of the slice in which its last byte arrived.
-    token_count: tokens of each such event. first_content: index into these of the first event with text, None without.
-    error_kind: None, or one of ERROR_KINDS. glued_events: events that arrived in a slice together with an earlier one.
-    count_told, first_share: as in a RequestRecord. streamed: False for one document where a stream was asked for.
-    error_message: what the service said of its error.
-    """
-
-    slice_of_event: list[int] = field(default_factory=list)
-    token_count: list[int] = field(default_factory=list)
-    first_content: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    finish_reason: str | None = None
-    error_kind: str | None = None
-    glued_events: int = 0
-    count_told: Literal["per_event", "per_answer"] | None = None
-    first_share: float | None = None
-    streamed: bool = True
-    error_message: str | None = None
-
-
-ERROR_KINDS = (
-    "overloaded",  # no place in the batch or the queue: 429, 503 with words to that effect, or an error in a stream
-    "not_ready",  # the engine is there, and its model is not loaded yet
-    "validation",  # refused as malformed or too long
-    "generation",  # failed while generating
-    "incomplete",  # the engine ended without a final message
-    "timeout",  # no complete answer within --timeout
-    "refused",  # no connection
-    "stream_broken",  # the connection ended in the middle of the answer
-    "empty",  # a complete answer without a single token
-    "protocol",  # bytes that are no answer of this API
-    "http",  # another HTTP error status
-    "dropped",  # was due, but nobody was free to send it
-)
-
-
-class News(NamedTuple):
-    """Token events of an answer that is still coming. slices: in which each was complete. tokens: of each.
-
-    Nothing before the first event with text, in which those before it are counted. until: the number of the next one.
-    """
-
-    slices: Sequence[int]
-    tokens: Sequence[int]
-    until: int
-
-
-NO_NEWS = News((), (), 0)
-
-
-class Reading(Protocol):
-    """One answer while it is read."""
-
-    @property
-    def over(self) -> bool:
-        """The answer's own last message was read: what may follow on the connection adds nothing to it."""
-        ...
-
-    @property
-    def events(self) -> int:
-        """Token events so far; 0 where nothing can be said before the end."""
-        ...
-
-    @property
-    def too_large(self) -> bool:
-        """More came without an end than any answer has: it is given up, and what follows is not looked at."""
-        ...
-
-    def feed(self, slices: Sequence[bytes]) -> None:
-        """The next slices of the body as they arrived, transfer coding removed; an empty one counts as a slice too."""
-        ...
-
-    def since(self, number: int) -> News:
-        """The events from this number on, as far as they can be told before the end."""
-        ...
-
-    def finish(self, *, complete: bool) -> Answer:
-        """What the body said, in terms of all slices that were fed. complete: its end was seen."""
-        ...
-
-
-MOST_DOCUMENT = 64 << 20  # bytes of an answer that is one document
-
-
-class WholeReading:
-    """An answer of which nothing can be said before its end."""
-
-    events = 0
-    over = False
-    too_large = False
-
-    def since(self, number: int) -> News:
-        return NO_NEWS
-
-    def __init__(self, judge: Callable[[bytes, int, bool], Answer]) -> None:
-        """judge: makes the Answer of the body, the number of its slices, and whether its end was seen."""
-        self._judge, self._slices = judge, list[bytes]()
-        self._size = 0
-
-    def feed(self, slices: Sequence[bytes]) -> None:
-        self._size += sum(map(len, slices))
-        self.too_large = self._size > MOST_DOCUMENT
-        self._slices.extend(b"" if self.too_large else each for each in slices)
-
-    def finish(self, *, complete: bool) -> Answer:
-        if self.too_large:
-            return Answer(error_kind="too_large")
-        return self._judge(b"".join(self._slices), len(self._slices), complete)
-
-
-def read_all(reading: Reading, slices: Sequence[bytes], *, complete: bool) -> Answer:
-    """A whole answer at once."""
-    reading.feed(slices)
-    return reading.finish(complete=complete)
-
-
-@dataclass(frozen=True)
-class Extras:
-    """Fields of a request's body that only some engines know.
-
-    exact: make an answer as long as was asked, whatever the model would do. least: the field that takes the least
-    number of tokens, for the same end; None without one. counts: make a stream tell in each event how many tokens there
-    are so far; a mapping in it is merged with the common one of that name.
-    """
-
-    exact: Mapping[str, Any] = field(default_factory=dict)
-    least: str | None = None
-    counts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def sets_length(self) -> bool:
-        """Whether an answer is exactly as long as was asked."""
-        return bool(self.exact or self.least)
-
-    def body(self, tokens: int, *, stream: bool) -> dict[str, Any]:
-        """The fields for an answer of so many tokens."""
-        least = {} if self.least is None else {self.least: tokens}
-        return {**self.exact, **least, **(self.counts if stream else {})}
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"exact": dict(self.exact), "least": self.least, "counts": dict(self.counts)}
-
-
-NO_EXTRAS = Extras()
-
-
-class Api(Protocol):
-    """One HTTP API for generating text: how to ask, and how to read the answer."""
-
-    name: str
-    counts_events: bool
-    """Whether each event of a stream is one token by the API's own rule, so that counts are known before the end."""
-
-    def encode(
-        self, request: Request, request_id: str, model_name: str, *, stream: bool, extras: Extras = NO_EXTRAS
-    ) -> Call:
-        """The call that asks this; carries the header `x-request-id`. extras: what the engine that answers knows."""
-        ...
-
-    def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
-        """What the body says.
-
-        slices: the body as it arrived, transfer coding removed. complete: the body's end was seen.
-        """
-        ...
-
-    def reading(self, http_status: int, *, stream: bool) -> Reading:
-        """The same for an answer that is read as it comes."""
-        ...
-
-    def text_in(self, payload: Mapping[str, Any]) -> Piece | None:
-        """What an event of a stream, or a document, holds of the answer's text; None where it holds none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -385,7 +164,7 @@ class StartLog:
         return [line for line in self.lines if line.strip()][-count:]
 
 
-Kind = Literal["flash", "padded", "unchecked", "pool"]
+EngineKind = Literal["flash", "padded", "unchecked", "pool"]
 Stage = Literal["launch", "load", "warm-up", "limits", "ready", "under load"]
 FailureCause = Literal["memory", "argument", "missing", "budget", "hang", "other"]
 
@@ -402,7 +181,7 @@ class EngineFacts:
     `rows` equal shares of max_total_tokens each.
     """
 
-    kind: Kind
+    kind: EngineKind
     chunking: bool = False
     budget: int | None = None
     block_size: int = 1

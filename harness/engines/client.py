@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.engines.route import TRUST, refuse_secrets
 from harness.engines.session import open_session
 from harness.errors import ServiceError, UsageError

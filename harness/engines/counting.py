@@ -12,16 +12,16 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.engines.stream import Kind, Stream
+from harness.engines.stream import EventKind, Stream
 
 # From what is most likely a token to what is least.
 _TOKENS = (
-    {Kind.CONTENT},
-    {Kind.CONTENT, Kind.EMPTY_END},
-    {Kind.CONTENT, Kind.EMPTY},
-    {Kind.CONTENT, Kind.EMPTY_END, Kind.EMPTY},
+    {EventKind.CONTENT},
+    {EventKind.CONTENT, EventKind.EMPTY_END},
+    {EventKind.CONTENT, EventKind.EMPTY},
+    {EventKind.CONTENT, EventKind.EMPTY_END, EventKind.EMPTY},
 )
-_TOKENS_OF_TGI = (*_TOKENS, {Kind.CONTENT, Kind.EMPTY, Kind.OPENING}, {*Kind})
+_TOKENS_OF_TGI = (*_TOKENS, {EventKind.CONTENT, EventKind.EMPTY, EventKind.OPENING}, {*EventKind})
 _STALE_MOST = 0.5  # of the events with text may bring no token of their own; beyond, the counts do not run along
 
 
@@ -35,13 +35,13 @@ class _Part(NamedTuple):
 
 def count_events(stream: Stream) -> None:
     """Leaves the events that hold tokens, with what is known of how many, and how that is known."""
-    texts = stream.kinds.count(Kind.CONTENT)
+    texts = stream.kinds.count(EventKind.CONTENT)
     told_at = stream.marks[-1][0] if stream.marks else 0
-    if not stream.marks or (texts and (not stream.output_tokens or Kind.CONTENT in stream.kinds[told_at:])):
+    if not stream.marks or (texts and (not stream.output_tokens or EventKind.CONTENT in stream.kinds[told_at:])):
         # Never told, or none for an answer with text, or not for all of it.
         stream.output_tokens = None
         stream.count_told = "per_event" if texts and stream.owned >= texts else None
-        _keep(stream, [index for index, kind in enumerate(stream.kinds) if kind is Kind.CONTENT])
+        _keep(stream, [index for index, kind in enumerate(stream.kinds) if kind is EventKind.CONTENT])
         return
     if texts == len(stream.kinds) == stream.output_tokens and not stream.owned and len(stream.marks) == 1:
         stream.count_told = "per_event"  # one token each: the usual case
@@ -49,7 +49,7 @@ def count_events(stream: Stream) -> None:
     kept: list[int] = []
     parts = _parts(stream)
     if texts and not stream.thoughts and stream.unseen < (stream.output_tokens or 0):
-        stream.counts[stream.kinds.index(Kind.CONTENT)] += stream.unseen
+        stream.counts[stream.kinds.index(EventKind.CONTENT)] += stream.unseen
     known = all([_count_part(stream, part, kept) for part in parts])
     stream.count_told = "per_event" if known else "per_answer"
     if not known and stream.text:
@@ -69,7 +69,7 @@ def _parts(stream: Stream) -> list[_Part]:
     start = before = 0
     for number, (stop, tokens) in enumerate(told):
         last = number == len(told) - 1
-        if Kind.CONTENT in stream.kinds[start:stop]:
+        if EventKind.CONTENT in stream.kinds[start:stop]:
             if tokens > before:
                 parts.append(_Part(start, stop, tokens - before))
             start, before = stop, tokens
@@ -86,7 +86,7 @@ def _running(stream: Stream) -> Sequence[tuple[int, int]]:
     """
     marks, before, start, stale, texts = stream.marks, 0, 0, 0, 0
     for stop, tokens in marks:
-        own = stream.kinds[start:stop].count(Kind.CONTENT)
+        own = stream.kinds[start:stop].count(EventKind.CONTENT)
         if tokens < before or (own and not texts and tokens < own):
             return [(marks[-1][0], stream.output_tokens or 0)]
         stale += own > 0 and tokens == before
@@ -96,12 +96,12 @@ def _running(stream: Stream) -> Sequence[tuple[int, int]]:
 
 def _count_part(stream: Stream, part: _Part, kept: list[int]) -> bool:
     """Adds the events of a part that hold tokens to `kept`; whether it is known how many each holds."""
-    if part.stop == part.start + 1 and stream.kinds[part.start] is Kind.CONTENT:  # a count in every event
+    if part.stop == part.start + 1 and stream.kinds[part.start] is EventKind.CONTENT:  # a count in every event
         stream.counts[part.start] = part.tokens
         kept.append(part.start)
         return True
     indices = range(part.start, part.stop)
-    texts = [index for index in indices if stream.kinds[index] is Kind.CONTENT]
+    texts = [index for index in indices if stream.kinds[index] is EventKind.CONTENT]
     for kinds in _admissible(stream):
         chosen = [index for index in indices if stream.kinds[index] in kinds]
         if sum(stream.counts[index] for index in chosen) == part.tokens and (chosen or not part.tokens):
@@ -119,7 +119,7 @@ def _count_part(stream: Stream, part: _Part, kept: list[int]) -> bool:
     return False
 
 
-def _admissible(stream: Stream) -> Sequence[set[Kind]]:
+def _admissible(stream: Stream) -> Sequence[set[EventKind]]:
     if stream.roles:
         return _TOKENS_OF_TGI
     return _TOKENS if stream.finish_reason != "length" else (_TOKENS[0], _TOKENS[2])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.engines.base import Answer
+from harness.engines.answer import Answer
 from harness.engines.payload import json_object
 from harness.redaction import redact
 from harness.text import one_line

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["memory", "limits", "entry", "machine", "download", "crash", "unknown"]
+FailureKind = Literal["memory", "limits", "entry", "machine", "download", "crash", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Failure:
     """
 
     cause: str
-    kind: Kind
+    kind: FailureKind
     found: str
     advice: str | None
     exit_code: int
@@ -46,7 +46,7 @@ class Cause:
     """One named cause. pattern: searched in the log as a whole. found, advice: may use groups of the pattern."""
 
     name: str
-    kind: Kind
+    kind: FailureKind
     pattern: str
     found: Text
     advice: Text

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness.engines.base import Endpoint
 from harness.engines.client import Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.engines.tokens import find_tokenizer, named
 from harness.workload.request import Message, Request
 from harness.workload.vocabulary import Vocabulary

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from harness.catalog.limits import Limits
 from harness.engines import ENGINES
-from harness.engines.base import NO_EXTRAS, Endpoint, EngineInfo, Extras, Secret
+from harness.engines.api import NO_EXTRAS, Extras
+from harness.engines.base import EngineInfo
 from harness.engines.client import Client, NoAnswer
+from harness.engines.endpoint import Endpoint, Secret
 from harness.engines.openai_engine import is_emulated, served_models
 from harness.engines.other_servers import llama_cpp_python, transformers_serve
 from harness.engines.route import service_key

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.engines.base import Extras
+from harness.engines.api import Extras
 from harness.engines.client import Client, NoAnswer, Reply
 from harness.engines.payload import as_count, as_mapping, as_text, json_object
 

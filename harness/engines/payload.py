@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from harness.engines.base import Answer
+from harness.engines.answer import Answer
 from harness.text import one_line
 
 

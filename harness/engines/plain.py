@@ -14,8 +14,8 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import EVER, Version, parse_version
 from harness.engines import arguments
+from harness.engines.api import NO_EXTRAS
 from harness.engines.base import (
-    NO_EXTRAS,
     NVIDIA,
     Container,
     EngineFacts,

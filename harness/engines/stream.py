@@ -25,7 +25,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise, repeat
 from typing import Any, Literal, NamedTuple, Protocol
 
-from harness.engines.base import MOST_DOCUMENT, NO_NEWS, Answer, News
+from harness.engines.answer import MOST_DOCUMENT, NO_EVENTS, Answer, TokenEvents
 from harness.engines.payload import json_object
 
 _EOL = rb"(?:\r\n|\n|\r(?!\n))"
@@ -47,7 +47,7 @@ _CARRIED = 16 << 10
 _WORTH_COUNTING = 3  # slices
 
 
-class Kind(IntEnum):
+class EventKind(IntEnum):
     """What one event is. TOKEN: carries a token without text for the user. Of the rest, CONTENT alone surely is one."""
 
     CONTENT = 0
@@ -57,12 +57,12 @@ class Kind(IntEnum):
     OPENING = 4  # the first event, with a role and no text
 
 
-class Heard(NamedTuple):
+class StreamEvent(NamedTuple):
     """What one event was. plain: text, and nothing else that the stream would have to remember. size: of its text, in
     bytes as they came, or about so many.
     """
 
-    kind: Kind
+    kind: EventKind
     tokens: int = 1
     plain: bool = False
     size: int = 0
@@ -81,7 +81,7 @@ class Stream:
 
     ends: array[int] = field(default_factory=lambda: array("q"))
     counts: list[int] = field(default_factory=list)
-    kinds: list[Kind] = field(default_factory=list)
+    kinds: list[EventKind] = field(default_factory=list)
     input_tokens: int | None = None
     output_tokens: int | None = None
     finish_reason: str | None = None
@@ -117,7 +117,7 @@ class Stream:
         self.first_text = self.first_text or first
 
 
-class Dialect(Protocol):
+class StreamFormat(Protocol):
     """How one API writes its events. open_keys: the keys whose values differ from one token's event to the next.
     count_keys: those that do too where each event tells how many tokens there are so far, that count first of all.
     """
@@ -125,7 +125,7 @@ class Dialect(Protocol):
     open_keys: frozenset[bytes]
     count_keys: tuple[bytes, ...]
 
-    def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
+    def on_event(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> StreamEvent | None:
         """Notes what one event says; None where it is not about tokens.
 
         payload: the event's JSON object. name: its `event:` field.
@@ -170,9 +170,9 @@ class Memory:
 class StreamReading:
     """One streamed answer, read in slices as they come. fast: False reads everything as JSON."""
 
-    def __init__(self, dialect: Dialect, memory: Memory | None = None, *, fast: bool = True) -> None:
+    def __init__(self, stream_format: StreamFormat, memory: Memory | None = None, *, fast: bool = True) -> None:
         self.stream = Stream()
-        self._dialect, self._memory, self._fast = dialect, memory or Memory(), fast
+        self._stream_format, self._memory, self._fast = stream_format, memory or Memory(), fast
         self._sizes = array("q")  # where each slice ends in the body
         self._total = 0
         self._carry, self._base = b"", 0  # what no event was made of yet, and where in the body it begins
@@ -186,31 +186,32 @@ class StreamReading:
     def events(self) -> int:
         """Token events so far; a role alone is none."""
         kinds = self.stream.kinds
-        return len(kinds) - (bool(kinds) and kinds[0] is Kind.OPENING)
+        return len(kinds) - (bool(kinds) and kinds[0] is EventKind.OPENING)
 
     @property
     def over(self) -> bool:
         return self.stream.final or (self.stream.done and self.stream.finish_reason is not None)
 
-    def since(self, number: int) -> News:
+    def since(self, number: int) -> TokenEvents:
         """The events from this number on, as far as they can be told before the end."""
         stream, first = self.stream, number
         if number == 0:
-            if Kind.CONTENT not in stream.kinds:
-                return NO_NEWS
-            first = stream.kinds.index(Kind.CONTENT)
+            if EventKind.CONTENT not in stream.kinds:
+                return NO_EVENTS
+            first = stream.kinds.index(EventKind.CONTENT)
         until = len(stream.kinds)
         ends, tokens = stream.ends[first:], stream.counts[first:]
         kinds = stream.kinds[first:]
-        if kinds.count(Kind.CONTENT) + kinds.count(Kind.TOKEN) < len(kinds):  # what is a token only the end may tell
-            sure = [index for index, kind in enumerate(kinds) if kind <= Kind.TOKEN]
+        # Of other kinds only the end may tell whether they are tokens.
+        if kinds.count(EventKind.CONTENT) + kinds.count(EventKind.TOKEN) < len(kinds):
+            sure = [index for index, kind in enumerate(kinds) if kind <= EventKind.TOKEN]
             ends, tokens = array("q", [ends[index] for index in sure]), [tokens[index] for index in sure]
         if tokens:
-            tokens[0] += stream.kinds[number:first].count(Kind.TOKEN)
+            tokens[0] += stream.kinds[number:first].count(EventKind.TOKEN)
         at = bisect_left(self._sizes, ends[0]) if ends else 0
         if self._sizes[at : at + len(ends)] == ends:  # the usual case: one event a slice
-            return News(range(at, at + len(ends)), tokens, until)
-        return News([bisect_left(self._sizes, end, at) for end in ends], tokens, until)
+            return TokenEvents(range(at, at + len(ends)), tokens, until)
+        return TokenEvents([bisect_left(self._sizes, end, at) for end in ends], tokens, until)
 
     def feed(self, slices: Sequence[bytes]) -> None:
         """The next slices of the body; an empty one holds its place in the numbers of the slices."""
@@ -249,7 +250,7 @@ class StreamReading:
             self.stream.error_kind = "too_large"
             return to_answer(self.end(complete=complete), self._sizes, complete=complete)
         if self._document is not None:
-            answer = self._dialect.whole(b"".join(self._document), len(self._sizes), complete)
+            answer = self._stream_format.whole(b"".join(self._document), len(self._sizes), complete)
             answer.streamed = False
             return answer
         return to_answer(self.end(complete=complete), self._sizes, complete=complete)
@@ -258,8 +259,8 @@ class StreamReading:
         body, self._carry = self._carry, b""
         at = self._read(body)
         if complete and body[at:].strip():
-            _take_rest(self.stream, self._dialect, body[at:], self._base + len(body))
-        return self._dialect.settle(self.stream, complete=complete)
+            _take_rest(self.stream, self._stream_format, body[at:], self._base + len(body))
+        return self._stream_format.settle(self.stream, complete=complete)
 
     def _count(self, slices: Sequence[bytes], ends: Sequence[int]) -> int:
         """Takes the slices, from the first on, that hold nothing but whole events of the form; how many those are."""
@@ -280,7 +281,7 @@ class StreamReading:
         self._add_text(form, len(joined), len(events), len(joined) // len(events))
         self.stream.ends.extend(events)
         self.stream.counts.extend(repeat(1, len(events)))
-        self.stream.kinds.extend(repeat(Kind.CONTENT, len(events)))
+        self.stream.kinds.extend(repeat(EventKind.CONTENT, len(events)))
         return count
 
     def _take(self, piece: bytes) -> None:
@@ -304,11 +305,11 @@ class StreamReading:
                 break
             part, blank, at = body[at:start], body[start:end], end
             told = len(stream.marks)
-            plain = _take_event(stream, self._dialect, part, self._base + at)
+            plain = _take_event(stream, self._stream_format, part, self._base + at)
             self._heard = self._heard or plain
             if fast and plain and self._learned < _MOST_FORMS:
                 count = stream.marks[-1][1] if len(stream.marks) > told else None
-                memory.form = _form(part, blank, self._dialect, count) or memory.form
+                memory.form = _form(part, blank, self._stream_format, count) or memory.form
                 self._learned += 1
         return at
 
@@ -334,7 +335,7 @@ class StreamReading:
             self.stream.thoughts = self.stream.thoughts or form.thoughts
             self.stream.add_told([int(each) for each in form.count.findall(run)[: len(parts)]])
         self.stream.ends.extend(ends[1:])
-        self.stream.kinds.extend(repeat(Kind.CONTENT, len(parts)))
+        self.stream.kinds.extend(repeat(EventKind.CONTENT, len(parts)))
         self._heard = True
         return ends[-1] - self._base
 
@@ -357,9 +358,11 @@ def _are_alike(joined: bytes, form: Form, events: int, lines: int) -> bool:
     )
 
 
-def read(body: bytes, dialect: Dialect, *, complete: bool, memory: Memory | None = None, fast: bool = True) -> Stream:
+def read(
+    body: bytes, stream_format: StreamFormat, *, complete: bool, memory: Memory | None = None, fast: bool = True
+) -> Stream:
     """All events of a whole body."""
-    reading = StreamReading(dialect, memory, fast=fast)
+    reading = StreamReading(stream_format, memory, fast=fast)
     reading.feed([body])
     return reading.end(complete=complete)
 
@@ -383,7 +386,7 @@ def event_end(body: bytes, at: int, only_lf: bool) -> tuple[int, int]:
     return match.span() if match else (-1, 0)
 
 
-def _take_event(stream: Stream, dialect: Dialect, part: bytes, end: int) -> bool:
+def _take_event(stream: Stream, stream_format: StreamFormat, part: bytes, end: int) -> bool:
     """Reads one event as JSON; whether it was a token's event like any other."""
     data, name = event_fields(part, stream)
     if data is None:
@@ -395,25 +398,25 @@ def _take_event(stream: Stream, dialect: Dialect, part: bytes, end: int) -> bool
     if payload is None:
         stream.broken_json = stream.broken_json or not stream.done
         return False
-    heard = dialect.hear(stream, payload, name)
-    if heard is None:
+    event = stream_format.on_event(stream, payload, name)
+    if event is None:
         return False
     stream.ends.append(end)
-    stream.kinds.append(heard.kind)
-    stream.counts.append(heard.tokens)
-    if heard.size:
-        stream.add_text(heard.size, heard.size)
-    return heard.plain
+    stream.kinds.append(event.kind)
+    stream.counts.append(event.tokens)
+    if event.size:
+        stream.add_text(event.size, event.size)
+    return event.plain
 
 
-def _take_rest(stream: Stream, dialect: Dialect, rest: bytes, end: int) -> None:
+def _take_rest(stream: Stream, stream_format: StreamFormat, rest: bytes, end: int) -> None:
     """The event behind which the body ended without a blank line; half an event means that the stream was cut."""
     scratch = Stream()
     data, _ = event_fields(rest, scratch)
     if data is not None and data.strip() != b"[DONE]" and json_object(data) is None:
         stream.cut = True
         return
-    _take_event(stream, dialect, rest, end)
+    _take_event(stream, stream_format, rest, end)
 
 
 def event_fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]:
@@ -435,13 +438,13 @@ def event_fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]
     return joined or None, name
 
 
-def _form(part: bytes, blank: bytes, dialect: Dialect, told: int | None) -> Form | None:
+def _form(part: bytes, blank: bytes, stream_format: StreamFormat, told: int | None) -> Form | None:
     """The form of all events that are like this one but for the values of the open keys. told: the tokens so far, by
     this event; None where it does not say.
     """
     if blank not in (b"\n\n", b"\r\n\r\n") or not part.startswith(b"data:") or b"\n" in part or b"\r" in part:
         return None
-    counts = () if told is None else dialect.count_keys
+    counts = () if told is None else stream_format.count_keys
     found = None if told is None else _count_in(part, counts, told)
     if told is not None and found is None:
         return None
@@ -449,7 +452,7 @@ def _form(part: bytes, blank: bytes, dialect: Dialect, told: int | None) -> Form
     for member in _MEMBER.finditer(part, 5):
         group = "text" if member["text"] else "number" if member["number"] else None
         key = member["key"]
-        if group is None or (key not in dialect.open_keys and key not in counts):
+        if group is None or (key not in stream_format.open_keys and key not in counts):
             continue
         start, end = member.span(group)
         literals.append(part[at:start])
@@ -501,7 +504,7 @@ def to_answer(stream: Stream, sizes: Sequence[int], *, complete: bool) -> Answer
     return Answer(
         slice_of_event=slice_of_event,
         token_count=stream.counts,
-        first_content=stream.kinds.index(Kind.CONTENT) if Kind.CONTENT in stream.kinds else None,
+        first_content=stream.kinds.index(EventKind.CONTENT) if EventKind.CONTENT in stream.kinds else None,
         input_tokens=stream.input_tokens,
         output_tokens=stream.output_tokens,
         finish_reason=stream.finish_reason,

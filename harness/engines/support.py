@@ -14,14 +14,14 @@ from typing import Any, Literal, Protocol
 from harness.catalog.config_fields import config_classes
 from harness.catalog.version import Version, parse_version, version_text
 
-Kind = Literal["native", "fallback", "no", "unknown"]
+SupportKind = Literal["native", "fallback", "no", "unknown"]
 
 
 @dataclass(frozen=True)
 class Support:
     """fallback: by Transformers' own code, which is slower and knows fewer options. reason: one sentence."""
 
-    kind: Kind
+    kind: SupportKind
     reason: str
 
     def as_json(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def answer(table: Architectures, title: str, version: Version, shape: Architectu
     return _unlisted(table, version, engine, names[0], shape)
 
 
-_ORDER: Mapping[Kind, int] = {"native": 0, "fallback": 1, "unknown": 2, "no": 3}
+_ORDER: Mapping[SupportKind, int] = {"native": 0, "fallback": 1, "unknown": 2, "no": 3}
 
 
 def _of_span(span: Span, name: str, table: Architectures, version: Version, engine: str) -> Support:

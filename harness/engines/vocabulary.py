@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.engines.base import Endpoint
 from harness.engines.client import Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.engines.tokens import find_tokenizer
 from harness.workload.vocabulary import Vocabulary, assumed_vocabulary, checked_vocabulary, counted_vocabulary
 

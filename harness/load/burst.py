@@ -21,7 +21,8 @@ from typing import Any, Literal
 import aiohttp
 
 from harness import interrupts
-from harness.engines.base import NO_EXTRAS, Api, Call, Endpoint, Extras
+from harness.engines.api import NO_EXTRAS, Api, Call, Extras
+from harness.engines.endpoint import Endpoint
 from harness.engines.route import proxy, trusted
 from harness.workload.request import Request
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from gevent.hub import get_hub
 
+from harness.engines.answer import Answer, Reading
 from harness.engines.answer_text import AnswerText
-from harness.engines.base import Answer, Api, Reading
+from harness.engines.api import Api
 from harness.load.framing import Head, ProtocolError
 from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
 from harness.measure.journal import JournalWriter

@@ -16,7 +16,8 @@ import psutil
 
 from harness import __version__
 from harness.engines import ENGINES
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
+from harness.engines.endpoint import Endpoint
 from harness.engines.gauges import Gauges
 from harness.engines.identify import extras_of
 from harness.load.samplers.base import Sampled

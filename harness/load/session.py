@@ -17,7 +17,7 @@ from gevent.hub import get_hub
 
 from harness.engines import APIS
 from harness.engines.answer_text import AnswerText
-from harness.engines.base import Extras
+from harness.engines.api import Extras
 from harness.engines.route import proxy, service_key
 from harness.load.connection import Address
 from harness.load.plan import LoadPlan

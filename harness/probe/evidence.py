@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness.engines.base import EngineFacts, Kind
+from harness.engines.base import EngineFacts, EngineKind
 from harness.probe.fills import FillPoint, Results, fill_points, how_it_ended
 from harness.probe.setting import Bracket, LoadResult, Outcome, effective_prefill
 
@@ -48,7 +48,7 @@ class Evidence:
         return self.last_up.started if self.last_up else None
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> EngineKind | None:
         return self.started.kind if self.started else None
 
     @property

@@ -16,7 +16,8 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.variant import on_gpu, variant
 from harness.engines import accepted, load_catalogue
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
+from harness.engines.endpoint import Endpoint
 from harness.engines.identify import asked_name, endpoint_at, identify
 from harness.errors import MissingError, UsageError
 from harness.serve.before_start import look_before_start

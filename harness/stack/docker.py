@@ -28,7 +28,8 @@ import yaml
 from docker.utils import parse_repository_tag
 
 from harness.engines import ENGINES, engine_named
-from harness.engines.base import Endpoint, Invocation
+from harness.engines.base import Invocation
+from harness.engines.endpoint import Endpoint
 from harness.errors import HarnessError, Interrupted, MissingError, UsageError
 from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack import locks

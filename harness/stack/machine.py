@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog.models import Model
-from harness.engines.base import Secret
+from harness.engines.endpoint import Secret
 from harness.redaction import remember_secret
 from harness.stack import state
 from harness.stack.plan import FIRST_PORT, Machine, StackPlan, plan_stack

@@ -26,7 +26,7 @@ import psutil
 
 from harness import interrupts
 from harness.engines import engine_named
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.errors import MissingError
 from harness.redaction import arguments_without_secrets, without_secrets
 from harness.stack import process_tree

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from harness.catalog.limits import Limits
 from harness.engines import engine_named
-from harness.engines.base import Endpoint, Engine, EngineInfo, Invocation, StartLog
+from harness.engines.base import Engine, EngineInfo, Invocation, StartLog
 from harness.engines.client import LOOK_TIMEOUT, Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.engines.failure import Failure
 from harness.engines.gauges import Gauges
 from harness.engines.identify import asked_name, look

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.stack.state import Remembered
 
 Phase = Literal["starting", "pulling", "downloading", "loading", "warming up", "ready", "stopping", "exited", "unknown"]

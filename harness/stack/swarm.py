@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog.models import Model
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.errors import MissingError, ServiceError
 from harness.stack import emulator_image, machine
 from harness.stack import state as memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.stack.service import ServiceFacts, State
 
 

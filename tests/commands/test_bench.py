@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.catalog.limits import Limits
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
+from harness.engines.endpoint import Endpoint
 from harness.load.run_recorder import asked_model
 
 

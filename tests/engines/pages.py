@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from harness.engines.base import Endpoint
 from harness.engines.client import Client
+from harness.engines.endpoint import Endpoint
 
 Answer = tuple[int, Any]
 Page = Any | Answer | Callable[[Any], Answer]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.engines import APIS
-from harness.engines.base import Answer
+from harness.engines.answer import Answer
 from harness.workload.request import Request
 
 CHAT = APIS["openai-chat"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engines.base import Answer
+from harness.engines.answer import Answer
 from tests.engines.test_api_openai import CHAT, DONE, chat, completion, event, read_chat, read_completions, usage
 
 ROLE = chat("", delta={"role": "assistant"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engines.base import ERROR_KINDS
+from harness.engines.answer import ERROR_KINDS
 from harness.engines.error_kinds import error_kind, error_message, event_error_kind
 
 BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.engines import APIS, ENGINES
-from harness.engines.base import NO_EXTRAS, Extras
+from harness.engines.api import NO_EXTRAS, Extras
 from harness.workload.request import Request
 
 ASKED = Request("time year", 2, 7)

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.engines import APIS
-from harness.engines.base import Endpoint
 from harness.engines.client import MOST_BYTES, Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.engines.identify import identify
 from harness.engines.stream import MOST_EVENT
 from harness.errors import HarnessError

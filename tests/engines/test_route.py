@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.engines.base import Endpoint
 from harness.engines.client import Client, NoAnswer
+from harness.engines.endpoint import Endpoint
 from harness.engines.identify import endpoint_at, identify
 from harness.engines.route import trusted
 from harness.engines.session import open_session

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engines import APIS
-from harness.engines.stream import Dialect, Memory, StreamReading, read, to_answer
+from harness.engines.stream import Memory, StreamFormat, StreamReading, read, to_answer
 from harness.measure.record import from_first_text
 
 texts = st.text(max_size=12)
@@ -87,11 +87,11 @@ dialects = st.sampled_from(sorted(APIS))
 @given(bodies(), dialects, st.booleans(), bodies())
 def test_the_fast_way_reads_what_the_slow_way_reads(body: bytes, name: str, complete: bool, earlier: bytes) -> None:
     """Whatever the bytes, and whatever stream was read before, matching forms changes nothing."""
-    dialect: Dialect = APIS[name]  # type: ignore[assignment]
+    stream_format: StreamFormat = APIS[name]  # type: ignore[assignment]
     memory = Memory()
-    read(earlier, dialect, complete=True, memory=memory)
-    fast = read(body, dialect, complete=complete, memory=memory)
-    assert fast == read(body, dialect, complete=complete, fast=False)
+    read(earlier, stream_format, complete=True, memory=memory)
+    fast = read(body, stream_format, complete=complete, memory=memory)
+    assert fast == read(body, stream_format, complete=complete, fast=False)
 
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
@@ -199,10 +199,10 @@ def test_a_run_of_like_events_is_not_read_one_by_one() -> None:
     heard = 0
 
     class Counting(type(APIS["tgi"])):  # type: ignore[misc]
-        def hear(self, *arguments: Any) -> Any:
+        def on_event(self, *arguments: Any) -> Any:
             nonlocal heard
             heard += 1
-            return super().hear(*arguments)
+            return super().on_event(*arguments)
 
     payload = [tgi_token(index, f" w{index}") for index in range(1, 200)] + [tgi_final(200, " end", "all")]
     body = b"".join(b"data:" + json.dumps(each).encode() + b"\n\n" for each in payload)
@@ -216,10 +216,10 @@ def test_a_run_of_counted_events_is_not_read_one_by_one() -> None:
     heard = 0
 
     class Counting(type(APIS["openai-chat"])):  # type: ignore[misc]
-        def hear(self, *arguments: Any) -> Any:
+        def on_event(self, *arguments: Any) -> Any:
             nonlocal heard
             heard += 1
-            return super().hear(*arguments)
+            return super().on_event(*arguments)
 
     counts = [
         {"prompt_tokens": 9, "completion_tokens": 2 * each, "total_tokens": 9 + 2 * each} for each in range(1, 201)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from harness.engines import APIS
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.load.burst import Answered, Burst, Patience, _Gate, send_burst
 from harness.workload.request import Request
 

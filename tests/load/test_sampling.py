@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.load.samplers import SAMPLERS
 from harness.load.samplers.base import NotMeasured, Reading, Sampled, own
 from harness.load.samplers.host import HostSampler

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.engines.base import EngineFacts, Kind
+from harness.engines.base import EngineFacts, EngineKind
 from harness.probe.ask import Search
 from harness.probe.setting import CHUNK, Failure, Load, LoadResult, Outcome, Setting, Verdict
 from tests.probe.engines.law import MemoryLaw, Row
@@ -29,7 +29,7 @@ class ModelEngine:
     """
 
     memory: int
-    kind: Kind = "flash"
+    kind: EngineKind = "flash"
     chunking: bool = True
     block_size: int = 1
     context: int = 131072

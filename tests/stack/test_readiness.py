@@ -11,8 +11,9 @@ import pytest
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.engines import engine_named
-from harness.engines.base import Endpoint, EngineInfo, Invocation
+from harness.engines.base import EngineInfo, Invocation
 from harness.engines.client import Client
+from harness.engines.endpoint import Endpoint
 from harness.engines.identify import look
 from harness.engines.tgi.log import TgiLog
 from harness.stack import readiness, timings

@@ -12,11 +12,11 @@ from importlib.resources import files
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
+from harness.engines.api import Extras
 from harness.engines.base import (
     Container,
     EngineFacts,
     EngineInfo,
-    Extras,
     FailedStart,
     Invocation,
     MemoryLaw,

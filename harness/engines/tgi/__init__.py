@@ -14,8 +14,8 @@ from importlib.resources import files
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
+from harness.engines.api import NO_EXTRAS
 from harness.engines.base import (
-    NO_EXTRAS,
     Container,
     EngineFacts,
     EngineInfo,

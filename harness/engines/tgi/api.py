@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.engines.answer import Answer, Reading, WholeReading, read_all
 from harness.engines.answer_text import Piece
-from harness.engines.base import NO_EXTRAS, Answer, Call, Extras, Reading, WholeReading, read_all
+from harness.engines.api import NO_EXTRAS, Call, Extras
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
 from harness.engines.payload import (
     as_content,
@@ -18,7 +19,7 @@ from harness.engines.payload import (
     headers,
     json_object,
 )
-from harness.engines.stream import Heard, Kind, Memory, Stream, StreamReading
+from harness.engines.stream import EventKind, Memory, Stream, StreamEvent, StreamReading
 from harness.workload.request import Request
 
 
@@ -56,7 +57,7 @@ class TgiApi:
         stream.count_told = "per_event" if stream.ends else None
         return stream
 
-    def hear(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> Heard | None:
+    def on_event(self, stream: Stream, payload: Mapping[str, Any], name: str | None) -> StreamEvent | None:
         """One event: a token, an error, or something that TGI never sends."""
         if "error" in payload or name == "error":
             stream.error_message = stream.error_message or event_error_message(payload)
@@ -75,7 +76,7 @@ class TgiApi:
             stream.input_tokens = as_count(details.get("input_length"))
         # The text of a special token, such as </s>, is not part of the answer.
         shown = bool(token.get("text")) and not token.get("special")
-        return Heard(Kind.CONTENT if shown else Kind.TOKEN, plain=shown and not final)
+        return StreamEvent(EventKind.CONTENT if shown else EventKind.TOKEN, plain=shown and not final)
 
     def text_in(self, payload: Mapping[str, Any]) -> Piece | None:
         """The last event tells the whole text; without it, as where an answer was cut, that of the tokens."""

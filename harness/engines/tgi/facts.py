@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
-from harness.engines.base import EngineFacts, EngineInfo, FailedStart, FailureCause, Kind, Stage
+from harness.engines.base import EngineFacts, EngineInfo, EngineKind, FailedStart, FailureCause, Stage
 from harness.engines.failure import Failure
 from harness.engines.tgi.log import TgiLog
 
@@ -82,7 +82,7 @@ def _guess(failure: Failure, log: TgiLog) -> EngineFacts | None:
         return None
     block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
     budget = log.inferred_total_tokens or (log.kv_blocks * block_size if log.kv_blocks else None)
-    kind: Kind = "padded" if log.padded else "flash"
+    kind: EngineKind = "padded" if log.padded else "flash"
     return EngineFacts(kind, bool(log.chunking), budget, block_size, log.kv_blocks, prefill)
 
 
@@ -93,7 +93,7 @@ def facts_of(info: EngineInfo, log: TgiLog, limits: Limits, given: Limits, model
     if log.kv_blocks and not budget:
         budget = log.kv_blocks * block_size
     flash = bool(log.kv_blocks or log.inferred_total_tokens)
-    kind: Kind
+    kind: EngineKind
     if log.padded:
         kind = "padded"
     elif flash or (budget is not None and budget != given.max_batch_total_tokens):
@@ -132,6 +132,6 @@ def _chunks(log: TgiLog, total: int | None, prefill: int | None, given: Limits) 
     return given.max_total_tokens is None and total is not None and total > (prefill or 4096)
 
 
-def _default_prefill(total: int | None, kind: Kind) -> int:
+def _default_prefill(total: int | None, kind: EngineKind) -> int:
     """A padded model that chooses its own limits has as many tokens in all as in one prefill (models/model.py:132)."""
     return total if kind != "flash" and total else 4096

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
+from harness.engines.endpoint import Endpoint
 from harness.measure.server import SHARED, UNMEASURED
 
 

@@ -23,7 +23,7 @@ from harness.workload.traces.json_items import first_line_is_whole, json_items, 
 from harness.workload.traces.parquet_rows import parquet_records
 from harness.workload.traces.row import Record
 
-Kind = Literal["csv", "jsonl", "json", "parquet"]
+FileKind = Literal["csv", "jsonl", "json", "parquet"]
 
 _HEAD_BYTES = 1 << 16
 _HEAD_RECORDS = 100
@@ -46,7 +46,7 @@ class Container:
 
     path: Path
     name: str
-    kind: Kind
+    kind: FileKind
     beginning: bytes
     packed: bool = False
 
@@ -64,7 +64,7 @@ class Container:
 class Head:
     """What the beginning of a file looks like. records: its first ones, at least one."""
 
-    kind: Kind
+    kind: FileKind
     records: tuple[Record, ...]
     name: str
 
@@ -92,7 +92,7 @@ def open_container(path: Path, name: str) -> Container:
     return Container(path, name, _kind(beginning, name), beginning, packed)
 
 
-def _kind(beginning: bytes, name: str) -> Kind:
+def _kind(beginning: bytes, name: str) -> FileKind:
     if beginning.startswith(_PARQUET):
         return "parquet"
     for magic, found in _UNREADABLE.items():

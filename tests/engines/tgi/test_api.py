@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.engines import APIS
-from harness.engines.base import ERROR_KINDS, Answer
+from harness.engines.answer import ERROR_KINDS, Answer
 from harness.workload.request import Request
 
 API = APIS["tgi"]

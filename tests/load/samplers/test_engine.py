@@ -10,7 +10,8 @@ from typing import ClassVar
 import pytest
 
 from harness.catalog.limits import Limits
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
+from harness.engines.endpoint import Endpoint
 from harness.load.samplers.base import Reading, Sampled
 from harness.load.samplers.engine import EngineSampler, needed, page_readings
 

@@ -17,7 +17,8 @@ import pynvml
 import pytest
 
 from harness.catalog.limits import Limits
-from harness.engines.base import Endpoint, EngineInfo
+from harness.engines.base import EngineInfo
+from harness.engines.endpoint import Endpoint
 from harness.load.samplers.base import NotMeasured, Sampled
 from harness.load.samplers.gpu import GpuSampler
 
