@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from harness.emulator import rust
 from harness.emulator.bodies import Ask
 from harness.emulator.engine import Engine
 from harness.emulator.http import Connection, Exchange
@@ -19,6 +18,7 @@ from harness.emulator.json_reader import JsonError
 from harness.emulator.log import Log
 from harness.emulator.metrics import Metrics
 from harness.emulator.problems import Refused
+from harness.emulator.request_timings import Timings
 from harness.emulator.serde import Shape, read_body
 from harness.emulator.sse import EventStream, Shaper
 from harness.emulator.template import ChatTemplate
@@ -214,7 +214,7 @@ class App:
 
     def succeeded(self, name: str, ask: Ask, answer: Answer, entered: float, now: float, line: int) -> Timings:
         """Count and log a finished answer; its timings."""
-        timings = Timings.of(answer, entered, now)
+        timings = Timings.of(entered, answer.queued, answer.started, now, answer.generated_tokens)
         metrics = self.metrics
         metrics.count("tgi_request_success")
         metrics.record("tgi_request_duration", timings.total)
@@ -226,40 +226,6 @@ class App:
         if self.log.shows("INFO"):
             self.log.success(name, ask.parameters, timings, answer.seed, line)
         return timings
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds of one finished request."""
-
-    total: float
-    validation: float
-    queue: float
-    inference: float
-    per_token: float
-
-    @classmethod
-    def of(cls, answer: Answer, entered: float, now: float) -> Timings:
-        inference = max(0.0, now - answer.started)
-        validation, queue = max(0.0, answer.queued - entered), max(0.0, answer.started - answer.queued)
-        return cls(now - entered, validation, queue, inference, inference / answer.generated_tokens)
-
-    def headers(self, compute_type: str, characters: int, answer: Answer) -> list[tuple[str, str]]:
-        def whole(seconds: float) -> str:
-            return str(int(seconds * 1000))
-
-        return [
-            ("x-compute-type", compute_type),
-            ("x-compute-time", rust.seconds(self.total)),
-            ("x-compute-characters", str(characters)),
-            ("x-total-time", whole(self.total)),
-            ("x-validation-time", whole(self.validation)),
-            ("x-queue-time", whole(self.queue)),
-            ("x-inference-time", whole(self.inference)),
-            ("x-time-per-token", whole(self.per_token)),
-            ("x-prompt-tokens", str(answer.input_length)),
-            ("x-generated-tokens", str(answer.generated_tokens)),
-        ]
 
 
 def _is_json(content_type: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from harness.emulator.clockwork import Clockwork
 from harness.emulator.log import Log
@@ -13,12 +13,17 @@ from harness.emulator.problems import GENERATION, Refused
 from harness.simulator.request import EngineRequest
 from harness.simulator.scheduler import Emission, EngineCall, EngineSettings, Scheduler
 
-if TYPE_CHECKING:
-    from harness.emulator.infer import Generation
-
 _FILTER, _DECODE_SHARE = 2e-5, 0.02  # what /metrics tells of the parts of a call that nobody models
 
 _ids = count()
+
+
+class Owner(Protocol):
+    """Whose turn it is: told of each token, and of a failure."""
+
+    def advance(self, tokens: int, finished: str | None) -> None: ...
+
+    def fail(self, problem: Refused) -> None: ...
 
 
 class Turn(EngineRequest):
@@ -26,7 +31,7 @@ class Turn(EngineRequest):
 
     __slots__ = ("owner", "stop_after", "stop_reason")
 
-    def __init__(self, owner: Generation, tokens: Sequence[int], max_new_tokens: int, cacheable: bool) -> None:
+    def __init__(self, owner: Owner, tokens: Sequence[int], max_new_tokens: int, cacheable: bool) -> None:
         super().__init__(next(_ids), tokens, max_new_tokens, cacheable)
         self.owner = owner
         self.stop_after, self.stop_reason = max_new_tokens, "length"

@@ -11,13 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.emulator import rust
 from harness.emulator.bodies import Grammar, Parameters
-
-if TYPE_CHECKING:
-    from harness.emulator.app import Timings
+from harness.emulator.request_timings import Timings
 
 _LEVELS = {"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "OFF": 5}
 _COLOURS = {"TRACE": "35", "DEBUG": "34", "INFO": "32", "WARN": "33", "ERROR": "31"}

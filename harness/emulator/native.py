@@ -76,7 +76,7 @@ def finished(
 ) -> Result:
     """Count, log and write a plain answer that is complete."""
     timings = app.succeeded(span, ask, answer, entered, time.monotonic(), 432)
-    headers = timings.headers(app.web.compute_type, len(ask.inputs), answer)
+    headers = timings.headers(app.web.compute_type, len(ask.inputs), answer.input_length, answer.generated_tokens)
     p = ask.parameters
     prompt = ask.inputs if p.return_full_text else ""
     body = f'{{"generated_text":{rust.text(prompt + answer.text)}'

@@ -9,15 +9,15 @@ from typing import Any, Literal
 from harness.catalog.gpus import Gpu
 from harness.catalog.models import Model
 from harness.catalog.shapes import ModelShape
-from harness.engines import engine_of, stored_as, support_of
+from harness.engines import engine_of, support_of
 from harness.engines.support import Support
 from harness.errors import UsageError
 from harness.simulator import fit as law_of_memory
-from harness.simulator.fit import A_CHAT, LAWS, Candidate, Fits, Lacks, describe, weights_bytes
-from harness.simulator.world import World
-from harness.sizing.known import known_shape, loaded_bytes, shape_of
+from harness.simulator.fit import A_CHAT, LAWS, Fits, Lacks, describe, weights_bytes
+from harness.sizing.known import known_shape, shape_of
 from harness.sizing.pace import what_cannot_hold
 from harness.sizing.remedies import remedies_for
+from harness.sizing.tried import Tried
 from harness.units import format_bytes, format_count
 
 
@@ -171,52 +171,6 @@ def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
     remedies = () if fits else remedies_for(model, gpu, tried, outcome)
     reason = contradiction or _reason(model, gpu, outcome)
     return said(reason, fits, outcome=outcome, remedies=remedies, estimate=estimate)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What is the same in all settings that are tried. used_bytes: of the entry's own kind of GPU, by others."""
-
-    shape: ModelShape
-    gpu: Gpu
-    used_bytes: int
-
-    def candidate(self, model: Model, gpu: Gpu) -> Candidate | None:
-        """The entry as its engine's law takes it."""
-        law = engine_of(model).memory_law(model)
-        if law is None:
-            return None
-        return Candidate(
-            law=law.name,
-            shape=self.shape,
-            gpu=gpu,
-            shards=model.gpus,
-            dtype=model.dtype,
-            quantize=stored_as(model, self.shape),
-            kv_cache_dtype=model.kv_cache_dtype,
-            options=law.options,
-            world=World(used_by_others=self.used_bytes if gpu is self.gpu else 0),
-            weight_bytes=loaded_bytes(model, self.shape),
-        )
-
-    def refusal(self, model: Model, gpu: Gpu) -> str | None:
-        """What the engine does not do on this card. Compute capability 0.0 stands for another maker's, which is not
-        judged.
-        """
-        law, candidate = engine_of(model).memory_law(model), self.candidate(model, gpu)
-        if law is None or candidate is None or gpu.compute_capability == (0, 0):
-            return None
-        for least, lacking in law.needs:
-            if gpu.compute_capability < least:
-                return f"{gpu.name} {lacking}"
-        return law_of_memory.refusal(candidate)
-
-    def fits(self, model: Model, gpu: Gpu) -> bool:
-        try:
-            candidate = self.candidate(model, gpu)
-        except UsageError:
-            return False
-        return candidate is not None and self.refusal(model, gpu) is None and law_of_memory.fits(candidate)
 
 
 def _reason(model: Model, gpu: Gpu, outcome: Fits | Lacks) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from harness.catalog.gpus import Gpu, gpus
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.engines import engine_of, stored_as
 from harness.simulator.fit import Fits, Lacks
-
-if TYPE_CHECKING:
-    from harness.sizing.check import Tried
+from harness.sizing.tried import Tried
 
 _MOST = 3
 _SHORTEST = 2048
