@@ -43,7 +43,7 @@ DOORS = {
     "ruamel": {"catalog/"},
     "huggingface_hub": {"catalog/hub.py"},
     "text_generation": {"engines/tgi/first_answer.py"},
-    "docker": {"stack/docker.py"},
+    "docker": {"stack/docker.py", "stack/docker_images.py", "stack/compose_stack.py", "stack/compose_service.py"},
     "locust": {"load/"},
     "gevent": {"load/"},
     "aiohttp": {"load/"},

@@ -27,7 +27,7 @@ from harness.engines.endpoint import Endpoint
 from harness.engines.gauges import Gauges
 from harness.engines.llamacpp.flags import FLAGS, build
 from harness.measure.client import Floor
-from harness.stack.process import port_taken
+from harness.stack.ports import port_taken
 from harness.stack.readiness import gauges_now
 from harness.stack.state import recall_all
 from tests.hub import COMMIT, TOKEN, Hub, running_hub

@@ -17,9 +17,9 @@ from harness.errors import MissingError, UsageError
 from harness.serve.before_start import docker_folder, fit_here
 from harness.sizing.check import check
 from harness.sizing.known import size_of_files
-from harness.stack import docker, machine
+from harness.stack import docker, docker_images, machine
 from harness.stack.plan import FIRST_PORT, plan_stack
-from harness.stack.process import port_taken
+from harness.stack.ports import port_taken
 from harness.stack.running import services_of
 from harness.stack.state import state_folder
 from harness.units import GIB, format_bytes
@@ -237,7 +237,7 @@ def _image(model: Model) -> Finding:
     except UsageError as error:
         return Finding("entry", "fail", error.found, error.advice)
     try:
-        if docker.image_exists(image):
+        if docker_images.image_exists(image):
             return Finding("image", "ok", f"{image} is here")
     except MissingError as error:
         return Finding("image", "warn", f"{image}: cannot be looked for ({error.found})")

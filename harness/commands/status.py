@@ -163,7 +163,7 @@ def down(names: Sequence[str] = (), *, progress: Say = lambda text: None) -> lis
 def _forgotten_stacks(say: Say) -> list[str]:
     """Stacks that Docker knows and no record names, of this state folder."""
     try:
-        from harness.stack import docker, swarm
+        from harness.stack import compose_stack, docker, swarm
         from harness.stack.state import subfolder
 
         ours = {path.name for path in subfolder("stacks").iterdir()}
@@ -176,7 +176,7 @@ def _forgotten_stacks(say: Say) -> list[str]:
     for project in left:
         if project not in busy:
             say(f"{project}: removing what is left of it")
-            stack = swarm.SwarmStack(project) if swarm.is_swarm_project(project) else docker.Stack(project)
+            stack = swarm.SwarmStack(project) if swarm.is_swarm_project(project) else compose_stack.Stack(project)
             stack.remove_rest()
     return [project for project in left if project not in busy]
 

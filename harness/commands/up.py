@@ -19,7 +19,7 @@ from harness.sizing.predicted import BUDGET, Compared, compare, may_die, predict
 from harness.stack import locks, machine
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
-from harness.stack.process import ports_from, release_port
+from harness.stack.ports import ports_from, release_port
 from harness.stack.readiness import Ready, StartFailed, look_at
 from harness.stack.running import services_of
 from harness.stack.service import OwnService, Service

@@ -13,7 +13,7 @@ from harness.stack import state
 from harness.stack.gateway import FIRST_PORT, Route, gateway, route_to
 from harness.stack.monitoring import GRAFANA_PORT, PROMETHEUS_PORT, Watched, grafana, prometheus
 from harness.stack.plan import ServicePlan, StackPlan
-from harness.stack.process import ports_from
+from harness.stack.ports import ports_from
 from harness.stack.readiness import answers
 from harness.stack.running import all_services
 from harness.stack.service import OwnService
@@ -178,11 +178,11 @@ def _start(sidecars: Sequence[Sidecar], project: str, runtime: str, say: Say) ->
 
 
 def _services(plan: StackPlan, runtime: str) -> list[OwnService]:
-    from harness.stack import docker, swarm
+    from harness.stack import compose_service, docker, swarm
 
     if runtime == "compose":
         docker.require_compose()
-        return list(docker.compose_services(plan))
+        return list(compose_service.compose_services(plan))
     for service in all_services():  # the gateway must find their names
         if isinstance(service, swarm.SwarmService) and service.stack.project == plan.project:
             service.settle()

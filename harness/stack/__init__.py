@@ -1,5 +1,5 @@
 """From a plan to a running service.
 
 In: a Model, a Gpu and an engine. Out: a Service that was started, watched and can be stopped, and its Endpoint.
-Rendering is pure; only docker.py and process.py have effects.
+Rendering is pure; effects are those of docker.py and the files on it, and of process.py.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.errors import MissingError
-from harness.stack import docker
+from harness.stack import docker, docker_images
 from harness.stack.document import LABEL, compose_file
 
 DOCKERFILE = "compose/emulator.Dockerfile"
@@ -34,18 +34,18 @@ def emulator_image() -> str:
 
 def ensure(image: str, say: Callable[[str], None]) -> None:
     """Build it unless it is there. Raises MissingError when that fails."""
-    if docker.image_exists(image):
+    if docker_images.image_exists(image):
         return
     say("building the emulator's image")
     content = _content()
     try:
-        docker.build(_tar(content), DOCKERFILE, image, _LABELS)
+        docker_images.build(_tar(content), DOCKERFILE, image, _LABELS)
     except MissingError:
         wheels = _wheels(content[REQUIREMENTS].decode())
         if not wheels:
             raise
-        docker.build(_tar(content | wheels), DOCKERFILE, image, _LABELS)
-    docker.remove_older_images(image, f"{LABEL}image=emulator")
+        docker_images.build(_tar(content | wheels), DOCKERFILE, image, _LABELS)
+    docker_images.remove_older_images(image, f"{LABEL}image=emulator")
 
 
 _LABELS = {f"{LABEL}image": "emulator"}

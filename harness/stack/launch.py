@@ -17,7 +17,8 @@ from harness.catalog.version import Version
 from harness.engines import engine_of
 from harness.engines.base import Engine, Place
 from harness.errors import UsageError
-from harness.stack.process import Launch, emulator_command, free_port, version_output
+from harness.stack.ports import free_port
+from harness.stack.process import Launch, emulator_command, version_output
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 DEFAULT_GPU = "L4"  # what the emulator plays where neither the entry nor the command line names a GPU

@@ -16,11 +16,11 @@ from harness.engines.endpoint import Secret
 from harness.redaction import remember_secret
 from harness.stack import state
 from harness.stack.plan import FIRST_PORT, Machine, StackPlan, plan_stack
-from harness.stack.process import ports_from
+from harness.stack.ports import ports_from
 from harness.units import MIB
 
 if TYPE_CHECKING:
-    from harness.stack import docker
+    from harness.stack import compose_service
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,10 @@ def plan_for(
     revisions: Mapping[str, str] | None = None,
 ) -> StackPlan:
     """The stack of these models on this host as it is now. Raises MissingError when too few GPUs are free."""
-    from harness.stack import docker, emulator_image  # Docker's library takes a moment to load, and may not be needed
+    from harness.stack import (  # Docker's library takes a moment to load, and may not be needed
+        docker,
+        emulator_image,
+    )
 
     image = emulator_image.emulator_image() if emulate else None
     machine = machine_for(models, to_start=True, used_gpus=[] if emulate else docker.used_gpus())
@@ -158,13 +161,13 @@ def compose_services_for(
     emulate: bool,
     changes: Mapping[str, Mapping[str, str]] | None = None,
     revisions: Mapping[str, str] | None = None,
-) -> list[docker.ComposeService]:
+) -> list[compose_service.ComposeService]:
     """Services of one stack, not yet started. Raises MissingError without Docker."""
-    from harness.stack import docker, emulator_image
+    from harness.stack import compose_service, docker, emulator_image
 
     docker.require_compose()
     plan = plan_for(models, project=project, emulate=emulate, changes=changes, revisions=revisions)
     prepare: Callable[[Callable[[str], None]], None] | None = None
     if emulate:
         prepare = partial(emulator_image.ensure, plan.services[0].image)
-    return docker.compose_services(plan, prepare)
+    return compose_service.compose_services(plan, prepare)

@@ -14,7 +14,9 @@ def service_of(record: state.Remembered) -> OwnService:
 
         return SwarmService(record)
     if record.runtime == "compose":
-        from harness.stack.docker import ComposeService  # the SDK takes a moment to load, and may not be needed
+        from harness.stack.compose_service import (
+            ComposeService,  # the SDK takes a moment to load, and may not be needed
+        )
 
         return ComposeService(record)
     return ProcessService.found_again(record)

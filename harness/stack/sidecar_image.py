@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from harness.errors import MissingError
-from harness.stack import docker
+from harness.stack import docker_images
 from harness.stack.document import LABEL, compose_file
 
 BUILT = "harness-"  # what names of images that were built here begin with
@@ -21,19 +21,21 @@ def ensure(image: str, engine: str, say: Callable[[str], None]) -> str:
     """The image that is here afterwards: this one, else one that was built. Raises MissingError when neither works,
     UsageError for an image that the registry does not have.
     """
-    if docker.image_exists(image):
+    if docker_images.image_exists(image):
         return image
     built = _tag(engine) if engine in DOCKERFILES else None
-    if built is not None and docker.image_exists(built):  # a registry could not be reached once; it is not asked again
+    if built is not None and docker_images.image_exists(
+        built
+    ):  # a registry could not be reached once; it is not asked again
         return built
     say(f"pulling {image}")
     try:
-        docker.pull(image, say, threading.Event())
+        docker_images.pull(image, say, threading.Event())
     except MissingError as error:
         if built is None:
             raise
         say(f"{error.found}; building it from compose/{DOCKERFILES[engine]} instead, which takes minutes")
-        docker.build(_context(compose_file(DOCKERFILES[engine])), "Dockerfile", built, {f"{LABEL}image": engine})
+        docker_images.build(_context(compose_file(DOCKERFILES[engine])), "Dockerfile", built, {f"{LABEL}image": engine})
         return built
     return image
 

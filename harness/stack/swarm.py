@@ -19,21 +19,13 @@ from harness.engines.endpoint import Endpoint
 from harness.errors import MissingError, ServiceError
 from harness.stack import emulator_image, machine
 from harness.stack import state as memory
-from harness.stack.docker import (
-    GONE,
-    SDK_ERRORS,
-    ComposeService,
-    Stack,
-    docker_command,
-    engine,
-    grace_of,
-    lost,
-    record_of,
-)
+from harness.stack.compose_service import ComposeService, grace_of, record_of
+from harness.stack.compose_stack import Stack
+from harness.stack.docker import GONE, SDK_ERRORS, docker_command, engine, lost
 from harness.stack.document import escaped
 from harness.stack.log_text import plain_line
 from harness.stack.plan import StackPlan, plan_stack
-from harness.stack.process import release_port, require_free_port
+from harness.stack.ports import release_port, require_free_port
 from harness.stack.render_swarm import (
     BINDING,
     BRIDGE,

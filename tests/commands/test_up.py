@@ -23,7 +23,7 @@ from harness.serve.serving import open_service
 from harness.serve.target import Target
 from harness.stack import state
 from harness.stack.plan import FIRST_PORT
-from harness.stack.process import ports_from
+from harness.stack.ports import ports_from
 from harness.stack.readiness import StartFailed
 from tests.stack.conftest import STAND_IN, launcher  # noqa: F401 - a fixture
 from tests.waiting import until

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from harness.stack import docker, sidecar_image
+from harness.stack import docker_images, sidecar_image
 from harness.stack.document import compose_file
 from harness.stack.monitoring import grafana, prometheus
 from tests.docker.conftest import Harness, ours
@@ -69,7 +69,7 @@ def images() -> Iterator[dict[str, str]]:
             entry = tarfile.TarInfo(name)
             entry.size = len(text)
             archive.addfile(entry, io.BytesIO(text.encode()))
-    docker.build(buffer.getvalue(), "Dockerfile", STAND_IN, {})
+    docker_images.build(buffer.getvalue(), "Dockerfile", STAND_IN, {})
     yield {grafana().image: STAND_IN}
     subprocess.run(["docker", "image", "rm", "-f", STAND_IN], capture_output=True, check=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.errors import MissingError, UsageError
-from harness.stack import docker
+from harness.stack import compose_service, compose_stack, docker, docker_images
 from harness.stack.state import Remembered
 
 
@@ -27,7 +27,7 @@ def test_pull_is_told_in_bytes() -> None:
         {"status": "Download complete", "id": "b"},
         {"status": "Extracting", "id": "b", "progressDetail": {"current": 1, "total": 2}},
     ]
-    pulled = docker._Pulled(beat=0)
+    pulled = docker_images._Pulled(beat=0)
     told = [pulled.after(event) or "" for event in events]
     assert told[0] == "pulling the image"
     assert told[-1].startswith("pulling the image: 3.00 MiB of 6.00 MiB, ")
@@ -39,7 +39,7 @@ def test_pull_is_told_in_bytes() -> None:
 
 def test_pull_is_told_now_and_then() -> None:
     """Docker reports ten times a second for minutes; a change of what is done is told at once."""
-    pulled = docker._Pulled(beat=1000)
+    pulled = docker_images._Pulled(beat=1000)
     part = {"status": "Downloading", "id": "a", "progressDetail": {"current": 1, "total": 9}}
     assert [pulled.after(part) is None for _ in range(3)] == [False, True, True]
     assert pulled.after({"status": "Download complete", "id": "a"}) == "unpacking the image: 0 B of 9 B"
@@ -56,7 +56,7 @@ def test_pull_is_told_now_and_then() -> None:
 )
 def test_failed_pull_is_named(reason: str, error: type[Exception]) -> None:
     """A wrong name is a mistake of the entry (2), the rest is the machine's (3)."""
-    assert isinstance(docker._cannot_pull("x:1", reason), error)
+    assert isinstance(docker_images._cannot_pull("x:1", reason), error)
 
 
 def test_no_docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,15 +71,15 @@ def test_engine_gets_the_time_that_its_entry_gives() -> None:
     """A longer drain than TGI's own is waited for, but not of an engine that has served nobody yet."""
     plain = Remembered("m", "compose", "http://127.0.0.1:1")
     longer = replace(plain, environment={"GRACEFUL_TERMINATION_TIMEOUT": "300"})
-    assert docker.grace_of(100, longer) == 310
-    assert docker.grace_of(15, longer) == 15
-    assert docker.grace_of(100, plain) == 100
+    assert compose_service.grace_of(100, longer) == 310
+    assert compose_service.grace_of(15, longer) == 15
+    assert compose_service.grace_of(100, plain) == 100
 
 
 def test_age_of_an_image() -> None:
     """As Docker writes moments; what is none is young, so that nothing is removed by mistake."""
-    assert docker._age("2020-01-01T00:00:00.123456789Z") > 86400
-    assert docker._age("") == 0
+    assert docker_images._age("2020-01-01T00:00:00.123456789Z") > 86400
+    assert docker_images._age("") == 0
 
 
 @pytest.mark.docker
@@ -90,12 +90,12 @@ def test_images_that_a_rebuild_replaced_are_removed(monkeypatch: pytest.MonkeyPa
     names = [f"{mine}:1", f"{mine}:2", f"{mine}-else:1"]
     try:
         for number, name in enumerate(names):
-            docker.build(_context(f"FROM scratch\nLABEL number={number}\n"), "Dockerfile", name, label)
-        docker.remove_older_images(f"{mine}:2", "harness.image=test-removal")
-        assert all(docker.image_exists(name) for name in names)
-        monkeypatch.setattr(docker, "_FRESH", -1.0)
-        docker.remove_older_images(f"{mine}:2", "harness.image=test-removal")
-        assert [docker.image_exists(name) for name in names] == [False, True, True]
+            docker_images.build(_context(f"FROM scratch\nLABEL number={number}\n"), "Dockerfile", name, label)
+        docker_images.remove_older_images(f"{mine}:2", "harness.image=test-removal")
+        assert all(docker_images.image_exists(name) for name in names)
+        monkeypatch.setattr(docker_images, "_FRESH", -1.0)
+        docker_images.remove_older_images(f"{mine}:2", "harness.image=test-removal")
+        assert [docker_images.image_exists(name) for name in names] == [False, True, True]
     finally:
         for name in names:
             with contextlib.suppress(*docker.GONE):
@@ -122,7 +122,7 @@ def test_cancelled_bring_up_makes_no_container() -> None:
 
     from harness.stack.plan import StackPlan
 
-    bring_up = docker.BringUp(docker.Stack("harness-test"), StackPlan("harness-test", ()), prepare)
+    bring_up = compose_service.BringUp(compose_stack.Stack("harness-test"), StackPlan("harness-test", ()), prepare)
     bring_up.start()
     entered.wait(10)
     bring_up.cancel()

@@ -19,7 +19,8 @@ from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
 from harness.stack import state
 from harness.stack.launch import embedded_launch, local_launch
-from harness.stack.process import ProcessService, free_port, ports_from, release_port, version_output
+from harness.stack.ports import free_port, ports_from, release_port
+from harness.stack.process import ProcessService, version_output
 from harness.stack.process_tree import MARKER
 from harness.stack.readiness import StartFailed, wait_until_ready
 from harness.stack.running import services_of
@@ -289,7 +290,7 @@ def test_digest_changes_with_the_entry_alone(launcher: str) -> None:
 def test_two_harnesses_choose_different_ports() -> None:
     """Between choosing and binding lie seconds; whoever comes in between gets the next one."""
     (mine,) = ports_from(8080, 1, reserve=True)
-    script = f"from harness.stack.process import ports_from; print(ports_from({mine}, 1, reserve=True)[0])"
+    script = f"from harness.stack.ports import ports_from; print(ports_from({mine}, 1, reserve=True)[0])"
 
     def theirs() -> int:
         return int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)

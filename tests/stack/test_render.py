@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness.catalog.models import EngineChoice, Limits, Model
 from harness.errors import UsageError
-from harness.stack.docker import record_of
+from harness.stack.compose_service import record_of
 from harness.stack.document import compose_file
 from harness.stack.plan import Machine, StackPlan, plan_stack
 from harness.stack.render import render
