@@ -12,5 +12,4 @@ itself. It is TGI unless `--engine` names another, whose face is then in `faces`
     infer  engine  alarm  tokens  vocabulary  metrics  faults   from a valid request to its tokens
     clockwork                                                   any scheduler behind the clock
     faces                                                       vLLM, SGLang, llama.cpp
-    accuracy                                                    the simulator against published measurements
 """

@@ -20,7 +20,7 @@ from importlib.metadata import packages_distributions
 at_first = {{name.partition(".")[0] for name in sys.modules}}
 assert harness.__file__.startswith({folder!r})
 for each in pkgutil.walk_packages(harness.emulator.__path__, "harness.emulator."):
-    if not each.name.endswith(("__main__", ".accuracy")):  # a tool, which runs here
+    if not each.name.endswith("__main__"):
         importlib.import_module(each.name)
 known = packages_distributions()
 loaded = {{name.partition(".")[0] for name in sys.modules}} - at_first

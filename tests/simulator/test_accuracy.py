@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.emulator.accuracy import (
+from harness.simulator.accuracy import (
     BUDGET,
     FIT,
     PREFILL,

@@ -1,6 +1,6 @@
 """How far the model of capacity and latency is from published measurements.
 
-    python -m harness.emulator.accuracy FILE [--json] [--rows]
+    python -m harness.simulator.accuracy FILE [--json] [--rows]
 
 FILE is YAML with a list of rows per section (all sections but `meta` are read): id, kind, use, group, engine, version,
 model, gpu, gpu_count, dtype, quant, flags, workload, metric, value, unit. Rows with use `score` and `score-loose`
@@ -471,7 +471,7 @@ def _table(accuracies: list[Accuracy]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, or one JSON document."""
-    parser = argparse.ArgumentParser(prog="python -m harness.emulator.accuracy", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.simulator.accuracy", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="YAML file of measurements")
     parser.add_argument("--json", action="store_true", help="one JSON document with all rows")
     parser.add_argument("--rows", action="store_true", help="every row, before the table")
