@@ -225,14 +225,12 @@ class _Probe:
         return compare(predict(told, self.target.gpu), limits)
 
     def _prompt_advice(self) -> list[str]:
-        """What is assumed where the engine's tokenizer could not be asked."""
+        """What is assumed where the engine's tokenizer could not be asked, or does not add up."""
         loaded = any(each.loads for each in self.search.evidence.outcomes)
-        if self.wish.quick or not loaded or self.seen.begun == 0 or self.seen.ruler.exact:
+        if self.wish.quick or not loaded or self.seen.begun == 0:
             return []
-        return [
-            "The engine told no token counts that fit its prompts, so each word was taken for"
-            f" {self.seen.ruler.per_word:g} tokens: lengths are only nearly exact."
-        ]
+        said = self.seen.lengths.sentence(self.seen.ruler)
+        return [said] if said else []
 
     def _load_facts(self) -> dict[str, Any]:
         proved = self.search.proved

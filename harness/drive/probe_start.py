@@ -5,22 +5,17 @@ seen. Everything that was started is stopped, whatever happens.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.drive.judging import judge
+from harness.drive.probe_prompts import Counter, Lengths, requests_of, token_counter
 from harness.engines import APIS, engine_named, engine_of
-from harness.engines.api import Api
 from harness.engines.base import EngineFacts, FailedStart, FailureCause
-from harness.engines.client import Client, NoAnswer
-from harness.engines.endpoint import Endpoint
 from harness.engines.failure import Failure as EngineFailure
 from harness.engines.identify import asked_name
-from harness.engines.tokens import find_tokenizer
 from harness.load.burst import Burst, Patience, send_burst
 from harness.probe import loads, prompts
 from harness.probe.ask import Search
@@ -55,6 +50,7 @@ class CarryOver:
     ruler: prompts.Ruler = field(default_factory=prompts.Ruler)
     begun: int = 0  # prompts that were made so far
     read_rate: float | None = None  # prompt tokens per second, of the slowest load
+    lengths: Lengths = field(default_factory=Lengths)
 
 
 def run_start(
@@ -190,6 +186,7 @@ class _Loading:
         self.running = True
         self.sent = 0
         self.streams = True
+        self.counter: Counter | None = None  # of a tokenizer whose words do not add up: each prompt is counted
 
     def run(self) -> tuple[list[LoadResult], Failure | None]:
         results: list[LoadResult] = []
@@ -205,8 +202,9 @@ class _Loading:
     def _calibrate(self) -> None:
         if not self.seen.ruler.exact:
             most = min(self.started.max_input_tokens or 400, 400)
-            with token_counter(self.service.endpoint, self.api) as count:
-                self.seen.ruler = prompts.measure(count, short=max(2, most // 10), long=max(4, most * 3 // 4))
+            with token_counter(self.service.endpoint, self.api) as counter:
+                self.seen.ruler = counter.ruler(short=max(2, most // 10), long=max(4, most * 3 // 4))
+                self.counter = counter if counter.by_route and not self.seen.ruler.exact else None
 
     def _send(self, load: Load) -> LoadResult:
         """The load's result; permits that earlier clients still hold for a moment are waited for."""
@@ -273,6 +271,7 @@ class _Loading:
             stream=self.streams,
             extras=self.service.engine.extras,
         )
+        self.seen.lengths.hear(burst.answers)
         result = judge(load, burst)
         if result.verdict != "died" and not self.service.state().running:
             result = replace(result, verdict="died")
@@ -364,7 +363,8 @@ class _Loading:
 
     def _requests(self, load: Load) -> list[list[Request]]:
         self.sent += 1
-        return requests_of(load, self.seen.ruler, salt=f"{self.sent} {load.name}", first=self._first_words(load))
+        salt, first = f"{self.sent} {load.name}", self._first_words(load)
+        return requests_of(load, self.seen.ruler, salt=salt, first=first, counter=self.counter)
 
     def _first_words(self, load: Load) -> int:
         """Long prompts never begin with a word that a long one had not long ago: the engine's lookup of the one would
@@ -425,52 +425,3 @@ def _is_filled(result: LoadResult) -> bool:
     if load.target_tokens_in_flight is None:
         return True
     return (result.carried or 0) >= min(_FULL * load.size, load.size - _UNWRITTEN * load.rows)
-
-
-def requests_of(load: Load, ruler: prompts.Ruler, *, salt: str, first: int = 0) -> list[list[Request]]:
-    """The load's requests with prompts of their lengths, all different; all are sampled, which costs memory that greedy
-    decoding does not. first: number of the word that the first prompt begins with; each begins with another.
-    """
-    made: list[list[Request]] = []
-    base, number = zlib.crc32(salt.encode()), 0
-    common = ruler.text(ruler.words(load.shared_tokens), seed=base, first=first) if load.shared_tokens else None
-    for wave in load.waves:
-        made.append([])
-        for shape in wave:
-            seed, words = base + number, ruler.words(shape.input_tokens)
-            text = ruler.text(words, seed=seed, first=first + number)
-            if common is not None:
-                beginning = common.split(" ")[:words]
-                text = " ".join([*beginning, *text.split(" ")[len(beginning) :]])
-            made[-1].append(Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31))
-            number += 1
-    return made
-
-
-@contextmanager
-def token_counter(endpoint: Endpoint, api: Api) -> Iterator[Callable[[str], int | None]]:
-    """Counts the tokens of a bare prompt by the service's tokenizer, else by the input length that an answer tells; the
-    function gives None where neither is there.
-    """
-
-    def by_answer(text: str) -> int | None:
-        burst = send_burst(endpoint, api, [[Request(text, len(text) // 4, 1)]], patience=Patience(30, 60))
-        return burst.answers[0].input_tokens
-
-    with Client(endpoint) as client:
-        try:
-            tokenizer = find_tokenizer(client, endpoint.model_name)
-        except (NoAnswer, ValueError):
-            tokenizer = None
-        if tokenizer is None:
-            yield by_answer
-            return
-        known = tokenizer
-
-        def by_tokenizer(text: str) -> int | None:
-            try:
-                return known.count(text)
-            except (NoAnswer, ValueError):
-                return None
-
-        yield by_tokenizer

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from harness.catalog.limits import Limits
+from harness.drive.judging import judge
 from harness.drive.kinds import write_page
+from harness.drive.probe_prompts import Lengths, requests_of, token_counter
 from harness.drive.probe_result import ProbeOptions, ProbeReport, probe_folder
-from harness.drive.probe_start import judge, requests_of, token_counter
 from harness.engines import APIS, ENGINES
 from harness.errors import ServiceError
 from harness.load.burst import Patience, send_burst
 from harness.measure.run_folder import run_name, write_atomically
-from harness.probe import loads, prompts
+from harness.probe import loads
 from harness.probe.setting import CHUNK, Bracket, Load, LoadKind, LoadResult, Shape
 from harness.serve.serving import Served, open_service
 from harness.serve.target import Target
@@ -65,8 +67,10 @@ class _Asking:
                 advice="`harness bench --url` measures it.",
             )
         self.api = APIS[engine.bare_api]
-        with token_counter(self.endpoint, self.api) as count:
-            self.ruler = prompts.measure(count)
+        with token_counter(self.endpoint, self.api) as counter:
+            self.ruler = counter.ruler()
+            self.counted = counter.by_route and not self.ruler.exact
+        self.lengths = Lengths()
         self.results: list[LoadResult] = []
         self.unseen: list[str] = []  # limits that were asked for and not seen at their border
 
@@ -145,8 +149,10 @@ class _Asking:
 
     def _send(self, load: Load) -> LoadResult:
         self.progress(f"{load.name} ...")
-        waves = requests_of(load, self.ruler, salt=load.name)
+        with token_counter(self.endpoint, self.api) if self.counted else nullcontext() as counter:
+            waves = requests_of(load, self.ruler, salt=load.name, counter=counter)
         burst = send_burst(self.endpoint, self.api, waves, stay=load.leave_after_tokens, patience=Patience(120, 300))
+        self.lengths.hear(burst.answers)
         result = judge(load, burst)
         if result.verdict == "stalled":
             raise ServiceError(
@@ -160,8 +166,8 @@ class _Asking:
 
     def _advice(self, boundary: Mapping[str, Bracket]) -> list[str]:
         lines = [f"Requests alone cannot tell {_UNTOLD}."]
-        if not self.ruler.exact:
-            lines.append("The service tells no token counts, so prompt lengths are only nearly exact.")
+        if said := self.lengths.sentence(self.ruler):
+            lines.append(said)
         permits = self.limits.max_concurrent_requests
         if permits is not None and "max_concurrent_requests" not in boundary:
             lines.append(f"max_concurrent_requests is {permits:,} by its own word; so many were not sent at once.")

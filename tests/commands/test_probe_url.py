@@ -57,7 +57,8 @@ class _Page(BaseHTTPRequestHandler):
             limit = INFO["max_total_tokens"] if _count(body) <= INFO["max_input_tokens"] else INFO["max_input_tokens"]  # type: ignore[operator]
             text = f"Input validation error: `inputs` must have less than {limit} tokens. Given: {_count(body)}"
             return self._send(422, json.dumps({"error": text, "error_type": "validation"}).encode())
-        self._send(200, b"".join(_event(at, new) for at in range(1, new + 1)), "text/event-stream")
+        told = _count(body) + (self.mode == "counts one more")
+        self._send(200, b"".join(_event(at, new, told) for at in range(1, new + 1)), "text/event-stream")
 
     def _send(self, status: int, body: bytes, kind: str = "application/json") -> None:
         self.send_response(status)
@@ -71,12 +72,12 @@ def _count(body: dict[str, Any]) -> int:
     return 1 + len(body["inputs"].split())
 
 
-def _event(at: int, new: int) -> bytes:
+def _event(at: int, new: int, prompt: int) -> bytes:
     event: dict[str, Any] = {"index": at, "token": {"id": 5, "text": " the", "logprob": -1.0, "special": False}}
     event |= {"generated_text": None, "details": None}
     if at == new:
         event["generated_text"] = " the" * new
-        event["details"] = {"finish_reason": "length", "generated_tokens": new, "seed": None, "input_length": 9}
+        event["details"] = {"finish_reason": "length", "generated_tokens": new, "seed": None, "input_length": prompt}
     return b"data:" + json.dumps(event).encode() + b"\n\n"
 
 
@@ -102,6 +103,14 @@ def test_a_border_that_was_seen_from_both_sides_is_measured(tmp_path: Path) -> N
     assert found["boundary"]["max_input_tokens"]["smallest_failed"] == 301
     assert found["source"]["max_concurrent_requests"] == "derived", "nothing was refused"
     assert not found["verified_under_load"]
+    assert not any("as long as was meant" in line for line in found["advice"])
+
+
+def test_prompts_of_another_length_than_was_meant_are_said(tmp_path: Path) -> None:
+    """The service's own count of what it answered is the last word."""
+    with serving("counts one more") as url:
+        found = probe(Target(url=url), ProbeOptions(output=tmp_path)).as_json()
+    assert any("were not as long as was meant" in line and "by 1 tokens at most" in line for line in found["advice"])
 
 
 @pytest.mark.parametrize("mode", ["429", "503", "gzip", "broken JSON"])
