@@ -151,7 +151,9 @@ class _Asking:
         self.progress(f"{load.name} ...")
         with token_counter(self.endpoint, self.api) if self.counted else nullcontext() as counter:
             waves = requests_of(load, self.ruler, salt=load.name, counter=counter)
-        burst = send_burst(self.endpoint, self.api, waves, stay=load.leave_after_tokens, patience=Patience(120, 300))
+        burst = send_burst(
+            self.endpoint, self.api, waves, leave_after_tokens=load.leave_after_tokens, patience=Patience(120, 300)
+        )
         self.lengths.hear(burst.answers)
         result = judge(load, burst)
         if result.verdict == "stalled":

@@ -1,9 +1,9 @@
 """A set of requests sent at once, and what became of each: how a prober asks. No Locust, no rates, no statistics.
 
 Waves: the requests of one wave are sent together; the next wave follows when all of the wave before have their first
-token, or as many tokens as `ripe` says. A watchdog ends the burst when the service died, or when nobody got a token for
-a while although requests wait: a queue of TGI can stop for ever without any sign (backends/v3/src/radix.rs, the lookup
-that pins what must be evicted).
+token, or as many tokens as `min_tokens_before_next_wave` says. A watchdog ends the burst when the service died, or when
+nobody got a token for a while although requests wait: a queue of TGI can stop for ever without any sign
+(backends/v3/src/radix.rs, the lookup that pins what must be evicted).
 """
 
 from __future__ import annotations
@@ -88,21 +88,35 @@ def send_burst(
     waves: Sequence[Sequence[Request]],
     *,
     alive: Callable[[], bool] = lambda: True,
-    stay: int | None = None,
+    leave_after_tokens: int | None = None,
     waiting: int = 0,
-    ripe: int = 1,
+    min_tokens_before_next_wave: int = 1,
     patience: Patience = Patience(),
     stream: bool = True,
     extras: Extras = NO_EXTRAS,
 ) -> Burst:
     """Send all waves and wait for their answers; an exception of the caller's thread (Ctrl-C) cuts them off.
 
-    alive: asked all the time whether the service still runs. stay: leave when every request that was not refused has so
-    many tokens; None waits for whole answers. waiting: so many requests need not have begun for that. ripe: tokens that
-    each answer of a wave must have, or be over, before the next wave follows. extras: what the engine knows.
+    alive: asked all the time whether the service still runs. leave_after_tokens: leave when every request that was not
+    refused has so many; None waits for whole answers. waiting: so many requests need not have begun for that.
+    min_tokens_before_next_wave: what each answer of a wave must have, or be over, before the next wave follows. extras:
+    what the engine knows.
     """
     with interrupts.held_back():  # raised in the middle of asyncio, it would be lost; the sender looks by itself
-        return asyncio.run(_Sender(endpoint, api, waves, alive, stay, waiting, ripe, patience, stream, extras).run())
+        return asyncio.run(
+            _Sender(
+                endpoint,
+                api,
+                waves,
+                alive,
+                leave_after_tokens,
+                waiting,
+                min_tokens_before_next_wave,
+                patience,
+                stream,
+                extras,
+            ).run()
+        )
 
 
 class _Gate:
@@ -136,16 +150,21 @@ class _Sender:
         api: Api,
         waves: Sequence[Sequence[Request]],
         alive: Callable[[], bool],
-        stay: int | None,
+        leave_after_tokens: int | None,
         waiting: int,
-        ripe: int,
+        min_tokens_before_next_wave: int,
         patience: Patience,
         stream: bool,
         extras: Extras,
     ) -> None:
         self.extras = extras
-        self.endpoint, self.api, self.alive, self.stay = endpoint, api, alive, stay
-        self.waiting, self.ripe, self.patience, self.stream = waiting, ripe, patience, stream
+        self.endpoint, self.api, self.alive, self.leave_after_tokens = endpoint, api, alive, leave_after_tokens
+        self.waiting, self.min_tokens_before_next_wave, self.patience, self.stream = (
+            waiting,
+            min_tokens_before_next_wave,
+            patience,
+            stream,
+        )
         self.waves = [[Answered(request, number) for request in wave] for number, wave in enumerate(waves)]
         self.answers = [each for wave in self.waves for each in wave]
         self.began = self.moved = time.monotonic()
@@ -187,16 +206,18 @@ class _Sender:
 
     def _begun_until(self, number: int) -> Callable[[], bool]:
         return lambda: all(
-            len(each.token_at) >= self.ripe or _over(each) for wave in self.waves[: number + 1] for each in wave
+            len(each.token_at) >= self.min_tokens_before_next_wave or _over(each)
+            for wave in self.waves[: number + 1]
+            for each in wave
         )
 
     def _all_ended(self) -> bool:
         if all(_over(each) for each in self.answers):
             return True
-        if self.stay is None:
+        if self.leave_after_tokens is None:
             return False
         open_ones = [each for each in self.answers if not _over(each)]
-        short = sum(len(each.token_at) < self.stay for each in open_ones)
+        short = sum(len(each.token_at) < self.leave_after_tokens for each in open_ones)
         if short and any(each.http_status is None for each in open_ones):
             return False  # what has not arrived yet does not wait there
         return short <= self.waiting

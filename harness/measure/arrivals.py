@@ -15,7 +15,7 @@ from harness.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RateSegment:
     """A time in which the rate goes in a straight line. Seconds; requests per second. The last of all is endless."""
 
     seconds: float
@@ -51,9 +51,9 @@ class Arrival(ABC):
     def offsets(self, rate: float, rng: random.Random) -> Iterator[float]:
         """Rising moments, without end. Each is a sum of exact gaps from 0 on, so no lateness of a sender adds up."""
 
-    def stretches(self, rate: float) -> tuple[Stretch, ...]:
+    def segments(self, rate: float) -> tuple[RateSegment, ...]:
         """How the rate goes from the level's start on."""
-        return (Stretch(math.inf, rate, rate),)
+        return (RateSegment(math.inf, rate, rate),)
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ class _Changing(Arrival):
 
     def offsets(self, rate: float, rng: random.Random) -> Iterator[float]:
         expected = began = before = 0.0
-        for stretch in self.stretches(rate):
-            until = stretch.arrivals(stretch.seconds)
+        for segment in self.segments(rate):
+            until = segment.arrivals(segment.seconds)
             while expected - before <= until:
                 if expected:
-                    yield began + stretch.when(expected - before)
+                    yield began + segment.when(expected - before)
                 expected += rng.expovariate(1.0)
-            began, before = began + stretch.seconds, before + until
+            began, before = began + segment.seconds, before + until
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class Ramp(_Changing):
     to: float
     seconds: float
 
-    def stretches(self, rate: float) -> tuple[Stretch, ...]:
-        return (Stretch(self.seconds, rate, self.to), Stretch(math.inf, self.to, self.to))
+    def segments(self, rate: float) -> tuple[RateSegment, ...]:
+        return (RateSegment(self.seconds, rate, self.to), RateSegment(math.inf, self.to, self.to))
 
     def __str__(self) -> str:
         return f"ramp:{_shown(self.to)}:{_shown(self.seconds)}"
@@ -149,9 +149,9 @@ class Steps(_Changing):
     seconds: float
     rates: tuple[float, ...]
 
-    def stretches(self, rate: float) -> tuple[Stretch, ...]:
+    def segments(self, rate: float) -> tuple[RateSegment, ...]:
         *before, last = (rate, *self.rates)
-        return (*(Stretch(self.seconds, each, each) for each in before), Stretch(math.inf, last, last))
+        return (*(RateSegment(self.seconds, each, each) for each in before), RateSegment(math.inf, last, last))
 
     def __str__(self) -> str:
         return ":".join(["steps", *map(_shown, (self.seconds, *self.rates))])
@@ -222,14 +222,14 @@ def parse_arrival(text: str) -> Arrival:
         raise UsageError(str(error), where="--arrival", advice=advice) from error
 
 
-def expected(stretches: Sequence[Stretch], start: float, end: float) -> float:
+def expected(segments: Sequence[RateSegment], start: float, end: float) -> float:
     """Arrivals between two moments."""
 
     def until(moment: float) -> float:
         total = 0.0
-        for stretch in stretches:
-            total += stretch.arrivals(max(0.0, moment))
-            moment -= stretch.seconds
+        for segment in segments:
+            total += segment.arrivals(max(0.0, moment))
+            moment -= segment.seconds
         return total
 
     return until(end) - until(start)

@@ -8,7 +8,7 @@ from harness.measure.run_folder import Level
 
 def expected_arrivals(level: Level, start: float, end: float) -> float:
     """Between two moments, seconds from the level's start. level: an open loop with a rate."""
-    return expected((level.arrival or POISSON).stretches(level.rate or 0.0), start, end)
+    return expected((level.arrival or POISSON).segments(level.rate or 0.0), start, end)
 
 
 def changes(level: Level) -> bool:

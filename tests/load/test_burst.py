@@ -174,7 +174,7 @@ def test_the_client_leaves_when_it_has_seen_enough() -> None:
             await asyncio.sleep(0.005)
 
     with server(endless) as endpoint:
-        burst = send(endpoint, [ask(2)], stay=4)
+        burst = send(endpoint, [ask(2)], leave_after_tokens=4)
     assert burst.ending == "done"
     assert all(each.left and each.ok and len(each.token_at) >= 4 for each in burst.answers)
 
