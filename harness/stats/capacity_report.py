@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,14 @@ import numpy as np
 from harness.catalog.slo import Slo
 from harness.stats.capacity_search import Answer, CapacitySearch
 from harness.stats.money import NOTHING_ASKED, Money, MoneyQuestion, Price, money
+from harness.stats.outcome import Outcome
 from harness.stats.people import NO_HABITS, Flow, Habits, People, people
 from harness.stats.surface import Figures, Row, Surface, row_of, surface_of
+
+# Times the limit, or that part of it: how far away a level may be whose resource is told as that of the limit.
+NEIGHBOURS = 1.5
+
+Measured = tuple[Outcome, Figures]
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,26 @@ class HistoryCapacity:
         told = zip(self.search.told, self.flows, strict=True)
         fit = [flow for each, flow in told if not each.drifts and not each.saturated and flow.requests_per_second > 0]
         return min(fit, key=lambda flow: abs(flow.load - load)) if fit and load else None
+
+    @property
+    def beside_the_limit(self) -> tuple[Measured, ...]:
+        """The levels that tell what binds at the limit: of those at or below the estimate and of those above it the
+        nearest one within NEIGHBOURS that tells. Where none does, the nearest of all. The nearest one comes first.
+        """
+        answer = self.answer
+        limit = answer.best or answer.holds or answer.breaks
+        if not limit or not self.search.told:
+            return ()
+
+        def distance(each: Measured) -> tuple[float, bool]:
+            return abs(math.log(each[0].load / limit)), each[0].brief
+
+        levels = sorted(zip(self.search.told, self.figures, strict=True), key=distance)
+        near = [each for each in levels if distance(each)[0] <= math.log(NEIGHBOURS) + 1e-9]
+        tell = [each for each in near if each[1].binds.resource is not None]
+        sides = (next((each for each in tell if (each[0].load > limit) is above), None) for above in (False, True))
+        found = sorted((each for each in sides if each is not None), key=distance)
+        return tuple(found) or (levels[0],)
 
     def as_dict(self) -> dict[str, Any]:
         """An entry of `surface`."""

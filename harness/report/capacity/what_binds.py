@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.report.capacity.subject import Searched, load_of
 from harness.report.document import Bullets, Section
 from harness.stats.capacity_report import HistoryCapacity
+from harness.stats.outcome import Outcome
 from harness.units import format_count
 
 # What to change first, by the resource that binds.
@@ -21,7 +22,7 @@ CHANGES = {
 
 
 def section(searched: Searched) -> Section | None:
-    """By the level nearest to the estimate, of each history."""
+    """By the levels nearest to the estimate that tell, of each history."""
     lines = [line for each in searched.report.histories for line in _lines(searched, each)]
     if not lines:
         return None
@@ -30,17 +31,27 @@ def section(searched: Searched) -> Section | None:
 
 
 def _lines(searched: Searched, each: HistoryCapacity) -> list[str]:
-    load = each.answer.best or each.answer.holds
-    near = min(
-        zip(each.search.told, each.figures, strict=True),
-        key=lambda pair: (abs(pair[0].load - load), pair[0].brief),
-        default=None,
-    )
-    if near is None:
+    """One resource, read at the nearest level that tells; both where the levels below and above the limit differ."""
+    found, unit = each.beside_the_limit, searched.report.unit
+    if not found:
         return []
-    outcome, figures = near
     where = "" if each.history is None else f"With {format_count(each.history)} tokens of history, at "
-    at = f"{where or 'At '}{load_of(outcome.load, searched.report.unit)}"
+    outcome, figures = found[0]
+    at = f"{where or 'At '}{load_of(outcome.load, unit)}{_side(each, outcome)}"
     if figures.binds.resource is None:
         return [f"{at} it is not known what binds: {figures.binds.why}."]
-    return [f"{at} {figures.binds.resource} binds: {figures.binds.why}. {CHANGES[figures.binds.resource]}"]
+    lines = [f"{at} {figures.binds.resource} binds: {figures.binds.why}. {CHANGES[figures.binds.resource]}"]
+    for further, told in found[1:]:
+        resource = told.binds.resource
+        if resource is not None and resource != figures.binds.resource:
+            at = f"{where or 'At '}{load_of(further.load, unit)}{_side(each, further)}"
+            lines.append(f"{at} it is {resource}: {told.binds.why}. {CHANGES[resource]}")
+    return lines
+
+
+def _side(each: HistoryCapacity, outcome: Outcome) -> str:
+    """Where the level lies, if it is not at the limit itself."""
+    best = each.answer.best
+    if best is None or outcome.load == best:
+        return ""
+    return ", above the limit," if outcome.load > best else ", below the limit,"
