@@ -23,7 +23,7 @@ from harness.errors import HarnessError, UsageError
 from harness.input_files import as_type, read_json_object
 from harness.load import runner
 from harness.load.null_engine import Truth, read_log
-from harness.load.plan import LoadPlan
+from harness.load.plan import LoadOutcome, LoadPlan
 from harness.load.worker_pool import WorkerPool
 from harness.measure.client import Floor
 from harness.measure.journal import read_journal
@@ -84,7 +84,9 @@ def best_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
 
 
 def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
-    """Load a null engine with so many streams and compare every event with its log."""
+    """Load a null engine with so many streams and compare every event with its log. Raises KeyboardInterrupt where a
+    signal cut it off, HarnessErrors where it did not come to its end.
+    """
     itl = max(_ITL, streams / _EVENTS_MOST)
     duration = _CYCLES * (_TTFT + itl * _TOKENS)
     with tempfile.TemporaryDirectory(prefix="harness-calibrate-") as name:
@@ -92,7 +94,8 @@ def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
         with null_engine(folder / "truth.jsonl", ttft_ms=1000 * _TTFT, itl_ms=1000 * itl,
                          jitter_ms=1000 * itl * _JITTER) as url:  # fmt: skip
             plan = _plan(url, streams, duration, folder, processes)
-            runner.run(plan, pool=pool)
+            outcome = runner.run(plan, pool=pool)
+        _require_whole(outcome)
         records = list(read_journal(folder).records)
         ttft, itl_error, events = errors(records, read_log(folder / "truth.jsonl"), plan.clock_monotonic)
     if not len(ttft):
@@ -104,6 +107,20 @@ def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
         events_per_second=round(events / duration, 1),
         measured=utc_text(datetime.now(timezone.utc)),
     )
+
+
+def _require_whole(outcome: LoadOutcome) -> None:
+    """What was cut off is no floor: it would be stored, and taken for this machine's from then on."""
+    if outcome.interrupted:
+        raise KeyboardInterrupt  # the runner told of it in its outcome: its level had to end in order first
+    ended_by = {level.ended_by for level in outcome.levels}
+    if outcome.lost_processes or ended_by != {"duration"}:
+        found = (
+            "a load process was lost"
+            if outcome.lost_processes
+            else f"the load ended by {', '.join(map(str, ended_by))}"
+        )
+        raise HarnessError(found, where="calibrate", advice="Run it again.")
 
 
 def errors(records: list[RequestRecord], truths: Mapping[str, Truth], start: float) -> tuple[Any, Any, int]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
 from harness.drive import calibration
+from harness.errors import HarnessError
+from harness.load import runner
+from harness.load.plan import LoadOutcome, LoadPlan
+from harness.load.worker_pool import WorkerPool
 from harness.measure.client import Floor
+from harness.measure.run_folder import Level
 
 
 @pytest.mark.parametrize(
@@ -27,3 +36,25 @@ def test_a_disturbed_measurement_is_made_again(
     nobody: Any = None
     assert calibration.best_floor(64, 1, nobody).itl == kept
     assert len(errors) - len(left) == tried
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_measurement_that_was_cut_off_is_not_stored(
+    lost: bool, own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal: the level ends in order, and the command with it. By the end of a load process: said."""
+    real = runner.run
+
+    def cut(plan: LoadPlan, *, pool: WorkerPool) -> LoadOutcome:
+        def tell(level: Level) -> None:
+            if level.ended_at is None and lost:
+                Timer(0.3, pool.dismiss, (0,)).start()
+            elif level.ended_at is None:
+                Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        return real(plan, pool=pool, on_level=tell)
+
+    monkeypatch.setattr(calibration.runner, "run", cut)
+    with WorkerPool(2) as pool, pytest.raises(HarnessError if lost else KeyboardInterrupt):
+        calibration.floor_for(4, 2, pool, lambda text: None)
+    assert calibration.find(4, 2) is None
