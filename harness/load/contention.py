@@ -2,13 +2,14 @@
 
 - run queue: other work had the processor (/proc/thread-self/schedstat, its second number)
 - stolen: the hypervisor gave it to another guest (/proc/stat, `steal`, of all processors)
-- throttled: the control group had used up its quota (/sys/fs/cgroup/cpu.stat, `throttled_usec`)
+- throttled: the control group had used up its quota (its cpu.stat: `throttled_usec`, `throttled_time`)
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -72,12 +73,42 @@ def stolen() -> float:
 
 
 def throttled() -> float:
-    """Seconds that this control group's CPU quota held it back, since it began."""
+    """Seconds that a CPU quota held this process's control group back, since it began: the most of its own and of those
+    above it, any of which may have the quota.
+    """
+    return max((_throttled(file) for file in quota_files()), default=0.0)
+
+
+@cache
+def quota_files(told: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> tuple[Path, ...]:
+    """cpu.stat of this process's control group and of those above it, as far as they can be seen from here; of version
+    2 and of version 1 (cgroups(7)). A container sees its own group at the top, whatever its path says.
+    """
     try:
-        lines = Path("/sys/fs/cgroup/cpu.stat").read_text(encoding="ascii").splitlines()
+        lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
+        lines = []
+    found: dict[Path, None] = {}
+    for line in ("0::/", *lines):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number != "0" and "cpu" not in controllers.split(","):
+            continue
+        tops = (mounted, mounted / "unified") if number == "0" else (mounted / controllers, mounted / "cpu")
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for top in tops:
+            for depth in range(len(parts), -1, -1):
+                found[top.joinpath(*parts[:depth], "cpu.stat")] = None
+    return tuple(file for file in found if file.is_file())
+
+
+def _throttled(file: Path) -> float:
+    """Microseconds in version 2, nanoseconds in version 1."""
+    try:
+        counters = dict(line.split() for line in file.read_text(encoding="ascii").splitlines())
+        return int(counters.get("throttled_usec", 0)) / 1e6 + int(counters.get("throttled_time", 0)) / 1e9
+    except (OSError, ValueError):
         return 0.0
-    return sum(int(line.split()[1]) / 1e6 for line in lines if line.startswith("throttled_usec "))
 
 
 def waiting(kind: str) -> float | None:

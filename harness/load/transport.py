@@ -37,6 +37,7 @@ ABSENCE = 0.0025  # seconds between two looks at all sockets from which on they 
 ABSENCES_KEPT = 8192
 CROSSED = 0.5  # seconds after sending in which a closed connection may have been closed before it saw the request
 LASTED = 0.0002  # seconds: a wait that finds something there already takes some microseconds
+BEAT = 0.005  # seconds: no wait lasts longer, so that one which did shows a process that was kept from running
 
 _BUFFER = 16384
 _ANCILLARY = 32  # CMSG_SPACE(sizeof(struct timespec))
@@ -179,6 +180,9 @@ class Transport:
         self._before_wait.start(self._begin_to_wait)
         self._after_wait.start(self._waited)
         self._idle = loop.idle()
+        self._beat_due = _now() + BEAT
+        self._beat = loop.timer(BEAT, BEAT)
+        self._beat.start(self._on_beat)
 
     @property
     def backlog(self) -> int:
@@ -191,7 +195,7 @@ class Transport:
         self.reads, self.absorbed = sum(len(each.reads) + len(each.slices) for each in waiting), 0
 
     def close(self) -> None:
-        for watcher in (self._watcher, self._idle, self._before_wait, self._after_wait):
+        for watcher in (self._watcher, self._idle, self._before_wait, self._after_wait, self._beat):
             watcher.stop()
             watcher.close()
         for connection in [*self.active, *self._pool]:
@@ -205,14 +209,22 @@ class Transport:
         """The last thing before the loop waits: all that was to do is done."""
         self._waits_from = _now()
 
+    def _on_beat(self) -> None:
+        self._beat_due = _now() + BEAT
+
     def _waited(self) -> None:
         """The first thing after it. A wait that lasted is no absence, but for its end: whatever came made this process
-        ready to run, and other work on the machine may have kept it from running.
+        ready to run, and other work on the machine may have kept it from running. That the run queue tells. What it
+        does not tell (a process that was stopped, a control group that was frozen, a hypervisor that ran another guest)
+        shows in a beat that is late, and may have begun right after the one before.
         """
         now = _now()
         waited = now - self._waits_from
         if waited > LASTED:
-            self._looked = now - min(waited, self.run_queue.since())
+            absent, late = self.run_queue.since(), now - self._beat_due
+            if late > ABSENCE:
+                absent = max(absent, late + BEAT)
+            self._looked = now - min(waited, absent)
 
     def drain(self) -> None:
         """Read everything that is readable now; then work, or pause for more."""
