@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
 from typing import Protocol
 
 from harness.drive.git_store import GitStore
+from harness.interrupts import held_back
 
 DEFAULT_FOLDER = Path("reports") / "baselines"
 FILE = "baseline.json"
@@ -41,11 +43,21 @@ class FolderStore:
         self.path = path
 
     def names(self) -> list[str]:
+        for old in self.path.glob(".*.old") if self.path.is_dir() else ():
+            self._bring_back(old.name[1:].removesuffix(".old"))
         found = self.path.iterdir() if self.path.is_dir() else []
         return sorted(each.name for each in found if NAME.fullmatch(each.name) and (each / FILE).exists())
 
     def folder(self, name: str) -> Path | None:
+        self._bring_back(name)
         return self.path / name if (self.path / name).exists() else None
+
+    def _bring_back(self, name: str) -> None:
+        """Where a writer was killed between its two renames, the one before stands beside the place."""
+        old, place = self.path / f".{name}.old", self.path / name
+        if old.is_dir() and not place.exists():
+            with contextlib.suppress(OSError):  # a store that cannot be written, or another reader was first
+                old.rename(place)
 
     def put(self, name: str, fresh: Path, before: Path | None) -> str | None:
         """Whatever happens in between, the old or the new one stays."""
@@ -54,9 +66,10 @@ class FolderStore:
             shutil.rmtree(each, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.copytree(fresh, beside)
-        if before is not None:
-            place.rename(old)
-        beside.rename(place)
+        with held_back():
+            if before is not None:
+                place.rename(old)
+            beside.rename(place)
         shutil.rmtree(old, ignore_errors=True)
         return None
 

@@ -77,6 +77,18 @@ def test_another_question_cannot_be_allowed(tmp_path: Path, place: str) -> None:
         compare_with_baseline("chat", [new], place, allow="workload")
 
 
+def test_a_writer_that_was_killed_in_the_middle_leaves_the_one_before(place: str, tmp_path: Path) -> None:
+    """Whoever reads or writes next finds it, and the next one can take its place."""
+    one = Path(place) / "chat"
+    one.rename(one.with_name(".chat.old"))
+    assert [each.name for each in baseline.listed(place).found] == ["chat"]
+    one.rename(one.with_name(".chat.old"))
+    one.with_name(".chat.new").mkdir()
+    baseline.promote("chat", [repeats(tmp_path / "new", NEW)], "new", place)
+    assert len(baseline.show("chat", place).baseline.saved) == 2
+    assert sorted(each.name for each in Path(place).iterdir()) == ["chat"]
+
+
 def test_what_makes_no_baseline_is_refused_and_writes_nothing(tmp_path: Path) -> None:
     """Too few runs, one that was cut off, a name that is no name; and a second one of the same name."""
     kept = tmp_path / "kept"
