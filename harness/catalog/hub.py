@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.constants import ENDPOINT
@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     SafetensorsParsingError,
 )
-from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 from huggingface_hub.utils import disable_progress_bars, get_session
 from huggingface_hub.utils.logging import set_verbosity_error
 
@@ -100,7 +100,7 @@ def describe(repo: str, revision: str | None = None, *, endpoint: str | None = N
 def _ask(repo: str, revision: str | None, endpoint: str | None) -> HubModel:
     with _translated(repo):
         api = _api(endpoint)
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        info = _described(repo, lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT))
         # A renamed repository answers under its old name too, with a redirect.
         now = info.id if info.id and info.id.lower() != repo.lower() else repo
         names = frozenset(file.rfilename for file in info.siblings or ())
@@ -157,12 +157,41 @@ def _notes(repo: str, now: str, names: frozenset[str], config: Mapping[str, Any]
 def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> str:
     """The commit that a branch, a tag or nothing stands for now. Raises like `describe`."""
     with _translated(repo):
-        info = _api(endpoint).model_info(repo, revision=revision, timeout=TIMEOUT)
+        api = _api(endpoint)
+        info = _described(repo, lambda: api.model_info(repo, revision=revision, timeout=TIMEOUT))
     if info.sha is None:
         raise MissingError(
             "the Hub names no commit of this model", where=repo, advice="Give a revision in models.yaml."
         )
     return info.sha
+
+
+# What the library lets through of an answer that is JSON of another form than it expects.
+_NOT_AS_EXPECTED = (TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
+_Info = TypeVar("_Info", ModelInfo, DatasetInfo)
+
+
+def _described(repo: str, ask: Callable[[], _Info]) -> _Info:
+    """What the library makes of the Hub's answer, whose fields it takes as they come. Raises MissingError for an answer
+    that describes nothing.
+    """
+    try:
+        info = ask()
+    except _NOT_AS_EXPECTED as error:
+        raise _no_description(repo) from error
+    files: list[Any] = list(info.siblings or ())
+    texts = [info.id, *(each.rfilename for each in files)]
+    sizes = [each.size for each in files if each.size is not None]
+    if not all(isinstance(each, str) for each in texts) or not isinstance(info.sha, (str, type(None))):
+        raise _no_description(repo)
+    if not all(isinstance(each, int) and each >= 0 for each in sizes):
+        raise _no_description(repo)
+    return info
+
+
+def _no_description(repo: str) -> MissingError:
+    advice = "Check HF_ENDPOINT: something else than a Hub may answer there."
+    return MissingError("the Hub answered what describes no repository", where=repo, advice=advice)
 
 
 class Unreachable(MissingError):
@@ -175,7 +204,8 @@ def file_names(repo: str, revision: str | None, *, endpoint: str | None = None) 
     Raises like `describe`; Unreachable where the cache is the only way left.
     """
     with _translated(repo, "data set"):
-        info = _api(endpoint).dataset_info(repo, revision=revision, timeout=TIMEOUT)
+        api = _api(endpoint)
+        info = _described(repo, lambda: api.dataset_info(repo, revision=revision, timeout=TIMEOUT))
     if info.sha is None:
         raise MissingError("the Hub names no commit of this data set", where=repo, advice="Name one: REPO@COMMIT.")
     return info.sha, sorted(each.rfilename for each in info.siblings or ())
@@ -318,9 +348,11 @@ def _header_bytes(api: HfApi, repo: str, revision: str | None) -> tuple[int, Siz
         metadata = api.get_safetensors_metadata(repo, revision=revision)
     except LocalEntryNotFoundError:
         raise
-    except (NotASafetensorsRepoError, SafetensorsParsingError, EntryNotFoundError, KeyError, AttributeError):
+    except (NotASafetensorsRepoError, SafetensorsParsingError, EntryNotFoundError, *_NOT_AS_EXPECTED):
         return None  # no such files, or an index that names others
     spans = [tensor.data_offsets for file in metadata.files_metadata.values() for tensor in file.tensors.values()]
+    if not all(isinstance(edge, int) for span in spans for edge in span):
+        return None
     return (sum(end - start for start, end in spans), "safetensors headers") if spans else None
 
 
@@ -374,7 +406,7 @@ def _local_header_bytes(path: Path) -> int:
             header = json.loads(file.read(min(length, 100_000_000)))
         spans = [tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"]
         return sum(int(end) - int(start) for start, end in spans)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, *_NOT_AS_EXPECTED) as error:
         raise UsageError("no safetensors file", where=str(path), advice="Download it again.") from error
 
 

@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
+_MOST = 1e18
 _NUMBER = r"[-+0-9.eE]+|[-+]?Inf|NaN"
-_LABEL = re.compile(r'([A-Za-z_][\w]*)="((?:[^"\\]|\\.)*)"')
+# Only where a name can begin: to try each letter of a long one would take time that grows with its square.
+_LABEL = re.compile(r'(?<!\w)([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
 
 
@@ -28,7 +30,9 @@ def samples(page: str, name: str) -> Iterator[Sample]:
     for match in _line(name).finditer(page):
         labels = {key: re.sub(r'\\[\\"n]', lambda each: _ESCAPED[each[0]], text) for key, text in _labels(match[1])}
         with suppress(ValueError):  # letters of a number in an order that is none
-            yield Sample(labels, float(match[2]))
+            value = float(match[2])
+            if abs(value) <= _MOST:  # else it tells nothing: not a number, or more than there can be of anything
+                yield Sample(labels, value)
 
 
 def total(page: str, *names: str) -> float | None:

@@ -49,6 +49,40 @@ TEXT += [{"choices": [{"index": 0, "text": "", "finish_reason": "stop"}], "usage
 STREAMS: dict[str, list[dict[str, Any]]] = {"tgi": TGI, "openai-chat": CHAT, "openai-completions": TEXT}
 
 
+def counted(number: int, **more: Any) -> dict[str, Any]:
+    return {"prompt_tokens": 3, "completion_tokens": number, "total_tokens": number + 3, **more}
+
+
+# As each engine writes them: what it adds to the plain form.
+VLLM = [
+    {**chunk({"role": "assistant", "content": ""}), "usage": counted(0)},
+    *({**chunk({"reasoning_content": f" r{n}"}), "usage": counted(n + 1)} for n in range(3)),
+    *({**chunk({"content": f" w{n}"}, token_ids=[n], stop_reason=None), "usage": counted(n + 4)} for n in range(3)),
+    {**chunk({"tool_calls": [{"index": 0, "id": "x", "function": {"name": "f", "arguments": "{"}}]}), "usage": None},
+    {**chunk({"content": ""}, finish_reason="tool_calls", stop_reason=128009), "usage": counted(9)},
+    {"choices": [], "usage": counted(9, prompt_tokens_details={"cached_tokens": 2})},
+]  # fmt: skip
+SGLANG = [
+    chunk({"role": "assistant", "content": "", "reasoning_content": None}, matched_stop=None, logprobs=None),
+    *(chunk({"content": f" w{n} w{n}"}, hidden_states=None) for n in range(4)),
+    chunk({"content": None}, finish_reason="stop", matched_stop=151645),
+    {"choices": [], "usage": counted(8, reasoning_tokens=0), "metadata": {"weight_version": "default"}},
+]
+LLAMACPP = [
+    chunk({"role": "assistant", "content": None}, finish_reason=None),
+    *(chunk({"content": f" w{n}"}, finish_reason=None) for n in range(4)),
+    {**chunk({}, finish_reason="length"), "timings": {"prompt_n": 3, "predicted_n": 4, "predicted_per_second": 9.5}},
+    {"choices": [], "usage": counted(4), "timings": {"prompt_n": 3, "predicted_n": 4}},
+]
+BROKEN = [*CHAT[:3], {"error": {"message": "out of memory", "type": "server_error", "code": 500}}]
+FORMS = (
+    *STREAMS.items(),
+    *(("openai-chat", form) for form in (VLLM, SGLANG, LLAMACPP, BROKEN)),
+    ("tgi", [*TGI[:2], {"error": "Request failed during generation: x", "error_type": "generation"}]),
+    ("openai-completions", [{**each, "usage": counted(n)} for n, each in enumerate(TEXT)]),
+)
+
+
 def body_of(events: list[Any]) -> bytes:
     return b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in events) + b"data: [DONE]\n\n"
 
@@ -71,13 +105,13 @@ def recorded(api: str, body: bytes, status: int = 200, sizes: int = 50, stream: 
     return unpack_record(pack_record(record))
 
 
-@pytest.mark.parametrize("api", list(STREAMS))
-def test_no_answer_can_end_a_load_process(api: str) -> None:
+@pytest.mark.parametrize(("api", "form"), FORMS)
+def test_no_answer_can_end_a_load_process(api: str, form: list[Any]) -> None:
     """Whatever the events hold, and wherever they are cut, it becomes a record of the journal."""
-    random_ = random.Random(f"{SEED} {api}")
-    assert recorded(api, body_of(STREAMS[api])).status == "completed"
-    for _ in range(300 * MANY):
-        events: list[Any] = list(STREAMS[api])
+    random_ = random.Random(f"{SEED} {api} {len(json.dumps(form))}")
+    assert recorded(api, body_of(form)).status == ("failed" if "error" in form[-1] else "completed")
+    for _ in range(150 * MANY):
+        events: list[Any] = list(form)
         for _ in range(random_.choice((1, 1, 2))):
             place = random_.randrange(len(events))
             events[place] = damaged_document(events[place], random_)

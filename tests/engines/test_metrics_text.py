@@ -36,7 +36,20 @@ def test_first_name_that_is_there_counts() -> None:
     assert mean(PAGE, "nothing") is None
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r"), max_size=20), st.floats(allow_nan=False))
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999", "1e300"])
+def test_a_value_that_is_no_number_is_not_told(value: str) -> None:
+    """Whoever counts with it would fail, or show it."""
+    assert total(f"a {value}\n", "a") is None
+    assert total(f"a {value}\na 2\n", "a") == 2
+
+
+@pytest.mark.parametrize("labels", ["a" * 2_000_000, "a9_" * 700_000, 'a="b",' * 300_000, "a" * 999_999 + '="x"'])
+def test_a_line_made_to_hurt_costs_time_linear_in_its_length(labels: str) -> None:
+    """At a cost that grew with the square of it this would take hours, with the interpreter's lock held."""
+    assert total(f"a{{{labels}}} 2\n", "a") == 2
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r"), max_size=20), st.floats(-1e18, 1e18))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_labels_are_what_was_written(text: str, value: float) -> None:
     """Labels and values come back from a page that the usual library wrote, whatever they hold."""

@@ -93,7 +93,7 @@ def _tokens_in_slots(page: str) -> float | None:
     """Tokens of the requests that run. What idle slots keep of earlier ones gives way to them."""
     try:
         slots = json.loads(page)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(slots, list) or not all(isinstance(each, dict) for each in slots):
         return None

@@ -13,6 +13,9 @@ from typing import NamedTuple, Protocol
 from harness.engines.base import EngineInfo
 from harness.engines.endpoint import Endpoint
 from harness.measure.server import SHARED, UNMEASURED
+from harness.text import one_line
+
+_LONGEST = 300  # characters of a label
 
 
 class Reading(NamedTuple):
@@ -25,7 +28,9 @@ class Reading(NamedTuple):
 
 def own(name: str, value: float, **labels: str) -> Reading:
     """A figure under a name of ours, to be told from a page's own."""
-    return Reading(f"{SHARED}{name}", float(value), tuple(sorted(labels.items())))
+    # A driver's or a process's own words: half a character among them would keep the whole file from being written.
+    shown = sorted((label, one_line(text)[:_LONGEST]) for label, text in labels.items())
+    return Reading(f"{SHARED}{name}", float(value), tuple(shown))
 
 
 def unmeasured(name: str, why: str) -> Reading:

@@ -20,6 +20,7 @@ from harness.load.samplers.base import Reading, Sampled, own
 
 _TIMEOUT = 5.0  # seconds for one page
 _MOST_LINES = 5_000  # of a page: ten times what an engine writes
+_MOST_LETTERS = 1_000_000  # of a page: it is kept once a second
 _PATIENCE = 3  # times in a row that a further page may fail to come
 
 
@@ -94,11 +95,16 @@ def needed(page: str) -> str:
     """What of a page is kept: all of a short one; of a long one what engines tell, whatever else a gateway counts, and
     at most so many lines. Linear in the page, at a small part of what parsing it costs.
     """
-    if page.count("\n") <= _MOST_LINES:
+    if page.count("\n") <= _MOST_LINES and len(page) <= _MOST_LETTERS:
         return page
     prefixes = tuple(f"{before}{name}" for name in _engine_names() for before in ("", "# HELP ", "# TYPE "))
     own_lines = [line for line in page.splitlines() if line.startswith(prefixes)]
-    return "\n".join(own_lines[:_MOST_LINES]) + "\n"
+    kept, letters = [], 0
+    for line in own_lines[:_MOST_LINES]:
+        letters += len(line)
+        if letters <= _MOST_LETTERS:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 @cache

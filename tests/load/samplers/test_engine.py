@@ -10,9 +10,10 @@ from typing import ClassVar
 import pytest
 
 from harness.catalog.limits import Limits
+from harness.engines import engine_named
 from harness.engines.base import EngineInfo
 from harness.engines.endpoint import Endpoint
-from harness.load.samplers.base import Reading, Sampled
+from harness.load.samplers.base import Reading, Sampled, own
 from harness.load.samplers.engine import EngineSampler, needed, page_readings
 
 PAGE = """# HELP tgi_request_count Total number of requests
@@ -50,6 +51,22 @@ def test_of_a_long_page_only_what_engines_tell_is_kept() -> None:
     assert needed(PAGE) == PAGE
     endless = "\n".join(f'tgi_x{{n="{n}"}} 1' for n in range(100_000))
     assert needed(endless).count("\n") == 5_000
+    wide = "\n".join(f'tgi_x{{n="{"w" * 100_000}"}} {n}' for n in range(100))
+    assert needed(wide).count("\n") == 9  # it is kept once a second
+
+
+@pytest.mark.parametrize("page", ["[" * 9000, "[{", "[1]", "9" * 5000, "\ud800", '[{"is_processing": 1}]'])
+def test_a_page_of_slots_made_to_hurt_tells_nothing(page: str) -> None:
+    """And does not end the thread that reads all samplers."""
+    gauges = engine_named("llamacpp").read_gauges("llamacpp:requests_processing 1\n", [page])
+    assert (gauges.running, gauges.kv_tokens) == (1.0, None)
+
+
+def test_words_of_others_in_labels_can_be_written() -> None:
+    """A process may be called by bytes that are no text, a driver may say what a terminal would act on."""
+    (label,) = own("x", 1, why="\udcff\x1b[2J" + "a" * 9000).labels
+    assert label[1].startswith("\\udcff\\x1b[2Jaaa")
+    assert len(label[1].encode()) == 300
 
 
 class _Page(BaseHTTPRequestHandler):
