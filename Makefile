@@ -37,7 +37,8 @@ bench: install
 	$(BIN)/python -m tests.overhead
 
 chaos: install
-	HARNESS_FUZZ=4 $(BIN)/python -m pytest tests/test_broken_files.py tests/engines/test_hostile_answers.py
+	HARNESS_FUZZ=4 $(BIN)/python -m pytest -n $(JOBS) tests/test_broken_files.py tests/test_broken_books.py \
+		tests/engines/test_hostile_answers.py tests/catalog/test_hub_damage.py
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes 7
 	$(BIN)/python -m tests.chaos.signals $(if $(SEED),--seed $(SEED)) --minutes 2
 

@@ -21,6 +21,7 @@ T = TypeVar("T")
 MOST_BYTES = 4 << 20  # of a file that people write
 _MOST_VALUES = 100_000  # of such a file, aliases written out
 _MOST_INTEGER = 2**63
+_MOST_NUMBER = 2.0**63
 _SHOWN = 200  # characters of a parser's own words
 
 
@@ -118,6 +119,19 @@ def brief(error: object, most: int = _SHOWN) -> str:
 
 def out_of_memory(path: object) -> MissingError:
     return MissingError("does not fit into the free memory", where=str(path), advice="Free some memory.")
+
+
+def require_finite(document: Any, where: object) -> None:
+    """Raises UsageError where a document holds a number that is none, or that no float and no count holds: it could not
+    be written again.
+    """
+    waiting = [document]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (dict, list)):
+            waiting += node.values() if isinstance(node, dict) else node
+        elif isinstance(node, (int, float)) and not abs(node) < _MOST_NUMBER:
+            raise UsageError(f"not as expected: the number {brief(node)}", where=str(where))
 
 
 def _require_bounded(document: Any, path: Path) -> None:

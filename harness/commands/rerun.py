@@ -143,7 +143,7 @@ def _levels(manifest: Manifest) -> str:
 
 
 def _sha(file: Any) -> str | None:
-    return None if file is None else file["sha256"]
+    return None if file is None else file.get("sha256")
 
 
 def _files(before: Manifest, plan: BenchPlan) -> list[Difference]:

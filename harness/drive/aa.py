@@ -21,6 +21,7 @@ from harness.stats.comparable import question_of, service_of
 from harness.stats.effect import Spread, Spreads
 
 SCHEMA = 1
+_MOST = 1e6  # of a deviation of logarithms, and of degrees of freedom
 
 
 def store(run: Run, spreads: Spreads) -> None:
@@ -46,7 +47,11 @@ def find(run: Run) -> Spreads:
         rows = as_type(list[tuple[str, str, float, float]], document["spreads"], path)
     except (UsageError, KeyError):
         return {}
-    return {(load, figure): Spread(deviation, freedom) for load, figure, deviation, freedom in rows}
+    return {
+        (load, figure): Spread(deviation, freedom)
+        for load, figure, deviation, freedom in rows
+        if 0 <= deviation < _MOST and 0 < freedom < _MOST
+    }
 
 
 def key_of(run: Run) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from harness.input_files import as_type, read_json_object
 from harness.measure.run import Run, read_runs
 from harness.measure.run_folder import RunFolder, utc_text, write_atomically
 from harness.stats.comparable import fit_runs, not_the_same_question, question_of, service_of
-from harness.stats.history import Point, point_of
+from harness.stats.history import Point, mistake_of, point_of
 from harness.stats.spread import spreads_of
 
 SCHEMA = 1
 LEAST = 3  # runs: of fewer nobody can tell how much they differ
+_SPREAD_MOST = 1e6
 _KEPT = ("manifest", "records", "client", "summary")
 
 
@@ -101,7 +102,14 @@ def load(name: str, store: Store) -> Baseline:
     document = read_json_object(path)
     if document.get("schema") != SCHEMA:
         raise UsageError("is a baseline of another version of harness", where=str(path), advice="Save it again.")
-    return as_type(Baseline, document, path)
+    found = as_type(Baseline, document, path)
+    points = [each.point for each in found.saved if each.point is not None]
+    wrong = "saved: nothing" if not found.saved else next(filter(None, map(mistake_of, points)), None)
+    if wrong is None and not all(0 <= share <= _SPREAD_MOST for _, _, share in found.spreads):
+        wrong = "spreads: a share is beyond all bounds"
+    if wrong is not None:
+        raise UsageError(f"not as expected: {wrong}", where=str(path), advice="Save it again.")
+    return found
 
 
 def _folder(name: str, store: Store) -> Path:

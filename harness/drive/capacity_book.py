@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.input_files import read_json_object
 from harness.measure.run_folder import RunFolder, run_name, write_atomically
 from harness.serve.target import Say
+from harness.stats.capacity_file import require_sound
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch
 from harness.stats.outcome import Outcome
@@ -108,6 +109,7 @@ class CapacityBook:
         if not path.exists():
             raise UsageError("not found", where=str(path), advice="Name the folder of a search.")
         document = read_json_object(path)
+        require_sound(document, path)
         try:
             if document["schema"] != SCHEMA:
                 raise ValueError(f"schema {document['schema']!r}, this version reads {SCHEMA}")

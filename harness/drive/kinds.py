@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.drive.capacity_book import FILE as CAPACITY
 from harness.drive.reports import DEFAULT_FORMATS, summary_of, write_reports
 from harness.errors import UsageError
-from harness.input_files import read_json_object
+from harness.input_files import read_json_object, require_finite
 from harness.measure.run import read_run
 from harness.measure.run_folder import Manifest, RunFolder, read_manifest
 from harness.probe.file import NAME as PROBE
@@ -20,7 +20,7 @@ from harness.report.document import Document
 from harness.report.formats import Format, find_format
 from harness.report.probe import probe_document
 from harness.report.run import run_document
-from harness.stats.capacity_file import capacity_from
+from harness.stats.capacity_file import capacity_from, require_sound
 from harness.stats.money import NOTHING_ASKED, MoneyQuestion
 
 
@@ -49,9 +49,11 @@ def _run(folder: Path, asked: MoneyQuestion) -> Document:
 def _capacity(folder: Path, asked: MoneyQuestion) -> Document:
     path = folder / CAPACITY
     document, manifest = read_json_object(path), _manifest(folder)
+    require_finite(document, path)
+    require_sound(document, path)
     try:
         report = capacity_from(document, manifest.gpus if manifest is not None else 1, asked)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
         found = f"cannot be read: {error!r}" if isinstance(error, KeyError) else f"cannot be read: {error}"
         raise UsageError(found, where=str(path), advice="Name a folder that `harness capacity` wrote.") from error
     return capacity_document(Searched(report, {**document, **report.as_dict()}, manifest, folder.resolve().name))

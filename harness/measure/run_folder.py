@@ -304,6 +304,14 @@ def utc_text(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def is_moment(text: str) -> bool:
+    """Whether this is a moment as utc_text writes them, of a year that clocks can show."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() > 0
+    except (ValueError, OverflowError, OSError):
+        return False
+
+
 def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
     """manifest.json, replaced in one step: a reader sees the old or the new one, never half of it."""
     levels = [level.as_dict() for level in manifest.levels]
@@ -330,6 +338,8 @@ def read_manifest(folder: RunFolder) -> Manifest:
 def _mistake(manifest: Manifest) -> str | None:
     """What no run can have had, though its type is right; figures are computed from it and must not fail."""
     numbers = [level.level for level in manifest.levels]
+    if not is_moment(manifest.start):
+        return f"start: expected a moment in UTC, found {brief(repr(manifest.start))}"
     if len(set(numbers)) < len(numbers) or any(not 0 <= number < MOST_COUNT for number in numbers):
         return "levels: their numbers are not distinct, or beyond all bounds"
     for level in manifest.levels:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.input_files import as_type, read_json_object
+from harness.input_files import as_type, read_json_object, require_finite
 from harness.probe.batching import BatchPoint
 from harness.probe.card import Cell
 
@@ -46,7 +46,7 @@ class ProbeFile:
     engine: str
     emulated: bool
     starts: int
-    limits: dict[str, Any]
+    limits: dict[str, int | float | None]
     verified_under_load: bool
     recommended_flags: dict[str, Any]
     document: dict[str, Any]
@@ -54,7 +54,7 @@ class ProbeFile:
     gpu: str | None = None
     goal: str | None = None
     source: dict[str, Any] = field(default_factory=dict)
-    boundary: dict[str, Any] = field(default_factory=dict)
+    boundary: dict[str, dict[str, int | float | str | None] | None] = field(default_factory=dict)
     reasons: dict[str, Any] = field(default_factory=dict)
     checks: list[CheckFound] = field(default_factory=list)
     capacity: list[Cell] = field(default_factory=list)
@@ -65,4 +65,5 @@ class ProbeFile:
 def read_probe(folder: Path) -> ProbeFile:
     """Raises UsageError."""
     document = read_json_object(folder / NAME)
+    require_finite(document, folder / NAME)
     return as_type(ProbeFile, {**document, "document": document}, folder / NAME)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness.engines.base import EngineFacts
 from harness.errors import UsageError
-from harness.input_files import as_text, brief, read_bytes
-from harness.probe.setting import Failure, Load, LoadResult, Outcome, Setting, Shape
+from harness.input_files import as_text, as_type, brief, read_bytes
+from harness.probe.setting import LoadResult, Outcome, Setting, Shape
 
 NAME = "starts.jsonl"
+_MOST = 2**53
+_REQUESTS_MOST = 1_000_000  # of one load; what a probe asks is far less
 
 
 class StartJournal:
@@ -41,7 +42,7 @@ class StartJournal:
                 advice="Resume with the same options, or name another --output.",
             )
         try:
-            return [outcome_from_json(document) for document in documents[1:]]
+            return [outcome_from_json(document, self._path) for document in documents[1:]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
                 f"a start is not as expected: {type(error).__name__}: {brief(error)}",
@@ -82,16 +83,26 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def outcome_from_json(document: Mapping[str, Any]) -> Outcome:
-    started, failure = document["started"], document["failure"]
-    return Outcome(
-        setting=Setting(**document["setting"]),
-        started=EngineFacts(**started) if started else None,
-        came_up=document["came_up"],
-        failure=Failure(**failure) if failure else None,
-        loads=tuple(_result_from_json(each) for each in document["loads"]),
-        seconds=document["seconds"],
-    )
+def outcome_from_json(document: Mapping[str, Any], where: object = NAME) -> Outcome:
+    """The reverse of outcome_to_json. Raises UsageError, KeyError, TypeError, ValueError and AttributeError."""
+    loads = [_as_load(each) for each in document["loads"]]
+    found = as_type(Outcome, {**document, "loads": loads}, where)
+    if not all(_bounded(number) for number in _numbers(dataclasses.asdict(found))):
+        raise ValueError("a number is beyond all bounds")
+    return found
+
+
+def _numbers(node: Any) -> Iterator[float]:
+    if isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield node
+    elif isinstance(node, (Mapping, list, tuple)):
+        for each in node.values() if isinstance(node, Mapping) else node:
+            yield from _numbers(each)
+
+
+def _bounded(number: float) -> bool:
+    """No count of tokens, no number of seconds is larger, or below zero."""
+    return 0 <= number < _MOST
 
 
 def _given(setting: Setting) -> dict[str, Any]:
@@ -115,13 +126,16 @@ def _result_to_json(result: LoadResult) -> dict[str, Any]:
     }
 
 
-def _result_from_json(document: Mapping[str, Any]) -> LoadResult:
-    fields = dict(document)
-    load = dict(fields.pop("load"))
-    load["waves"] = tuple(
-        tuple(Shape(read, new) for read, new, count in wave for _ in range(count)) for wave in load["waves"]
-    )
-    return LoadResult(Load(**load), **fields)
+def _as_load(result: Mapping[str, Any]) -> dict[str, Any]:
+    """With the requests of each wave written out."""
+    load = result["load"]
+    if sum(count for wave in load["waves"] for _, _, count in wave) > _REQUESTS_MOST:
+        raise ValueError(f"a load of more than {_REQUESTS_MOST} requests")
+    waves = [
+        [{"input_tokens": read, "max_new_tokens": new} for read, new, count in wave for _ in range(count)]
+        for wave in load["waves"]
+    ]
+    return {**result, "load": {**load, "waves": waves}}
 
 
 def _run_lengths(wave: Sequence[Shape]) -> list[list[int]]:

@@ -28,6 +28,8 @@ from harness.errors import MissingError, UsageError
 from harness.input_files import as_type, read_json_object
 
 SCHEMA = 1
+_LAST_PROCESS = 2**22  # PID_MAX_LIMIT of the kernel (include/linux/threads.h)
+_LATEST = 2.0**40  # seconds since 1970
 _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
 
 
@@ -121,9 +123,26 @@ def recall(name: str) -> Remembered | None:
     """The record of this name; None when there is none that can be read."""
     try:
         document = read_json_object(path_of(name))
-        return as_type(Remembered, document, path_of(name)) if document.get("schema") == SCHEMA else None
+        record = as_type(Remembered, document, path_of(name)) if document.get("schema") == SCHEMA else None
     except UsageError:  # damaged, or written by another version with other fields
         return None
+    return record if record is not None and _can_be(record) else None
+
+
+def _can_be(record: Remembered) -> bool:
+    """Whether there can be such processes and files: what is damaged must not end whoever looks for them, nor another's
+    process.
+    """
+    numbers = [each for each in (record.pid, record.attached) if each is not None]
+    moments = [each for each in (record.created, record.attached_created) if each is not None]
+    texts = (record.name, record.log or "", record.marker, record.service, record.url)
+    return (
+        record.runtime in ("compose", "swarm", "local", "embedded")
+        and re.fullmatch(r"https?://\S+:\d{1,5}", record.url) is not None
+        and all(1 < each <= _LAST_PROCESS for each in numbers)
+        and all(0 <= each < _LATEST for each in moments)
+        and not any("\0" in each for each in texts)
+    )
 
 
 def recall_all() -> list[Remembered]:

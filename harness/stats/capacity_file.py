@@ -3,17 +3,111 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from harness.catalog.slo import slo_from_mapping
+from harness.errors import UsageError
+from harness.input_files import as_type
 from harness.stats.binding import Binding
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.money import NOTHING_ASKED, MoneyQuestion, Price, price_of
-from harness.stats.outcome import Outcome
+from harness.stats.outcome import Approach, Outcome
 from harness.stats.people import Flow, Habits
 from harness.stats.surface import Figures
+
+_MOST = 1e15  # of any number in the file
+
+
+@dataclass(frozen=True)
+class _Bound:
+    name: str
+    limit: float
+    share: float | None
+    samples: int
+    independent_samples: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Figures:
+    ttft_p95: float | None
+    itl_p95: float | None
+    waiting: float | None
+    output_tokens_per_second: float | None
+    kv_used: float | None
+    binds: Binding
+
+
+@dataclass(frozen=True)
+class _Level:
+    load: float
+    bounds: list[_Bound]
+    seconds: float
+    approach: Approach
+    oversaturated: bool
+    drifts: bool
+    brief: bool
+    flow: dict[str, float | None]
+    failures: dict[str, float] = field(default_factory=dict)
+    figures: _Figures | None = None
+
+
+@dataclass(frozen=True)
+class _Cell:
+    levels: list[_Level]
+    history_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class _Users:
+    idle_share: float
+    think_time: float
+    turns: float | None
+    sessions_per_hour: float | None
+
+
+@dataclass(frozen=True)
+class _Cost:
+    price_per_hour: float | None = None
+    price_per_gpu_hour: float | None = None
+    price_source: str | None = None
+    gpus: int = 1
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is computed with; keys beside these are passed over."""
+
+    unit: Literal["users", "chats", "rate"]
+    model: str
+    slo: dict[str, float]
+    surface: list[_Cell]
+    users: _Users | None = None
+    cost: _Cost | None = None
+
+
+def require_sound(document: Mapping[str, Any], where: object) -> None:
+    """Raises UsageError for a file that holds what no search wrote: another type, or a number beyond all bounds."""
+    found = as_type(_File, document, where)
+    numbers = list(_numbers(asdict(found)))
+    levels = [level for cell in found.surface for level in cell.levels]
+    histories = [cell.history_tokens for cell in found.surface]
+    if not all(0 <= number <= _MOST for number in numbers) or not all(level.load > 0 for level in levels):
+        raise UsageError("not as expected: a number is beyond all bounds", where=str(where))
+    if len(set(histories)) < len(histories) or (found.cost is not None and found.cost.gpus < 1):
+        raise UsageError("not as expected: a history stands twice, or gpus is 0", where=str(where))
+
+
+def _numbers(node: Any) -> Iterator[float]:
+    if isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield node
+    elif isinstance(node, (Mapping, list, tuple)):
+        for each in node.values() if isinstance(node, Mapping) else node:
+            yield from _numbers(each)
+
 
 NOT_KEPT = Figures(math.nan, math.nan, math.nan, math.nan, None, Binding(None, "not kept by the version that measured"))
 _HOURS = 24

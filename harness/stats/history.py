@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from harness.measure.run import Run
+from harness.measure.run_folder import is_moment
 from harness.stats.change_points import FEWEST, divisions
-from harness.stats.comparable import question_of, service_of
+from harness.stats.comparable import SERVICE, question_of, service_of
 from harness.stats.run_figure import THROUGHPUT, levels_of, value_of
 from harness.stats.spread import FIGURES
 
 # What may change from point to point of one series, and is told where it does; all else of the key parts series.
 VERSIONS = ("engine", "image_digest", "revision", "driver", "harness_version", "commit")
+LEAST, MOST = 1e-12, 1e12  # seconds or tokens per second of a point: ratios of them are numbers
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def point_of(runs: Sequence[Run], name: str) -> Point:
     for number in sorted(set.intersection(*(set(each) for each in levels))):
         for figure in FIGURES:
             values = [value_of(figure, each[number]) for each in levels]
-            logs = [math.log(each) for each in values if each is not None and math.isfinite(each)]
+            # Of what came in bursts half of the gaps may be 0, which has no ratio to anything.
+            logs = [math.log(each) for each in values if each is not None and LEAST <= each <= MOST]
             if len(logs) == len(runs):
                 figures.append((levels[0][number].load, figure, math.exp(float(np.mean(logs)))))
     return Point(
@@ -165,6 +168,22 @@ def point_of(runs: Sequence[Run], name: str) -> Point:
         question=question_of(manifest),
         figures=tuple(figures),
     )
+
+
+def mistake_of(point: Point) -> str | None:
+    """What no point can have though its types are right, such as one that stands in a file; None where it has none."""
+    if not point.starts or not all(map(is_moment, point.starts)):
+        return "starts: expected moments in UTC"
+    if missing := [name for name in SERVICE if name not in point.service]:
+        return f"service: {missing[0]} is missing"
+    gpus = point.service["gpus"]
+    if not isinstance(gpus, int) or not all(isinstance(point.service[name], str) for name in ("model", "engine")):
+        return "service: expected model and engine as texts, and gpus as a whole number"
+    if missing := [name for name in ("workload", "emulated") if name not in point.question]:
+        return f"question: {missing[0]} is missing"
+    if not all(LEAST <= value <= MOST for _, _, value in point.figures):
+        return "figures: a value is beyond all bounds"
+    return None
 
 
 def history(points: Iterable[Point], left_out: Sequence[str] = ()) -> History:

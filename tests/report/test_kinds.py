@@ -125,9 +125,12 @@ def test_what_is_not_known_is_no_name() -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"unit": "chats"}, "cannot be read"),
+        ({"unit": "chats"}, "missing required field `model`"),
         ({"unit": "chats", "model": "m", "slo": {}, "surface": []}, "no history was measured"),
-        ({"unit": "chats", "model": "m", "slo": {}, "surface": [{"history_tokens": 1, "levels": [{}]}]}, "cannot"),
+        (
+            {"unit": "chats", "model": "m", "slo": {}, "surface": [{"history_tokens": 1, "levels": [{}]}]},
+            "missing required",
+        ),
     ],
 )
 def test_a_search_that_cannot_be_read_is_one_line(tmp_path: Path, content: dict[str, Any], words: str) -> None:
