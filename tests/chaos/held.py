@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -26,6 +27,7 @@ CODES = (0, 1, 2, 3, 4, 130)
 PATIENCE = 60.0  # seconds beyond what a command was told to last
 WENT_ON = 3.0  # seconds after a signal in which a command may still end by itself
 DISK_FULL, REFUSED = "no room for files beyond 8 kB", "nobody listens"
+OURS = re.compile(r"/harness/(?!__init__|__main__|harness/)\w").search  # in a traceback: it had come so far
 HARNESS = [sys.executable, "-m", "harness"]
 
 
@@ -89,8 +91,9 @@ def execute(command: Sequence[str], case: Case, folder: Path, environment: dict[
     lines = [line for line in text.splitlines() if line.startswith("harness:")] or text.splitlines() or [""]
     outcome = Outcome(process.returncode, lines[-1], time.monotonic() - begun)
     killed = case.sign is not None and case.sign[0] == signal.SIGKILL
-    # Before Python has installed a handler, a signal ends it as it ends any program.
+    # Before Python has come to harness, a signal ends it as it ends any Python program: by SIGINT with its traceback.
     early = case.sign is not None and case.sign[1] < 0.5 and process.returncode == -case.sign[0]
+    early |= case.sign is not None and case.sign[1] < 0.5 and text.endswith("KeyboardInterrupt\n") and not OURS(text)
     if late:
         outcome.broken.append("did not end")
     elif process.returncode not in CODES and not (killed and process.returncode == -9) and not early:
@@ -101,7 +104,7 @@ def execute(command: Sequence[str], case: Case, folder: Path, environment: dict[
         if process.returncode != 130 and (process.returncode not in (0, 1, 2) or went_on > WENT_ON):
             outcome.broken.append(f"exit code {process.returncode}, {went_on:.1f} s after the signal")
     log = folder / "run" / "load.log"
-    if "Traceback" in text or (log.is_file() and "Traceback" in log.read_text(errors="replace")):
+    if ("Traceback" in text and not early) or (log.is_file() and "Traceback" in log.read_text(errors="replace")):
         outcome.broken.append("a traceback")
     if process.returncode in (2, 3, 4, 70) and not lines[-1].startswith("harness:"):
         outcome.broken.append("no line that says why")

@@ -22,7 +22,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from harness.drive.baseline_store import store_at
+from harness.drive.baselines import save
 from tests.chaos.held import HARNESS, PATIENCE, Case, Outcome, calibrated, execute, left_over, reportable
+from tests.commands.test_compare import repeats as repeats_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MODEL = ["qwen2.5-0.5b", "--runtime", "embedded"]
@@ -39,32 +42,39 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "ab": ["ab", *_MODEL, "--b", "limits.max_batch_size=4", "--repeat", "2", "--users", "2", *_LOAD,
            "--output", "{out}"],
     "report": ["report", "{before}/repeat-00", "--format", "json,markdown,html", "--output", "{out}"],
-    "compare": ["compare", "{before}/repeat-00", "{before}/repeat-01", "--markdown", "{out}.md"],
-    "baseline save": ["baseline", "save", "it", "{before}", "--store", "{out}"],
-    "baseline check": ["baseline", "check", "it", "{before}", "--store", "{store}"],
-    "history": ["history", "it", "--store", "{store}"],
+    "compare": ["compare", "{valid}", "{valid}", "--markdown", "{out}.md"],
+    "baseline save": ["baseline", "save", "it", "{valid}", "--store", "{out}"],
+    "baseline promote": ["baseline", "promote", "it", "{valid}", "--reason", "new", "--store", "{copy}"],
+    "baseline check": ["baseline", "check", "it", "{valid}", "--store", "{store}"],
+    "history": ["history", "{valid}", "--store", "{store}", "--output", "{out}"],
+    "rerun": ["rerun", "{before}/repeat-00", "--output", "{out}", "--no-report"],
+    "bench, explained": ["bench", "qwen2.5-0.5b", "--users", "2", *_LOAD, "--explain"],
     "calibrate": ["calibrate", "--users", "4"],
     "demo": ["demo", "--output", "{out}"],
     "doctor": ["doctor"],
     "models check": ["models", "check"],
     "render": ["render", "qwen2.5-0.5b", "--output", "{out}"],
     "migrate": ["migrate", "qwen2.5-0.5b", "--to", "vllm"],
+    "models list": ["models", "list"],
     "status": ["status"],
+    "down": ["down"],
 }  # fmt: skip
+NO_RUNS = ("report", "baseline save")  # what they write holds no run of theirs
 
 
 @cache
-def before() -> tuple[Path, Path]:
-    """A run, and a store with a baseline of it, made once."""
+def before() -> tuple[Path, Path, Path]:
+    """A run of two repeats that was made here; valid runs that were made up, since none is valid where this machine is
+    busy; and a store with a baseline of these.
+    """
     folder = Path(tempfile.mkdtemp(prefix="signals-before-"))
-    run, store = folder / "run", folder / "store"  # without a baseline where this machine is too busy for valid runs
-    repeats = [*_ONE_LEVEL, "--repeat", "3", "--no-report"]
-    for command in (repeats, ["baseline", "save", "it", "{out}", "--store", str(store)]):
-        told = [word.format(out=run) for word in command]
-        made = subprocess.run([*HARNESS, *told], cwd=folder, env=_environment(folder), capture_output=True, text=True)
-        if made.returncode != 0:
-            print(f"cannot be prepared: {made.stderr[-300:].strip()}")
-    return run, store
+    run, valid, store = folder / "run", folder / "valid", folder / "store"
+    repeats = [word.format(out=run) for word in (*_ONE_LEVEL, "--repeat", "2", "--no-report")]
+    made = subprocess.run([*HARNESS, *repeats], cwd=folder, env=_environment(folder), capture_output=True, text=True)
+    if made.returncode != 0:
+        print(f"cannot be prepared: {made.stderr[-300:].strip()}")
+    save("it", [repeats_of(valid, (0, 3, 4, 6, 7, 8))], store_at(str(store)))
+    return run, valid, store
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -76,16 +86,22 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def run(kind: str, sign: tuple[int, float] | None, folder: Path) -> Outcome:
     """One command, and all that must hold after it."""
-    earlier, store = before()
+    earlier, valid, store = before()
     environment = _environment(folder)
-    words = [word.format(out=folder / "run", before=earlier, store=store) for word in COMMANDS[kind]]
+    copied = folder / "store"
+    if kind == "baseline promote":
+        shutil.copytree(store, copied)
+    places = {"out": folder / "run", "before": earlier, "valid": valid, "store": store, "copy": copied}
+    words = [word.format(**places) for word in COMMANDS[kind]]
     outcome = execute(words, Case("none", kind, sign), folder, environment)
     if kind == "up":
         down = subprocess.run([*HARNESS, "down"], capture_output=True, env=environment, timeout=PATIENCE, cwd=folder)
         if down.returncode != 0:
             outcome.broken.append(f"down ends with {down.returncode}: {down.stderr[-200:]!r}")
+    if copied.exists() and not (copied / "it" / "baseline.json").exists():
+        outcome.broken.append("the baseline is gone")
     outcome.broken += left_over(folder)
-    for manifest in sorted((folder / "run").rglob("manifest.json")) if kind != "report" else ():
+    for manifest in sorted((folder / "run").rglob("manifest.json")) if kind not in NO_RUNS else ():
         outcome.broken += reportable(manifest.parent)
     return outcome
 
