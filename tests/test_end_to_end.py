@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.measure.journal import END, read_entries
+from harness.measure.run_folder import RunFolder
+from harness.measure.server import read_server
 from tests.waiting import until
 
 MODEL = "qwen2.5-0.5b"
@@ -202,7 +204,9 @@ def _answered(folder: Path) -> bool:
 
 
 def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
-    """kill -9 of everything leaves a folder of which a report is made, marked incomplete."""
+    """kill -9 of everything leaves a folder of which a report is made, marked incomplete: of requests, and of what was
+    read beside them.
+    """
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "harness", "bench", MODEL, "--runtime", "embedded", "--users", "2"]
     process = subprocess.Popen(
@@ -210,14 +214,17 @@ def test_a_killed_bench_can_still_be_reported(tmp_path: Path) -> None:
     )
     try:
         until(lambda: _answered(folder), seconds=60)
+        until(lambda: read_server(RunFolder(folder)).series.keys() >= {"host_cpu_ratio", "running"}, seconds=60)
     finally:
         process.kill()
         process.wait()
+    assert not (folder / "server.parquet").exists()
     made = harness("report", folder, "--format", "json")
     assert made.returncode == 0, made.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["complete"] is False
     assert summary["requests"]["completed"] > 0
+    assert summary["server"]["running"] is not None
     assert harness("down").returncode == 0
     until(lambda: ours() == [], seconds=60)
 

@@ -40,7 +40,8 @@ class RunRecorder:
     def __init__(self, folder: RunFolder, manifest: Manifest, info: EngineInfo, endpoint: Endpoint) -> None:
         self.folder, self.manifest = folder, manifest
         write_manifest(folder, manifest)
-        self._sampling = Sampling(Sampled(endpoint, info), float(manifest.clock["monotonic"]))
+        start = float(manifest.clock["monotonic"])
+        self._sampling = Sampling(Sampled(endpoint, info), start, kept_in=folder.server_journal)
 
     def __enter__(self) -> RunRecorder:
         self._sampling.__enter__()

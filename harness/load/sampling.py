@@ -1,4 +1,8 @@
-"""Reads all samplers beside a load, once a second in one thread, and keeps what they said for server.parquet."""
+"""Reads all samplers beside a load, once a second in one thread, and keeps what they said for server.parquet.
+
+Until that is written, at the end of the load, all of it also goes to a journal as it comes, from which a run that was
+killed is reported.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -29,15 +34,55 @@ SCHEMA = pa.schema(
 )
 
 
+class _Journal:
+    """Readings as they come: an Arrow stream of batches, each of which the kernel has before the next reading."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._stream: pa.ipc.RecordBatchStreamWriter | None = None
+        self._over = False
+
+    def add(self, at: float, readings: Sequence[Reading]) -> None:
+        """Nothing more once the disk has refused it: what is in memory is still written at the end, where it can be."""
+        if self._over:
+            return
+        try:
+            if self._file is None or self._stream is None:
+                self._file = self._path.open("wb")  # by its path Arrow takes only UTF-8
+                options = pa.ipc.IpcWriteOptions(compression="zstd")
+                self._stream = pa.ipc.new_stream(self._file, SCHEMA, options=options)
+            told = ([at] * len(readings), *zip(*readings)) if readings else ([], [], [], [])
+            columns = dict(zip(("at", "metric", "value", "labels"), told))
+            self._stream.write_batch(pa.record_batch([pa.array(columns[each.name], each.type) for each in SCHEMA],
+                                                     schema=SCHEMA))  # fmt: skip
+            self._file.flush()
+        except OSError:
+            self._over = True
+
+    def remove(self) -> None:
+        """It is no longer needed."""
+        self._over = True
+        if self._file is not None:
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
 @dataclass
 class Samples:
-    """Columns of server.parquet, which grow by all readings of a sampler at once. at: seconds since the run's start."""
+    """Columns of server.parquet, which grow by all readings of a sampler at once. at: seconds since the run's start.
+    kept_in: a file that holds them until `write` is done.
+    """
 
     at: list[float] = field(default_factory=list)
     metric: list[str] = field(default_factory=list)
     labels: list[tuple[tuple[str, str], ...]] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
+    kept_in: InitVar[Path | None] = None
     _whole: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self, kept_in: Path | None) -> None:
+        self._journal = None if kept_in is None else _Journal(kept_in)
 
     def add(self, at: float, readings: Sequence[Reading]) -> None:
         with self._whole:
@@ -45,6 +90,8 @@ class Samples:
             self.metric += [each.metric for each in readings]
             self.labels += [each.labels for each in readings]
             self.value += [each.value for each in readings]
+            if self._journal is not None:
+                self._journal.add(at, readings)
 
     def since(self, moment: float) -> ServerSamples:
         """What was read from this moment on, of the figures that all engines share."""
@@ -63,8 +110,13 @@ class Samples:
         with self._whole:
             columns = [self.at, self.metric, self.labels, self.value]
             table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
-        with path.open("wb") as file:  # by its path Arrow takes only UTF-8
+        beside = path.with_name(f".{path.name}.part")
+        with beside.open("wb") as file:  # by its path Arrow takes only UTF-8
             pq.write_table(table, file, compression="zstd")
+        beside.replace(path)
+        with self._whole:
+            if self._journal is not None:
+                self._journal.remove()
 
 
 class Sampling:
@@ -78,8 +130,9 @@ class Sampling:
         clock_monotonic: float,
         interval: float = 1.0,
         samplers: Sequence[Callable[[Sampled], Sampler]] = SAMPLERS,
+        kept_in: Path | None = None,
     ) -> None:
-        self.samples = Samples()
+        self.samples = Samples(kept_in=kept_in)
         self._samplers: list[Sampler] = [make(service) for make in samplers]
         self._all = tuple(self._samplers)
         self._start, self._interval = clock_monotonic, interval

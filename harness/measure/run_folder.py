@@ -99,6 +99,11 @@ class RunFolder:
         return self.path / "server.parquet"
 
     @property
+    def server_journal(self) -> Path:
+        """The same as it was read, an Arrow stream; there while the run lasts and after a crash."""
+        return self.path / "server.arrows"
+
+    @property
     def client(self) -> Path:
         """What the load processes noted about themselves (measure/client.py)."""
         return self.path / "client.json"

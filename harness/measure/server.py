@@ -5,6 +5,7 @@ what the harness itself saw of GPUs and of the client's machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +62,16 @@ _NONE: Series = (np.empty(0), np.empty(0))
 
 
 def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
-    """Empty where the file is not there: a run without it is whole all the same. Where it cannot be read, likewise if
-    the run was cut off, which may have cut the file too; of a complete run, UsageError.
+    """From server.parquet; of a run that was killed before it was written, what its journal holds. Empty where neither
+    is there: a run without them is whole all the same. Where the file cannot be read, likewise if the run was cut off,
+    which may have cut the file too; of a complete run, UsageError.
     """
-    if not folder.server.is_file():
+    if not folder.server.is_file() and not folder.server_journal.is_file():
         return ServerSamples()
     import pyarrow as pa
 
     try:
-        table = _ours(folder)
+        table = _ours(_parquet(folder) if folder.server.is_file() else _journalled(folder))
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         if not complete:
             return ServerSamples()
@@ -99,16 +101,33 @@ def samples_of(
     return ServerSamples(series, reasons)
 
 
-def _ours(folder: RunFolder) -> pa.Table:
+def _parquet(folder: RunFolder) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with folder.server.open("rb") as file:  # by its path Arrow takes only UTF-8
+        return pq.ParquetFile(file).read()
+
+
+def _journalled(folder: RunFolder) -> pa.Table:
+    """All readings up to the one in which the stream was cut. Raises ArrowInvalid where not even its head is whole."""
+    import pyarrow as pa
+
+    batches = []
+    with folder.server_journal.open("rb") as file:
+        stream = pa.ipc.open_stream(file)
+        with suppress(pa.ArrowException, OSError):
+            for batch in stream:
+                batches.append(batch)  # what came before a cut is kept
+        return pa.Table.from_batches(batches, stream.schema)
+
+
+def _ours(whole: pa.Table) -> pa.Table:
     """The rows of shared names. An engine's own page is many times as large, and is not made Python objects of."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     labels = pa.map_(pa.string(), pa.string())
     kinds = {"at": pa.float64(), "metric": pa.string(), "labels": labels, "value": pa.float64()}
-    with folder.server.open("rb") as file:  # by its path Arrow takes only UTF-8
-        whole = pq.ParquetFile(file).read()
     if "labels" not in whole.column_names:
         whole = whole.append_column("labels", pa.nulls(len(whole), labels))
     chosen = whole.filter(pc.fill_null(pc.starts_with(whole["metric"].cast(pa.string()), SHARED), False))

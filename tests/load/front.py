@@ -20,6 +20,7 @@ KEY = "sk-front-1234567890"
 class Front:
     """base: of every path that is answered. redirect: a status by which everything is sent to `to`. key: is wanted.
     squeezed: answers are gzip where the client takes that. proxy: takes requests for any host, by their whole URL.
+    says: words of answers that it puts others for, in answers of one piece.
     """
 
     base: str = ""
@@ -28,6 +29,7 @@ class Front:
     key: bool = False
     squeezed: bool = False
     proxy: bool = False
+    says: tuple[bytes, bytes] = (b"", b"")
     certificate: Path | None = None
 
 
@@ -91,6 +93,7 @@ def standing(front: Front, behind: str) -> Iterator[Standing]:
                     self.send_header("content-encoding", "gzip")
                 self.end_headers()
                 while piece := answer.read() if squeezed else answer.read1(65536):
+                    piece = piece.replace(*front.says) if front.says[0] else piece
                     piece = gzip.compress(piece) if squeezed else piece
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 self.wfile.write(b"0\r\n\r\n")

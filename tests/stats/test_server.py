@@ -61,6 +61,36 @@ def test_what_samplers_wrote_is_read(tmp_path: Path) -> None:
     assert known.unmeasured == {"host": "nobody looks"}
 
 
+def test_what_a_killed_run_had_read_is_read_from_its_journal(tmp_path: Path) -> None:
+    """Cut at any byte it holds all readings before that one, and never a part of one; once written it is gone."""
+    folder = RunFolder(tmp_path)
+    samples = Samples(kept_in=folder.server_journal)
+    ends = [0]
+    for second in range(4):
+        samples.add(float(second), [own("running", second), own("gpu_power_watts", 70 + second, gpu="0")])
+        ends.append(folder.server_journal.stat().st_size)
+    whole = folder.server_journal.read_bytes()
+    for cut in range(0, len(whole), 17):
+        folder.server_journal.write_bytes(whole[:cut])
+        known = read_server(folder)
+        count = sum(end <= cut for end in ends[1:])
+        assert known.values("running", 0.0, 9.0).tolist() == [0.0, 1.0, 2.0, 3.0][:count]
+        assert len(known.values("gpu_power_watts{gpu=0}", 0.0, 9.0)) == count
+    samples.write(folder.server)
+    assert [path.name for path in tmp_path.iterdir()] == ["server.parquet"]
+    assert read_server(folder).values("gpu_power_watts{gpu=0}", 0.0, 9.0).tolist() == [70.0, 71.0, 72.0, 73.0]
+
+
+def test_a_disk_without_room_for_the_journal_ends_no_reading(tmp_path: Path) -> None:
+    """What is in memory is there all the same."""
+    samples = Samples(kept_in=tmp_path / "no such folder" / "server.arrows")
+    samples.add(1.0, [own("running", 2)])
+    samples.add(2.0, [own("running", 3)])
+    folder = RunFolder(tmp_path)
+    samples.write(folder.server)
+    assert read_server(folder).values("running", 0.0, 9.0).tolist() == [2.0, 3.0]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
 def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path, content: bytes | None) -> None:
     """A run without engine metrics is whole all the same."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,24 +20,14 @@ from harness.engines.base import EngineInfo
 from harness.engines.endpoint import Endpoint
 from harness.load.samplers.base import NotMeasured, Sampled
 from harness.load.samplers.gpu import GpuSampler
+from tests.load.samplers.made_up_nvml import A_CARD, made_up_library, say
 
 Tell = Callable[..., None]
-
-A_CARD = {
-    "milliwatts": 71_500, "millijoules": 9_000_250, "used": 3 << 30, "total": 24 << 30, "busy": 93,
-    "sm": 1_410, "mem": 6_251, "reasons": 0x4,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler here to build a stand-in for NVIDIA's library")
-    path = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = Path(__file__).with_name("fake_nvml.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
-    return path
+    return made_up_library(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture
@@ -50,12 +39,7 @@ def tell(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell
     monkeypatch.setenv("FAKE_NVML", str(state))
     os.putenv("FAKE_NVML", str(state))
 
-    def write(*gpus: dict[str, int]) -> None:
-        lines = [f"count 0 {len(gpus)}"]
-        lines += [f"{name} {index} {value}" for index, gpu in enumerate(gpus) for name, value in gpu.items()]
-        state.write_text("\n".join(lines))
-
-    return write
+    return lambda *gpus: say(state, *gpus)
 
 
 @pytest.fixture
