@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COMPLETED, FAILED, DROPPED, IN_FLIGHT = range(4)
 MISSING = -1  # an integer that is null
 MOST_TOKENS = 2**40  # of one request
+FEW_PIECES = 8  # requests in a piece of neighbours, on average, from which on pieces are copied rather than events
 
 _FLOATS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "queue_time", "first_share")
 _COUNTS = (
@@ -32,6 +33,7 @@ _NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_c
 _TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes", "error_message")
 
 _RAGGED = ("token_at", "token_count", "offsets")  # not one entry per request
+_COUNTED = "token_count.list.element"  # its values by their path in the file
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Rows = NDArray[np.signedinteger[Any]]  # of requests: half as wide where there are millions
@@ -101,11 +103,23 @@ class Records:
             return self._between(int(rows[0]), int(rows[-1]) + 1)
         counts = self.event_counts[rows]
         offsets = _offsets(counts)
-        # Index of each kept event: its request's first event, plus its place within the request.
-        events = np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        ragged = {"token_at": self.token_at[events], "token_count": self.token_count[events], "offsets": offsets}
+        events = self._events(rows, offsets)
+        ragged = {"token_at": events(self.token_at), "token_count": events(self.token_count), "offsets": offsets}
         plain = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name not in _RAGGED}
         return Records(**plain, **ragged)
+
+    def _events(self, rows: Ints, offsets: Ints) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Takes of a column of events those of some requests. Neighbours are copied as one piece, as there may be tens
+        of millions of events. offsets: where those of each row will begin.
+        """
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        if len(rows) and len(breaks) < len(rows) // FEW_PIECES:
+            first, last = rows[[0, *breaks]], rows[[*(breaks - 1), -1]]
+            pieces = [slice(*ends) for ends in zip(self.offsets[first], self.offsets[last + 1], strict=True)]
+            return lambda column: np.concatenate([column[piece] for piece in pieces])
+        # Index of each kept event: its request's first event, plus its place within the request.
+        index = np.repeat(self.offsets[:-1][rows] - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
+        return lambda column: column[index]
 
     def _between(self, first: int, end: int) -> Records:
         """The requests from one row up to another, which share their memory with these."""
@@ -287,7 +301,11 @@ def write_parquet(records: Records, path: Path) -> None:
 
     beside = path.with_name(f".{path.name}.part")
     with beside.open("wb") as file:
-        pq.write_table(records.to_table(), file, compression="zstd")
+        # Moments are all unlike: a dictionary of them is tried, filled and given up.
+        table = records.to_table()
+        pq.write_table(
+            table, file, compression="zstd", use_dictionary=[*set(table.column_names) - set(_RAGGED), _COUNTED]
+        )
     beside.replace(path)
 
 
@@ -311,7 +329,8 @@ def _from_file(path: Path) -> Records:
     import pyarrow.parquet as pq
 
     with path.open("rb") as file:  # by its path Arrow takes only UTF-8
-        records = Records.from_table(pq.read_table(file, pre_buffer=False))
+        # One thread: most of a large file is one column, and others only take its memory apart.
+        records = Records.from_table(pq.read_table(file, pre_buffer=False, use_threads=False))
     pa.default_memory_pool().release_unused()  # what was read on the way is as large again
     return records
 

@@ -79,14 +79,14 @@ def itl(records: Records) -> Values:
     inside = _inside(records)
     gaps = np.diff(records.token_at)
     samples = gaps if inside.all() else gaps[inside]
-    counts = np.where(_streamed(records), np.maximum(records.event_counts - 1, 0), 0)
+    counts = gap_counts(records)
     owner = np.repeat(np.arange(len(records), dtype=np.int32), counts)
     return Values(samples, owner, int(np.count_nonzero(counts == 0)))
 
 
 def itl_per_token(records: Records) -> Values:
     """Every gap over the tokens of the event that ends it; undefined where those are not told."""
-    later, owner = _gaps(records)
+    later, owner = gap_ends(records), itl(records).request
     tokens = event_tokens(records)[later]
     known = tokens > 0
     later, owner = later[known], owner[known]
@@ -159,15 +159,14 @@ def _event(records: Records, index: NDArray[Any]) -> Floats:
     return moments
 
 
+def gap_counts(records: Records) -> Ints:
+    """How many gaps of `itl` each request has."""
+    return np.where(_streamed(records), np.maximum(records.event_counts - 1, 0), 0)
+
+
 def gap_ends(records: Records) -> Ints:
     """The event that ends each gap of `itl`, in the same order."""
-    return _gaps(records)[0]
-
-
-def _gaps(records: Records) -> tuple[Ints, Rows]:
-    """Of each gap between two events of an answer the later event, and the request."""
-    later = np.flatnonzero(_inside(records)) + 1
-    return later, itl(records).request
+    return np.flatnonzero(_inside(records)) + 1
 
 
 def _inside(records: Records) -> Mask:

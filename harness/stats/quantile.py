@@ -15,7 +15,16 @@ from harness.measure.records import Floats
 
 def quantile(values: ArrayLike, level: float) -> float:
     """The quantile of unsorted values, NaN of none. level: 0 to 1. Infinite values are allowed."""
-    return float(quantiles_of_sorted(np.sort(np.asarray(values, dtype=float)), [level])[0])
+    return float(quantiles(np.asarray(values, dtype=float), [level])[0])
+
+
+def quantiles(values: Floats, levels: Sequence[float]) -> Floats:
+    """The same of a few levels: only the values that they lie between are brought to their places."""
+    if not len(values) or not levels:
+        return quantiles_of_sorted(values, levels)
+    below = np.floor(np.asarray(levels) * (len(values) - 1)).astype(np.int64)
+    places = np.unique(np.concatenate([below, np.minimum(below + 1, len(values) - 1)]))
+    return quantiles_of_sorted(np.partition(values, places), levels)
 
 
 def quantiles_of_sorted(ordered: Floats, levels: Sequence[float] | Floats) -> Floats:

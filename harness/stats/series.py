@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.measure.records import FAILED, Floats, Ints, Records
-from harness.stats.metrics import Values, first_token, gap_ends, itl, ttft
-from harness.stats.quantile import quantiles_of_sorted
+from harness.stats.metrics import first_token, gap_counts, ttft
+from harness.stats.quantile import quantiles, quantiles_of_sorted
 from harness.stats.tokens import stamped
 
 MOST_BINS = 120
@@ -62,9 +62,9 @@ def timeline(records: Records, level: int) -> tuple[TimePoint, ...]:
     start, end = float(records.scheduled_at.min()), _last_moment(records)
     width = next((step for step in _STEPS if (end - start) / step <= MOST_BINS), (end - start) / MOST_BINS)
     edges: Floats = start + width * np.arange(int((end - start) / width) + 2, dtype=np.float64)
-    first, gaps = ttft(records), itl(records)
+    first = ttft(records)
     ttft_quantiles = _by_bin(records.scheduled_at[first.request], first.samples, edges, (0.5, 0.95))
-    itl_quantiles = _by_bin(*_thinned(records, gaps), edges, (0.5, 0.99))
+    itl_quantiles = _by_bin(*_thinned(records), edges, (0.5, 0.99))
     when, generated = stamped(records)
     tokens = sums_by_bin(when, start, width, len(edges) - 1, generated) / width
     waiting = in_flight(records, edges[1:])
@@ -118,19 +118,23 @@ def _last_moment(records: Records) -> float:
     return max(float(np.nanmax(column)) for column in columns if len(column) and not np.isnan(column).all())
 
 
-def _thinned(records: Records, gaps: Values) -> tuple[Floats, Floats]:
+def _thinned(records: Records) -> tuple[Floats, Floats]:
     """Moment (of the later token) and length of gaps, at most MOST_GAPS of them."""
-    later = records.token_at[gap_ends(records)]
-    every = max(1, -(-len(later) // MOST_GAPS))
-    return later[::every], gaps.samples[::every]
+    counts = gap_counts(records)
+    before = np.cumsum(counts) - counts
+    chosen = np.arange(0, int(counts.sum()), max(1, -(-int(counts.sum()) // MOST_GAPS)))
+    owner = np.searchsorted(before + counts, chosen, "right")
+    later = records.offsets[owner] + chosen - before[owner] + 1
+    moments = records.token_at[later]
+    return moments, moments - records.token_at[later - 1]
 
 
 def _by_bin(moments: Floats, values: Floats, edges: Floats, levels: Sequence[float]) -> Floats:
     """Quantiles of the values in each bin; NaN in empty ones. Shape (bins, levels)."""
-    place = (np.searchsorted(edges, moments, "right") - 1).astype(np.int16)  # as such it is sorted in one pass
+    place = np.searchsorted(edges, moments, "right").astype(np.int16)  # as such it is sorted in one pass
     order = np.argsort(place, kind="stable")
-    grouped, bounds = values[order], np.searchsorted(place[order], np.arange(len(edges)))
-    rows = [quantiles_of_sorted(np.sort(grouped[low:high]), levels) for low, high in pairwise(bounds)]
+    grouped, bounds = values[order], np.cumsum(np.bincount(place, minlength=len(edges) + 1))
+    rows = [quantiles(grouped[low:high], levels) for low, high in pairwise(bounds[: len(edges)])]
     return np.array(rows).reshape(-1, len(levels))
 
 

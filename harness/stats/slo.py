@@ -73,8 +73,8 @@ def attain(records: Records, slo: Slo) -> Attainment:
     bounds = tuple(bound_result(records, bound) for bound in slo.bounds)
     broken, unsure = any(each.holds is False for each in bounds), any(each.holds is None for each in bounds)
     holds = None if not bounds or not due or (unsure and not broken) else not broken
-    unjudged = int(np.count_nonzero(_unjudged(records, slo)))
-    return Attainment(slo, int(np.count_nonzero(meets(records, slo))), due, bounds, holds, unjudged)
+    met, unjudged = map(int, map(np.count_nonzero, _met_and_unjudged(records, slo)))
+    return Attainment(slo, met, due, bounds, holds, unjudged)
 
 
 def meets(records: Records, slo: Slo) -> NDArray[np.bool_]:
@@ -84,20 +84,19 @@ def meets(records: Records, slo: Slo) -> NDArray[np.bool_]:
     statistic of the request's own gaps. A completed request of one token breaks no bound on gaps, as it has none; one
     whose figure cannot be had neither meets nor breaks the bound.
     """
-    met = records.having(COMPLETED).copy()
-    for bound in slo.bounds:
-        met &= _meets(records, bound) & ~lacks(records, bound.metric)
-    return met
+    return _met_and_unjudged(records, slo)[0]
 
 
-def _unjudged(records: Records, slo: Slo) -> Mask:
-    """Completed requests that lack a figure which a bound asks for, and break no other bound."""
-    left, lacking = records.having(COMPLETED).copy(), np.zeros(len(records), dtype=bool)
+def _met_and_unjudged(records: Records, slo: Slo) -> tuple[Mask, Mask]:
+    """Those that meet all bounds; and completed ones that lack a figure which a bound asks for, and break no other."""
+    done = records.having(COMPLETED)
+    met, left, lacking = done.copy(), done.copy(), np.zeros(len(records), dtype=bool)
     for bound in slo.bounds:
-        missing = lacks(records, bound.metric)
-        left &= missing | _meets(records, bound)
+        within, missing = _meets(records, bound), lacks(records, bound.metric)
+        met &= within & ~missing
+        left &= missing | within
         lacking |= missing
-    return left & lacking
+    return met, left & lacking
 
 
 def bound_result(records: Records, bound: Bound) -> BoundResult:

@@ -68,7 +68,8 @@ def trend_of(name: str, moments: Floats, samples: Floats, window: Window) -> Tre
     """None where there are too few samples."""
     place = np.clip(np.floor((moments - window.start) / max(window.length, 1e-9) * BLOCKS), -1, BLOCKS).astype(np.int8)
     order = np.argsort(place, kind="stable")
-    blocks = np.split(samples[order], np.searchsorted(place[order], np.arange(BLOCKS + 1)))[1:-1]
+    before = np.cumsum(np.bincount(place + 1, minlength=BLOCKS + 2))  # those of no block are the first and the last
+    blocks = np.split(samples[order], before[:-1])[1:-1]
     kept = [number for number, block in enumerate(blocks) if len(block) >= LEAST_IN_BLOCK]
     if len(kept) < LEAST_BLOCKS:
         return None
