@@ -10,6 +10,7 @@ import typer
 from harness import terminal
 from harness.cli.app import app, baseline_app, show
 from harness.cli.options import (
+    PROFILE_HELP,
     ApiOption,
     ApiPriceOption,
     CatalogueOption,
@@ -32,8 +33,10 @@ from harness.cli.options import (
     RequestsOption,
     RuntimeOption,
     SeedOption,
+    SessionsPerHourOption,
     SpareOption,
     ThinkTimeOption,
+    TurnsOption,
     UsersOption,
     WarmupOption,
     WorkloadOption,
@@ -55,6 +58,9 @@ def report(
     spare: SpareOption = 1,
     api_price: ApiPriceOption = None,
     price: PriceOption = None,
+    turns: TurnsOption = None,
+    sessions_per_hour: SessionsPerHourOption = None,
+    profile: Annotated[Optional[str], typer.Option(help=PROFILE_HELP)] = None,
     json: JsonOption = False,
 ) -> int:
     """Make the report of a folder again, also of a run that was killed; of several folders one report side by side.
@@ -66,7 +72,7 @@ def report(
     from harness.commands.report import report as make
     from harness.drive.money_options import money_question
 
-    asked = money_question(for_users, peak, spare, api_price, price)
+    asked = money_question(for_users, peak, spare, api_price, price, turns, sessions_per_hour, profile)
     paths = make(runs, formats=format or None, output=output, charts=charts, asked=asked)
     show(json, [str(path) for path in paths], "\n".join(str(path) for path in paths))
     return 0

@@ -11,6 +11,7 @@ import typer
 from harness import terminal
 from harness.cli.app import app, show
 from harness.cli.options import (
+    PROFILE_HELP,
     ApiOption,
     ApiPriceOption,
     CatalogueOption,
@@ -33,9 +34,11 @@ from harness.cli.options import (
     RequestsOption,
     RuntimeOption,
     SeedOption,
+    SessionsPerHourOption,
     SpareOption,
     ThinkTimeOption,
     TimeoutOption,
+    TurnsOption,
     UnsupportedOption,
     UrlOption,
     UsersOption,
@@ -304,16 +307,9 @@ def capacity(
         Optional[str],
         typer.Option(help="Pause between an answer and the user's next question. Default: as the workload has it."),
     ] = None,
-    turns: Annotated[
-        Optional[float],
-        typer.Option(help="Questions of one session, to count people. Default: as the workload has them."),
-    ] = None,
-    sessions_per_hour: Annotated[
-        Optional[float], typer.Option(help="Sessions of one person in the busy hour, to count people. Default: 1.")
-    ] = None,
-    profile: Annotated[
-        str, typer.Option(help="How a day goes: flat, office, evening, or a file with 24 numbers.")
-    ] = "flat",
+    turns: TurnsOption = None,
+    sessions_per_hour: SessionsPerHourOption = None,
+    profile: Annotated[str, typer.Option(help=PROFILE_HELP)] = "flat",
     for_users: ForUsersOption = None,
     peak: PeakOption = 1.0,
     spare: SpareOption = 1,

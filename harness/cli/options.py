@@ -111,6 +111,14 @@ ApiPriceOption = Annotated[
     Optional[str],
     typer.Option(help="An API's USD per million prompt and generated tokens: from when on own GPUs are cheaper."),
 ]
+TurnsOption = Annotated[
+    Optional[float],
+    typer.Option(help="Questions of one session, to count people. Default: as the workload has them."),
+]
+SessionsPerHourOption = Annotated[
+    Optional[float], typer.Option(help="Sessions of one person in the busy hour, to count people. Default: 1.")
+]
+PROFILE_HELP = "How a day goes: flat, office, evening, or a file with 24 numbers."
 PriceOption = Annotated[Optional[float], typer.Option(help="USD for one GPU and hour, in place of the entry's.")]
 
 

@@ -17,12 +17,26 @@ def money_question(
     spare: int = 1,
     api_price: str | None = None,
     price: float | None = None,
+    turns: float | None = None,
+    sessions_per_hour: float | None = None,
+    profile: str | None = None,
 ) -> MoneyQuestion:
-    """api_price: `0.15,0.60`, USD per million prompt and generated tokens. Raises UsageError."""
-    for value, option in ((for_users, "--for-users"), (peak, "--peak"), (price, "--price")):
+    """api_price: `0.15,0.60`, USD per million prompt and generated tokens. profile: as `day_of` takes it. Raises
+    UsageError.
+    """
+    numbers = (
+        (for_users, "--for-users"),
+        (peak, "--peak"),
+        (price, "--price"),
+        (turns, "--turns"),
+        (sessions_per_hour, "--sessions-per-hour"),
+    )
+    for value, option in numbers:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"expected a number above zero, found {value:g}", where=option)
-    return MoneyQuestion(for_users, peak, spare, None if api_price is None else _api(api_price), price)
+    api = None if api_price is None else _api(api_price)
+    day = None if profile is None else day_of(profile)
+    return MoneyQuestion(for_users, peak, spare, api, price, turns, sessions_per_hour, day)
 
 
 def _api(text: str) -> ApiPrice:

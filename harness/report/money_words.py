@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from harness.stats.money import BreakEven, Cost, Fleet, Money, Price
+from harness.stats.money import PEOPLE, BreakEven, Cost, Fleet, Money, Price
 from harness.units import format_count, format_number, format_percent
+
+MORE_PEOPLE = (
+    "People who pause between their questions are more: `harness report` counts them with --turns and "
+    "--sessions-per-hour."
+)
 
 
 def money_lines(money: Money) -> list[str]:
@@ -13,7 +18,8 @@ def money_lines(money: Money) -> list[str]:
         lines.append(f"Cost: {_tokens(money.cost)}; {price_words(money.cost.price)}.")
     if money.per_user_month is not None:
         users = format_count(round(money.users or 0))
-        lines.append(f"{usd(money.per_user_month)} per user and month, with {users} {money.who}.")
+        more = "" if money.who == PEOPLE else f" {MORE_PEOPLE}"
+        lines.append(f"{usd(money.per_user_month)} per user and month, with {users} {money.who}.{more}")
     if money.fleet is not None:
         lines.append(_fleet(money.fleet))
     if money.break_even is not None:

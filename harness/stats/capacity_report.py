@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.catalog.slo import Slo
 from harness.stats.capacity_search import Answer, CapacitySearch
-from harness.stats.money import NOTHING_ASKED, Money, MoneyQuestion, Price, money
+from harness.stats.money import NOTHING_ASKED, PEOPLE, Money, MoneyQuestion, Price, money
 from harness.stats.outcome import Outcome
 from harness.stats.people import NO_HABITS, Flow, Habits, People, people
 from harness.stats.surface import Figures, Row, Surface, row_of, surface_of
@@ -38,6 +38,14 @@ class HistoryCapacity:
     @property
     def answer(self) -> Answer:
         return self.search.answer()
+
+    @property
+    def nearest(self) -> tuple[Outcome, Figures] | None:
+        """The level whose load is nearest to the estimate, or to what holds; a whole one before a brief one."""
+        answer = self.answer
+        load = answer.best or answer.holds
+        told = list(zip(self.search.told, self.figures, strict=True))
+        return min(told, key=lambda pair: (abs(pair[0].load - load), pair[0].brief), default=None)
 
     @property
     def at_capacity(self) -> Flow | None:
@@ -152,7 +160,7 @@ class CapacityReport:
         tokens = None if flow is None else (flow.input_tokens_per_second, flow.output_tokens_per_second)
         held = ends[0] if ends else None
         used = self.habits.utilisation
-        return money(self.asked, self.price, self.gpus, tokens, held, used, "people of the busy hour", NO_HABITS)
+        return money(self.asked, self.price, self.gpus, tokens, held, used, PEOPLE, NO_HABITS)
 
     @property
     def history_cost(self) -> HistoryCost | None:

@@ -8,8 +8,11 @@ on its GPUs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from harness.stats.people import Habits
 
 HOURS_PER_MONTH = 730.0  # 365 days of 24 hours over 12
 
@@ -42,7 +45,8 @@ class ApiPrice:
 class MoneyQuestion:
     """What is asked beyond the cost of tokens. for_users: that must be served; peak: by how much their busiest moment
     exceeds what `for_users` counts. spare: deployments beyond those needed, so that one may fail. price: in place of
-    the run's own, of one GPU.
+    the run's own, of one GPU. turns, sessions_per_hour, day: of one person, as in Habits, in place of what the load was
+    told; None leaves that.
     """
 
     for_users: float | None = None
@@ -50,6 +54,18 @@ class MoneyQuestion:
     spare: int = 1
     api: ApiPrice | None = None
     price_per_gpu_hour: float | None = None
+    turns: float | None = None
+    sessions_per_hour: float | None = None
+    day: Sequence[float] | None = None
+
+    def habits(self, told: Habits) -> Habits:
+        """What one person does: as asked now, else as it was told before."""
+        return Habits(
+            told.think,
+            told.turns if self.turns is None else self.turns,
+            told.sessions_per_hour if self.sessions_per_hour is None else self.sessions_per_hour,
+            told.day if self.day is None else self.day,
+        )
 
 
 NOTHING_ASKED = MoneyQuestion()
@@ -194,6 +210,7 @@ def break_even(cost: Cost, api: ApiPrice) -> BreakEven | None:
 
 
 AS_ASKED = "users at once, as this load had them"
+PEOPLE = "people of the busy hour"
 
 
 @dataclass(frozen=True)

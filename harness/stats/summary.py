@@ -27,7 +27,8 @@ from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
 from harness.stats.messages import error_messages
 from harness.stats.metrics import METRICS
-from harness.stats.money import NOTHING_ASKED, Cost, Money, MoneyQuestion, Price, money, price_of
+from harness.stats.money import AS_ASKED, NOTHING_ASKED, PEOPLE, Cost, Money, MoneyQuestion, Price, money, price_of
+from harness.stats.people import Habits
 from harness.stats.readings import readings
 from harness.stats.section import ClientFigures, Counts, Section, Throughput
 from harness.stats.series import Curve, curve, timeline
@@ -66,10 +67,13 @@ class Summary:
     @cached_property
     def money(self) -> Money:
         """At the highest level that held the SLO."""
-        held = self.capacity.highest
+        held, habits = self.capacity.highest, self.asked.habits(Habits())
         flow = None if held is None else (held.throughput.input_tokens, held.throughput.output_tokens)
-        users = None if held is None else held.users
-        return money(self.asked, self.price, self.manifest.gpus, flow, users)
+        users, who = None if held is None else held.users, AS_ASKED
+        if habits.told and held is not None:  # how often one person asks says how many are behind these requests
+            users, who = held.throughput.requests * 3600 / habits.questions_per_hour, PEOPLE
+        why = "the load was not measured in users: give --turns or --sessions-per-hour"
+        return money(self.asked, self.price, self.manifest.gpus, flow, users, habits.utilisation, who, why)
 
     @property
     def complete(self) -> bool:

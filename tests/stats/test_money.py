@@ -97,7 +97,8 @@ def test_the_price_that_is_given_wins() -> None:
 @pytest.mark.parametrize(
     ("given", "where"),
     [({"for_users": 0.0}, "--for-users"), ({"peak": math.inf}, "--peak"), ({"api_price": "1"}, "--api-price"),
-     ({"api_price": "a,b"}, "--api-price"), ({"price": -1.0}, "--price")],
+     ({"api_price": "a,b"}, "--api-price"), ({"price": -1.0}, "--price"), ({"turns": 0.0}, "--turns"),
+     ({"sessions_per_hour": math.nan}, "--sessions-per-hour"), ({"profile": "nowhere"}, "--profile")],
 )  # fmt: skip
 def test_options_that_mean_nothing_are_refused(given: dict[str, object], where: str) -> None:
     """Each in one line that names the option."""
@@ -122,6 +123,29 @@ def test_a_report_says_what_the_run_cost() -> None:
     assert "10 users need 4 GPUs: 4 deployments, 1 of them spare, each of which holds 4" in text
     assert "0.80 USD for a GPU and hour, a shop, 2026-01" in text
     assert len(money_lines(summary.money)) == 4
+
+
+def test_people_and_a_day_can_be_told_of_a_run_that_is_done() -> None:
+    """4 users ask R requests a second; at 6 questions an hour each R * 600 people are behind them, and on a day that is
+    as busy for half of its hours a token costs twice as much.
+    """
+    level = closed_level(0, 4, 0.0, 100.0, warmup=0.0)
+    plain = manifest([level], price_per_gpu_hour=0.8, gpus=1, slo={"ttft_p95": 1.0})
+    records = Records.from_list(closed_loop(level))
+    half_a_day = (1.0,) * 12 + (0.0,) * 12
+    asked = MoneyQuestion(10_000, turns=3.0, sessions_per_hour=2.0, day=half_a_day)
+    found, usual = summarise(records, plain, asked=asked), summarise(records, plain)
+    rate = found.levels[0].throughput.requests
+    assert found.money.users == pytest.approx(rate * 3600 / 6)
+    assert found.money.per_user_month == pytest.approx(0.8 * 730 / (rate * 600))
+    fleet_of = found.money.fleet
+    assert fleet_of is not None
+    assert fleet_of.needed == math.ceil(10_000 / (rate * 600))
+    dear, cheap = (each.as_dict()["cost"]["per_million_output_tokens"] for each in (found, usual))
+    assert dear == pytest.approx(2 * cheap)
+    assert "people of the busy hour." in money_lines(found.money)[1]
+    assert "--sessions-per-hour" in money_lines(usual.money)[1]  # users at once are not people
+    assert usual.money.users == 4
 
 
 @pytest.mark.parametrize(
