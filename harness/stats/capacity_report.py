@@ -40,14 +40,6 @@ class HistoryCapacity:
         return self.search.answer()
 
     @property
-    def nearest(self) -> tuple[Outcome, Figures] | None:
-        """The level whose load is nearest to the estimate, or to what holds; a whole one before a brief one."""
-        answer = self.answer
-        load = answer.best or answer.holds
-        told = list(zip(self.search.told, self.figures, strict=True))
-        return min(told, key=lambda pair: (abs(pair[0].load - load), pair[0].brief), default=None)
-
-    @property
     def at_capacity(self) -> Flow | None:
         """What went through the level nearest to the estimate, of those that neither drift nor are over-saturated."""
         answer = self.answer

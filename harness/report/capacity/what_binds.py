@@ -1,10 +1,11 @@
-"""What limits at the knee, what to change first, and what that would buy as far as it was measured."""
+"""What limits at the knee, what to change first, and what that would buy as far as the levels carry an estimate."""
 
 from __future__ import annotations
 
 from harness.report.capacity.subject import Searched, load_of
-from harness.report.document import Bullets, Section
+from harness.report.document import Block, Bullets, Paragraph, Section
 from harness.stats.capacity_report import HistoryCapacity
+from harness.stats.gains import Gain, gains
 from harness.stats.outcome import Outcome
 from harness.units import format_count
 
@@ -23,28 +24,32 @@ CHANGES = {
 
 def section(searched: Searched) -> Section | None:
     """By the levels nearest to the estimate that tell, of each history."""
-    lines = [line for each in searched.report.histories for line in _lines(searched, each)]
-    if not lines:
-        return None
-    lines.append("What a change buys is not measured here: make it, and search again, or compare with `harness ab`.")
-    return Section("What limits, and what to change first", (Bullets(tuple(lines)),))
+    blocks: list[Block] = []
+    several = len(searched.report.histories) > 1
+    for each in searched.report.histories:
+        lines = _binds(searched, each)
+        if not lines:
+            continue
+        if several and each.history is not None:
+            blocks.append(Paragraph(f"With {format_count(each.history)} tokens of history:"))
+        blocks.append(Bullets((*lines, *_gains(searched, each))))
+    return Section("What limits, what to change first, and what it buys", tuple(blocks)) if blocks else None
 
 
-def _lines(searched: Searched, each: HistoryCapacity) -> list[str]:
+def _binds(searched: Searched, each: HistoryCapacity) -> list[str]:
     """One resource, read at the nearest level that tells; both where the levels below and above the limit differ."""
     found, unit = each.beside_the_limit, searched.report.unit
     if not found:
         return []
-    where = "" if each.history is None else f"With {format_count(each.history)} tokens of history, at "
     outcome, figures = found[0]
-    at = f"{where or 'At '}{load_of(outcome.load, unit)}{_side(each, outcome)}"
+    at = f"At {load_of(outcome.load, unit)}{_side(each, outcome)}"
     if figures.binds.resource is None:
         return [f"{at} it is not known what binds: {figures.binds.why}."]
     lines = [f"{at} {figures.binds.resource} binds: {figures.binds.why}. {CHANGES[figures.binds.resource]}"]
     for further, told in found[1:]:
         resource = told.binds.resource
         if resource is not None and resource != figures.binds.resource:
-            at = f"{where or 'At '}{load_of(further.load, unit)}{_side(each, further)}"
+            at = f"At {load_of(further.load, unit)}{_side(each, further)}"
             lines.append(f"{at} it is {resource}: {told.binds.why}. {CHANGES[resource]}")
     return lines
 
@@ -55,3 +60,42 @@ def _side(each: HistoryCapacity, outcome: Outcome) -> str:
     if best is None or outcome.load == best:
         return ""
     return ", above the limit," if outcome.load > best else ", below the limit,"
+
+
+def _gains(searched: Searched, each: HistoryCapacity) -> list[str]:
+    """Estimates, each named as one; where there is none, that it is not measured and what would measure it."""
+    manifest = searched.manifest
+    found = gains(searched.report, each, {} if manifest is None else manifest.flags)
+    lines = [_gain(searched, gain, each) for gain in found]
+    if any(gain.setting for gain in found):
+        return lines
+    command = _command(searched, "KEY=VALUE", each)
+    return [
+        *lines,
+        f"What a changed setting buys is not measured, and these levels do not tell it. To measure: {command}.",
+    ]
+
+
+def _gain(searched: Searched, gain: Gain, each: HistoryCapacity) -> str:
+    unit = searched.report.unit
+    about = f"{'at most ' if gain.at_most else ''}about {load_of(_rounded(gain.load, unit), unit)}"
+    high = "no end known" if gain.high is None else _short(gain.high, unit)
+    line = f"Estimate, not measured: {gain.change}, {about} ({_short(gain.low, unit)} to {high}): {gain.why}."
+    return line if gain.setting is None else f"{line} To measure: {_command(searched, gain.setting, each)}."
+
+
+def _command(searched: Searched, setting: str, each: HistoryCapacity) -> str:
+    """The comparison with this setting at the load that one without it is estimated to hold."""
+    load = each.answer.best or each.answer.holds or 1.0
+    unit = searched.report.unit
+    asked = f"--rate {load:.3g}" if unit == "rate" else f"--users {max(1, round(load))}"
+    history = "" if each.history is None else f" --input-tokens {each.history}"
+    return f"`harness ab {searched.report.model} --b {setting} {asked}{history}`"
+
+
+def _rounded(load: float, unit: str) -> float:
+    return load if unit == "rate" else float(round(load))
+
+
+def _short(load: float, unit: str) -> str:
+    return load_of(_rounded(load, unit), unit).partition(" ")[0]
