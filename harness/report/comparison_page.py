@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from harness.report.comparison import HOW, WORDS, accepted_lines, change_table, gate_sentence
-from harness.report.document import Block, Bullets, Document, Notice, Paragraph, Section, Sheet, Verdict
-from harness.stats.comparison import Comparison
+from harness.report.document import (
+    Axis,
+    Block,
+    Bullets,
+    Chart,
+    Document,
+    Mark,
+    Notice,
+    Paragraph,
+    Section,
+    Series,
+    Sheet,
+    Verdict,
+)
+from harness.stats.comparison import Change, Comparison
+from harness.units import format_number
 
 
 def comparison_document(comparison: Comparison) -> Document:
     """What a comparison's page says."""
     emulated = "Emulated runs: " if comparison.emulated else ""
-    between = f"{_first(comparison.new)} against {_first(comparison.base)}"
+    between = f"{_of_all(comparison.new)} against {_of_all(comparison.base)}"
     passes = comparison.passes
     return Document(
         title=f"{emulated}NEW is {WORDS[comparison.verdict]} BASE: {between}",
@@ -27,15 +44,65 @@ def comparison_document(comparison: Comparison) -> Document:
     )
 
 
-def _first(names: tuple[str, ...]) -> str:
-    """The first of the runs, which stands for all."""
-    return names[0] if names else "nothing"
+def _of_all(names: tuple[str, ...]) -> str:
+    """The folder that holds all of the runs, where there are several in one; else the first of them."""
+    if not names:
+        return "nothing"
+    folders = {name.rpartition("/")[0] for name in names}
+    if len(names) > 1 and len(folders) == 1 and "" not in folders:
+        return folders.pop()
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _figures(comparison: Comparison) -> Section | None:
     if not comparison.changes:
         return None
-    return Section("Figures", (change_table(comparison), Paragraph(HOW, soft=True)))
+    chart = _chart(comparison.changes)
+    drawn: tuple[Block, ...] = () if chart is None else (Paragraph(_DRAWN, soft=True), chart)
+    return Section("Figures", (*drawn, change_table(comparison), Paragraph(HOW, soft=True)))
+
+
+def _chart(changes: Sequence[Change]) -> Chart | None:
+    """The ratio of each figure with its interval and its limit; None where NEW never answered."""
+    known = [each for each in changes if all(map(math.isfinite, (each.ratio, *each.ci95)))]
+    if not known:
+        return None
+    lines = []
+    for verdict in dict.fromkeys(each.verdict for each in known):
+        rows = [(place, each) for place, each in enumerate(known) if each.verdict == verdict]
+        lines.append(
+            Series(
+                verdict,
+                tuple((each.ratio, float(place)) for place, each in rows),
+                tuple((float(place), *each.ci95) for place, each in rows),
+                marks="points",
+            )
+        )
+    limits = [(each.limit_ratio, float(place)) for place, each in enumerate(known) if math.isfinite(each.limit_ratio)]
+    lines.append(Series("limit", tuple(limits), hollow=frozenset(range(len(limits))), marks="points"))
+    ends = [1.0, *(x for each in known for x in each.ci95), *(x for x, _ in limits)]
+    room = 0.05 * (max(ends) - min(ends))
+    return Chart(
+        name="ratios",
+        title="Each figure of NEW over that of BASE",
+        words="; ".join(map(_said, known)) + ".",
+        x=Axis("NEW over BASE", low=min(ends) - room, high=max(ends) + room),
+        y=Axis("", names=tuple(f"{each.figure}\nat {each.load}" for each in known)),
+        series=tuple(lines),
+        marks=(Mark("x", 1.0, "as BASE"),),
+        wide=True,
+    )
+
+
+def _said(change: Change) -> str:
+    low, high = map(format_number, change.ci95)
+    return (
+        f"{change.figure} at {change.load}: {format_number(change.ratio)} times BASE ({low} to {high}), "
+        f"{change.verdict}"
+    )
+
+
+_DRAWN = "Bars are 95 % intervals of the ratio; a hollow point is the limit of that figure."
 
 
 def _to_know(comparison: Comparison) -> Section | None:

@@ -62,7 +62,8 @@ class Code:
 @dataclass(frozen=True)
 class Axis:
     """unit: `s` for seconds (shown as ms or s), `share` for 0 to 1 (shown as per cent). log: None: by the values.
-    low, high: where it begins and ends, in that unit; None: by the values.
+    low, high: where it begins and ends, in that unit; None: by the values. names: of a y axis, what its values 0, 1
+    and so on are called, from the top down, in lines parted by `\\n`; intervals then lie along x.
     """
 
     title: str
@@ -70,12 +71,14 @@ class Axis:
     log: bool | None = False
     low: float | None = None
     high: float | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line of points (x, y); a NaN breaks it. intervals: (x, low, high). hollow: places of points whose figures are
-    invalid. marks: whether its points are drawn, joined by a line, or both.
+    """A line of points (x, y); a NaN breaks it. intervals: (x, low, high); where the y axis has names, (y, low, high)
+    of x. hollow: places of points whose figures are invalid. marks: whether its points are drawn, joined by a line, or
+    both.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ Spec = dict[str, Any]
 
 NARROW, WIDE = 360, 940  # width of a picture in pixels: of one on a phone, and of one over the whole page
 HEIGHT, STRIP = 240, 150  # of a chart, and of one beneath others
+ROW, AROUND = 34, 100  # of a name of the y axis, and of what stands above and beneath all of them
 LOG_FROM = 30.0  # largest over smallest value from which on a linear scale hides the small ones
 SECONDS_FROM = 2.0  # seconds from which on an axis is in seconds, not milliseconds
 _PER_LETTER, _PER_KEY = 7, 40  # pixels of a name in the legend, and of the sign before it
@@ -59,8 +61,8 @@ def png(chart: Chart) -> bytes:
 def vega_lite(chart: Chart, width: int) -> Spec:
     """The chart as a Vega-Lite document."""
     x = _Scale(chart.x, [at for series in chart.series for at, _ in series.points], width)
-    height = STRIP if chart.wide else HEIGHT
-    tall = [*_values(chart.series), *(mark.value for mark in chart.marks if mark.axis == "y")]
+    height = AROUND + ROW * len(chart.y.names) if chart.y.names else STRIP if chart.wide else HEIGHT
+    tall = [] if chart.y.names else [*_values(chart.series), *(mark.value for mark in chart.marks if mark.axis == "y")]
     y = _Scale(chart.y, tall, height * 1.6)
     layers = [*_bands(chart, x), *_lines(chart, x, y), *_marks(chart, x, y)]
     return {
@@ -91,7 +93,7 @@ class _Scale:
         if self.log:
             self.floor = low or (min(above) if above else 1.0)
             low, high = self.floor, high or (max(above) if above else 10.0)
-        self.low, self.high, self.space = low, high, space
+        self.low, self.high, self.space, self.names = low, high, space, axis.names
 
     def value(self, value: float) -> float | None:
         """In the axis' unit; None breaks a line."""
@@ -101,6 +103,8 @@ class _Scale:
 
     def encoding(self, field: str, **axis: Any) -> Spec:
         """Of a field of the data."""
+        if self.names:
+            return self._named(field, axis)
         scale: Spec = {"zero": self.low is None and not self.log, "nice": self.high is None}
         if self.log:
             ticks = self._ticks()
@@ -116,6 +120,27 @@ class _Scale:
             "title": self.title,
             "scale": scale,
             "axis": {"format": self.format, **axis},
+        }
+
+    def _named(self, field: str, axis: Spec) -> Spec:
+        """A name at each whole number, the first one at the top."""
+        ends = [-0.5, len(self.names)]  # half a row more for the name of a mark
+        lines = [name.split("\n") for name in self.names]
+        own = {"values": list(range(len(self.names))), "labelExpr": f"{json.dumps(lines)}[datum.value]"}
+        widest = max(len(line) for name in lines for line in name)
+        return {
+            "field": field,
+            "type": "quantitative",
+            "title": None,
+            "scale": {"domain": ends, "reverse": True, "nice": False, "zero": False},
+            "axis": {
+                **axis,
+                **own,
+                "labelLimit": 0,
+                "labelOverlap": False,
+                "ticks": False,
+                "minExtent": _PER_LETTER * widest,
+            },
         }
 
     def _ticks(self) -> list[float]:
@@ -158,7 +183,7 @@ def _bands(chart: Chart, x: _Scale) -> list[Spec]:
 def _lines(chart: Chart, x: _Scale, y: _Scale) -> list[Spec]:
     names = [series.name for series in chart.series]
     columns = max(1, x.space // (_PER_LETTER * max(map(len, names)) + _PER_KEY))
-    key = {"symbolType": "stroke", "columns": columns} if len(names) > 1 else None
+    key = {"symbolType": "stroke", "columns": columns, "symbolOpacity": 1} if len(names) > 1 else None
 
     def of_series(values: Sequence[Any]) -> Spec:
         chosen = [values[place % len(values)] for place in range(len(names))]
@@ -171,14 +196,13 @@ def _lines(chart: Chart, x: _Scale, y: _Scale) -> list[Spec]:
         }
 
     place = {"x": x.encoding("x"), "y": y.encoding("y", minExtent=44), "color": of_series(_SERIES)}
+    other = {"x2": {"field": "high"}} if y.names else {"y2": {"field": "high"}}
     rows = [row for series in chart.series if series.marks != "points" for row in _rows(series, x, y)]
     bars = [row for series in chart.series for row in _bars(series, x, y)]
     lines = {**place, "detail": {"field": "part"}, "strokeDash": of_series(_DASHES)}
     return [
         *_layer(rows, {"type": "line", "strokeWidth": 2, "clip": True}, lines),
-        *_layer(
-            bars, {"type": "rule", "strokeWidth": 2, "opacity": 0.45, "clip": True}, {**place, "y2": {"field": "high"}}
-        ),
+        *_layer(bars, {"type": "rule", "strokeWidth": 2, "opacity": 0.45, "clip": True}, {**place, **other}),
         *_points(chart, place, x, y),
     ]
 
@@ -196,6 +220,11 @@ def _rows(series: Series, x: _Scale, y: _Scale) -> list[Spec]:
 
 
 def _bars(series: Series, x: _Scale, y: _Scale) -> list[Spec]:
+    if y.names:
+        return [
+            {"y": at, "x": x.value(low), "high": x.value(high), "series": series.name}
+            for at, low, high in series.intervals
+        ]
     return [
         {"x": x.value(at), "y": y.value(low), "high": y.value(high), "series": series.name}
         for at, low, high in series.intervals

@@ -9,7 +9,7 @@ from harness.report.document import NOTHING, Block, Chart, Document, Notice, Par
 from harness.report.words import listed
 
 _NAMED_BY = ("GPU", "Model", "Engine", "Asked")
-MOST_LINES = 8  # of one chart: more are not told apart
+MOST_LINES = 8  # of one chart, as there are colours: more lines become a second one
 
 
 def side_by_side(documents: Sequence[Document]) -> Document:
@@ -93,22 +93,41 @@ def _cards(names: Sequence[str], documents: Sequence[Document]) -> Section:
 
 
 def _charts(names: Sequence[str], documents: Sequence[Document]) -> list[Section]:
-    """Charts of one name and one kind of axes are drawn as one."""
+    """Charts of one name and one kind of axes are drawn as one; in the details only those of a single line, as each
+    report has many lines there.
+    """
     found: dict[tuple[str, str, str], list[tuple[str, Chart]]] = {}
     for name, each in zip(names, documents, strict=True):
-        for chart in each.charts():
-            if not chart.wide and len(chart.series) == 1:
-                found.setdefault((chart.name, chart.x.title, chart.y.title), []).append((name, chart))
-    merged = [_merged(group) for group in found.values() if len(group) > 1]
+        for section in each.sections:
+            for chart in section.charts():
+                if not chart.wide and (len(chart.series) == 1 or not section.detail):
+                    found.setdefault((chart.name, chart.x.title, chart.y.title), []).append((name, chart))
+    merged = [chart for group in found.values() if len(group) > 1 for chart in _merged(group)]
     return [Section("Curves", tuple(merged))] if merged else []
 
 
-def _merged(group: Sequence[tuple[str, Chart]]) -> Chart:
+def _merged(group: Sequence[tuple[str, Chart]]) -> list[Chart]:
+    """One chart, or several of MOST_LINES each, so that no line is left out."""
     first = group[0][1]
-    series = [replace(line, name=name) for name, chart in group for line in chart.series][:MOST_LINES]
+    lines = [
+        (replace(line, name=name if len(chart.series) == 1 else f"{name}, {line.name}"), name)
+        for name, chart in group
+        for line in chart.series
+    ]
     common = tuple(mark for mark in first.marks if all(mark in chart.marks for _, chart in group))
-    words = " ".join(f"{name}: {chart.words}" for name, chart in group)
-    return replace(first, series=tuple(series), marks=common, words=words)
+    words = {name: f"{name}: {chart.words}" for name, chart in group}
+    parts = [lines[start : start + MOST_LINES] for start in range(0, len(lines), MOST_LINES)]
+    return [
+        replace(
+            first,
+            name=first.name if number == 1 else f"{first.name}-{number}",
+            title=first.title if len(parts) == 1 else f"{first.title} ({number} of {len(parts)})",
+            series=tuple(line for line, _ in part),
+            marks=common,
+            words=" ".join(words[name] for name in dict.fromkeys(name for _, name in part)),
+        )
+        for number, part in enumerate(parts, 1)
+    ]
 
 
 def _of_one(name: str, document: Document) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,6 +65,13 @@ class Change:
         if self.figure == GOOD_SHARE:
             return self.base * (1 - low)
         return 1 / max(low, 1e-9) - 1 if self.figure == THROUGHPUT else high - 1
+
+    @property
+    def limit_ratio(self) -> float:
+        """The ratio at which NEW is worse by the limit; NaN where BASE's share is 0."""
+        if self.figure == GOOD_SHARE:
+            return 1 - self.limit / self.base if self.base > 0 else math.nan
+        return 1 / (1 + self.limit) if self.figure == THROUGHPUT else 1 + self.limit
 
     def as_dict(self) -> dict[str, Any]:
         return {

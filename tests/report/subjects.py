@@ -100,6 +100,10 @@ def probe(**changes: Any) -> Document:
 
 
 def comparison() -> Document:
+    return comparison_document(made_comparison())
+
+
+def made_comparison() -> Comparison:
     """One figure that got slower, and one that cannot be told."""
     known = {"level": 1, "load": "8 users", "spread": 0.01, "spread_from": "repeats of both sides", "smallest": 0.03}
     slower = Change("ttft_p50", base=0.2, new=0.3, ratio=1.5, ci95=(1.4, 1.6), worse=0.5, limit=0.1, verdict="slower",
@@ -107,7 +111,7 @@ def comparison() -> Document:
     open_one = Change("itl_p50", base=0.02, new=0.0202, ratio=1.01, ci95=(0.9, 1.13), worse=0.01, limit=0.1,
                       verdict="inconclusive", gated=True, passes=None, **known)  # fmt: skip
     sides = (("before/repeat-00", "before/repeat-01"), ("after/repeat-00", "after/repeat-01"))
-    return comparison_document(Comparison(*sides, True, (slower, open_one), (), ("engine: tgi 3.3.6 -> tgi 3.3.7",)))
+    return Comparison(*sides, True, (slower, open_one), (), ("engine: tgi 3.3.6 -> tgi 3.3.7",))
 
 
 def several() -> Document:

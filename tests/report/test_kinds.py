@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,20 @@ import pytest
 from harness import cli
 from harness.drive.kinds import kind_of
 from harness.errors import UsageError
+from harness.report.comparison_page import comparison_document
 from harness.report.document import Table
+from harness.report.drawing import svg
 from harness.report.formats import FORMATS, find_format
-from harness.report.side_by_side import labels
+from harness.report.side_by_side import labels, side_by_side
 from harness.report.to_markdown import to_markdown
 from harness.report.to_text import to_text
 from harness.stats.capacity_file import capacity_from
+from harness.stats.good_share import GOOD_SHARE
 from harness.stats.money import NOTHING_ASKED
+from harness.stats.run_figure import THROUGHPUT
 from tests.commands.test_report import run_folder
 from tests.goldens import check_golden
-from tests.report.subjects import DOCUMENTS, capacity_report, probe, probe_file, searched
+from tests.report.subjects import DOCUMENTS, capacity_report, made_comparison, probe, probe_file, searched
 from tests.report.test_reports import RUNS
 
 OTHERS = [name for name in DOCUMENTS if name not in RUNS]
@@ -114,6 +120,49 @@ def test_curves_of_several_are_drawn_in_one_chart() -> None:
     assert len(set(table.columns)) == 5
     chart = next(chart for chart in document.charts() if chart.name == "capacity-by-history")
     assert [series.name for series in chart.series] == list(table.columns[1:3])
+
+
+def test_no_line_is_left_out_where_there_are_many() -> None:
+    """Ten runs side by side make two charts of one kind, with other names and all lines between them."""
+    folders = [f"run-{number}" for number in range(10)]
+    document = side_by_side([replace(DOCUMENTS["sweep"](), name=name) for name in folders])
+    charts = [chart for chart in document.charts() if chart.name.startswith("tokens-by-load")]
+    assert [chart.name for chart in charts] == ["tokens-by-load", "tokens-by-load-2"]
+    assert [line.name for chart in charts for line in chart.series] == folders
+    assert [chart.title[-8:] for chart in charts] == ["(1 of 2)", "(2 of 2)"]
+    assert len({chart.name for chart in document.charts()}) == len(document.charts())
+
+
+def test_lines_of_a_search_stand_beside_those_of_another() -> None:
+    """TTFT and ITL over the load of each, under both names."""
+    chart = next(chart for chart in DOCUMENTS["side_by_side"]().charts() if chart.name == "latency-by-load")
+    assert len(chart.series) == 8
+    assert {line.name.partition(",")[0] for line in chart.series} == {"capacity-L4", "capacity-H100"}
+
+
+def test_a_comparison_is_drawn_with_its_intervals_and_limits() -> None:
+    """One row per figure; what NEW may be worse by stands in each, and a figure that never came has no point."""
+    (chart,) = DOCUMENTS["comparison"]().charts()
+    slower, open_one, limit = chart.series
+    assert (slower.points, slower.intervals) == (((1.5, 0.0),), ((0.0, 1.4, 1.6),))
+    assert (open_one.points, open_one.intervals) == (((1.01, 1.0),), ((1.0, 0.9, 1.13),))
+    assert limit.points == ((pytest.approx(1.1), 0.0), (pytest.approx(1.1), 1.0))
+    assert chart.y.names == ("ttft_p50\nat 8 users", "itl_p50\nat 8 users")
+    drawn = svg(chart, 360)
+    assert all(word in drawn for word in ("ttft_p50", "itl_p50", "at 8 users", "as BASE", "limit"))
+    comparison = made_comparison()
+    never = replace(comparison.changes[0], new=math.inf, ratio=math.inf, ci95=(math.inf, math.inf))
+    assert comparison_document(replace(comparison, changes=(never,))).charts() == ()
+
+
+@pytest.mark.parametrize(
+    ("figure", "base", "expected"), [("ttft_p95", 0.2, 1.25), (THROUGHPUT, 500.0, 0.8), (GOOD_SHARE, 0.5, 0.5)]
+)
+def test_the_limit_as_a_ratio_is_where_the_gate_breaks(figure: str, base: float, expected: float) -> None:
+    """A quarter longer, a quarter more time per token, or a quarter of all requests less."""
+    change = replace(made_comparison().changes[0], figure=figure, base=base, limit=0.25, ci95=(expected, expected))
+    assert change.limit_ratio == pytest.approx(expected)
+    assert change.most_worse == pytest.approx(0.25)
 
 
 def test_what_is_not_known_is_no_name() -> None:
