@@ -25,7 +25,7 @@ MOST_BATCHES = 32
 # Of a standard error that is added to the correlation: what a short series cannot show is taken to be there.
 CAUTION = 0.5
 MOST_CORRELATION = 0.95
-PIECE = 1 << 15  # samples that are looked at together
+PIECE = 1 << 13  # samples that are looked at together: so few are multiplied without threads that wait for each other
 
 
 def batches(units: int, most: int = MOST_BATCHES) -> Ints:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measure.records import FAILED, Floats, Ints, Records
+from harness.measure.records import FAILED, Floats, Ints, Records, by_pieces
 from harness.stats.metrics import first_token, gap_counts, ttft
 from harness.stats.quantile import quantiles, quantiles_of_sorted
 from harness.stats.tokens import stamped
@@ -140,8 +140,11 @@ def _by_bin(moments: Floats, values: Floats, edges: Floats, levels: Sequence[flo
 
 def sums_by_bin(moments: Floats, start: float, width: float, bins: int, weights: NDArray[Any] | None = None) -> Floats:
     """How many moments lie in each bin of equal width from `start` on, or the sum of their weights."""
-    place = np.clip((moments - start) / width, -1, bins).astype(np.int32) if len(moments) else np.zeros(0, np.int32)
+    place = by_pieces(moments, lambda part: np.clip((part - start) / width, -1, bins), np.int32)
     inside = (moments >= start) & (place < bins)
     if not inside.all():
         place, weights = place[inside], weights if weights is None else weights[inside]
-    return np.bincount(place, weights, minlength=bins).astype(np.float64)
+    times = 1
+    if weights is not None and weights.dtype.kind == "i" and len(weights) and weights.min() == weights.max():
+        times, weights = int(weights[0]), None  # mostly all are one
+    return times * np.bincount(place, weights, minlength=bins).astype(np.float64)

@@ -154,12 +154,21 @@ def _meets(records: Records, bound: Bound) -> NDArray[np.bool_]:
         met = np.full(len(records), bound.metric == "tpot")
         met[values.request] = values.samples <= bound.limit
         return met
-    counts = np.bincount(values.request, minlength=len(records))
+    counts = _per_row(values, np.diff([*values.starts, len(values.samples)]), len(records))
     if bound.statistic == "mean":
         sums = np.bincount(values.request, weights=values.samples, minlength=len(records))
         return sums <= bound.limit * counts * (1 + 1e-12)
-    below = np.bincount(values.request[values.samples <= bound.limit], minlength=len(records))
+    within = (values.samples <= bound.limit).view(np.int8)
+    held: NDArray[Any] = np.add.reduceat(within, values.starts, dtype=np.int64) if len(within) else within
+    below = _per_row(values, held, len(records))
     return _own_quantile_holds(values, bound, counts, below)
+
+
+def _per_row(values: Values, found: NDArray[Any], rows: int) -> NDArray[np.int64]:
+    """What was found of each request that has samples, by its row; 0 of the others."""
+    placed = np.zeros(rows, dtype=np.int64)
+    placed[values.request[values.starts]] = found
+    return placed
 
 
 def _own_quantile_holds(

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.input_files import brief
 from harness.measure.client import ClientFacts, Floor
 from harness.measure.offered import changes, expected_arrivals
-from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Records
+from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, PIECE, Floats, Records
 from harness.measure.run_folder import Level, Manifest
 from harness.measure.server import ServerSamples
 from harness.stats.absence import as_asked, main_cause, whole
@@ -26,7 +26,7 @@ from harness.stats.decision import bound_shares
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
 from harness.stats.messages import error_messages
-from harness.stats.metrics import METRICS
+from harness.stats.metrics import METRICS, Values
 from harness.stats.money import AS_ASKED, NOTHING_ASKED, PEOPLE, Cost, Money, MoneyQuestion, Price, money, price_of
 from harness.stats.people import Habits
 from harness.stats.readings import readings
@@ -69,7 +69,8 @@ class Summary:
         """At the highest level that held the SLO."""
         held, habits = self.capacity.highest, self.asked.habits(Habits())
         flow = None if held is None else (held.throughput.input_tokens, held.throughput.output_tokens)
-        users, who = None if held is None else held.users, AS_ASKED
+        users: float | None = None if held is None else held.users
+        who = AS_ASKED
         if habits.told and held is not None:  # how often one person asks says how many are behind these requests
             users, who = held.throughput.requests * 3600 / habits.questions_per_hour, PEOPLE
         why = "the load was not measured in users: give --turns or --sessions-per-hour"
@@ -141,9 +142,11 @@ def summarise(
     ]
     slo = _slo(manifest)
     # One after another, as each part holds all that was computed of its records.
-    sections = tuple(_judged(_part(level, ordered), manifest, slo, known, told) for level in levels)
-    alone = len(sections) == 1
-    total = sections[0] if alone else _measure(_together(levels, ordered), manifest, slo, known, told)
+    alone, sorted_parts = len(levels) == 1, _SortedParts()
+    sections = tuple(
+        _judged(_part(level, ordered), manifest, slo, known, told, None if alone else sorted_parts) for level in levels
+    )
+    total = sections[0] if alone else _measure(_together(levels, ordered), manifest, slo, known, told, sorted_parts)
     total = replace(
         total,
         level=None,
@@ -208,8 +211,34 @@ def _together(levels: Sequence[Level], records: Records) -> _Part:
     return _Part(tuple(levels), records.select(own), records.select(inside), tuple(windows))
 
 
-def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, server: ServerSamples) -> Section:
-    section = _measure(part, manifest, slo, facts, server)
+class _SortedParts:
+    """Samples of pooled metrics of each level in order, so that those of all levels are merged, not sorted again."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Floats]] = {}
+
+    def sort(self, name: str, values: Values, *, of_all: bool) -> Floats:
+        """The samples, ascending. of_all: they are those of all levels together, which no longer need their own."""
+        if not of_all:
+            self._parts.setdefault(name, []).append(values.ordered)
+            return values.ordered
+        parts = self._parts.pop(name, [])
+        if sum(map(len, parts)) == len(values.samples) > 0:
+            merged = np.concatenate(parts)
+            merged.sort(kind="stable")  # Timsort, which merges what is in order
+            values.keep_ordered(merged)
+        return values.ordered
+
+
+def _judged(
+    part: _Part,
+    manifest: Manifest,
+    slo: Slo,
+    facts: ClientFacts,
+    server: ServerSamples,
+    parts: _SortedParts | None,
+) -> Section:
+    section = _measure(part, manifest, slo, facts, server, parts)
     evidence = Evidence(
         manifest=manifest,
         level=part.levels[0],
@@ -227,9 +256,16 @@ def _judged(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serve
     return replace(section, reasons=reasons(evidence), warnings=warnings(evidence))
 
 
-def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, server: ServerSamples) -> Section:
+def _measure(
+    part: _Part,
+    manifest: Manifest,
+    slo: Slo,
+    facts: ClientFacts,
+    server: ServerSamples,
+    parts: _SortedParts | None,
+) -> Section:
     completed = part.inside.select(part.inside.having(COMPLETED))
-    figures, curves = _figures(completed)
+    figures, curves = _figures(completed, parts, of_all=len(part.levels) > 1)
     throughput = _throughput(part)
     return Section(
         level=part.levels[0].level if len(part.levels) == 1 else None,
@@ -265,7 +301,9 @@ def _measure(part: _Part, manifest: Manifest, slo: Slo, facts: ClientFacts, serv
     )
 
 
-def _figures(completed: Records) -> tuple[dict[str, Figure], dict[str, Curve]]:
+def _figures(
+    completed: Records, parts: _SortedParts | None, *, of_all: bool
+) -> tuple[dict[str, Figure], dict[str, Curve]]:
     figures, curves = {}, {}
     for metric in METRICS:
         if metric.name == "itl_per_token" and one_each(completed):
@@ -273,7 +311,9 @@ def _figures(completed: Records) -> tuple[dict[str, Figure], dict[str, Curve]]:
         values = metric.of(completed)
         if metric.optional and len(values.samples) == 0:
             continue  # most servers do not tell
-        ordered = values.ordered
+        ordered = (
+            values.ordered if parts is None or not metric.pooled else parts.sort(metric.name, values, of_all=of_all)
+        )
         main = None if len(ordered) else main_cause(completed, metric.name)
         figures[metric.name] = figure(metric, values, ordered, main[0] if main else None)
         curves[metric.name] = curve(ordered)
@@ -300,11 +340,19 @@ def _throughput(part: _Part) -> Throughput:
     began = answered[part.stamped(records.token_at[records.offsets[:-1][answered]])]
     prompts = records.input_tokens[began]
     told = not len(prompts) or bool((prompts != MISSING).any())
-    moments, tokens = stamped(records)
     return Throughput(
         requests=float(np.count_nonzero(done)) / part.seconds,
         input_tokens=float(np.maximum(prompts, 0).sum()) / part.seconds if told else math.nan,
-        output_tokens=float(tokens[part.stamped(moments)].sum()) / part.seconds,
+        output_tokens=_generated(part) / part.seconds,
+    )
+
+
+def _generated(part: _Part) -> float:
+    """Tokens whose moment lies in a window; NaN where they are not told."""
+    moments, tokens = stamped(part.records)
+    pieces = range(0, len(moments), PIECE)
+    return float(
+        sum(tokens[start : start + PIECE][part.stamped(moments[start : start + PIECE])].sum() for start in pieces)
     )
 
 

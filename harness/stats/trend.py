@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr
 
-from harness.measure.records import COMPLETED, Floats, Records
+from harness.measure.records import COMPLETED, Floats, Records, by_pieces
 from harness.stats.dependence import lag_one
 from harness.stats.metrics import BY_NAME, gap_ends
 from harness.stats.quantile import quantile, quantiles_of_sorted
@@ -66,7 +66,10 @@ def trends(inside: Records, window: Window) -> list[Trend]:
 
 def trend_of(name: str, moments: Floats, samples: Floats, window: Window) -> Trend | None:
     """None where there are too few samples."""
-    place = np.clip(np.floor((moments - window.start) / max(window.length, 1e-9) * BLOCKS), -1, BLOCKS).astype(np.int8)
+    length = max(window.length, 1e-9)
+    place = by_pieces(
+        moments, lambda part: np.clip(np.floor((part - window.start) / length * BLOCKS), -1, BLOCKS), np.int8
+    )
     order = np.argsort(place, kind="stable")
     before = np.cumsum(np.bincount(place + 1, minlength=BLOCKS + 2))  # those of no block are the first and the last
     blocks = np.split(samples[order], before[:-1])[1:-1]
