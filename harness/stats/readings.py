@@ -1,10 +1,13 @@
 """Odd results read by rules: what stands out on a level, the figures that show it, a likely cause, and what to try.
 
-A cause is likely, not proved: each rule says what else it looked at. What is no surprise at a load is not said.
+A cause is likely, not proved: each rule says what else it looked at. What is no surprise at a load is not said, nor
+what may be chance. Of healthy made-up services fewer than one sweep in a hundred has any reading
+(tests/stats/reading_cells.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,9 +15,10 @@ from harness.stats.section import Section
 from harness.units import format_count, format_duration, format_number, format_percent
 
 TAIL = 10.0  # times the median, from which on a tail is another thing than its median
-GROWN = 3.0  # times the TTFT of the lowest load
+GROWN = 5.0  # times the TTFT of the lowest load; at 0.8 of its knee a queue may well reach 3 in a minute
 LOAD_UP, TOKENS_UP = 1.5, 1.1  # so much more load for so little more tokens: nothing is left to gain
 LEAST = 30  # samples behind a median and a tail that are compared
+SURE = 3.0  # standard deviations by which tokens must fall behind the load: so many requests come by chance, or do not
 REFUSED = 0.01
 
 
@@ -112,7 +116,10 @@ def full(level: Section, below: Sequence[Section]) -> Reading | None:
     ):
         return None
     was, now = before.throughput.output_tokens, level.throughput.output_tokens
-    if not (was > 0 and now < TOKENS_UP * was):
+    if not (was > 0 and 0 < now < TOKENS_UP * was):
+        return None
+    chance = math.sqrt(sum(1 / max(1, each.figures["e2e"].n) for each in (before, level)))  # as of Poisson arrivals
+    if math.log(level.load / before.load / (now / was)) < SURE * chance:
         return None
     return Reading(
         "full", level.level,
@@ -142,12 +149,12 @@ def _refused(level: Section) -> float:
 
 
 def _tail(level: Section, metric: str) -> float | None:
-    """p99 over p50, where it is TAIL or more."""
+    """p99 over p50, where it is surely TAIL or more."""
     figure = level.figures[metric]
     if figure.n < LEAST or not figure.quantiles["p50"] > 0:
         return None
-    times = figure.quantiles["p99"] / figure.quantiles["p50"]
-    return times if times >= TAIL else None
+    sure = figure.ci95["p99"][0] >= TAIL * figure.ci95["p50"][1]
+    return figure.quantiles["p99"] / figure.quantiles["p50"] if sure else None
 
 
 # A new reading is a function of a level and those of less load, and one line here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from harness.measure.arrivals import arrival_of
@@ -15,6 +16,7 @@ from harness.stats.section import Section
 from harness.stats.server import ServerFigures
 from harness.stats.summary import summarise
 from tests.runs import closed_level, closed_loop, failed, manifest, open_level, ticking
+from tests.stats.reading_cells import HEALTHY, healthy, ill
 
 QUIET = ServerFigures(running=4.0, waiting=0.0, preempted=0.0)
 
@@ -62,6 +64,18 @@ def test_each_rule_finds_what_it_is_for(rule: str) -> None:
     assert rule in found
     assert any(letter.isdigit() for letter in found[rule].found)
     assert set(CASES) == {each.__name__ for each in READINGS}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_service_has_no_reading(name: str) -> None:
+    """Below its knee, whatever limits it and however few requests there are; reading_cells.py counts over hundreds."""
+    assert [healthy(name, np.random.default_rng(seed)) for seed in range(3)] == [()] * 3
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_each_rule_finds_a_generated_run_of_its_cause(rule: str) -> None:
+    """In the whole summary of a service that has it, with the gauges that its engine would have told."""
+    assert rule in {each.rule for each in ill(rule, np.random.default_rng(1))}
 
 
 def test_where_nothing_stands_out_nothing_is_said() -> None:
