@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness.report.document import NOTHING, Block, Chart, Document, Notice, Paragraph, Section, Sheet, Table
+from harness.report.money_words import usd
 from harness.report.words import listed
 
 _NAMED_BY = ("GPU", "Model", "Engine", "Asked")
@@ -71,7 +74,52 @@ def _answer(names: Sequence[str], documents: Sequence[Document]) -> str:
         card = dict(each.card)
         held = card.get("Best estimate") or card.get("Holds up to") or card.get("Largest history")
         said.append(f"{name}: {held or each.answer}")
-    return f"{'; '.join(said)}."
+    return f"{'; '.join(said)}.{_cheapest(names, documents)}"
+
+
+# Of `cost`: what is compared, in words, and where it stands. The first that all of them have.
+_COSTS = (
+    ("A month of GPUs for the users asked for", ("fleet", "per_month")),
+    ("A million generated tokens", ("per_million_output_tokens",)),
+)
+
+
+def _cheapest(names: Sequence[str], documents: Sequence[Document]) -> str:
+    """A sentence, cheapest first; nothing where the cost of fewer than two is known. What their capacities' intervals
+    leave open is not told apart: the cost goes with one over the load.
+    """
+    for words, keys in _COSTS:
+        known = [
+            (cost, name, _range(each.data))
+            for name, each in zip(names, documents, strict=True)
+            if (cost := _cost(each.data, keys)) is not None
+        ]
+        if len(known) < 2:
+            continue
+        known.sort()
+        (cost, _, (_, high)), (next_cost, _, (low, _)) = known[:2]
+        listed_costs = ", ".join(f"{name} {usd(each)}" for each, name, _ in known)
+        sure = "" if cost * high < next_cost * low else " (the first two are not told apart: their intervals overlap)"
+        return f" {words} costs least on {known[0][1]}: {listed_costs}{sure}."
+    return ""
+
+
+def _cost(data: Mapping[str, Any], keys: Sequence[str]) -> float | None:
+    found: Any = data.get("cost")
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, float) else None
+
+
+def _range(data: Mapping[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest cost that a search leaves open, over the cost at its estimate; of a run, which has no
+    such interval, 1.
+    """
+    answer = data.get("answer")
+    if not isinstance(answer, Mapping) or not answer.get("best"):
+        return 1.0, 1.0
+    best, holds, breaks = (answer.get(key) for key in ("best", "holds", "breaks"))
+    return best / breaks if breaks else 0.0, best / holds if holds else math.inf
 
 
 def _notices(names: Sequence[str], documents: Sequence[Document]) -> list[Notice]:
@@ -88,7 +136,7 @@ def _cards(names: Sequence[str], documents: Sequence[Document]) -> Section:
     cards = [dict(each.card) for each in documents]
     keys = dict.fromkeys(key for card in cards for key in card)
     rows = tuple((key, *(card.get(key, NOTHING) for card in cards)) for key in keys)
-    table = Table(("", *names), rows)
+    table = Table(("Figure", *names), rows)
     return Section("Side by side", (table,))
 
 

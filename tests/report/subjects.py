@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from harness.catalog.slo import parse_bound, parse_slo
@@ -14,6 +15,7 @@ from harness.report.capacity import capacity_document
 from harness.report.capacity.subject import Searched
 from harness.report.comparison_page import comparison_document
 from harness.report.document import Document
+from harness.report.history import history_document
 from harness.report.probe import probe_document
 from harness.report.run import run_document
 from harness.report.side_by_side import side_by_side
@@ -22,26 +24,29 @@ from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.comparison import Change, Comparison
 from harness.stats.decision import BoundShare
-from harness.stats.money import Price
+from harness.stats.history import history, point_of
+from harness.stats.money import MoneyQuestion, Price
 from harness.stats.outcome import Outcome
 from harness.stats.people import Flow, Habits
 from harness.stats.surface import Figures
 from tests.report.test_reports import RUNS, sweep
 from tests.runs import manifest
+from tests.stats.test_compare import run
 
 SLO = parse_slo("ttft_p95=1s,itl_p95=60ms")
 
 
-def _level(load: float, met: float, brief: bool = False) -> tuple[Outcome, Flow, Figures]:
-    """met: the share within the bound on TTFT, of 400 independent requests."""
+def _level(load: float, met: float, knee: float) -> tuple[Outcome, Flow, Figures]:
+    """met: the share within the bound on TTFT, of 400 independent requests; it is slow beyond the knee."""
     half = 0.02
     shares = (
         BoundShare(parse_bound("ttft_p95", 1.0), met, 400, 400, (max(0.0, met - half), min(1.0, met + half))),
         BoundShare(parse_bound("itl_p95", 0.06), 0.999, 9000, 4000, (0.998, 1.0)),
     )
-    outcome = Outcome(load, shares, 60.0, saturated=met < 0.5, brief=brief)
-    flow = Flow(load, load / 5, 4.0, load * 0.8, load * 20)
-    return outcome, flow, Figures(0.2 * 1.05**load, 0.02 + load / 2000, load / 10, load * 20, 0.5, _BINDS)
+    outcome = Outcome(load, shares, 60.0, saturated=met < 0.5)
+    flow = Flow(load, load / 5, 4.0, load * 0.8, load * 20, load * 400)
+    first, gap = 0.2 * 5.0 ** (load / knee), 0.02 * (1 + load / knee)
+    return outcome, flow, Figures(first, gap, load / 10, load * 20, 0.5, _BINDS)
 
 
 _BINDS = Binding("prefill", "ttft_p95 is nearest to breaking, and neither cache nor places were full")
@@ -50,18 +55,27 @@ _BINDS = Binding("prefill", "ttft_p95 is nearest to breaking, and neither cache 
 def searched_history(history: int | None, knee: float) -> HistoryCapacity:
     """Levels on both sides of a knee."""
     shares = ((0.5, 1.0), (0.9, 0.99), (0.97, 0.975), (1.03, 0.92), (1.1, 0.8), (1.5, 0.3))
-    told = [_level(round(knee * part), met) for part, met in shares]
+    told = [_level(round(knee * part), met, knee) for part, met in shares]
     search = CapacitySearch(Goal(1.0, True), [outcome for outcome, _, _ in told])
     return HistoryCapacity(history, search, tuple(flow for _, flow, _ in told), tuple(each for _, _, each in told))
 
 
-def capacity_report(*histories: tuple[int | None, float]) -> CapacityReport:
+def capacity_report(
+    *histories: tuple[int | None, float], price: float = 0.8, users: float | None = None
+) -> CapacityReport:
     parts = tuple(searched_history(*each) for each in histories)
-    return CapacityReport("qwen2.5-7b", "chats", SLO, Habits(think=20.0, turns=3.0), Price(0.8, 1), parts)
+    habits, own = Habits(think=20.0, turns=3.0), Price(price, 1)
+    return CapacityReport("qwen2.5-7b", "chats", SLO, habits, own, parts, asked=MoneyQuestion(users))
 
 
-def searched(gpu: str = "L4", knee: float = 40.0, told: Manifest | None = None) -> Searched:
-    report = capacity_report((2000, knee), (8000, knee / 2))
+def searched(
+    gpu: str = "L4",
+    knee: float = 40.0,
+    told: Manifest | None = None,
+    price: float = 0.8,
+    users: float | None = None,
+) -> Searched:
+    report = capacity_report((2000, knee), (8000, knee / 2), price=price, users=users)
     flags = {"MAX_BATCH_PREFILL_TOKENS": "4096", "MAX_CONCURRENT_REQUESTS": "128"}
     measured = told or manifest(
         [], gpu=gpu, flags=flags, image="ghcr.io/x/tgi:3.3.7", image_digest="sha256:" + "a" * 64
@@ -137,13 +151,46 @@ def begun() -> Document:
     return capacity_document(Searched(report, report.as_dict(), None, "begun"))
 
 
+def surface() -> Document:
+    """A search over four histories."""
+    report = capacity_report((1000, 80.0), (4000, 40.0), (16000, 12.0), (64000, 3.0))
+    return capacity_document(Searched(report, report.as_dict(), manifest([], gpu="H100"), "surface"))
+
+
+def three_gpus() -> Document:
+    """One entry searched on three cards, for 50,000 people."""
+    cards = {"L4": (40.0, 0.8), "L40S": (90.0, 1.9), "H100": (160.0, 3.0)}
+    found = [searched(gpu, knee, price=price, users=50_000) for gpu, (knee, price) in cards.items()]
+    return side_by_side([capacity_document(each) for each in found])
+
+
+def trend() -> Document:
+    """Twelve nights at 200 ms, twelve at 250 ms with another release."""
+    plain = point_of([run(1)], "plain")
+    nights = [
+        replace(
+            plain,
+            name=f"night {at}",
+            starts=(f"2025-01-{1 + at:02}T00:00:00Z",),
+            service={**plain.service, "engine": "tgi 3.3.7" if at < 12 else "tgi 3.3.8"},
+            figures=(("8 users", "ttft_p50", (0.2 if at < 12 else 0.25) * (1 + 0.001 * (at % 5))),),
+        )
+        for at in range(24)
+    ]
+    return history_document(history(nights))
+
+
 _NOTHING = CapacitySearch(Goal(1.0, True))
-DOCUMENTS: dict[str, Callable[[], Document]] = {
+_MAKERS: dict[str, Callable[[], Document]] = {
     **{name: (lambda make=make: run_document(make())) for name, make in RUNS.items()},
     "capacity": lambda: capacity_document(searched()),
     "capacity_gone": gone,
     "capacity_begun": begun,
+    "surface": surface,
     "probe": probe,
     "comparison": comparison,
     "side_by_side": several,
+    "three_gpus": three_gpus,
+    "history": trend,
 }
+DOCUMENTS = {name: cache(make) for name, make in _MAKERS.items()}

@@ -151,7 +151,7 @@ def test_a_comparison_is_drawn_with_its_intervals_and_limits() -> None:
     drawn = svg(chart, 360)
     assert all(word in drawn for word in ("ttft_p50", "itl_p50", "at 8 users", "as BASE", "limit"))
     comparison = made_comparison()
-    never = replace(comparison.changes[0], new=math.inf, ratio=math.inf, ci95=(math.inf, math.inf))
+    never = replace(comparison.changes[0], new=math.inf, ci95=(1.4, math.inf))
     assert comparison_document(replace(comparison, changes=(never,))).charts() == ()
 
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -52,6 +53,12 @@ def killed() -> Summary:
     level = Level(0, users=2, duration=60.0, started_at=0.0)
     records = [record for record in closed_loop(closed_level(0, 2, 0.0, 60.0)) if record.scheduled_at < 20]
     return summarise(Records.from_list(records), manifest([level, Level(1, users=4)], end=None))
+
+
+def one_request() -> Summary:
+    """The least that is a run."""
+    level = closed_level(0, 1, 0.0, 2.0, warmup=0.0)
+    return summarise(Records.from_list([ticking(0, 0.1)]), manifest([level], slo=SLO))
 
 
 def nothing() -> Summary:
@@ -108,10 +115,11 @@ def several_tokens() -> Summary:
     return summarise(Records.from_list(records), manifest([level]))
 
 
-RUNS = {
+_MAKERS = {
     "sweep": sweep,
     "single": single,
     "killed": killed,
+    "one_request": one_request,
     "nothing": nothing,
     "nothing_completed": nothing_completed,
     "unlike_levels": unlike_levels,
@@ -119,6 +127,7 @@ RUNS = {
     "one_piece": one_piece,
     "several_tokens": several_tokens,
 }
+RUNS = {name: cache(make) for name, make in _MAKERS.items()}
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -25,7 +25,12 @@ def known(
     found = searched_history(history, knee)
     noise = np.random.default_rng(1).normal(0, 2e-6, len(found.figures))
     figures = tuple(
-        replace(each, itl_p95=FIXED + EACH * outcome.load + off, kv_used=kv, binds=Binding(resource, "so it is"))
+        replace(
+            each,
+            itl_p95=10.0 if outcome.saturated else FIXED + EACH * outcome.load + off,
+            kv_used=kv,
+            binds=Binding(resource, "so it is"),
+        )
         for outcome, each, off in zip(found.search.told, found.figures, noise, strict=True)
     )
     return replace(found, figures=figures)
