@@ -17,6 +17,7 @@ import pytest
 from harness.measure.journal import END, read_entries
 from harness.measure.run_folder import RunFolder
 from harness.measure.server import read_server
+from harness.units import format_number
 from tests.waiting import until
 
 MODEL = "qwen2.5-0.5b"
@@ -88,6 +89,67 @@ def test_the_summary_can_be_recounted_from_the_records(run: dict[str, Any]) -> N
         assert level["metrics"]["ttft"]["max"] == pytest.approx(waits[-1])
         gaps = [b - a for row in inside for a, b in zip(row["token_at"], row["token_at"][1:], strict=False)]
         assert level["metrics"]["itl"]["mean"] == pytest.approx(sum(gaps) / len(gaps))
+
+
+def test_ten_figures_by_hand(run: dict[str, Any]) -> None:
+    """Of the highest level, by the formulas of docs/metrics.md over the rows alone; quantiles of type 7."""
+    level = json.loads((run["folder"] / "summary.json").read_text())["levels"][-1]
+    rows = [row for row in pq.read_table(run["folder"] / "records.parquet").to_pylist() if row["level"] == 1]
+    begin, end = level["window"]
+    done = [row for row in rows if row["status"] == "completed"]
+    inside = [row for row in done if begin <= row["scheduled_at"] < end]
+    waits = [row["token_at"][0] - row["scheduled_at"] for row in inside]
+    gaps = [later - at for row in inside for at, later in zip(row["token_at"], row["token_at"][1:], strict=False)]
+    lasted = [row["finished_at"] - row["scheduled_at"] for row in inside]
+    pace = [
+        (row["token_at"][-1] - row["token_at"][0]) / sum(row["token_count"][1:])
+        for row in inside
+        if sum(row["token_count"][1:]) and sum(row["token_count"]) == row["output_tokens"]
+    ]
+    tokens = sum(
+        count
+        for row in rows
+        for at, count in zip(row["token_at"], row["token_count"], strict=True)
+        if begin <= at < end
+    )
+    prompts = sum(row["input_tokens"] for row in rows if row["token_at"] and begin <= row["token_at"][0] < end)
+    metrics, flow, length = level["metrics"], level["throughput"], end - begin
+    by_hand = {
+        "TTFT p50": (metrics["ttft"]["p50"], type_7(waits, 0.5)),
+        "TTFT p95": (metrics["ttft"]["p95"], type_7(waits, 0.95)),
+        "TTFT mean": (metrics["ttft"]["mean"], sum(waits) / len(waits)),
+        "ITL p95": (metrics["itl"]["p95"], type_7(gaps, 0.95)),
+        "ITL max": (metrics["itl"]["max"], max(gaps)),
+        "TPOT p50": (metrics["tpot"]["p50"], type_7(pace, 0.5)),
+        "end-to-end p99": (metrics["e2e"]["p99"], type_7(lasted, 0.99)),
+        "requests/s": (flow["requests_per_second"], sum(begin <= row["finished_at"] < end for row in done) / length),
+        "output tokens/s": (flow["output_tokens_per_second"], tokens / length),
+        "input tokens/s": (flow["input_tokens_per_second"], prompts / length),
+    }
+    assert {name: told for name, (told, _) in by_hand.items()} == {
+        name: pytest.approx(found) for name, (_, found) in by_hand.items()
+    }
+
+
+def type_7(values: list[float], level: float) -> float:
+    """R. J. Hyndman and Y. Fan, 1996: between the order statistics around (n - 1) * level."""
+    ordered, place = sorted(values), (len(values) - 1) * level
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def test_the_money_table_by_hand(run: dict[str, Any], tmp_path: Path) -> None:
+    """2 USD for a GPU and hour, over the tokens of each level: generated, of prompts, and both."""
+    made = harness("report", run["folder"], "--format", "markdown", "--price", "2", "--output", tmp_path)
+    assert made.returncode == 0, made.stderr
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    for level in json.loads((run["folder"] / "summary.json").read_text())["levels"]:
+        flow = level["throughput"]
+        out, into = flow["output_tokens_per_second"], flow["input_tokens_per_second"]
+        cost = [2 / (rate * 3600 / 1e6) for rate in (out, into, out + into)]
+        users = "1 user" if level["users"] == 1 else f"{level['users']} users"
+        assert f"| {users} | {' | '.join(f'{format_number(each)} USD' for each in cost)} |" in lines
 
 
 def test_ttft_is_taken_apart_by_the_engines_own_counters(run: dict[str, Any]) -> None:

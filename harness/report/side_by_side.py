@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.report.document import NOTHING, Block, Chart, Document, Notice, Paragraph, Section, Sheet, Table
+from harness.report.document import NOTHING, Axis, Block, Chart, Document, Notice, Paragraph, Section, Sheet, Table
 from harness.report.money_words import usd
 from harness.report.words import listed
+from harness.units import format_count, format_duration, format_number, format_percent
 
 _NAMED_BY = ("GPU", "Model", "Engine", "Asked")
 MOST_LINES = 8  # of one chart, as there are colours: more lines become a second one
@@ -77,9 +78,9 @@ def _answer(names: Sequence[str], documents: Sequence[Document]) -> str:
     return f"{'; '.join(said)}.{_cheapest(names, documents)}"
 
 
-# Of `cost`: what is compared, in words, and where it stands. The first that all of them have.
+# Of `cost`: what is compared, in words, and where it stands. The first that two of them have.
 _COSTS = (
-    ("A month of GPUs for the users asked for", ("fleet", "per_month")),
+    ("A month of GPUs for {users} users", ("fleet", "per_month")),
     ("A million generated tokens", ("per_million_output_tokens",)),
 )
 
@@ -100,7 +101,8 @@ def _cheapest(names: Sequence[str], documents: Sequence[Document]) -> str:
         (cost, _, (_, high)), (next_cost, _, (low, _)) = known[:2]
         listed_costs = ", ".join(f"{name} {usd(each)}" for each, name, _ in known)
         sure = "" if cost * high < next_cost * low else " (the first two are not told apart: their intervals overlap)"
-        return f" {words} costs least on {known[0][1]}: {listed_costs}{sure}."
+        users = next((found for each in documents if (found := _cost(each.data, ("fleet", "users"))) is not None), 0.0)
+        return f" {words.format(users=format_count(users))} costs least on {known[0][1]}: {listed_costs}{sure}."
     return ""
 
 
@@ -108,7 +110,7 @@ def _cost(data: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     found: Any = data.get("cost")
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, float) else None
+    return found if isinstance(found, int | float) else None
 
 
 def _range(data: Mapping[str, Any]) -> tuple[float, float]:
@@ -141,38 +143,67 @@ def _cards(names: Sequence[str], documents: Sequence[Document]) -> Section:
 
 
 def _charts(names: Sequence[str], documents: Sequence[Document]) -> list[Section]:
-    """Charts of one name and one kind of axes are drawn as one; in the details only those of a single line, as each
-    report has many lines there.
+    """Charts of one name and one kind of axes are drawn as one. Of those with several lines each kind of line makes a
+    chart, so that like is beside like; not of the details, as each report has many lines there.
     """
-    found: dict[tuple[str, str, str], list[tuple[str, Chart]]] = {}
+    found: dict[tuple[str, str, str, str], list[tuple[str, Chart]]] = {}
     for name, each in zip(names, documents, strict=True):
         for section in each.sections:
             for chart in section.charts():
-                if not chart.wide and (len(chart.series) == 1 or not section.detail):
-                    found.setdefault((chart.name, chart.x.title, chart.y.title), []).append((name, chart))
+                alone = len(chart.series) == 1
+                if chart.wide or (section.detail and not alone):
+                    continue
+                for number, line in enumerate(chart.series):
+                    kind = "" if alone else line.name
+                    part = chart if alone else _of_line(chart, number)
+                    found.setdefault((chart.name, chart.x.title, chart.y.title, kind), []).append((name, part))
     merged = [chart for group in found.values() if len(group) > 1 for chart in _merged(group)]
     return [Section("Curves", tuple(merged))] if merged else []
+
+
+def _of_line(chart: Chart, number: int) -> Chart:
+    """One line of several as a chart of its own."""
+    line = chart.series[number]
+    known = [point for point in line.points if math.isfinite(point[1])]
+    words = "nothing known"
+    if known:
+        ends = [f"{_value(chart.y, y)} at {x:,.4g}" for x, y in (known[0], known[-1])]
+        words = f"{' to '.join(ends)} {chart.x.title[:1].lower()}{chart.x.title[1:]}"
+    others = [_plain(each.name) for each in chart.series if _plain(line.name) != _plain(each.name)]
+    marks = tuple(
+        mark
+        for mark in chart.marks
+        if _plain(mark.name) in _plain(line.name) or not any(_plain(mark.name) in other for other in others)
+    )  # a bound on another figure would only make room for itself
+    title = f"{chart.title}: {line.name}"
+    return replace(
+        chart, name=f"{chart.name}-{number + 1}", title=title, series=(line,), marks=marks, words=f"{words}."
+    )
+
+
+def _plain(name: str) -> str:
+    """`ttft_p95` as a line is named after it, `TTFT p95`."""
+    return name.lower().replace("_", " ")
+
+
+def _value(axis: Axis, value: float) -> str:
+    shown = {"s": format_duration, "share": format_percent}.get(axis.unit, format_number)
+    return shown(value)
 
 
 def _merged(group: Sequence[tuple[str, Chart]]) -> list[Chart]:
     """One chart, or several of MOST_LINES each, so that no line is left out."""
     first = group[0][1]
-    lines = [
-        (replace(line, name=name if len(chart.series) == 1 else f"{name}, {line.name}"), name)
-        for name, chart in group
-        for line in chart.series
-    ]
+    parts = [group[start : start + MOST_LINES] for start in range(0, len(group), MOST_LINES)]
     common = tuple(mark for mark in first.marks if all(mark in chart.marks for _, chart in group))
-    words = {name: f"{name}: {chart.words}" for name, chart in group}
-    parts = [lines[start : start + MOST_LINES] for start in range(0, len(lines), MOST_LINES)]
     return [
         replace(
             first,
-            name=first.name if number == 1 else f"{first.name}-{number}",
+            name=first.name if number == 1 else f"{first.name}-part-{number}",
             title=first.title if len(parts) == 1 else f"{first.title} ({number} of {len(parts)})",
-            series=tuple(line for line, _ in part),
+            series=tuple(replace(chart.series[0], name=name) for name, chart in part),
             marks=common,
-            words=" ".join(words[name] for name in dict.fromkeys(name for _, name in part)),
+            words=" ".join(f"{name}: {chart.words}" for name, chart in part),
         )
         for number, part in enumerate(parts, 1)
     ]

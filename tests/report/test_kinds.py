@@ -15,6 +15,7 @@ import pytest
 from harness import cli
 from harness.drive.kinds import kind_of
 from harness.errors import UsageError
+from harness.report.capacity import capacity_document
 from harness.report.comparison_page import comparison_document
 from harness.report.document import Table
 from harness.report.drawing import svg
@@ -127,17 +128,33 @@ def test_no_line_is_left_out_where_there_are_many() -> None:
     folders = [f"run-{number}" for number in range(10)]
     document = side_by_side([replace(DOCUMENTS["sweep"](), name=name) for name in folders])
     charts = [chart for chart in document.charts() if chart.name.startswith("tokens-by-load")]
-    assert [chart.name for chart in charts] == ["tokens-by-load", "tokens-by-load-2"]
+    assert [chart.name for chart in charts] == ["tokens-by-load", "tokens-by-load-part-2"]
     assert [line.name for chart in charts for line in chart.series] == folders
     assert [chart.title[-8:] for chart in charts] == ["(1 of 2)", "(2 of 2)"]
     assert len({chart.name for chart in document.charts()}) == len(document.charts())
 
 
 def test_lines_of_a_search_stand_beside_those_of_another() -> None:
-    """TTFT and ITL over the load of each, under both names."""
-    chart = next(chart for chart in DOCUMENTS["side_by_side"]().charts() if chart.name == "latency-by-load")
-    assert len(chart.series) == 8
-    assert {line.name.partition(",")[0] for line in chart.series} == {"capacity-L4", "capacity-H100"}
+    """A chart for each history and figure, with a line for each GPU."""
+    charts = [chart for chart in DOCUMENTS["three_gpus"]().charts() if chart.name.startswith("latency-by-load")]
+    assert [chart.title for chart in charts] == [
+        f"TTFT and ITL by load: {figure} p95, {history} tokens"
+        for history in ("2,000", "8,000")
+        for figure in ("TTFT", "ITL")
+    ]
+    assert {tuple(line.name for line in chart.series) for chart in charts} == {("L4", "L40S", "H100")}
+    assert charts[0].words.startswith("L4: 447 ms at 20 to 2.24 s at 60 chats. L40S: 447 ms at 45 to")
+    assert [[mark.name for mark in chart.marks] for chart in charts[:2]] == [["ttft_p95"], ["itl_p95"]]
+
+
+def test_the_cheapest_comes_first_as_far_as_it_is_sure() -> None:
+    """GPUs for the users asked for, where all were asked; else tokens. What the intervals leave open is said."""
+    answer = DOCUMENTS["three_gpus"]().answer
+    assert "A month of GPUs for 50,000 users costs least on L4: L4 4,088 USD, L40S 5,548 USD, H100 6,570 USD." in answer
+    alike = [capacity_document(searched(gpu, knee, price=price)) for gpu, knee, price in
+             (("L4", 40.0, 0.8), ("L40S", 90.0, 1.78))]  # fmt: skip
+    assert "A million generated tokens costs least on L40S" in side_by_side(alike).answer
+    assert "not told apart: their intervals overlap" in side_by_side(alike).answer
 
 
 def test_a_comparison_is_drawn_with_its_intervals_and_limits() -> None:

@@ -11,4 +11,4 @@ def section(found: ProbeFile) -> Section | None:
     flags = "\n".join(f"{name}={value}" for name, value in found.recommended_flags.items())
     lines = tuple(f"{name}: {why}" for name, why in found.reasons.items())
     blocks = (*((Code(flags),) if flags else ()), *((Bullets(lines),) if lines else ()))
-    return Section("Set", blocks) if blocks else None
+    return Section("Settings to copy", blocks) if blocks else None
