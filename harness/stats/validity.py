@@ -244,12 +244,12 @@ def _thin_bounds(evidence: Evidence) -> Iterator[Reason]:
             longer = math.ceil(needed / max(figure.n, 1))
             yield Reason(
                 "too_few",
-                f"{format_count(figure.n)} samples for {bound.name}",
+                f"{_many(figure.n, 'sample')} for {bound.name}",
                 f"{format_count(needed)}, or the largest may well lie below the true {bound.statistic}",
                 f"Lengthen --duration {longer} times, or bound a lower quantile.",
             )
         elif figure.requests < REQUESTS_LEAST:
-            found = f"{bound.name} rests on {format_count(figure.requests)} requests"
+            found = f"{bound.name} rests on {_many(figure.requests, 'request')}"
             yield Reason("too_few", found, format_count(REQUESTS_LEAST), "Lengthen --duration.")
 
 
@@ -369,7 +369,7 @@ def thin_tail(evidence: Evidence) -> Iterator[Reason]:
     """A p99 of few requests is shown, but says little."""
     needed, have = enough_for(0.99), evidence.figures["ttft"].n
     if 0 < have < needed:
-        found, limit = f"{format_count(have)} requests", f"{format_count(needed)} for an interval with an upper end"
+        found, limit = _many(have, "request"), f"{format_count(needed)} for an interval with an upper end"
         yield Reason("thin_tail", f"p99 of per-request metrics rests on {found}", limit, "Lengthen --duration.")
 
 
@@ -514,6 +514,11 @@ def _begun(manifest: Manifest, sections: Sequence[Section]) -> str:
 
 
 _OF_THE_RUN = ("incomplete", "lost_process")
+
+
+def _many(count: int, word: str) -> str:
+    """`1 sample`, `30 samples`."""
+    return f"{format_count(count)} {word}{'' if count == 1 else 's'}"
 
 
 def _too_often(values: list[float], limit: float) -> bool:

@@ -18,12 +18,14 @@ from harness.measure.arrivals import arrival_of
 from harness.measure.client import ClientFacts, ClientSample, Floor
 from harness.measure.records import Records
 from harness.measure.run_folder import Level
+from harness.report.document import Verdict
 from harness.report.formats import FORMATS, find_format
 from harness.report.run import run_document
 from harness.report.to_html import to_html
 from harness.report.to_markdown import to_markdown
 from harness.report.to_text import to_text
 from harness.stats.summary import Summary, summarise
+from harness.units import format_percent
 from tests.goldens import check_golden
 from tests.runs import closed_level, closed_loop, failed, manifest, open_level, ticking
 
@@ -310,6 +312,14 @@ def test_what_may_be_chance_is_not_called_held() -> None:
     assert "held the SLO" not in text
     assert "is not decided: 100 % within ttft_p95" in text
     assert "not decided" in to_text(run_document(few)).splitlines()[3]
+    assert run_document(few).verdict == Verdict("valid, SLO not decided", "care")  # not green
+    assert run_document(sweep()).verdict == Verdict("valid", "good")
+
+
+def test_next_to_nothing_is_shown_as_nothing() -> None:
+    """The lower end of a share that one request leaves open is no row of zeros."""
+    assert (format_percent(1e-9), format_percent(0.0), format_percent(1e-6)) == ("0 %", "0 %", "0.000100 %")
+    assert "1 sample for ttft_p95" in to_markdown(run_document(one_request()))
 
 
 def test_the_answer_names_the_highest_level_that_holds() -> None:

@@ -82,10 +82,14 @@ def title(summary: Summary) -> str:
 
 
 def verdict(summary: Summary) -> Verdict:
-    """Whether the figures may be quoted."""
+    """Whether the figures may be quoted; green only where they also decide what was asked of them."""
     if not summary.complete:
         return Verdict("incomplete", "bad")
-    return Verdict("valid", "good") if summary.valid else Verdict("invalid", "bad")
+    if not summary.valid:
+        return Verdict("invalid", "bad")
+    held, slo = summary.capacity.highest, summary.total.attainment.slo
+    open_yet = bool(slo.bounds) and (summary.total if held is None else held).decision == "undecided"
+    return Verdict("valid, SLO not decided", "care") if open_yet else Verdict("valid", "good")
 
 
 def notices(summary: Summary) -> list[Notice]:
