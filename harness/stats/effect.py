@@ -4,8 +4,10 @@ Requests of one run share its start, its caches and the machine's mood that day,
 of the next run (T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, 63-74). Each run gives
 one value of a figure; the ratio of the sides is the difference of the means of its logarithms, and its uncertainty that
 of Welch's test (B. L. Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances are
-Involved", Biometrika 34 (1947) 28-35). Few runs may lie close together by chance, so that a side's variance is never
-taken for less than what the requests within its runs scatter.
+Involved", Biometrika 34 (1947) 28-35). Few runs may lie close together by chance, so that an interval is never taken
+for shorter than what the requests within the runs scatter: that is known from hundreds of them, and needs no allowance
+for few runs (it is a normal one, of both sides together). An interval that is the longer of the two holds the truth at
+least as often as Student's alone; with Student's allowance on both, it held it in 98.6 % of cases where 95 were meant.
 
 A machine that gets slower while the runs are made is no change of NEW. Where the values move with the order of the
 runs, a straight trend is fitted beside the difference of the sides and taken out; where the sides ran one after the
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from harness.measure.records import Floats
 
@@ -31,6 +33,7 @@ SURE = 0.05
 SURELY = 0.01  # p of a trend where the sides ran apart: to take out one that is not there would shift the difference
 FOUND = 0.8  # chance with which a change of the size `smallest` is found
 APART = 0.8  # correlation of side and order from which the sides count as run one after the other
+LEAST_DEVIATION = 1e-9  # of logarithms: values that agree to the last digit
 TREND_RUNS = 5  # runs in all, below which a trend cannot be told from chance
 
 
@@ -48,7 +51,9 @@ Spreads = Mapping[tuple[str, str], Spread]
 
 @dataclass(frozen=True)
 class Effect:
-    """Of the logarithm of new / base. error: standard error. freedom: of Student's t. p: two-sided, of no difference.
+    """Of the logarithm of new / base. error: standard error, from the runs' scatter. freedom: of its Student's t. least:
+    standard error from the requests within the runs, below which the true one cannot lie; normal. p: two-sided, of no
+    difference.
 
     spread: between runs, as a standard deviation of the logarithm. trend: per run, where one was seen; then it is taken
     out. apart: the sides ran one after the other.
@@ -57,18 +62,22 @@ class Effect:
     difference: float
     error: float
     freedom: float
+    least: float
     p: float
     spread: float
     trend: float | None = None
     apart: bool = False
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        reach = _student((1 + confidence) / 2, self.freedom) * self.error
+        reach = self._reach((1 + confidence) / 2)
         return self.difference - reach, self.difference + reach
+
+    def _reach(self, share: float) -> float:
+        return max(_student(share, self.freedom) * self.error, float(ndtri(share)) * self.least)
 
     def smallest(self, compared: int) -> float:
         """The difference that would be found in 80 % of such repeats, among so many figures; cf. Kalibera and Jones."""
-        return (_student(1 - SURE / 2 / compared, self.freedom) + _student(FOUND, self.freedom)) * self.error
+        return self._reach(1 - SURE / 2 / compared) + self._reach(FOUND)
 
 
 def effect(
@@ -82,18 +91,20 @@ def effect(
     requests within each run. order: of all runs, base's first, by the moments at which they began. known: the spread
     between runs as measured elsewhere, for sides of a single run. None: nobody knows the spread between runs.
     """
-    spreads = [_spread(side, errors) for side, errors in zip((base, new), within, strict=True)]
+    spreads = [_spread(side) for side in (base, new)]
     other = next((each for each in spreads if each is not None), known)
     if other is None:
         return None
-    sides = [(each or _at_least(other, errors), len(side)) for each, side, errors in
-             zip(spreads, (base, new), within, strict=True)]  # fmt: skip
+    counts = (len(base), len(new))
+    sides = [(each or other, count) for each, count in zip(spreads, counts, strict=True)]
     parts = [(spread.deviation**2 / count, spread.freedom) for spread, count in sides]
+    requests = [float(np.mean(np.square(errors))) for errors in within]
     error = math.sqrt(sum(part for part, _ in parts))
+    least = math.sqrt(sum(each / count for each, count in zip(requests, counts, strict=True)))
     freedom = _welch(parts)
     difference = float(np.mean(new) - np.mean(base))
-    spread = math.sqrt(sum(each.deviation**2 for each, _ in sides) / 2)
-    plain = Effect(difference, error, freedom, _two_sided(difference, error, freedom), spread)
+    spread = math.sqrt(max(sum(each.deviation**2 for each, _ in sides), sum(requests)) / 2)
+    plain = Effect(difference, error, freedom, least, _two_sided(difference, error, freedom, least), spread)
     if order is None or min(len(base), len(new)) < 2:
         return plain
     return _without_trend(plain, base, new, within, np.asarray(order, dtype=float))
@@ -118,16 +129,11 @@ def repeats_needed(room: float, spread: float, runs: int) -> int:
     return 1000
 
 
-def _spread(values: Sequence[float], within: Sequence[float]) -> Spread | None:
+def _spread(values: Sequence[float]) -> Spread | None:
     """Between runs; None for a single one."""
     if len(values) < 2:
         return None
-    return _at_least(Spread(float(np.std(values, ddof=1)), len(values) - 1), within)
-
-
-def _at_least(spread: Spread, within: Sequence[float]) -> Spread:
-    requests = math.sqrt(float(np.mean(np.square(within))))
-    return Spread(max(spread.deviation, requests, 1e-9), spread.freedom)
+    return Spread(max(float(np.std(values, ddof=1)), LEAST_DEVIATION), len(values) - 1)
 
 
 def _welch(parts: Sequence[tuple[float, float]]) -> float:
@@ -150,13 +156,17 @@ def _without_trend(
     fitted = inverse @ model.T @ values
     freedom = len(values) - 3
     residual = float(np.sum((values - model @ fitted) ** 2)) / freedom
-    variance = max(residual, float(np.mean(np.square(np.concatenate(within)))), 1e-18)
+    requests = float(np.mean(np.square(np.concatenate(within))))
     _, difference, slope = (float(each) for each in fitted)
-    errors = np.sqrt(variance * np.diag(inverse))
-    if _two_sided(slope, float(errors[2]), freedom) < (SURELY if apart else SURE):
-        p = _two_sided(difference, float(errors[1]), freedom)
-        return Effect(difference, float(errors[1]), freedom, p, math.sqrt(variance), slope, apart)
-    left = _two_sided(difference, float(errors[1]), freedom) < SURE and difference * plain.difference > 0
+    error, error_of_slope, least, least_of_slope = (
+        math.sqrt(max(variance, LEAST_DEVIATION**2) * inverse[place, place])
+        for variance in (residual, requests) for place in (1, 2)
+    )  # fmt: skip
+    p = _two_sided(difference, error, freedom, least)
+    if _two_sided(slope, error_of_slope, freedom, least_of_slope) < (SURELY if apart else SURE):
+        spread = math.sqrt(max(residual, requests))
+        return Effect(difference, error, freedom, least, p, spread, slope, apart)
+    left = p < SURE and difference * plain.difference > 0
     # Where the trend within the sides explains the difference as well, nobody can tell.
     return replace(plain, p=1.0 if apart and not left else plain.p, apart=apart)
 
@@ -165,5 +175,7 @@ def _student(share: float, freedom: float) -> float:
     return float(stdtrit(max(freedom, 1.0), share))
 
 
-def _two_sided(difference: float, error: float, freedom: float) -> float:
-    return float(2 * stdtr(max(freedom, 1.0), -abs(difference) / error))
+def _two_sided(difference: float, error: float, freedom: float, least: float) -> float:
+    """The larger of Student's and the normal one."""
+    found = stdtr(max(freedom, 1.0), -abs(difference) / error)
+    return float(2 * max(found, ndtr(-abs(difference) / least) if least > 0 else 0.0))

@@ -62,8 +62,40 @@ def test_runs_are_never_closer_than_their_requests_allow() -> None:
     """Two runs that agree by chance to the last digit still scatter as their requests do."""
     found = effect([0.0, 0.0], [0.01, 0.01], ([0.02, 0.02], [0.02, 0.02]))
     assert found is not None
-    assert found.error == pytest.approx(0.02)
-    assert found.p > 0.5
+    assert found.interval() == pytest.approx((0.01 - 1.96 * 0.02, 0.01 + 1.96 * 0.02), abs=1e-5)
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.5))
+
+
+def test_few_runs_are_not_allowed_for_twice() -> None:
+    """Runs that differ only as their requests scatter, which is known: the interval holds the truth a little more often
+    than in 95 %, and decides a limit of 10 % nearly as often as Student's alone would.
+    """
+    random, spread, limit = np.random.default_rng(1), 0.045, math.log(1.1)
+    held, decided, students = [], [], []
+    for _ in range(2000):
+        base, new = random.normal(0, spread, 5).tolist(), random.normal(0, spread, 5).tolist()
+        found = effect(base, new, ([spread] * 5, [spread] * 5))
+        alone = effect(base, new, ([0.0] * 5, [0.0] * 5))
+        assert found is not None
+        assert alone is not None
+        (low, high), plain = found.interval(), alone.interval()
+        assert low <= plain[0] <= plain[1] <= high
+        held.append(low <= 0 <= high)
+        decided.append(high < limit)
+        students.append(plain[1] < limit)
+    assert 0.955 <= np.mean(held) <= 0.985
+    assert np.mean(students) - 0.02 <= np.mean(decided) <= np.mean(students)
+
+
+def test_with_a_trend_taken_out_runs_are_no_closer_either() -> None:
+    """A line that goes through all runs by chance leaves what their requests scatter."""
+    turns = "ABBAABBA"
+    values = [0.1 * at for at in range(8)]
+    base, new = ([at for at, turn in enumerate(turns) if turn == which] for which in "AB")
+    found = effect([values[at] for at in base], [values[at] for at in new], ([0.02] * 4, [0.02] * 4), [*base, *new])
+    assert found is not None
+    assert found.trend == pytest.approx(0.1)
+    assert found.interval()[1] - found.difference >= 1.95 * 0.02 / math.sqrt(2)
 
 
 def test_a_single_run_needs_a_spread_from_elsewhere() -> None:
