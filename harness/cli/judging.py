@@ -167,6 +167,9 @@ StoreOption = Annotated[
         help="Where baselines are kept: a folder, or git:BRANCH. Default: reports/baselines.", metavar="PLACE"
     ),
 ]
+RecordsOption = Annotated[
+    bool, typer.Option("--records", help="Keep every request too: to report on the runs again. Default: figures alone.")
+]
 
 
 @app.command()
@@ -211,14 +214,20 @@ def compare(
 
 
 @baseline_app.command("save")
-def baseline_save(name: BaselineName, runs: BaselineRuns, store: StoreOption = None, json: JsonOption = False) -> int:
+def baseline_save(
+    name: BaselineName,
+    runs: BaselineRuns,
+    records: RecordsOption = False,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> int:
     """Keep repeats under a name.
 
     harness baseline save chat-l4 reports/before
     """
     from harness.commands import baseline
 
-    kept = baseline.save(name, runs, store)
+    kept = baseline.save(name, runs, store, records=records)
     show(json, kept.as_json(), kept.as_text())
     return 0
 
@@ -228,13 +237,14 @@ def baseline_promote(
     name: BaselineName,
     runs: BaselineRuns,
     reason: Annotated[str, typer.Option(help="Why these take the place of those that are there.")],
+    records: RecordsOption = False,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
     """Put newer repeats in a baseline's place, and say why."""
     from harness.commands import baseline
 
-    kept = baseline.promote(name, runs, reason, store)
+    kept = baseline.promote(name, runs, reason, store, records=records)
     show(json, kept.as_json(), kept.as_text())
     return 0
 

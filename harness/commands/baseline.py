@@ -57,18 +57,20 @@ class BaselineShown:
         return "\n".join([*lines, *([self.then] if self.then else [])])
 
 
-def save(name: str, runs: Sequence[Path], store: str | None = None) -> BaselineShown:
-    """Keep these repeats under a new name. Raises UsageError."""
-    return BaselineShown(*baselines.save(name, runs, store_at(store)))
+def save(name: str, runs: Sequence[Path], store: str | None = None, *, records: bool = False) -> BaselineShown:
+    """Keep these repeats under a new name: their figures, and their records where asked for. Raises UsageError."""
+    return BaselineShown(*baselines.save(name, runs, store_at(store), records=records))
 
 
-def promote(name: str, runs: Sequence[Path], reason: str, store: str | None = None) -> BaselineShown:
+def promote(
+    name: str, runs: Sequence[Path], reason: str, store: str | None = None, *, records: bool = False
+) -> BaselineShown:
     """Keep these in place of those that are there, and why. Raises UsageError."""
     if not reason.strip():
         raise UsageError(
             "says nothing", where="--reason", advice="Say why what is slower is accepted, or what changed."
         )
-    return BaselineShown(*baselines.save(name, runs, store_at(store), reason=reason, replace=True))
+    return BaselineShown(*baselines.save(name, runs, store_at(store), reason=reason, replace=True, records=records))
 
 
 def listed(store: str | None = None) -> BaselineList:

@@ -22,6 +22,7 @@ from harness.report.formats import find_format
 from harness.stats.comparable import SERVICE, SUBJECT
 from harness.stats.compare import compare as compare_runs
 from harness.stats.comparison import Comparison
+from harness.stats.run_figures import recorded
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def compare(
     """
     limits, same = read_gate(gate), _same(SUBJECT, allow)
     before, after = (read_runs([Path(path) for path in side]) for side in (base, new))
-    return _written(compare_runs(before, after, limits, aa.find(before[0]), same), junit, markdown, html)
+    return _written(
+        compare_runs(recorded(before), recorded(after), limits, aa.find(before[0]), same), junit, markdown, html
+    )
 
 
 def compare_with_baseline(
@@ -74,7 +77,7 @@ def compare_with_baseline(
     """The same with stored repeats as BASE; here all of SERVICE must be the same but what is allowed."""
     limits, same = read_gate(gate), _same(SERVICE, allow)
     before = baselines.runs_of(name, store_at(store))
-    after = read_runs([Path(path) for path in new])
+    after = recorded(read_runs([Path(path) for path in new]))
     return _written(compare_runs(before, after, limits, same=same), junit, markdown, html)
 
 

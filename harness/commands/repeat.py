@@ -24,6 +24,7 @@ from harness.report.document import Table
 from harness.report.to_text import aligned
 from harness.serve.target import Target
 from harness.stats.effect import Spreads
+from harness.stats.run_figures import recorded
 from harness.stats.spread import spreads_of
 from harness.units import format_percent
 
@@ -91,7 +92,7 @@ def repeat(
     )
     results = list(take_turns(turns, progress))
     runs = [read_run(each.folder) for each in results]
-    spreads = spreads_of(runs)
+    spreads = spreads_of(recorded(runs))
     stored = keep and len(runs) == times and all(each.summary.valid for each in results)
     if stored:
         store(runs[0], spreads)

@@ -1,4 +1,4 @@
-"""Stored repeats to compare with: a folder per baseline holds the runs, and baseline.json what they are of.
+"""Stored repeats to compare with: a folder per baseline holds their figures, and baseline.json what they are of.
 
 A baseline holds for one question put to one service: model, engine, image, GPU, workload and load. What differs is
 named, and compared only where it was allowed.
@@ -19,16 +19,19 @@ from typing import Any
 from harness.drive.baseline_store import FILE, NAME, Store
 from harness.errors import UsageError
 from harness.input_files import as_type, read_json_object
-from harness.measure.run import Run, read_runs
-from harness.measure.run_folder import RunFolder, utc_text, write_atomically
+from harness.measure.run import read_run, read_runs
+from harness.measure.run_folder import RunFolder, read_manifest, repeats_in, utc_text, write_atomically
 from harness.stats.comparable import fit_runs, not_the_same_question, question_of, service_of
 from harness.stats.history import Point, mistake_of, point_of
+from harness.stats.kept_figures import kept_figures, kept_run
+from harness.stats.run_figures import RecordedRun, RunFigures, recorded
 from harness.stats.spread import spreads_of
 
 SCHEMA = 1
 LEAST = 3  # runs: of fewer nobody can tell how much they differ
 _SPREAD_MOST = 1e6
-_KEPT = ("manifest", "records", "client", "summary")
+_KEPT = ("manifest", "summary")
+_RECORDS = ("records", "client")
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,17 @@ class Baseline:
 
 
 def save(
-    name: str, paths: Sequence[Path], store: Store, *, reason: str | None = None, replace: bool = False
+    name: str,
+    paths: Sequence[Path],
+    store: Store,
+    *,
+    reason: str | None = None,
+    replace: bool = False,
+    records: bool = False,
 ) -> tuple[Baseline, str | None]:
     """Keep these runs under the name; the baseline, and what is left to do, if anything. replace: in place of those
-    that are there. Raises UsageError for runs that could not be compared with: fewer than three, incomplete, invalid,
-    or of different questions.
+    that are there. records: keep the runs' records too, from which a report can be made again. Raises UsageError for
+    runs that could not be compared with: fewer than three, incomplete, invalid, or of different questions.
     """
     if not NAME.fullmatch(name):
         raise UsageError(f"expected letters, digits, '.', '_' and '-', found {name!r}", where="NAME")
@@ -71,7 +80,7 @@ def save(
         advice = f"`harness baseline save {name} RUN...` makes it."
         raise UsageError(f"no baseline {name!r}", where=str(store), advice=advice)
     before = load(name, store) if place is not None else None
-    runs = read_runs(paths)
+    runs = recorded(read_runs(paths))
     _require_fit(runs)
     ids = [run.manifest.run_id for run in runs]
     now = Saved(utc_text(datetime.now(timezone.utc)), ids, reason, point_of(runs, f"baseline {name}"))
@@ -82,17 +91,20 @@ def save(
         [*(before.saved if before else []), now],
     )
     with tempfile.TemporaryDirectory() as made:
-        _write(found, runs, Path(made))
+        _write(found, runs, Path(made), records)
         return found, store.put(name, Path(made), place)
 
 
-def _write(baseline: Baseline, runs: Sequence[Run], folder: Path) -> None:
-    for number, run in enumerate(runs):
-        target = RunFolder(folder / f"repeat-{number:02}")
+def _write(baseline: Baseline, runs: Sequence[RecordedRun], folder: Path, records: bool) -> None:
+    figures = [None] * len(runs) if records else kept_figures(runs)
+    for number, (run, document) in enumerate(zip(runs, figures, strict=True)):
+        source, target = run.run.folder, RunFolder(folder / f"repeat-{number:02}")
         target.path.mkdir()
-        for each in _KEPT:
-            if (source := getattr(run.folder, each)).exists():
-                shutil.copyfile(source, getattr(target, each))
+        for each in (*_KEPT, *(_RECORDS if records else ())):
+            if getattr(source, each).exists():
+                shutil.copyfile(getattr(source, each), getattr(target, each))
+        if document is not None:
+            write_atomically(target.figures, json.dumps(document, allow_nan=False).encode())
     write_atomically(folder / FILE, json.dumps(asdict(baseline), indent=1).encode())
 
 
@@ -125,19 +137,26 @@ def every(store: Store) -> list[Baseline]:
     return [load(name, store) for name in store.names()]
 
 
-def runs_of(name: str, store: Store) -> list[Run]:
+def runs_of(name: str, store: Store) -> list[RunFigures]:
     """What later runs are compared with. Raises UsageError where there is no such baseline."""
     load(name, store)
-    return read_runs([_folder(name, store)])
+    return [_figures_of(RunFolder.open(each)) for each in repeats_in(_folder(name, store))]
 
 
-def _key(run: Run) -> dict[str, Any]:
+def _figures_of(folder: RunFolder) -> RunFigures:
+    """From the records where they are kept: what reads them computes anew."""
+    if folder.records.exists() or not folder.figures.exists():
+        return RecordedRun(read_run(folder))
+    return kept_run(folder.path, read_manifest(folder), read_json_object(folder.figures), folder.figures)
+
+
+def _key(run: RecordedRun) -> dict[str, Any]:
     """The service and the question. Whether one is emulated and the other not is for `compare` to refuse, always."""
     asked = question_of(run.manifest)
     return {**service_of(run.manifest), **{name: parts for name, parts in asked.items() if name != "emulated"}}
 
 
-def _require_fit(runs: Sequence[Run]) -> None:
+def _require_fit(runs: Sequence[RecordedRun]) -> None:
     if len(runs) < LEAST:
         advice = "`harness bench --repeat 5` makes them."
         raise UsageError(f"a baseline needs at least {LEAST} runs, found {len(runs)}", advice=advice)

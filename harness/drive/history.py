@@ -12,6 +12,7 @@ from harness.measure.run import read_runs
 from harness.measure.run_folder import repeats_in
 from harness.stats.comparable import fit_runs, not_the_same_question, not_the_same_service
 from harness.stats.history import History, Point, history, point_of
+from harness.stats.run_figures import recorded
 
 DEFAULT_FOLDER = Path("reports")
 DEEPEST = 3  # folders below the one that was named: `ab` keeps its repeats two below `reports`
@@ -56,7 +57,7 @@ def _places(folder: Path, deep: int) -> Iterator[Path]:
 
 def _point(place: Path) -> Point:
     """Raises UsageError for runs that are damaged, incomplete, invalid, or no repeats of one thing."""
-    runs = read_runs([place])
+    runs = recorded(read_runs([place]))
     problems = [*not_the_same_question(runs), *not_the_same_service(runs, runs[:1], ())]
     kept, unfit, _ = fit_runs(runs, str(place))
     if problems or unfit:

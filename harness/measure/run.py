@@ -35,6 +35,11 @@ def read_run(folder: RunFolder) -> Run:
     manifest = read_manifest(folder)
     if folder.records.exists():
         return Run(folder, manifest, read_parquet(folder.records), read_client(folder) or ClientFacts())
+    if folder.figures.exists():
+        advice = (
+            "`harness compare --baseline NAME NEW` compares with it; `baseline save --records` keeps the records too."
+        )
+        raise UsageError("is of a baseline, and holds figures without records", where=str(folder.path), advice=advice)
     if manifest.end is not None and not folder.journals():
         found = "holds neither records.parquet nor a journal, though its run came to an end"
         raise UsageError(found, where=str(folder.path))

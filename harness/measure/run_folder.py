@@ -113,6 +113,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def figures(self) -> Path:
+        """In place of the records, in the folders that a baseline keeps."""
+        return self.path / "figures.json"
+
+    @property
     def html(self) -> Path:
         return self.path / "report.html"
 

@@ -21,6 +21,7 @@ from harness.report.document import (
 )
 from harness.report.document import Series as Line
 from harness.stats.change_points import FEWEST, LEVEL
+from harness.stats.good_share import GOOD_SHARE
 from harness.stats.history import VERSIONS, History, Series, Shift, Trend
 from harness.stats.run_figure import THROUGHPUT
 from harness.units import format_count, format_duration, format_number, format_percent
@@ -165,6 +166,8 @@ def _axis(figure: str, high: float) -> Axis:
     """From 0, so that a per cent looks like one."""
     if figure == THROUGHPUT:
         return Axis("Output tokens/s", low=0.0, high=high)
+    if figure == GOOD_SHARE:
+        return Axis("Share of good answers", "share", low=0.0, high=1.0)
     return Axis(figure, "s", log=False, low=0.0, high=high)
 
 
@@ -180,6 +183,8 @@ def _points(series: Series) -> Table:
 
 
 def _value(trend: Trend, value: float) -> str:
+    if trend.figure == GOOD_SHARE:
+        return format_percent(value)
     return f"{format_number(value)}/s" if trend.figure == THROUGHPUT else format_duration(value)
 
 

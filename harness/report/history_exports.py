@@ -14,10 +14,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
+from harness.stats.good_share import GOOD_SHARE
 from harness.stats.history import History, Series, Trend
 from harness.stats.run_figure import THROUGHPUT
 
-_UNITS = {THROUGHPUT: "tokens/s"}
+_UNITS = {THROUGHPUT: "tokens/s", GOOD_SHARE: "share"}
+_METRIC_UNITS = {THROUGHPUT: "", GOOD_SHARE: "ratio"}  # of OpenMetrics; of all others seconds
 MEASURE_LONGEST = 64  # characters of the name of a measure at Bencher
 
 
@@ -35,7 +37,7 @@ def to_smaller_is_better(history: History) -> str:
 
 
 def to_bigger_is_better(history: History) -> str:
-    """Throughput."""
+    """Throughput, and the share of good answers."""
     return _custom(history, smaller=False)
 
 
@@ -59,10 +61,10 @@ def to_openmetrics(history: History) -> str:
     trends = [(series, trend) for series in history.series for trend in series.trends]
     lines = []
     for figure in dict.fromkeys(trend.figure for _, trend in trends):
-        unit = "" if figure == THROUGHPUT else "_seconds"
-        name = f"harness_{figure}{unit}"
+        unit = _METRIC_UNITS.get(figure, "seconds")
+        name = f"harness_{figure}{unit and f'_{unit}'}"
         lines.append(f"# TYPE {name} gauge")
-        lines += [f"# UNIT {name} seconds"] if unit else []
+        lines += [f"# UNIT {name} {unit}"] if unit else []
         lines.append(f"# HELP {name} {figure} of runs with harness, one value per run or group of repeats.")
         for series, trend in trends:
             if trend.figure == figure:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.measure.run import Run
 from harness.measure.run_folder import Level, Manifest
-from harness.stats.section import Section
-from harness.stats.summary import Summary, summarise
+from harness.stats.run_figures import RunFigures
 from harness.units import format_duration
+
+Fit = TypeVar("Fit", bound=RunFigures)
 
 # What may befall one run among many by chance, on the client's side or for a while: such a repeat is left out and said.
 CHANCE = frozenset(("client_cpu", "client_loop_lag", "late_events", "schedule_lag", "sent_rate", "warmup", "drift"))
@@ -20,50 +20,24 @@ ONE_SIDE = (*SUBJECT, "engine", "image_digest")  # what repeats of one setting h
 LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: what befalls more of them is no chance
 
 
-def fit_runs(runs: Sequence[Run], side: str) -> tuple[list[Run], list[str], list[str]]:
-    """The runs of a side that are judged, why others make the whole side unfit, and which ones were left out.
-
-    Each level is judged by its own validity: a sweep forgives a level beyond what the server holds, a comparison does
-    not.
-    """
-    summaries = [summarise(run.records, run.manifest, run.facts) for run in runs]
-    bad = [(run, found) for run, summary in zip(runs, summaries, strict=True) if (found := _flaws(summary))]
+def fit_runs(runs: Sequence[Fit], side: str) -> tuple[list[Fit], list[str], list[str]]:
+    """The runs of a side that are judged, why others make the whole side unfit, and which ones were left out."""
+    bad = [run for run in runs if run.flaws]
     most = int(LEFT_OUT_MOST * len(runs))
-    if len(bad) <= most and all(rules <= CHANCE for _, found in bad for _, rules in found):
-        out = {id(run) for run, _ in bad}
-        notes = [f"left out of {side}: {run.folder.path}, whose {'; '.join(text for text, _ in found)}"
-                 for run, found in bad]  # fmt: skip
-        return [run for run in runs if id(run) not in out], [], notes
-    problems = [f"{run.folder.path}: {text}" for run, found in bad for text, _ in found]
+    if len(bad) <= most and all(rules <= CHANCE for run in bad for _, rules in run.flaws):
+        notes = [f"left out of {side}: {run.path}, whose {'; '.join(text for text, _ in run.flaws)}" for run in bad]
+        return [run for run in runs if not run.flaws], [], notes
+    problems = [f"{run.path}: {text}" for run in bad for text, _ in run.flaws]
     return list(runs), list(dict.fromkeys(problems)), []
 
 
-def _flaws(summary: Summary) -> list[tuple[str, frozenset[str]]]:
-    """Each in words, with the rules behind it."""
-    if not summary.complete:
-        return [("the run is incomplete", frozenset(["incomplete"]))]
-    levels = [
-        (f"level at {_at(section)} is invalid ({', '.join(rules)})", frozenset(rules))
-        for section in summary.levels
-        if (rules := list(dict.fromkeys(reason.rule for reason in section.reasons)))
-    ]
-    whole = list(dict.fromkeys(reason.rule for reason in summary.total.reasons))
-    return levels or ([(f"the run is invalid ({', '.join(whole)})", frozenset(whole))] if whole else [])
-
-
-def _at(section: Section) -> str:
-    if section.users is not None:
-        return f"{section.users} users"
-    return f"{section.offered_rate:g}/s" if section.offered_rate is not None else "the trace's rate"
-
-
-def not_the_same_question(runs: Sequence[Run]) -> list[str]:
+def not_the_same_question(runs: Sequence[RunFigures]) -> list[str]:
     """Why the runs do not ask the same of the server."""
     first, found = question_of(runs[0].manifest), []
     for run in runs[1:]:
         for what, parts in question_of(run.manifest).items():
             if parts != first[what]:
-                names = f"{runs[0].folder.run_id} and {run.folder.run_id}"
+                names = f"{runs[0].path.resolve().name} and {run.path.resolve().name}"
                 found.append(f"{what} differs between {names}: {_unequal(first[what], parts)}")
     return found
 
@@ -81,11 +55,11 @@ def service_of(manifest: Manifest) -> dict[str, Any]:
     return {name: getattr(manifest, name) for name in SERVICE}
 
 
-def not_the_same_service(base: Sequence[Run], new: Sequence[Run], same: Collection[str]) -> list[str]:
+def not_the_same_service(base: Sequence[RunFigures], new: Sequence[RunFigures], same: Collection[str]) -> list[str]:
     """Why a side's runs are no repeats of one thing, and what of `same` differs between the sides."""
     found = [
-        f"{side}'s runs are not of one service: {name} is {_told(one)} in {runs[0].folder.run_id} and "
-        f"{_told(other)} in {run.folder.run_id}"
+        f"{side}'s runs are not of one service: {name} is {_told(one)} in {runs[0].path.resolve().name} and "
+        f"{_told(other)} in {run.path.resolve().name}"
         for side, runs in (("BASE", base), ("NEW", new))
         for run in runs[1:]
         for name, one, other in _differing(runs[0], run, ONE_SIDE)
@@ -96,7 +70,7 @@ def not_the_same_service(base: Sequence[Run], new: Sequence[Run], same: Collecti
     ]
 
 
-def _differing(one: Run, other: Run, names: Collection[str]) -> list[tuple[str, Any, Any]]:
+def _differing(one: RunFigures, other: RunFigures, names: Collection[str]) -> list[tuple[str, Any, Any]]:
     before, after = service_of(one.manifest), service_of(other.manifest)
     return [(name, before[name], after[name]) for name in SERVICE if name in names and before[name] != after[name]]
 

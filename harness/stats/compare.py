@@ -13,18 +13,15 @@ from datetime import datetime
 
 import numpy as np
 
-from harness.measure.records import Records
-from harness.measure.run import Run
-from harness.stats.absence import NOT_TOLD, main_cause
 from harness.stats.comparable import SUBJECT, differences, fit_runs, not_the_same_question, not_the_same_service
 from harness.stats.comparison import MOST_REPEATS, UNKNOWN, Change, Comparison, Needs, Verdict
 from harness.stats.effect import SURE, Effect, Spreads, effect, holm, repeats_needed
 from harness.stats.gate import Gate
 from harness.stats.good_share import GOOD_SHARE, loss
 from harness.stats.metrics import BY_NAME
-from harness.stats.run_figure import THROUGHPUT, Measured, Part, carries, levels_of, measured
+from harness.stats.run_figure import THROUGHPUT, LevelFigures, Measured
+from harness.stats.run_figures import RunFigures
 from harness.stats.slo import QUANTILES
-from harness.stats.tokens import counted, tokens_per_event
 from harness.units import format_number, format_percent
 
 # What a gate looks at by default; one tail besides, where every run has enough requests for it. The others are shown.
@@ -40,8 +37,8 @@ FIRST_REPEATS = 5  # a side, where nothing is known of the spread between runs
 
 
 def compare(
-    base: Sequence[Run],
-    new: Sequence[Run],
+    base: Sequence[RunFigures],
+    new: Sequence[RunFigures],
     gate: Gate | None = None,
     spreads: Spreads | None = None,
     same: Collection[str] = SUBJECT,
@@ -64,8 +61,8 @@ def compare(
         notes, problems = [*notes, *told], [*problems, *missing]
     open_ones = [change for change in changes if change.gated and change.passes is None]
     return Comparison(
-        base=tuple(str(run.folder.path) for run in base),
-        new=tuple(str(run.folder.path) for run in new),
+        base=tuple(str(run.path) for run in base),
+        new=tuple(str(run.path) for run in new),
         emulated=any(run.manifest.emulated for run in runs),
         changes=tuple(changes),
         problems=tuple(dict.fromkeys(problems)),
@@ -77,30 +74,24 @@ def compare(
     )
 
 
-def _the_same_run(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
+def _the_same_run(base: Sequence[RunFigures], new: Sequence[RunFigures]) -> list[str]:
     """A run on both sides, or twice on one, is a slip of whoever wired the gate, and would pass anything."""
     runs = [*base, *new]
-    found = []
-    for place, run in enumerate(runs):
-        for other in runs[place + 1 :]:
-            if len(run.records) and _same_moments(run.records, other.records):
-                found.append(f"{run.folder.path} and {other.folder.path} hold the same run")
-    return found
+    return [
+        f"{run.path} and {other.path} hold the same run"
+        for place, run in enumerate(runs)
+        for other in runs[place + 1 :]
+        if run.moments is not None and run.moments == other.moments
+    ]
 
 
-def _same_moments(one: Records, other: Records) -> bool:
-    return np.array_equal(one.token_at, other.token_at) and np.array_equal(
-        one.scheduled_at, other.scheduled_at, equal_nan=True
-    )
-
-
-def _needs(undecided: Sequence[Change], runs: Sequence[Run]) -> Needs:
+def _needs(undecided: Sequence[Change], runs: Sequence[RunFigures]) -> Needs:
     repeats = max(change.needs for change in undecided)
     lengths = [_seconds(run) for run in runs]
     return Needs(repeats, repeats * 2 * sum(lengths) / len(lengths))
 
 
-def _seconds(run: Run) -> float:
+def _seconds(run: RunFigures) -> float:
     begun, ended = _moment(run.manifest.start), _moment(run.manifest.end)
     return max(0.0, ended - begun) if begun is not None and ended is not None else 0.0
 
@@ -151,11 +142,11 @@ class _Changes:
         self.notes += _on_acceptances(self.gate, changes)
         return changes, self.missing, self.left_out, self.notes
 
-    def _figures(self, parts: list[list[Part]]) -> dict[str, bool]:
+    def _figures(self, parts: list[list[LevelFigures]]) -> dict[str, bool]:
         """What is compared, and whether it counts: the primary ones, one tail, and what the gate names do."""
         streamed = any(run.manifest.stream for side in self.runs for run in side)
         every = [part for side in parts for part in side]
-        tails = [name for name in TAILS if _is_told(name, streamed) and all(carries(name, part) for part in every)]
+        tails = [name for name in TAILS if _is_told(name, streamed) and all(part.carries(name) for part in every)]
         chosen = {name: True for name in (*PRIMARY, *tails[:1]) if _is_told(name, streamed)}
         for name in self.gate.limits:
             whole = name.rpartition("_")[2] not in QUANTILES and name in BY_NAME
@@ -163,16 +154,16 @@ class _Changes:
         chosen |= {name: False for name in SHOWN if name not in chosen and _is_told(name, streamed)}
         return {self._per_token(name, parts): gated for name, gated in chosen.items()}
 
-    def _per_token(self, figure: str, parts: list[list[Part]]) -> str:
+    def _per_token(self, figure: str, parts: list[list[LevelFigures]]) -> str:
         """Gaps of events that hold another number of tokens are another thing: then those per token are compared."""
         if not figure.startswith("itl_p") or self.gate.names(figure):
             return figure
-        held = [tokens_per_event(part.completed) for side in parts for part in side]
+        held = [part.tokens_per_event() for side in parts for part in side]
         alike = max(held) <= SAME_TOKENS * min(held) or any(math.isnan(each) for each in held)
         return figure if alike else figure.replace("itl_", "itl_per_token_")
 
     def _one(
-        self, figure: str, gated: bool, level: int, parts: list[list[Part]]
+        self, figure: str, gated: bool, level: int, parts: list[list[LevelFigures]]
     ) -> tuple[Change, Effect | None] | None:
         """The figure, not yet judged among the others; None where it is missing, which is noted."""
         load = parts[0][0].load
@@ -185,7 +176,7 @@ class _Changes:
         if figure == GOOD_SHARE:
             share = self._share(level, parts, limit)
             return None if share is None else (share, None)
-        values = [[measured(figure, part) for part in side] for side in parts]
+        values = [[part.measured(figure) for part in side] for side in parts]
         known = [[each for each in side if each is not None] for side in values]
         if any(len(side) < len(all_of) for side, all_of in zip(known, values, strict=True)):
             if gated:
@@ -371,17 +362,9 @@ def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int) 
     )
 
 
-def _why_nobody(figure: str, parts: list[list[Part]]) -> str | None:
+def _why_nobody(figure: str, parts: list[list[LevelFigures]]) -> str | None:
     """Why no run of either side has this figure; None where one has it, or where nobody knows why."""
-    every = [part for side in parts for part in side]
     if figure == GOOD_SHARE:
         return None
-    if figure == THROUGHPUT:
-        untold = all(len(part.completed) and not counted(part.completed).any() for part in every)
-        return NOT_TOLD.text if untold else None
-    metric = figure.rpartition("_")[0]
-    if any(len(BY_NAME[metric].of(part.completed).samples) for part in every):
-        return None
-    causes = [main_cause(part.completed, metric) for part in every]
-    texts = [cause[0].text for cause in causes if cause is not None]
-    return texts[0] if len(texts) == len(every) else None
+    causes = [part.why_absent(figure) for side in parts for part in side]
+    return causes[0] if all(cause is not None for cause in causes) else None

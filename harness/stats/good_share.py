@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.measure.records import Floats
 from harness.stats.interval import share_interval
-from harness.stats.metrics import BY_NAME
 from harness.stats.quantile import quantile
-from harness.stats.run_figure import Part
+from harness.stats.run_figure import LevelFigures
 
 GOOD_SHARE = "good_share"
 LIMIT = 0.01  # of all requests, by which the share may fall
 STUCK = 3.0  # times BASE's p99 of end-to-end
+STEP = 1.1  # of durations that are tallied: what is kept for later knows a bound to a tenth
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,19 @@ class Loss:
         return self.base - self.new
 
 
-def loss(base: Sequence[Part], new: Sequence[Part]) -> Loss | None:
-    """None where no request was due on one side.
+def loss(base: Sequence[LevelFigures], new: Sequence[LevelFigures], sure: float = 0.05) -> Loss | None:
+    """None where no request was due on one side. sure: chance that the interval does not hold the truth.
 
     The interval is that of R. G. Newcombe, "Interval Estimation for the Difference between Independent Proportions",
     Statistics in Medicine 17 (1998) 873-890 (method 10), from Clopper's and Pearson's intervals of each side, over as
     many independent requests as the runs' own scatter leaves.
     """
-    answered = [BY_NAME["e2e"].of(part.completed).samples for part in base]
-    usual = np.concatenate(answered) if answered else np.empty(0)
-    stuck = STUCK * quantile(usual, 0.99) if len(usual) else math.inf
+    stuck = STUCK * usual(base)
     shares = [_side(side, stuck) for side in (base, new)]
     if any(requests == 0 for _, requests, _ in shares):
         return None
     (was, _, before), (now, requests, after) = shares
-    low, high = (share_interval(share, size, 0.025) for share, size in ((was, before), (now, after)))
+    low, high = (share_interval(share, size, sure / 2) for share, size in ((was, before), (now, after)))
     lost = was - now
     return Loss(
         was,
@@ -63,10 +62,50 @@ def loss(base: Sequence[Part], new: Sequence[Part]) -> Loss | None:
     )
 
 
-def _side(parts: Sequence[Part], stuck: float) -> tuple[float, int, float]:
+def usual(side: Sequence[LevelFigures]) -> float:
+    """The p99 of end-to-end over all runs of a side, in seconds; infinite where nothing was answered."""
+    kept = [part.usual for part in side if part.usual is not None]
+    if kept:
+        return kept[0]
+    answers = np.concatenate([part.answers for part in side]) if side else np.empty(0)
+    return quantile(answers, 0.99) if len(answers) else math.inf
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The requests due at one load by how long their answers took, small enough to be kept: for a bound that is known
+    later. usual: p99, seconds; infinite without an answer. steps: [k, answers that took over STEP^(k - 1) and at most
+    STEP^k seconds].
+    """
+
+    load: str
+    due: int
+    usual: float
+    steps: tuple[tuple[int, int], ...]
+
+    def share(self, bound: float) -> float:
+        """Of those due, how many were answered within the bound, which is moved up to the next step."""
+        last = _step(np.array([bound]))[0] if math.isfinite(bound) else math.inf
+        return sum(count for step, count in self.steps if step <= last) / self.due
+
+
+def tally(side: Sequence[LevelFigures]) -> Tally | None:
+    """Over all runs of a side; None where nothing was due. From parts that hold their answers."""
+    due = sum(part.due for part in side)
+    steps = _step(np.concatenate([part.answers for part in side])) if side else np.empty(0)
+    found, counts = np.unique(steps, return_counts=True)
+    pairs = tuple((int(step), int(count)) for step, count in zip(found, counts, strict=True))
+    return Tally(side[0].load, due, usual(side), pairs) if due else None
+
+
+def _step(seconds: Floats) -> Floats:
+    return np.ceil(np.log(np.maximum(seconds, 1e-6)) / math.log(STEP) - 1e-9)
+
+
+def _side(parts: Sequence[LevelFigures], stuck: float) -> tuple[float, int, float]:
     """The share, the requests due, and how many independent ones they amount to."""
-    due = np.array([len(part.due) for part in parts], dtype=float)
-    bad = np.array([part.missed + int(np.sum(BY_NAME["e2e"].of(part.completed).samples > stuck)) for part in parts])
+    due = np.array([part.due for part in parts], dtype=float)
+    bad = np.array([part.bad(stuck) for part in parts])
     requests = int(due.sum())
     if requests == 0:
         return math.nan, 0, 0.0

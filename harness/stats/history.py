@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.measure.run import Run
 from harness.measure.run_folder import is_moment
 from harness.stats.change_points import FEWEST, divisions
 from harness.stats.comparable import SERVICE, question_of, service_of
-from harness.stats.run_figure import THROUGHPUT, levels_of, value_of
+from harness.stats.good_share import GOOD_SHARE, STUCK, Tally, tally
+from harness.stats.run_figure import THROUGHPUT
+from harness.stats.run_figures import RecordedRun
 from harness.stats.spread import FIGURES
 
 # What may change from point to point of one series, and is told where it does; all else of the key parts series.
+LEAST_VALUE = 1e-6  # a share may be 0, of which there is no ratio
 VERSIONS = ("engine", "image_digest", "revision", "driver", "harness_version", "commit")
 LEAST, MOST = 1e-12, 1e12  # seconds or tokens per second of a point: ratios of them are numbers
 
@@ -29,6 +31,7 @@ class Point:
     which the same runs are known again in another place.
 
     service: SERVICE, and the commit. question: what was asked. figures: [load, figure, geometric mean over the runs].
+    tallies: of each load, for the share of good answers; none in what earlier releases kept.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Point:
     service: dict[str, Any]
     question: dict[str, dict[str, str]]
     figures: tuple[tuple[str, str, float], ...]
+    tallies: tuple[Tally, ...] = ()
 
     @property
     def at(self) -> str:
@@ -81,7 +85,7 @@ class Trend:
 
     @property
     def smaller_is_better(self) -> bool:
-        return self.figure != THROUGHPUT
+        return self.figure not in (THROUGHPUT, GOOD_SHARE)
 
     def is_worse(self, shift: Shift) -> bool:
         return (shift.ratio > 1) == self.smaller_is_better
@@ -148,18 +152,19 @@ def engine_name(service: Mapping[str, Any]) -> str:
     return str(service.get("engine") or "").partition(" ")[0]
 
 
-def point_of(runs: Sequence[Run], name: str) -> Point:
+def point_of(runs: Sequence[RecordedRun], name: str) -> Point:
     """What runs of one question amount to. A figure that not all of them have is left out."""
     manifest = runs[0].manifest
-    levels = [levels_of(run) for run in runs]
-    figures = []
+    levels = [run.levels for run in runs]
+    figures, tallies = [], []
     for number in sorted(set.intersection(*(set(each) for each in levels))):
         for figure in FIGURES:
-            values = [value_of(figure, each[number]) for each in levels]
+            values = [each[number].value(figure) for each in levels]
             # Of what came in bursts half of the gaps may be 0, which has no ratio to anything.
             logs = [math.log(each) for each in values if each is not None and LEAST <= each <= MOST]
             if len(logs) == len(runs):
                 figures.append((levels[0][number].load, figure, math.exp(float(np.mean(logs)))))
+        tallies.append(tally([each[number] for each in levels]))
     return Point(
         name=name,
         starts=tuple(run.manifest.start for run in runs),
@@ -167,6 +172,7 @@ def point_of(runs: Sequence[Run], name: str) -> Point:
         service={**service_of(manifest), "commit": manifest.commit},
         question=question_of(manifest),
         figures=tuple(figures),
+        tallies=tuple(each for each in tallies if each is not None),
     )
 
 
@@ -183,6 +189,10 @@ def mistake_of(point: Point) -> str | None:
         return f"question: {missing[0]} is missing"
     if not all(LEAST <= value <= MOST for _, _, value in point.figures):
         return "figures: a value is beyond all bounds"
+    for each in point.tallies:
+        counts = [count for _, count in each.steps]
+        if not 0 <= each.usual <= MOST or min(counts, default=0) < 0 or not 0 < sum(counts) <= each.due:
+            return "tallies: a count or a duration is beyond all bounds"
     return None
 
 
@@ -200,13 +210,27 @@ def history(points: Iterable[Point], left_out: Sequence[str] = ()) -> History:
 def _series(points: Sequence[Point]) -> Series:
     names = dict.fromkeys((load, figure) for point in points for load, figure, _ in point.figures)
     found = [{(load, figure): value for load, figure, value in point.figures} for point in points]
-    trends = [_trend(load, figure, [each.get((load, figure)) for each in found]) for load, figure in names]
+    shares = _good_shares(points)
+    trends = [_trend(load, GOOD_SHARE, values) for load, values in shares.items()]
+    trends += [_trend(load, figure, [each.get((load, figure)) for each in found]) for load, figure in names]
     return Series(points[0].key, tuple(points), tuple(trends))
+
+
+def _good_shares(points: Sequence[Point]) -> dict[str, list[float | None]]:
+    """By load, the share of good answers at each point. There is no BASE: an answer is stuck that took several times as
+    long as the p99 of the point at the series' lower quartile, so that also a change for the worse that lasts is seen.
+    """
+    found: dict[str, list[float | None]] = {}
+    for load in dict.fromkeys(each.load for point in points for each in point.tallies):
+        tallies = [next((each for each in point.tallies if each.load == load), None) for point in points]
+        bound = STUCK * float(np.quantile([each.usual for each in tallies if each is not None], 0.25, method="lower"))
+        found[load] = [None if each is None else each.share(bound) for each in tallies]
+    return found
 
 
 def _trend(load: str, figure: str, values: Sequence[float | None]) -> Trend:
     places = [place for place, value in enumerate(values) if value is not None]
-    logs = [math.log(value) for value in values if value is not None]
+    logs = [math.log(max(value, LEAST_VALUE)) for value in values if value is not None]
     found = divisions(logs)
     edges = [0, *(each.at for each in found), len(logs)]
     shifts = tuple(

@@ -17,8 +17,7 @@ from harness.drive.series import Turn
 from harness.errors import UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
 from harness.serve.target import Target
-from harness.stats.compare import compare
-from tests.stats.test_compare import BASE, NEW, side
+from tests.stats.test_compare import BASE, NEW, compare, side
 
 TARGET = Target(model="qwen2.5-0.5b", runtime="embedded")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from typing import Any
 from harness import cli
 from harness.commands import baseline
 from harness.commands.compare import compare_with_baseline
@@ -37,6 +38,57 @@ def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: str) -> None:
     shown = baseline.show("chat", place)
     assert (shown.baseline.key["model"], shown.baseline.key["gpu"]) == ("demo", "L4")
     assert {figure for _, figure, _ in shown.baseline.spreads} >= {"ttft_p50", "itl_p50"}
+def test_figures_alone_judge_as_the_records_do(tmp_path: Path, place: str) -> None:
+    """To the last digit, whatever the gate names; they are a fraction of the size, and records are kept on request."""
+    (tmp_path / "gate.yaml").write_text("limits: {tpot_p99: 5%, itl: 5%, queue: 5%, service_ttft_p90: 5%}")
+    baseline.save("whole", [tmp_path / "base"], place, records=True)
+    new = repeats(tmp_path / "new", NEW, gap=0.021)
+    small, whole = (
+        compare_with_baseline(name, [new], place, gate=tmp_path / "gate.yaml").as_json() for name in ("chat", "whole")
+    )
+    assert small.pop("base") == [each.replace("whole", "chat") for each in whole.pop("base")]
+    assert small == whole
+    assert {"tpot_p99", "itl_p95", "service_ttft_p90"} <= set(small["metrics"])
+    files = {each.name for each in (Path(place) / "chat" / "repeat-00").iterdir()}
+    assert files == {"manifest.json", "figures.json"}
+    assert (Path(place) / "whole" / "repeat-00" / "records.parquet").exists()
+    sizes = [sum(each.stat().st_size for each in (Path(place) / name).rglob("*.*")) for name in ("chat", "whole")]
+    assert sizes[0] < sizes[1] / 5
+
+
+def test_figures_know_their_run_again_and_are_no_run(tmp_path: Path, place: str) -> None:
+    """A run that is in the baseline is no candidate for it, and a folder without records is not taken for a run."""
+    found = compare_with_baseline("chat", [tmp_path / "base"], place)
+    assert "hold the same run" in found.as_text()
+    assert found.exit_code == 1
+    with pytest.raises(UsageError, match="--baseline NAME"):
+        compare([Path(place) / "chat"], [repeats(tmp_path / "new", NEW)])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"schema": 1', '"schema": 2', "another version"),
+        ('"usual": ', '"usual": -', "not a positive number"),
+        ('"ttft_p50": [', '"ttft_p50": [-', "not a positive number"),
+        ('"ttft_p50": [', '"ttft_p50": [1e999, ', "not as expected"),
+        ('"due": ', '"due": -', "not_good"),
+        ('"levels": [', '"levels": [7, ', "not as expected"),
+        ("{", "", "not valid JSON"),
+    ],
+)
+def test_damaged_figures_are_said_in_one_line(tmp_path: Path, place: str, before: str, after: str, words: str) -> None:
+    """Not a pass, and not a traceback."""
+    path = Path(place) / "chat" / "repeat-01" / "figures.json"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(UsageError, match=words) as raised:
+        compare_with_baseline("chat", [repeats(tmp_path / "new", NEW)], place)
+    assert "\n" not in str(raised.value)
+    assert "figures.json" in str(raised.value)
+
+
     assert "chat" in baseline.listed(place).as_text()
     assert json.loads(json.dumps(baseline.listed(place).as_json()))[0]["name"] == "chat"
 

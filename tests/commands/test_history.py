@@ -76,12 +76,14 @@ def test_others_read_the_exports(place: Path, tmp_path: Path) -> None:
         json.loads((tmp_path / f"history.{which}-is-better.json").read_text()) for which in ("smaller", "bigger")
     )
     assert {each["unit"] for each in smaller} == {"s"}
-    assert {each["unit"] for each in bigger} == {"tokens/s"}
+    assert {each["unit"] for each in bigger} == {"tokens/s", "share"}
     assert all({"name", "unit", "value"} <= set(each) for each in [*smaller, *bigger])
     assert len({each["name"] for each in [*smaller, *bigger]}) == len(smaller) + len(bigger)
     families = list(text_string_to_metric_families((tmp_path / "history.openmetrics.txt").read_text()))
     gauge = next(each for each in families if each.name == "harness_itl_p50_seconds")
     assert (gauge.type, gauge.unit) == ("gauge", "seconds")
+    share = next(each for each in families if each.name == "harness_good_share_ratio")
+    assert {sample.value for sample in share.samples} == {1.0}
     l4 = [sample for sample in gauge.samples if "L4" in sample.labels["series"]]
     assert len(l4) == 10
     assert [float(sample.timestamp) for sample in l4] == sorted(float(sample.timestamp) for sample in l4)

@@ -18,19 +18,24 @@ from harness.measure.record import RequestRecord
 from harness.measure.records import Records
 from harness.measure.run import Run
 from harness.measure.run_folder import Level, Manifest, RunFolder
+from harness.stats import compare as judging
 from harness.stats import validity
 from harness.stats.comparable import CHANCE
-from harness.stats.compare import compare
 from harness.stats.comparison import Change, Comparison
 from harness.stats.effect import Spread
 from harness.stats.gate import Gate
 from harness.stats.interval import block_of_request
 from harness.stats.metrics import Values
 from harness.stats.resample import block_counts, grid, quantiles_on_grid
+from harness.stats.run_figures import recorded
 from harness.stats.spread import spreads_of
 from tests.runs import closed_level, closed_loop, failed, manifest
 
 LEVEL = closed_level(0, 8, 0.0, 60.0)
+
+
+def compare(base: list[Run], new: list[Run], *more: Any, **others: Any) -> Comparison:
+    return judging.compare(recorded(base), recorded(new), *more, **others)
 
 
 @cache
@@ -260,10 +265,10 @@ def test_the_overall_verdict_is_the_same_where_all_pass_and_none_differs() -> No
 
 def test_the_spread_of_repeats_is_that_of_their_values() -> None:
     """Runs that are slower by 0, 10 and 20 % as a whole: the standard deviation of the logarithms, with two degrees."""
-    found = spreads_of([run(1), run(2, 1.1), run(3, 1.2)])["8 users", "itl_p50"]
+    found = spreads_of(recorded([run(1), run(2, 1.1), run(3, 1.2)]))["8 users", "itl_p50"]
     assert found.deviation == pytest.approx(float(np.std(np.log([1.0, 1.1, 1.2]), ddof=1)), rel=0.05)
     assert found.freedom == 2
-    assert spreads_of([run(1)]) == {}
+    assert spreads_of(recorded([run(1)])) == {}
 
 
 def _busy(each: Run) -> Run:

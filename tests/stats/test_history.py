@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.report.history import answer
+from harness.stats.good_share import STEP, Tally, tally
 from harness.stats.history import Point, history, point_of
+from harness.stats.run_figures import recorded
 from tests.stats.test_compare import run, side
 
-PLAIN = point_of([run(1)], "plain")
+PLAIN = point_of(recorded([run(1)]), "plain")
 
 
 def point(at: int, ttft: float = 0.2, **service: Any) -> Point:
@@ -21,6 +25,7 @@ def point(at: int, ttft: float = 0.2, **service: Any) -> Point:
         starts=(f"2025-01-{1 + at:02}T00:00:00Z",),
         service={**PLAIN.service, **service},
         figures=(("8 users", "ttft_p50", ttft),),
+        tallies=(),
     )
 
 
@@ -88,12 +93,52 @@ def test_less_throughput_is_worse() -> None:
 def test_repeats_are_one_point() -> None:
     """The geometric mean of the runs; found a second time, as a baseline, it is still one."""
     runs = side(1, 2, 3, slower=2.0)
-    one = point_of(runs, "repeats")
-    alone = [point_of([each], "") for each in runs]
+    one = point_of(recorded(runs), "repeats")
+    alone = [point_of(recorded([each]), "") for each in runs]
     names = [(load, figure) for load, figure, _ in one.figures]
     assert ("8 users", "ttft_p50") in names
     for at, (_, _, value) in enumerate(one.figures):
         product = alone[0].figures[at][2] * alone[1].figures[at][2] * alone[2].figures[at][2]
         assert value == pytest.approx(product ** (1 / 3))
-    found = history([one, point_of(runs, "baseline chat")])
+    found = history([one, point_of(recorded(runs), "baseline chat")])
     assert [each.name for each in found.series[0].points] == ["repeats"]
+
+
+def night(at: int, bad: int, seconds: float | None) -> Point:
+    """A thousand requests of about half a second, of which so many were never answered, or took so long."""
+    steps = {-8: 600, -7: 400 - bad}
+    if seconds is not None:
+        steps[math.ceil(math.log(seconds) / math.log(STEP))] = bad
+    usual = 60.0 if seconds is not None and bad > 10 else 0.51
+    return replace(point(at), tallies=(Tally("8 users", 1000, usual, tuple(sorted(steps.items()))),))
+
+
+@pytest.mark.parametrize("seconds", [60.0, None])
+def test_the_share_of_good_answers_has_a_trend(seconds: float | None) -> None:
+    """From the seventh night on one and a half per cent hang for a minute, or are never answered: that is a change for
+    the worse, and no median would show it.
+    """
+    (series,) = history([night(at, 15 if at >= 6 else 0, seconds) for at in range(12)]).series
+    trend = next(each for each in series.trends if each.figure == "good_share")
+    assert trend.values == (1.0,) * 6 + (0.985,) * 6
+    assert [each.at for each in trend.shifts] == [6]
+    assert trend.is_worse(trend.shifts[0])
+
+
+def test_a_night_without_a_good_answer_and_one_of_an_older_release_are_points_too() -> None:
+    """A share of 0 has no logarithm; where nothing was kept there is no share."""
+    nothing = replace(point(1), tallies=(Tally("8 users", 10, math.inf, ()),))
+    (series,) = history([night(0, 0, None), nothing, point(2), night(3, 0, None)]).series
+    assert series.trends[0].values == (1.0, 0.0, None, 1.0)
+
+
+def test_a_tally_knows_a_bound_to_a_tenth() -> None:
+    """Of real parts: the answers within it, never fewer, and none that took a tenth longer."""
+    (part,) = recorded([run(1)])[0].levels.values()
+    found = tally([part])
+    assert found is not None
+    assert found.due == part.due
+    for bound in (0.3, 0.4, 0.45):
+        least, most = (float(np.sum(part.answers <= times * bound)) / part.due for times in (1.0, STEP))
+        assert least <= found.share(bound) <= most
+    assert found.share(math.inf) == 1.0
