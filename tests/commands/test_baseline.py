@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from typing import Any
 from harness import cli
 from harness.commands import baseline
-from harness.commands.compare import compare_with_baseline
+from harness.commands.compare import compare, compare_with_baseline
+from harness.drive import baselines
+from harness.drive.baseline_store import FolderStore, store_at
 from harness.errors import UsageError
 from tests.commands.test_compare import BASE, NEW, repeats
 
@@ -33,11 +38,6 @@ def test_a_baseline_outlives_its_runs_and_judges_others(tmp_path: Path, place: s
     assert (tmp_path / "result.xml").exists()
 
 
-def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: str) -> None:
-    """As a list, whole, and as JSON."""
-    shown = baseline.show("chat", place)
-    assert (shown.baseline.key["model"], shown.baseline.key["gpu"]) == ("demo", "L4")
-    assert {figure for _, figure, _ in shown.baseline.spreads} >= {"ttft_p50", "itl_p50"}
 def test_figures_alone_judge_as_the_records_do(tmp_path: Path, place: str) -> None:
     """To the last digit, whatever the gate names; they are a fraction of the size, and records are kept on request."""
     (tmp_path / "gate.yaml").write_text("limits: {tpot_p99: 5%, itl: 5%, queue: 5%, service_ttft_p90: 5%}")
@@ -89,6 +89,11 @@ def test_damaged_figures_are_said_in_one_line(tmp_path: Path, place: str, before
     assert "figures.json" in str(raised.value)
 
 
+def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: str) -> None:
+    """As a list, whole, and as JSON."""
+    shown = baseline.show("chat", place)
+    assert (shown.baseline.key["model"], shown.baseline.key["gpu"]) == ("demo", "L4")
+    assert {figure for _, figure, _ in shown.baseline.spreads} >= {"ttft_p50", "itl_p50"}
     assert "chat" in baseline.listed(place).as_text()
     assert json.loads(json.dumps(baseline.listed(place).as_json()))[0]["name"] == "chat"
 
@@ -172,3 +177,66 @@ def test_a_promoted_baseline_says_why(tmp_path: Path, place: str) -> None:
     assert "safer kernel" in baseline.show("chat", place).as_text()
     assert compare_with_baseline("chat", [repeats(tmp_path / "same", (6, 7, 8), gap=0.03)], place).exit_code == 0
     assert not [each for each in Path(place).iterdir() if each.name.startswith(".")]
+
+
+@pytest.mark.parametrize("store", ["folder", "branch"])
+def test_of_writers_at_once_one_is_kept_and_the_others_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """Four that saw no baseline save under one name: what is there is whole and one writer's; three are refused."""
+    place, count = str(tmp_path / "kept"), 4
+    if store == "branch":
+        subprocess.run(["git", "init", "-q", str(tmp_path / "repository")], check=True)
+        monkeypatch.chdir(tmp_path / "repository")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        place = "git:perf/baselines"
+    sides = [repeats(tmp_path / f"side-{number}", BASE, model=f"model-{number}") for number in range(count)]
+    together, told, plain = threading.Barrier(count), dict[int, str](), baselines.spreads_of
+
+    def all_have_looked(runs: Any) -> Any:
+        together.wait(60)
+        return plain(runs)
+
+    def write(number: int) -> None:
+        try:
+            baseline.save("chat", [sides[number]], place)
+        except UsageError as error:
+            told[number] = str(error)
+
+    monkeypatch.setattr(baselines, "spreads_of", all_have_looked)
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(count)]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    assert len(told) == count - 1
+    assert all("chat was changed by another meanwhile" in text for text in told.values())
+    (winner,) = set(range(count)) - set(told)
+    assert baseline.show("chat", place).baseline.key["model"] == f"model-{winner}"
+    found = baselines.runs_of("chat", store_at(place))
+    assert [run.manifest.model for run in found] == [f"model-{winner}"] * 3
+    if store == "folder":
+        assert [each.name for each in (tmp_path / "kept").iterdir()] == ["chat"]
+
+
+def test_who_promotes_over_what_another_promoted_is_told(tmp_path: Path, place: str) -> None:
+    """The one that was read is no longer there: nobody's reason is lost."""
+    store, newer = FolderStore(Path(place)), tmp_path / "newer"
+    shutil.copytree(Path(place) / "chat", newer)
+    seen = store.folder("chat")
+    baseline.promote("chat", [repeats(tmp_path / "new", NEW)], "the first", place)
+    with pytest.raises(UsageError, match="changed by another meanwhile"):
+        store.put("chat", newer, seen)
+    assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "the first"]
+
+
+def test_a_writer_that_was_ended_half_way_loses_nothing(tmp_path: Path, place: str) -> None:
+    """The old one stood aside, the new one was not yet there: the old one is found, listed, and replaced."""
+    kept = Path(place)
+    (kept / "chat").rename(kept / ".chat.old")
+    shutil.copytree(tmp_path / "base", kept / ".chat.new")
+    assert [each.name for each in baseline.listed(place).found] == ["chat"]
+    (kept / "chat").rename(kept / ".chat.old")
+    baseline.promote("chat", [repeats(tmp_path / "new", NEW)], "newer", place)
+    assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "newer"]
+    assert [each.name for each in kept.iterdir()] == ["chat"]
