@@ -21,13 +21,17 @@ from harness.drive.gate_file import read_gate
 from harness.drive.options import seconds
 from harness.drive.series import take_turns
 from harness.errors import Interrupted, UsageError
-from harness.measure.run import Run, read_run
+from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
 from harness.report.comparison import comparison_to_text, gate_sentence
 from harness.serve.serving import resolve_model
 from harness.serve.target import Target
 from harness.stats.compare import compare
 from harness.stats.comparison import Comparison
+from harness.stats.effect import sure_at_each
+from harness.stats.gate import Gate
+from harness.stats.run_figures import RecordedRun, RunFigures
+from harness.units import format_percent
 
 DEFAULT_REPEATS = 5
 LEAST = 3  # repeats of each side, before anything is called decided
@@ -99,29 +103,32 @@ def ab(
     limits = read_gate(gate)
     allowed = None if until_decided is None else seconds(until_decided, "--until-decided", zero=True)
     folder = RunFolder.create(plan.output or _default_folder(sides[0])).path
-    runs: tuple[list[Run], list[Run]] = ([], [])
+    runs: tuple[list[RecordedRun], list[RecordedRun]] = ([], [])
     deadline = None if allowed is None else time.monotonic() + allowed
     most = repeats if repeats is not None else DEFAULT_REPEATS if deadline is None else 1000
     verdicts: list[Comparison] = []
+    planned = LEAST  # pairs
     order, pair_began = list(turns(most)), time.monotonic()
     interrupted = Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
     try:
         for place, done in enumerate(take_turns(_turns(sides, order, plan, folder), progress)):
             if done.interrupted:
                 raise interrupted
-            runs[order[place]].append(read_run(done.folder))
+            runs[order[place]].append(RecordedRun(read_run(done.folder)))
             if place % 2 == 0 or deadline is None:
                 continue
             now = time.monotonic()
             lasted, pair_began = now - pair_began, now  # starts and stops of the engines too
             if len(runs[0]) >= LEAST:
-                verdicts.append(compare(runs[0], runs[1], limits, same=()))
+                if not verdicts:
+                    planned = min(most, LEAST + max(0, int((deadline - now) / lasted)))
+                verdicts.append(look(runs, limits, len(verdicts) + 1, planned))
                 progress(f"after {len(runs[0])} of each: {gate_sentence(verdicts[-1])}")
-                if _is_decided(verdicts) or now + lasted > deadline:
+                if is_decided(verdicts) or now + lasted > deadline:
                     break
     except (KeyboardInterrupt, Interrupted):  # also while an engine starts or stops
         raise interrupted from None
-    comparison = compare(runs[0], runs[1], limits, same=())
+    comparison = verdicts[-1] if verdicts else compare(runs[0], runs[1], limits, same=())
     write_outputs(comparison, junit, markdown)
     return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)
 
@@ -140,7 +147,20 @@ def turns(repeats: int) -> Iterator[int]:
         yield from (0, 1) if pair % 2 == 0 else (1, 0)
 
 
-def _is_decided(verdicts: Sequence[Comparison]) -> bool:
+def look(
+    runs: tuple[Sequence[RunFigures], Sequence[RunFigures]], limits: Gate, looks: int, most: int = LEAST
+) -> Comparison:
+    """One of several, which is as careful as all of them together need. looks: so many with this one. most: pairs that
+    there may be in the end.
+    """
+    sure = sure_at_each(max(most, len(runs[0])))
+    found = compare(runs[0], runs[1], limits, same=(), sure=sure)
+    times = "once" if looks == 1 else f"{looks} times"
+    note = f"compared {times}: each interval is of {format_percent(1 - sure)}, so that all looks together have 95 %"
+    return dataclasses.replace(found, notes=(*found.notes, note))
+
+
+def is_decided(verdicts: Sequence[Comparison]) -> bool:
     """Nothing is open any more; a side that is slower must have been so once more."""
     last = verdicts[-1]
     if last.problems or last.undecided or not last.gated:

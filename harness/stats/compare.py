@@ -42,11 +42,13 @@ def compare(
     gate: Gate | None = None,
     spreads: Spreads | None = None,
     same: Collection[str] = SUBJECT,
+    sure: float = SURE,
 ) -> Comparison:
     """Each group holds one run, or several repeats of one setting. The same input gives the same output.
 
     spreads: between runs of the same service, workload and machine, for a side of a single run. same: what of the
-    service must not differ between the sides, of SERVICE.
+    service must not differ between the sides, of SERVICE. sure: chance that a
+    difference is shown where there is none, and that an interval does not hold the truth (effect.sure_at_each).
     """
     gate = gate or Gate()
     runs = [*base, *new]
@@ -57,7 +59,7 @@ def compare(
         kept, unfit, notes = fit_runs(base, "BASE")
         also, more, others = fit_runs(new, "NEW")
         notes, problems = [*notes, *others], [*unfit, *more]
-        changes, missing, left_out, told = _Changes(kept, also, gate, spreads or {}).all()
+        changes, missing, left_out, told = _Changes(kept, also, gate, spreads or {}, sure).all()
         notes, problems = [*notes, *told], [*problems, *missing]
     open_ones = [change for change in changes if change.gated and change.passes is None]
     return Comparison(
@@ -106,9 +108,11 @@ def _moment(text: str | None) -> float | None:
 class _Changes:
     """Every figure of every level."""
 
-    def __init__(self, base: Sequence[Run], new: Sequence[Run], gate: Gate, spreads: Spreads) -> None:
-        self.runs, self.gate, self.spreads = (base, new), gate, spreads
-        self.sides = [[levels_of(run) for run in side] for side in (base, new)]
+    def __init__(
+        self, base: Sequence[RunFigures], new: Sequence[RunFigures], gate: Gate, spreads: Spreads, sure: float
+    ) -> None:
+        self.runs, self.gate, self.spreads, self.sure = (base, new), gate, spreads, sure
+        self.sides = [[run.levels for run in side] for side in (base, new)]
         moments = [_moment(run.manifest.start) for run in (*base, *new)]
         known = [moment for moment in moments if moment is not None]
         # Runs that began at one moment, or nobody knows when, have no order.
@@ -233,8 +237,8 @@ class _Changes:
         ratio = math.log(change.ratio)
         return replace(change, ci95=(math.exp(ratio - reach), math.exp(ratio + reach)), needs=FIRST_REPEATS - 1)
 
-    def _share(self, level: int, parts: list[list[Part]], limit: float) -> Change | None:
-        found, load = loss(parts[0], parts[1]), parts[0][0].load
+    def _share(self, level: int, parts: list[list[LevelFigures]], limit: float) -> Change | None:
+        found, load = loss(parts[0], parts[1], self.sure), parts[0][0].load
         if found is None:
             self.missing.append(f"no request was due at {load} in the window")
             return None
@@ -245,7 +249,7 @@ class _Changes:
         )  # fmt: skip
         runs = len(parts[1])
         # So many requests that one more side without a miss would decide.
-        requests = math.log(0.025) / math.log1p(-limit) if limit > max(found.lost, 0) else math.inf
+        requests = math.log(self.sure / 2) / math.log1p(-limit) if limit > max(found.lost, 0) else math.inf
         more = math.ceil(runs * requests / max(found.requests, 1)) - runs if math.isfinite(requests) else MOST_REPEATS
         was = max(found.base, 1e-9)
         return Change(
@@ -273,7 +277,9 @@ class _Changes:
         corrected = holm(ps)
         runs = min(len(side) for side in self.runs)
         return [
-            change if each is None else _verdict(change, each, corrected.get(key, each.p), max(len(ps), 1), runs)
+            change
+            if each is None
+            else _verdict(change, each, corrected.get(key, each.p), max(len(ps), 1), runs, self.sure)
             for key, (change, each) in found.items()
         ]
 
@@ -331,15 +337,15 @@ def _never(figure: str, level: int, load: str, base: float, limit: float, gated:
     return replace(never, ci95=(math.inf, math.inf), verdict="slower", passes=False)
 
 
-def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int) -> Change:
+def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int, sure: float) -> Change:
     """Fills in what the effect says. p: corrected. The same means: no change is shown, and one beyond the limit is
     excluded in both directions.
     """
-    low, high = found.interval()
+    low, high = found.interval(1 - sure)
     down = change.figure == THROUGHPUT
     worse, least, worst = (-found.difference, -high, -low) if down else (found.difference, low, high)
     margin = math.log1p(change.limit)
-    shown = p < SURE and abs(worse) > LEAST_CHANGE
+    shown = p < sure and abs(worse) > LEAST_CHANGE
     verdict: Verdict = "inconclusive"
     if shown:
         verdict = "slower" if worse > 0 else "faster"
@@ -348,14 +354,14 @@ def _verdict(change: Change, found: Effect, p: float, compared: int, runs: int) 
     passes = True if worst < margin else False if least > margin and shown else None
     needs = 0
     if passes is None:
-        needs = repeats_needed(max(abs(margin - worse), 1e-3), found.spread, runs + 1) - runs
+        needs = repeats_needed(max(abs(margin - worse), 1e-3), found.spread, runs + 1, sure) - runs
     return replace(
         change,
         ratio=math.exp(found.difference),
         ci95=(math.exp(low), math.exp(high)),
         worse=math.expm1(worse),
         spread=math.expm1(found.spread),
-        smallest=math.expm1(found.smallest(compared)),
+        smallest=math.expm1(found.smallest(compared, sure)),
         verdict=verdict,
         passes=passes,
         needs=min(needs, MOST_REPEATS),

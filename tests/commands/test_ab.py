@@ -7,17 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from harness.commands import ab as module
-from harness.commands.ab import _is_decided, ab, turns
+from harness.commands.ab import ab, is_decided, look, turns
 from harness.drive.bench_options import BenchOptions, plan_of
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.series import Turn
 from harness.errors import UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
 from harness.serve.target import Target
-from tests.stats.test_compare import BASE, NEW, compare, side
+from harness.stats import compare as judging
+from harness.stats.comparison import Comparison
+from harness.stats.gate import Gate
+from tests.stats.looks_cells import drawn_run, session
+from tests.stats.test_compare import BASE, NEW, compare, found_for, side
 
 TARGET = Target(model="qwen2.5-0.5b", runtime="embedded")
 
@@ -51,12 +56,12 @@ def test_the_order_balances_the_sides() -> None:
 def test_slower_must_be_so_once_more() -> None:
     """The same is decided at once; an open figure and a problem decide nothing."""
     same, slow = compare(side(*BASE), side(*NEW)), compare(side(*BASE), side(*NEW, slower=1.5))
-    assert _is_decided([same])
-    assert not _is_decided([slow])
-    assert not _is_decided([same, slow])
-    assert _is_decided([slow, slow])
-    assert not _is_decided([compare(side(*BASE)[:1], side(*NEW)[:1])])
-    assert not _is_decided([replace(same, problems=("incomplete",))])
+    assert is_decided([same])
+    assert not is_decided([slow])
+    assert not is_decided([same, slow])
+    assert is_decided([slow, slow])
+    assert not is_decided([compare(side(*BASE)[:1], side(*NEW)[:1])])
+    assert not is_decided([replace(same, problems=("incomplete",))])
 
 
 def test_the_time_that_is_given_counts_starts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +91,29 @@ def test_what_is_wrong_with_a_side_is_said_before_anything_runs(
     with pytest.raises(UsageError, match=words):
         ab(TARGET, a, b, BenchPlan(output=tmp_path / "ab"), lambda line: None)
     assert not (tmp_path / "ab").exists()
+
+
+def test_many_looks_are_as_sure_as_one() -> None:
+    """Of sessions of the same thing, with up to twenty looks each, hardly one is called slower; a service that is a
+    fifth slower is, and its gate is broken.
+    """
+
+    def ends(slower: float, count: int) -> list[Comparison]:
+        random = np.random.default_rng(1)
+        return [list(session(random, 0.03, 0.02, slower, 22))[-1] for _ in range(count)]
+
+    same, slow = ends(0.0, 60), ends(0.2, 15)
+    assert sum(any(each.verdict == "slower" for each in found.gated) for found in same) <= 2
+    assert all(any(each.passes is False for each in found.gated) for found in slow)
+
+
+def test_a_look_among_many_is_more_careful_and_says_so() -> None:
+    """The same runs have wider intervals where there may be twenty pairs than where these are all."""
+    random = np.random.default_rng(1)
+    runs = [[drawn_run(random, letter, 2 * at, 0.02, 0.02, 0.0) for at in range(5)] for letter in "ab"]
+    one, many = (look((runs[0], runs[1]), Gate(), *asked) for asked in ((1, 5), (3, 20)))
+    plain = judging.compare(*runs, same=())
+    for figure in ("ttft_p50", "good_share"):
+        widths = [found_for(each, figure).ci95[1] - found_for(each, figure).ci95[0] for each in (plain, one, many)]
+        assert widths[0] < widths[1] < widths[2]
+    assert many.notes[-1] == "compared 3 times: each interval is of 99.1 %, so that all looks together have 95 %"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.effect import Effect, Spread, effect, holm, repeats_needed
+from harness.stats.effect import Effect, Spread, effect, holm, repeats_needed, sure_at_each
 
 ABBA, BLOCKS = "ABBAABBAAB", "AAAAABBBBB"
 
@@ -107,6 +107,20 @@ def test_a_single_run_needs_a_spread_from_elsewhere() -> None:
     other = effect([0.0, 0.02, 0.04], [0.1], ([0.0] * 3, [0.0]))
     assert other is not None
     assert other.spread == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("most", [4, 10, 30])
+def test_all_looks_together_find_chance_no_more_often_than_one(most: int) -> None:
+    """Welch's test after three and each further run a side of the same thing: at the level of each, one in twenty such
+    series finds a difference at any time, at that of a single test two to five times as many.
+    """
+    random = np.random.default_rng(2)
+    base, new = random.normal(size=(2, 4000, most))
+    ps = np.array(
+        [stats.ttest_ind(base[:, :n], new[:, :n], axis=1, equal_var=False).pvalue for n in range(3, most + 1)]
+    )
+    assert np.mean(ps.min(axis=0) < sure_at_each(most)) <= 0.055
+    assert np.mean(ps.min(axis=0) < 0.05) >= 0.06
 
 
 def test_holm_is_the_textbooks() -> None:
