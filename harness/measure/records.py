@@ -30,6 +30,7 @@ _COUNTS = (
     "asked_input_tokens", "asked_output_tokens", "history_tokens",
 )  # fmt: skip
 _NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_count")  # of every table of records
+_THERE = (*_NEEDED, "sent_at", "finished_at")  # of these a request may have none, but not all of them
 _TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes", "error_message")
 
 _RAGGED = ("token_at", "token_count", "offsets")  # not one entry per request
@@ -142,6 +143,11 @@ class Records:
             column = getattr(self, name)
             if max(np.fmax.reduce(column, initial=0.0), -np.fmin.reduce(column, initial=0.0)) > MOST_SECONDS:
                 return f"{name}: a moment beyond all bounds"
+        done = self.having(COMPLETED)
+        if np.isnan(self.sent_at[done]).any() or np.isnan(self.finished_at[done]).any():
+            return "sent_at or finished_at: no number, though the request is completed"
+        if len(set(self.request_id.tolist())) < len(self):
+            return "request_id: the same for several requests"
         if np.any(self.token_count < 0) or np.any(self.level < 0) or np.any(self.glued_events < 0):
             return "token_count, level or glued_events: below zero"
         for name in _COUNTS:
@@ -234,7 +240,7 @@ class Records:
         def column(name: str) -> pa.Array:
             kind = types[name]
             if name not in table.column_names:
-                if name in _NEEDED:
+                if name in _THERE:
                     raise ValueError(f"holds no column {name}")
                 return pa.nulls(len(table), kind)  # a column of ours: another program may have left it out
             if table[name].null_count and name in _NEEDED:
@@ -255,7 +261,7 @@ class Records:
         columns |= {name: _objects(column(name).to_pylist()) for name in (*_TEXTS, "request_id")}
         return cls(
             level=numbers("level", 0, np.int64),
-            status=np.array([STATUSES.index(name) for name in column("status").to_pylist()], dtype=np.int8),
+            status=_codes(column("status").to_pylist()),
             glued_events=numbers("glued_events", 0, np.int64),
             token_at=at.flatten().to_numpy(zero_copy_only=False).astype(np.float64, copy=False),
             token_count=counts.flatten().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
@@ -356,6 +362,12 @@ def concatenate(parts: Sequence[Records]) -> Records:
         if each.name != "offsets"
     }
     return Records(offsets=_offsets(np.concatenate([part.event_counts for part in parts])), **plain)
+
+
+def _codes(statuses: Sequence[str]) -> NDArray[np.int8]:
+    if unknown := set(statuses) - set(STATUSES):
+        raise ValueError(f"status: expected one of {', '.join(STATUSES)}, found {min(unknown)!r}")
+    return np.array([STATUSES.index(name) for name in statuses], dtype=np.int8)
 
 
 def _offsets(counts: NDArray[Any]) -> Ints:
