@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=500)
     series = parser.parse_args().series
     print("points  memory  step  divided  found at its place")
-    cells = [(count, memory, 0.0) for count in (12, 30, 100) for memory in (0.0, 0.3, 0.6)]
-    for count, memory, step in [*cells, *((count, 0.0, step) for count in (12, 30) for step in (0.01, 0.02, 0.03))]:
+    cells = [(count, memory, 0.0) for count in (8, 12, 20, 30, 100) for memory in (0.0, 0.3, 0.6)]
+    cells += [(count, 0.0, step) for count in (8, 12, 30) for step in (0.01, 0.02, 0.03, 0.05)]
+    cells += [(count, memory, 0.05) for count in (8, 12, 30) for memory in (0.3, 0.6)]
+    for count, memory, step in cells:
         found = [[each.at for each in divisions(made_up(seed, count, memory, step))] for seed in range(series)]
         there = sum(any(abs(at - count // 2) <= 1 for at in each) for each in found)
         divided = sum(map(bool, found))

@@ -69,13 +69,13 @@ def test_a_step_is_named_with_its_size() -> None:
 
 
 def test_a_few_points_do_not_show_that_nothing_changed() -> None:
-    """Nine runs, of which the last three take twice as long: said to be too few, never that all is as it was."""
-    few = [point(at, 0.4 if at > 5 else 0.2) for at in range(9)]
+    """Seven runs, of which the last three take twice as long: said to be too few, never that all is as it was."""
+    few = [point(at, 0.4 if at > 3 else 0.2) for at in range(7)]
     many = [point(10 + at, 0.2 + 0.001 * (at % 5), gpu="H100") for at in range(12)]
-    assert answer(history(few)) == "Too few points to tell whether a figure changed for good: 10 are needed."
+    assert answer(history(few)) == "Too few points to tell whether a figure changed for good: 8 are needed."
     assert answer(history(many)) == "No figure changed for good."
     both = history([*few, *many])
-    assert answer(both) == "No figure changed for good. Too few points to tell in 1 of 2 series: 10 are needed."
+    assert answer(both) == "No figure changed for good. Too few points to tell in 1 of 2 series: 8 are needed."
     told = [figure["enough_points"] for each in both.as_dict()["series"] for figure in each["figures"]]
     assert sorted(told) == [False, True]
 
