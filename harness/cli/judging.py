@@ -201,6 +201,9 @@ def compare(
     from harness.commands import compare as judge
 
     groups = [side.split(",") for side in sides]
+    for side, group in zip(sides, groups, strict=True):
+        if not all(group):
+            raise UsageError(f"no name between two commas, or none at all, in {side!r}", where="BASE NEW")
     if baseline is not None:
         new = [path for group in groups for path in group]
         verdict = judge.compare_with_baseline(baseline, new, store, gate, junit, markdown, allow, html)

@@ -124,6 +124,8 @@ def test_compare_and_baseline_check_are_the_same(
     assert capsys.readouterr().out == found
     assert cli.run(["compare", *new]) == 2
     assert "expected BASE and NEW, found 3 arguments" in capsys.readouterr().err
+    assert cli.run(["compare", f"{new[0]},,{new[1]}", new[2]]) == 2
+    assert "no name between two commas" in capsys.readouterr().err
 
 
 def test_another_question_cannot_be_allowed(tmp_path: Path, place: str) -> None:
