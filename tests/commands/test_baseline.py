@@ -230,15 +230,3 @@ def test_who_promotes_over_what_another_promoted_is_told(tmp_path: Path, place: 
     with pytest.raises(UsageError, match="changed by another meanwhile"):
         store.put("chat", newer, seen)
     assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "the first"]
-
-
-def test_a_writer_that_was_ended_half_way_loses_nothing(tmp_path: Path, place: str) -> None:
-    """The old one stood aside, the new one was not yet there: the old one is found, listed, and replaced."""
-    kept = Path(place)
-    (kept / "chat").rename(kept / ".chat.old")
-    shutil.copytree(tmp_path / "base", kept / ".chat.new")
-    assert [each.name for each in baseline.listed(place).found] == ["chat"]
-    (kept / "chat").rename(kept / ".chat.old")
-    baseline.promote("chat", [repeats(tmp_path / "new", NEW)], "newer", place)
-    assert [each.reason for each in baseline.show("chat", place).baseline.saved] == [None, "newer"]
-    assert [each.name for each in kept.iterdir()] == ["chat"]
