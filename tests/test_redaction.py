@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import redaction
+from harness import cli, redaction
 from harness.catalog.models import parse_catalogue
 from harness.measure.run_folder import RunFolder, read_manifest, write_manifest
 from harness.redaction import arguments_without_secrets, is_secret, redact, without_secrets
@@ -182,3 +182,30 @@ def test_nothing_that_a_run_writes_or_prints_holds_a_planted_secret(tmp_path: Pa
             assert value.encode() not in content, (name, value)
             assert json.dumps(value)[1:-1].encode() not in content, (name, value)
     assert run.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:pl4nted-word@127.0.0.1:1",
+        "http://pl4nted-word@127.0.0.1:1/v1",
+        "http://127.0.0.1:1/v1?api_key=pl4nted-word",
+        "http://127.0.0.1:1#pl4nted-word",
+        "me:pl4nted-word@127.0.0.1:1",
+        "ftp://me:pl4nted-word@127.0.0.1:1",
+    ],
+)
+@pytest.mark.parametrize("command", ["bench", "capacity", "probe", "rerun"])
+def test_a_url_with_a_secret_is_refused_before_anything_is_named_after_it(
+    url: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And is not shown: it would stand in the name of a folder, in manifests and in reports."""
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create(tmp_path / "run")
+    write_manifest(run, manifest([], target={"url": "http://127.0.0.1:1"}, plan={}))
+    before = sorted(tmp_path.rglob("*"))
+    more = {"capacity": ["--slo", "ttft_p95=1s"], "rerun": [str(run.path)]}
+    assert cli.run([command, "--url", url, *more.get(command, [])]) == 2
+    said = capsys.readouterr()
+    assert "pl4nted" not in said.out + said.err
+    assert sorted(tmp_path.rglob("*")) == before

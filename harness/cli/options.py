@@ -147,6 +147,9 @@ def target_of(
         for option, value in misplaced.items():
             if value is not None:
                 raise UsageError(f"{option} cannot go with --url: that service is started by someone else")
+        from harness.engines.client import base_url  # takes a moment to load
+
+        base_url(url)  # before anything is named after it, or written
     return Target(
         model=model,
         url=url,

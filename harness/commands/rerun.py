@@ -18,6 +18,7 @@ from harness.drive.bench_result import BenchResult
 from harness.drive.bench_run import Turn, bench, locustfile_of
 from harness.drive.capacity_book import FILE as CAPACITY
 from harness.drive.options import allowed
+from harness.engines.client import base_url
 from harness.errors import UsageError
 from harness.input_files import brief
 from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest
@@ -188,6 +189,8 @@ def _target(before: Manifest, folder: RunFolder, url: str | None, catalogue: str
     target = target_from(before.target, folder.manifest)
     if url is not None and target.url is None:
         raise UsageError("--url is for runs that were made by --url; this one starts its own", where=str(folder.path))
+    if url is not None:
+        base_url(url)
     target = replace(target, url=url or target.url, catalogue=catalogue or target.catalogue)
     for text in (target.url or "", *target.changes):
         if REDACTED in text:

@@ -7,6 +7,7 @@ once and then known (`url` is where the service really is, which the load then a
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from harness.engines.endpoint import Endpoint
 from harness.engines.route import TRUST, refuse_secrets
 from harness.engines.session import open_session
 from harness.errors import ServiceError, UsageError
+from harness.redaction import REDACTED
 
 LOOK_TIMEOUT = 10.0  # seconds; pages about the service never wait for the model
 MOST_BYTES = 16 << 20  # of a decoded body; a page of metrics with 20,000 series has 3 MB
@@ -148,7 +150,8 @@ def base_url(url: str) -> str:
 
 
 def _not_valid(url: str) -> UsageError:
-    return UsageError(f"{url!r} is not a valid URL", advice="Write http://host:port.")
+    shown = re.sub(r"[^/@]*@", f"{REDACTED}@", re.sub(r"[?#].*", f"?{REDACTED}", url))  # what may be a key
+    return UsageError(f"{shown!r} is not a valid URL", advice="Write http://host:port.")
 
 
 def _bounded_body(answer: requests.Response) -> bytes:

@@ -34,9 +34,15 @@ def trusted() -> ssl.SSLContext:
 
 
 def refuse_secrets(url: str) -> None:
-    """Raises UsageError for a URL with a name or password, which would stand in a run's manifest and report."""
-    if "@" in url.partition("://")[2].partition("/")[0]:
+    """Raises UsageError, which does not show it, for a URL with a name or password, which would stand in a run's
+    manifest and report; and for one with a query, which often is a key, and can stand before no route.
+    """
+    place = url.partition("://")[2]
+    if "@" in place.partition("/")[0]:
         raise UsageError("the URL holds a name or password", advice="Leave it out; HARNESS_API_KEY is sent as a token.")
+    if "?" in place or "#" in place:
+        advice = "Write http://host:port/path; HARNESS_API_KEY is sent as a token."
+        raise UsageError("the URL holds a query, behind which no route can stand", advice=advice)
 
 
 def refuse_unsendable(key: str, name: str) -> None:
