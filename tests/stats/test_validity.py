@@ -156,6 +156,13 @@ def test_what_weakens_a_run_is_a_warning(rule: str) -> None:
 
 # Functions whose reason has another name, and those that have tests of their own, here, in test_server.py or in
 # test_conversations.py.
+def test_events_that_the_client_read_together_are_not_laid_to_a_proxy() -> None:
+    """A client that reads late finds several at once; that it was late is said."""
+    for late, found in ((0, True), (100, False)):
+        summary = Case(records=steady(glued_events=3), facts=facts(idle(events=100, late_events=late))).summary()
+        assert any(each.rule == "glued_events" for each in summary.total.warnings) is found
+
+
 NAMED_OTHERWISE = {"warmup_over": "warmup", "glued": "glued_events"}
 TESTED_ALONE = {
     "too_few_for_the_entry", "unjudged_for_the_entry", "put_back", "from_cache", "conversations_cut",
