@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.measure.run_folder import naming
 from harness.redaction import secrets_of
 from harness.serve import sidecars
 from harness.serve.serving import resolve_model
@@ -37,7 +38,8 @@ def render(
     output.mkdir(parents=True, exist_ok=True)
     written = {renderer(format).file: text, **{each.name: each.text for each in beside}}
     for name, content in written.items():
-        (output / name).write_text(content, encoding="utf-8")
+        with naming(output / name):
+            (output / name).write_text(content, encoding="utf-8")
     return "\n".join(str(output / name) for name in written)
 
 

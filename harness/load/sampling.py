@@ -22,6 +22,7 @@ from harness.engines.gauges import NOTHING_TOLD, Gauges
 from harness.load.samplers import SAMPLERS
 from harness.load.samplers.base import NotMeasured, Reading, Sampled, Sampler, unmeasured
 from harness.load.samplers.engine import EngineSampler
+from harness.measure.run_folder import naming
 from harness.measure.server import SHARED, ServerSamples, samples_of
 
 SCHEMA = pa.schema(
@@ -111,7 +112,7 @@ class Samples:
             columns = [self.at, self.metric, self.labels, self.value]
             table = pa.table([pa.array(each, kind.type) for each, kind in zip(columns, SCHEMA)], schema=SCHEMA)
         beside = path.with_name(f".{path.name}.part")
-        with beside.open("wb") as file:  # by its path Arrow takes only UTF-8
+        with naming(path), beside.open("wb") as file:  # by its path Arrow takes only UTF-8
             pq.write_table(table, file, compression="zstd")
         beside.replace(path)
         with self._whole:

@@ -21,6 +21,7 @@ from typing import Any
 from harness.errors import MissingError, UsageError
 from harness.load.plan import LoadPlan
 from harness.load.pool import ClientFailed, Pool
+from harness.measure.run_folder import naming
 from harness.workload.user_spec import UserSpec
 from harness.workload.workload import Asked
 
@@ -179,7 +180,9 @@ class WorkerPool(Pool):
                 process.wait()
         words = self._words()
         if words and self._folder is not None and self._folder.is_dir():
-            (self._folder / "load.log").write_bytes(words)
+            log = self._folder / "load.log"
+            with naming(log):
+                log.write_bytes(words)
         self._log.close()
 
     def _words(self) -> bytes:

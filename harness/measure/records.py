@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.input_files import brief, out_of_memory
 from harness.measure.record import STATUSES, RequestRecord
-from harness.measure.run_folder import MOST_SECONDS
+from harness.measure.run_folder import MOST_SECONDS, naming
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -319,12 +319,16 @@ def write_parquet(records: Records, path: Path) -> None:
     import pyarrow.parquet as pq
 
     beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        # Moments are all unlike: a dictionary of them is tried, filled and given up.
-        table = records.to_table()
-        pq.write_table(
-            table, file, compression="zstd", use_dictionary=[*set(table.column_names) - set(_RAGGED), _COUNTED]
-        )
+    try:
+        with naming(path), beside.open("wb") as file:
+            # Moments are all unlike: a dictionary of them is tried, filled and given up.
+            table = records.to_table()
+            pq.write_table(
+                table, file, compression="zstd", use_dictionary=[*set(table.column_names) - set(_RAGGED), _COUNTED]
+            )
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
 
 

@@ -8,7 +8,8 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -371,6 +372,17 @@ def _mistake(manifest: Manifest) -> str | None:
     if not all(abs(each) <= MOST_COUNT for each in numbers_told):
         return "a number of limits, slo, seeds, timeout, think_time or price_per_gpu_hour is beyond all bounds"
     return None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What fails while a file that is open is written (no space, no quota) does not tell which: say so."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

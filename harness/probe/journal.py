@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.input_files import as_text, as_type, brief, read_bytes
+from harness.measure.run_folder import naming
 from harness.probe.setting import LoadResult, Outcome, Setting, Shape
 
 NAME = "starts.jsonl"
@@ -55,7 +56,7 @@ class StartJournal:
         if self._path.is_file():
             whole = self._path.read_bytes().rfind(b"\n") + 1
             os.truncate(self._path, whole)
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             if file.tell() == 0:
                 file.write(json.dumps(self._subject) + "\n")
             file.write(json.dumps(outcome_to_json(outcome)) + "\n")

@@ -14,6 +14,7 @@ import docker.errors
 import docker.models.containers
 import yaml
 
+from harness.measure.run_folder import naming
 from harness.stack import locks
 from harness.stack import state as memory
 from harness.stack.docker import GONE, SDK_ERRORS, docker_command, engine, lost
@@ -40,7 +41,8 @@ class Stack:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             # Readable to whichever user the container has; the folder itself is private.
             for each in stack_files(plan.sidecars):
-                (self.folder / each.name).write_text(each.text, encoding="utf-8")
+                with naming(self.folder / each.name):
+                    (self.folder / each.name).write_text(each.text, encoding="utf-8")
             old = self.read()
             for section in ("services", "volumes", "secrets", "configs"):
                 if merged := {**old.get(section, {}), **new.get(section, {})}:

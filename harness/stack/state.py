@@ -26,6 +26,7 @@ import psutil
 
 from harness.errors import MissingError, UsageError
 from harness.input_files import as_type, read_json_object
+from harness.measure.run_folder import write_atomically
 
 SCHEMA = 1
 _LAST_PROCESS = 2**22  # PID_MAX_LIMIT of the kernel (include/linux/threads.h)
@@ -109,10 +110,7 @@ def attached_name(name: str, start: str) -> str:
 
 def remember(record: Remembered) -> None:
     """Write or replace the record of this name."""
-    path = path_of(record.name)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_atomically(path_of(record.name), (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 
 def forget(name: str) -> None:

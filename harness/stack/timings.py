@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 
 from harness.catalog.models import Model
+from harness.measure.run_folder import write_atomically
 from harness.stack.service import ServiceFacts
 from harness.stack.state import state_folder
 
@@ -29,14 +30,12 @@ def note(key: str, phases: Mapping[str, float]) -> None:
     known = _read()
     known[key] = {phase: round(seconds, 1) for phase, seconds in phases.items()}
     path = state_folder() / "timings.json"
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_atomically(path, (json.dumps(known, indent=1) + "\n").encode())
 
 
 def _read() -> dict[str, object]:
     try:
         document = json.loads((state_folder() / "timings.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
