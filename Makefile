@@ -2,6 +2,7 @@
 # make test   set everything up and run the tests
 # make check  format, lint and types
 # make bench  the client's own overhead, measured against plain Locust and asyncio (tests/overhead)
+# make fault-table  what each fault does, anew into docs/reliability.md
 # make chaos  random faults, commands and signals for ten minutes (tests/chaos; SEED=N repeats one)
 # make test-all   the tests on every Python found here, the larger container tests, and chaos
 
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 # Test processes side by side; most tests wait for a service or for a clock, so one more than a small machine has cores.
 JOBS   ?= 3
 
-.PHONY: install demo test check bench chaos test-all clean
+.PHONY: install demo test check bench fault-table chaos test-all clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +36,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m tests.overhead
+
+# What each fault does, anew into docs/reliability.md: some ten minutes.
+fault-table: install
+	$(BIN)/python -m tests.chaos --table docs/reliability.md
 
 chaos: install
 	HARNESS_FUZZ=4 $(BIN)/python -m pytest -n $(JOBS) tests/test_broken_files.py tests/test_broken_books.py \

@@ -20,7 +20,23 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # while the command line itself was loading
         sys.stderr.write("harness: interrupted\n")
         code = 130
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """All is written by now. To take the interpreter down would call the destructors of libraries, whose threads may be
+    ending at that moment: rarely, and on busy machines, that aborts the process (`terminate called without an active
+    exception`), and the command's exit code would be lost.
+    """
+    import atexit
+    import contextlib
+    import os
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or full and said already
+            stream.flush()
+    os._exit(code)
 
 
 def _become_emulator(arguments: list[str]) -> NoReturn:

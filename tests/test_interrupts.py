@@ -83,3 +83,20 @@ def test_a_signal_after_the_end_changes_nothing(number: signal.Signals) -> None:
         "sys.exit(3)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 3
+
+
+def test_the_exit_code_outlives_what_libraries_do_at_the_end() -> None:
+    """A destructor that aborts is not called any more; what was registered for the end is, and all is written."""
+    program = (
+        "import atexit, os, sys\n"
+        "import harness.cli\n"
+        "from harness.__main__ import main\n"
+        "class Late:\n"
+        "    def __del__(self, abort=os.abort): abort()\n"
+        "late = Late()\n"
+        "atexit.register(lambda: sys.stdout.write('over'))\n"
+        "harness.cli.run = lambda arguments: sys.stdout.write('done, ') * 0 + 3\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (3, "done, over"), ended

@@ -24,7 +24,7 @@ from harness.measure.journal import read_journal
 from harness.measure.records import read_parquet
 
 CODES = (0, 1, 2, 3, 4, 130)
-PATIENCE = 60.0  # seconds beyond what a command was told to last
+PATIENCE = 120.0  # seconds beyond what a command was told to last
 WENT_ON = 3.0  # seconds after a signal in which a command may still end by itself
 DISK_FULL, REFUSED = "no room for files beyond 8 kB", "nobody listens"
 OURS = re.compile(r"/harness/(?!__init__|__main__|harness/)\w").search  # in a traceback: it had come so far
