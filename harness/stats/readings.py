@@ -100,8 +100,19 @@ def queueing(level: Section, below: Sequence[Section]) -> Reading | None:
         "queueing", level.level,
         f"p50 TTFT is {format_number(times)} times that of the lowest load, with up to {format_count(waiting)} waiting",
         "requests wait for a place in the batch",
-        "more replicas; or a higher limit of the batch where ITL and the KV cache have room",
+        f"more replicas; or a higher limit of the batch where ITL and the KV cache have room{_without_queue(level)}",
     )  # fmt: skip
+
+
+def _without_queue(level: Section) -> str:
+    """What that would buy, by the engine's own account of where the time went."""
+    parts = level.time_parts
+    if parts is None or not parts.ttft or not parts.queue or parts.queue >= parts.ttft:
+        return ""
+    left, share = format_duration(parts.ttft - parts.queue), format_percent(parts.queue / parts.ttft)
+    return (
+        f"; estimate: {share} of the mean TTFT of {format_duration(parts.ttft)} is that wait, without it {left} is left"
+    )
 
 
 def full(level: Section, below: Sequence[Section]) -> Reading | None:

@@ -15,6 +15,7 @@ from harness.stats.readings import READINGS, readings
 from harness.stats.section import Section
 from harness.stats.server import ServerFigures
 from harness.stats.summary import summarise
+from harness.stats.time_parts import TimeParts
 from tests.runs import closed_level, closed_loop, failed, manifest, open_level, ticking
 from tests.stats.reading_cells import HEALTHY, healthy, ill
 
@@ -97,6 +98,17 @@ def test_a_service_that_refuses_is_not_called_full() -> None:
     turned_away = replace(high, errors={"overloaded": high.requests.sent // 2})
     assert {each.rule for each in readings([low, high])} >= {"full"}
     assert {each.rule for each in readings([low, turned_away])} & {"full", "refused"} == {"refused"}
+
+
+def test_what_is_left_without_the_queue_is_estimated() -> None:
+    """0.6 s of 0.8 s wait for a place: 0.2 s are left; nothing is said where the engine does not tell."""
+    low, high = CASES["queueing"]
+    parts = TimeParts(100, total=1.2, client=0.0, ttft=0.8, queue=0.6)
+    told_parts = readings([low, replace(high, time_parts=parts)])
+    advice = {each.rule: each.advice for each in told_parts}["queueing"]
+    assert "estimate: 75.0 % of the mean TTFT of 800 ms is that wait, without it 200 ms is left" in advice
+    untold = readings([low, replace(high, time_parts=replace(parts, queue=None))])
+    assert "estimate" not in {each.rule: each.advice for each in untold}["queueing"]
 
 
 def test_the_ratio_is_that_of_the_figures() -> None:
