@@ -231,6 +231,13 @@ def test_the_batch_curve_names_its_knee() -> None:
     assert "knee at 8 chats" in chart.words
 
 
+def test_a_memory_that_holds_more_than_the_gpu_serves_is_named() -> None:
+    """61 chats of 500 tokens fit, and the knee is at 8; not where 15 fit."""
+    assert "61 chats of 500 tokens fit, but from 8 on each more brings little" in to_markdown(probe())
+    cells = [{**probe_file()["capacity"][0], "chats_fit": 15}]
+    assert "brings little" not in to_markdown(probe(capacity=cells))
+
+
 def test_what_is_emulated_says_so_in_its_title() -> None:
     """Of each kind, and of a page where only some are."""
     assert DOCUMENTS["capacity"]().title.startswith("Emulated: ")

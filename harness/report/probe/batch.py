@@ -20,7 +20,22 @@ def section(found: ProbeFile) -> Section | None:
     if not curves:
         return None
     how = f"Knee: from there on one more chat brings less than {format_percent(KNEE)} of what a lone one brings."
-    return Section("Batch curve", (Paragraph(how, soft=True), _rate(curves), _pace(curves)))
+    read = tuple(Paragraph(line) for line in _readings(found, curves))
+    return Section("Batch curve", (*read, Paragraph(how, soft=True), _rate(curves), _pace(curves)))
+
+
+def _readings(found: ProbeFile, curves: dict[int, list[BatchPoint]]) -> list[str]:
+    """Where many more chats fit than bring anything."""
+    lines = []
+    fits = {cell.history_tokens: cell.chats_fit for cell in found.capacity}
+    for history, curve in curves.items():
+        bend, fit = knee(curve), fits.get(history)
+        if bend and fit and fit >= 2 * bend:
+            lines.append(
+                f"{plural(fit, 'chat')} of {_name(history)} fit, but from {bend} on each more brings little: those "
+                "beyond share the same tokens per second. For short gaps set the concurrency limit near the knee."
+            )
+    return lines
 
 
 def _name(history: int) -> str:
