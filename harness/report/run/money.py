@@ -29,7 +29,8 @@ def section(summary: Summary) -> Section | None:
             for level, cost in costs
         )
         how = (
-            f"All of the money over one kind of tokens, or over both: {price_words(costs[0][1].price)}. The columns "
+            f"All of the money over one kind of tokens, or over both, with this load all day: "
+            f"{price_words(costs[0][1].price)}. The columns "
             "are three views of one sum, and are not added. A price is an input: --price takes yours."
         )
         blocks += [Table(_COLUMNS, rows, frozenset((1, 2, 3))), Paragraph(how, soft=True)]
