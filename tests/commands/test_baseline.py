@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,12 @@ def test_of_writers_at_once_one_is_kept_and_the_others_are_told(
         except UsageError as error:
             told[number] = str(error)
 
+    def slowly(*paths: Any) -> Any:
+        time.sleep(0.1)  # in which another writer would pass the same check
+        return copytree(*paths)
+
+    copytree = shutil.copytree
+    monkeypatch.setattr(shutil, "copytree", slowly)
     monkeypatch.setattr(baselines, "spreads_of", all_have_looked)
     writers = [threading.Thread(target=write, args=(number,)) for number in range(count)]
     for each in writers:
