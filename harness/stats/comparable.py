@@ -108,6 +108,8 @@ def _load(level: Level) -> str:
 
 # Of the engine's variables those that say where it is, not how it works.
 PLACES = frozenset(("PORT", "HOSTNAME", "MASTER_PORT", "MASTER_ADDR", "UDS_PATH", "SHARD_UDS_PATH"))
+# The same among the arguments of a command line; `--port 8081 --served-model-name a b` has two of them.
+PLACE_OPTIONS = frozenset(("--host", "--port", "--served-model-name", "--alias"))
 
 
 def differences(base: Manifest, new: Manifest) -> list[str]:
@@ -118,8 +120,19 @@ def differences(base: Manifest, new: Manifest) -> list[str]:
     return [f"{name}: {before} -> {after}" for name, before, after in pairs if before != after]
 
 
+def _settings(flags: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in flags.items() if name not in PLACES}
+    if "args" in kept:
+        words, place = list[str](), False
+        for word in kept["args"].split():
+            place = word.partition("=")[0] in PLACE_OPTIONS if word.startswith("-") else place
+            words += [] if place else [word]
+        kept["args"] = " ".join(words)
+    return kept
+
+
 def differing_flags(base: Manifest, new: Manifest) -> list[tuple[str, str | None, str | None]]:
-    """The engine's variables that differ, but for PLACES; None where one side has none of that name."""
-    names = sorted({*base.flags, *new.flags} - PLACES)
-    pairs = [(name, base.flags.get(name), new.flags.get(name)) for name in names]
+    """The engine's variables and arguments that differ, but for PLACES; None where one side has none of that name."""
+    before, after = _settings(base.flags), _settings(new.flags)
+    pairs = [(name, before.get(name), after.get(name)) for name in sorted({*before, *after})]
     return [pair for pair in pairs if pair[1] != pair[2]]

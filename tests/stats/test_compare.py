@@ -20,7 +20,7 @@ from harness.measure.run import Run
 from harness.measure.run_folder import Level, Manifest, RunFolder
 from harness.stats import compare as judging
 from harness.stats import validity
-from harness.stats.comparable import CHANCE
+from harness.stats.comparable import CHANCE, differences
 from harness.stats.comparison import Change, Comparison
 from harness.stats.effect import Spread
 from harness.stats.gate import Gate
@@ -377,6 +377,22 @@ def test_what_else_differs_is_told() -> None:
     found = compare([run()], [other])
     assert found.differences == ("engine: tgi 3.3.7 -> tgi 3.3.5", "CUDA_GRAPHS: None -> 0")
     assert not found.problems
+
+
+def test_where_an_engine_listens_and_what_it_is_called_is_no_difference() -> None:
+    """Also where these are arguments, as of vLLM and llama.cpp; any other argument is one."""
+
+    def started(*more: str) -> Run:
+        args = " ".join(("repo/model --host 127.0.0.1", *more, "--dtype bfloat16"))
+        return run(change=lambda plain: replace(plain, flags={"args": args}))
+
+    base = started("--port 49251 --served-model-name ab-a repo/model")
+    same = started("--port=8000 --alias x")
+    assert differences(base.manifest, same.manifest) == []
+    other = started("--port 49251 --max-num-seqs 16")
+    assert differences(base.manifest, other.manifest) == [
+        "args: repo/model --dtype bfloat16 -> repo/model --max-num-seqs 16 --dtype bfloat16"
+    ]
 
 
 def test_without_a_stream_only_whole_answers_are_compared() -> None:
