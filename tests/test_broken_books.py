@@ -93,9 +93,13 @@ def test_a_damaged_baseline_is_refused_or_used(name: str, kept: Path, tmp_path: 
         path.write_bytes(changed)
         at, runs = ["--store", str(store)], str(kept / "runs")
         out = ["--format", "json,markdown,csv", "--output", str(tmp_path / "out")]
-        commands = [["baseline", "show", "chat", *at], ["baseline", "list", *at], ["history", runs, *at, *out]]
+        commands = [
+            ["baseline", "show", "chat", *at],
+            ["baseline", "list", *at],
+            ["history", "--runs", runs, *at, *out],
+        ]
         if number % 5 == 0:
-            commands += [["baseline", "check", "chat", runs, *at], ["history", "chat", *at, *out]]
+            commands += [["baseline", "check", "chat", runs, *at], ["history", "chat", "--runs", runs, *at, *out]]
             commands += [["baseline", "promote", "chat", runs, "--reason", "x", *at]]
         for command in commands:
             ends_well(command, changed, capsys)

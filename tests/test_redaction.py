@@ -7,8 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -209,3 +213,71 @@ def test_a_url_with_a_secret_is_refused_before_anything_is_named_after_it(
     said = capsys.readouterr()
     assert "pl4nted" not in said.out + said.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+class _Telltale(BaseHTTPRequestHandler):
+    """An engine behind a gateway that says keys wherever it can: model name, metrics, finish reason, error, header."""
+
+    protocol_version = "HTTP/1.1"
+    answered: ClassVar[int] = 0
+
+    def do_GET(self) -> None:
+        pages = {
+            "/v1/models": json.dumps({"data": [{"id": "org/hf_pl4ntedone", "owned_by": "vllm"}]}),
+            "/metrics": 'vllm:num_requests_running{api_key="pl4ntedtwo",model_name="sk-pl4ntedthree"} 1\n',
+            "/version": '{"version": "0.11.0"}',
+            "/health": "",
+        }
+        self.send(200 if self.path in pages else 404, pages.get(self.path, "{}"))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        _Telltale.answered += 1
+        if self.answered % 2:
+            message = f"the key {self.headers.get('authorization')} is none; see http://u:pl4ntedfour@db/"
+            self.send(400, json.dumps({"error": {"message": message}}))
+            return
+        deltas = [{"choices": [{"index": 0, "delta": {"content": f" w{n}"}}]} for n in range(8)]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "hf_pl4ntedfive"}]}
+        self.send(200, "".join(f"data: {json.dumps(each)}\n\n" for each in (*deltas, end)) + "data: [DONE]\n\n")
+
+    def send(self, status: int, text: str) -> None:
+        self.send_response(status)
+        for name, value in (("content-length", str(len(text))), ("x-debug", "sk-pl4ntedsix")):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_a_server_says_of_keys_is_written_nowhere(tmp_path: Path, own_state: Path) -> None:
+    """Not in tables of records and metrics either; and the run can be made again though its model is called so."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Telltale)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    run, url = tmp_path / "run", f"http://127.0.0.1:{server.server_port}"
+    said = b""
+    try:
+        for arguments in (
+            ["bench", "--url", url, "--users", "1", "--requests", "6", "--warmup", "0s", "--output-tokens", "8",
+             "--input-tokens", "8", "--output", str(run), "--json"],
+            ["report", str(run), "--format", "html,markdown,json,csv,text"],
+            ["rerun", str(run), "--output", str(tmp_path / "again"), "--no-report"],
+        ):  # fmt: skip
+            environment = {**os.environ, "HARNESS_API_KEY": "pl4ntedseven"}
+            command = [sys.executable, "-m", "harness", *arguments]
+            ended = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, timeout=120)
+            assert ended.returncode == 0, ended.stderr
+            said += ended.stdout + ended.stderr
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    written = [path for folder in (tmp_path, own_state) for path in folder.rglob("*") if path.is_file()]
+    texts = {str(path): path.read_text(errors="replace") for path in written} | {"terminal": said.decode()}
+    texts |= {f"{path}, read": str(pq.read_table(path).to_pylist()) for path in written if path.suffix == ".parquet"}
+    assert any("finish_reason" in text for text in texts.values())
+    for name, text in texts.items():
+        assert "pl4nted" not in text, (name, text[max(0, text.index("pl4nted") - 80) :][:200])

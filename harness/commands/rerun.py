@@ -22,7 +22,7 @@ from harness.engines.client import base_url
 from harness.errors import UsageError
 from harness.input_files import brief
 from harness.measure.run_folder import Level, Manifest, RunFolder, read_manifest
-from harness.redaction import REDACTED
+from harness.redaction import REDACTED, redacted
 from harness.serve.target import Target, target_from
 from harness.stats.comparable import differing_flags, question_of
 
@@ -129,7 +129,7 @@ def _differences(before: Manifest, now: Manifest) -> Iterator[Difference]:
 
 
 def _unless_same(key: str, name: str, was: object, now: object) -> Iterator[Difference]:
-    if was != now:
+    if was != now and was != redacted(now):  # the manifest has no secret, also where a model is called like one
         yield Difference(key, name, *("unset" if each is None else str(each) for each in (was, now)))
 
 

@@ -296,7 +296,9 @@ def late_events(moments: Sequence[float], absences: Absences, sent_at: float) ->
 def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
     record.token_at, record.token_count = from_first_text(moments, answer.token_count, answer.first_content)
     record.input_tokens, record.output_tokens = answer.input_tokens, answer.output_tokens
-    record.finish_reason, record.glued_events = answer.finish_reason, answer.glued_events
+    # A reason is one of a few words, unless a server writes what it likes there.
+    record.finish_reason = None if answer.finish_reason is None else redact(answer.finish_reason)
+    record.glued_events = answer.glued_events
     record.count_told, record.first_share = answer.count_told, answer.first_share
     record.error_kind, record.error_message = answer.error_kind, answer.error_message
     record.status = "completed" if answer.error_kind is None else "failed"

@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "baseline save": ["baseline", "save", "it", "{valid}", "--store", "{out}"],
     "baseline promote": ["baseline", "promote", "it", "{valid}", "--reason", "new", "--store", "{copy}"],
     "baseline check": ["baseline", "check", "it", "{valid}", "--store", "{store}"],
-    "history": ["history", "{valid}", "--store", "{store}", "--output", "{out}"],
+    "history": ["history", "--runs", "{valid}", "--store", "{store}", "--output", "{out}"],
     "rerun": ["rerun", "{before}/repeat-00", "--output", "{out}", "--no-report"],
     "bench, explained": ["bench", "qwen2.5-0.5b", "--users", "2", *_LOAD, "--explain"],
     "calibrate": ["calibrate", "--users", "4"],

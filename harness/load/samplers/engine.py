@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,6 +17,7 @@ from harness.engines.base import Engine
 from harness.engines.client import Client, NoAnswer
 from harness.engines.gauges import NOTHING_TOLD, Gauges
 from harness.load.samplers.base import Reading, Sampled, own
+from harness.redaction import REDACTED, is_secret, redact
 
 _TIMEOUT = 5.0  # seconds for one page
 _MOST_LINES = 5_000  # of a page: ten times what an engine writes
@@ -84,11 +85,18 @@ def page_readings(text: str) -> list[Reading]:
         Reading(
             each.name if each.name in written else each.name.removesuffix("_total"),
             each.value,
-            tuple(sorted(each.labels.items())),
+            tuple(sorted(map(_without_secret, each.labels.items()))),
         )
         for family in text_string_to_metric_families(text)
         for each in family.samples
     ]
+
+
+@lru_cache(maxsize=50_000)
+def _without_secret(label: tuple[str, str]) -> tuple[str, str]:
+    """A gateway may count by whose key it was."""
+    name, value = label
+    return name, REDACTED if is_secret(name, value) else redact(value)
 
 
 def needed(page: str) -> str:

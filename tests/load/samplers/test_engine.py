@@ -62,6 +62,12 @@ def test_a_page_of_slots_made_to_hurt_tells_nothing(page: str) -> None:
     assert (gauges.running, gauges.kv_tokens) == (1.0, None)
 
 
+def test_a_label_that_holds_a_key_is_kept_without_it() -> None:
+    """By its name, and by its look; others are as they were written."""
+    (found,) = page_readings('gw_x{api_key="abcdef",model="hf_abcdefgh",user="u"} 1\n')
+    assert found.labels == (("api_key", "[REDACTED]"), ("model", "[REDACTED]"), ("user", "u"))
+
+
 def test_words_of_others_in_labels_can_be_written() -> None:
     """A process may be called by bytes that are no text, a driver may say what a terminal would act on."""
     (label,) = own("x", 1, why="\udcff\x1b[2J" + "a" * 9000).labels
