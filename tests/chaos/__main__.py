@@ -189,7 +189,7 @@ def _without_places(text: str) -> str:
     """Folders and ports differ from run to run."""
     import re
 
-    return re.sub(r"/tmp/chaos-\w+/run", "RUN", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text))
+    return re.sub(r"[^\s:]*/chaos-\w+/run", "RUN", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text))
 
 
 if __name__ == "__main__":
