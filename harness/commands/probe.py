@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import terminal
 from harness.catalog.models import Model, catalogue_path, write_limits
+from harness.catalog.shapes import ModelShape
 from harness.drive.kinds import write_page
 from harness.drive.probe_result import ProbeOptions, ProbeReport, probe_folder
 from harness.drive.probe_start import CarryOver, run_start
@@ -37,6 +38,7 @@ from harness.redaction import secrets_of
 from harness.serve.before_start import require_served
 from harness.serve.serving import choose_runtime, remove_abandoned, resolve_model
 from harness.serve.target import Target
+from harness.sizing.known import known_shape
 from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
@@ -79,7 +81,7 @@ class _Probe:
             itl=bounds.get("itl_p95"),
             ttft=bounds.get("ttft_p95"),
         )
-        prior = expect(model, version)
+        prior = expect(model, version, _own_shape(model))
         names = frozenset(self.engine.limit_names(version))
         on_full = self.engine.on_full_cache
         pooled = on_full in ("preempts", "retracts", "ends answers")
@@ -279,6 +281,14 @@ class _Probe:
         self.progress(f"{self.model.name}: limits written to {path}")
         for line in self._write_advice(found):
             self.progress(f"{self.model.name}: {line}")
+
+
+def _own_shape(model: Model) -> ModelShape | None:
+    """As the files of a directory have it; None of one that is not reckoned, which can be probed all the same."""
+    try:
+        return known_shape(model)
+    except UsageError:
+        return None
 
 
 def _share_filled(proved: Outcome) -> float | None:

@@ -14,12 +14,14 @@ from harness.probe.setting import Prior
 from harness.simulator import fit, memory
 
 
-def expect(model: Model, version: tuple[int, int, int]) -> Prior:
+def expect(model: Model, version: tuple[int, int, int], own: ModelShape | None = None) -> Prior:
     """As much as the entry and the built-in sheets tell; a model or GPU that is not known leaves fields at None.
+
+    own: the shape by the model's own files. A directory without one is not known: what it is called says nothing.
 
     The expectation only chooses where the search begins; no result rests on it.
     """
-    shape = model.shape or find_shape(model.repo)
+    shape = own or model.shape or (None if model.is_local else find_shape(model.repo))
     context = model.context_length or (shape.context if shape else None)
     if shape is None or model.gpu is None:
         return Prior(context=context, version=version)
