@@ -20,7 +20,16 @@ from harness.probe.flash_evidence import (
 )
 from harness.probe.memory_fraction import caches_by_fraction, fraction_for, settled_fraction
 from harness.probe.reasons import flash_flags
-from harness.probe.recommendation import CONTEXT, MARGIN, PIECE, UNSURE, Recommendation, context_length, short_chats
+from harness.probe.recommendation import (
+    CONTEXT,
+    MARGIN,
+    PIECE,
+    UNSURE,
+    Recommendation,
+    context_length,
+    first_prefill,
+    short_chats,
+)
 from harness.probe.setting import CHUNK, Prior, ProbeGoal, Setting, effective_prefill
 
 SURE_OF_CARRIED = 0.999  # of the tokens that were carried where more of them killed it
@@ -136,7 +145,9 @@ def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, ans
     ran = effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
     first = next((each for each in evidence.outcomes if each.came_up), None)
     own = effective_prefill(first) if first is not None else None
-    if wish.goal in ("chats", "latency") or own is None:
+    if wish.goal in ("chats", "latency"):
+        return min(ran, first_prefill(wish.goal) or ran)  # less than ran where another goal's starts went further
+    if own is None:
         return ran
     curve = flash_curve(evidence, knowledge)
     context = context_length(evidence, knowledge)
