@@ -267,7 +267,7 @@ class _Probe:
         off = found.setting.prefix_caching is False
         return {
             **(self.engine.without_prefix_cache(self.search.knowledge.version) if off else {}),
-            **(self.engine.exploring() if self.search.joins_at_once(found.setting) else {}),
+            **(self.engine.exploring(proving=True) if self.search.joins_at_once(found.setting) else {}),
         }
 
     def _write(self, document: Mapping[str, Any], found: Recommendation) -> None:

@@ -67,7 +67,7 @@ def run_start(
     there, a port that is taken, Ctrl-C.
     """
     engine = engine_of(model)
-    changes = dict(engine.exploring() if search.joins_at_once(setting) else {})
+    changes = dict(engine.exploring(proving=setting.purpose == "verify") if search.joins_at_once(setting) else {})
     if setting.prefix_caching is False:
         changes |= engine.without_prefix_cache(engine.version(model.engine.version))
     service = _Listening(service_for(with_setting(model, setting), target, changes=changes))

@@ -317,8 +317,10 @@ class Engine(Protocol):
         """Requests that one instance takes at once."""
         ...
 
-    def exploring(self) -> Mapping[str, str]:
-        """Environment that makes the engine take waiting requests at once, while a boundary is searched under load."""
+    def exploring(self, *, proving: bool) -> Mapping[str, str]:
+        """Environment that makes the engine take waiting requests at once, and in just the order in which they came,
+        while a boundary is searched under load. proving: only what is then among the flags to set.
+        """
         ...
 
     def without_prefix_cache(self, version: Version) -> Mapping[str, str]:

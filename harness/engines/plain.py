@@ -119,7 +119,7 @@ class PlainEngine:
     def concurrent(self, started_with: Invocation) -> int:
         return 128
 
-    def exploring(self) -> Mapping[str, str]:
+    def exploring(self, *, proving: bool) -> Mapping[str, str]:
         return {}
 
     def without_prefix_cache(self, version: Version) -> Mapping[str, str]:

@@ -75,6 +75,9 @@ def _death(outcome: Outcome, result: LoadResult, *, flash: bool) -> Iterable[Fil
         died = result.carried + UNSEEN * load.rows if grown >= GROWN else load.size
         yield _point(outcome, result, died=min(died, load.size))
         return
+    if result.completed < load.leading:  # they may have been read after others, on top of them: nobody knows the order
+        yield _point(outcome, result, died=load.size + sum(shape.total for shape in load.shapes[: load.leading]))
+        return
     if load.target_tokens_in_flight is None and not flash:
         yield _point(outcome, result, died=load.size)
         return

@@ -150,7 +150,7 @@ def stacked(
     count = max(1, -(-room // most)) if rows is None else rows - tops
     count = min(count, room // (SHORT + spare + 4))
     if count < 1:
-        return load(((*lead, *top),), target_tokens_in_flight=sum(shape.total for shape in top))
+        return load((top,), target_tokens_in_flight=sum(shape.total for shape in top), leading=0)  # nobody to wait for
     sizes = (room // count,) * count if equal else _even(room, count)
     shapes = _read_in_turn(sizes, top, prefill, longest, total, spare, together=bool(lead))
     if equal:

@@ -92,7 +92,7 @@ class LlamaCpp:
     def concurrent(self, started_with: Invocation) -> int:
         return facts.concurrent(started_with)
 
-    def exploring(self) -> Mapping[str, str]:
+    def exploring(self, *, proving: bool) -> Mapping[str, str]:
         return {}
 
     def without_prefix_cache(self, version: Version) -> Mapping[str, str]:

@@ -103,7 +103,7 @@ class Sglang:
         rows = told("max_batch_size") or _ROWS
         return rows + (told("max_concurrent_requests") or 0)
 
-    def exploring(self) -> Mapping[str, str]:
+    def exploring(self, *, proving: bool) -> Mapping[str, str]:
         return {}  # a waiting prompt is read before the next token of those that run
 
     def without_prefix_cache(self, version: Version) -> Mapping[str, str]:

@@ -112,9 +112,11 @@ class Tgi:
         told = started_with.environment.get("MAX_CONCURRENT_REQUESTS", "")
         return int(told) if told.isdigit() else _DEFAULT_CONCURRENT
 
-    def exploring(self) -> Mapping[str, str]:
+    def exploring(self, *, proving: bool) -> Mapping[str, str]:
         # Without chunked prefill a waiting prompt joins a full batch late otherwise.
-        return {"WAITING_SERVED_RATIO": "0"}
+        at_once = {"WAITING_SERVED_RATIO": "0"}
+        # With several, a short prompt overtakes a long one while that is tokenised (router/src/validation.rs).
+        return at_once if proving else {**at_once, "VALIDATION_WORKERS": "1"}
 
     def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
         if version < (2, 3, 0):

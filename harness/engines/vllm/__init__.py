@@ -102,7 +102,7 @@ class Vllm:
         step = told("max_batch_prefill_tokens")
         return told("max_concurrent_requests") or told("max_batch_size") or facts.rows_by_default(step)
 
-    def exploring(self) -> Mapping[str, str]:
+    def exploring(self, *, proving: bool) -> Mapping[str, str]:
         return {}  # a waiting request joins the running ones in the next step
 
     def without_prefix_cache(self, version: Version) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
+from harness.engines import engine_named
 from harness.engines.gauges import Gauges
 from harness.engines.tgi import images, info
 from harness.engines.tgi.options import NEWEST, OPTIONS, options_for, release
@@ -247,3 +248,10 @@ def test_durations_are_read_from_metrics() -> None:
         validation_seconds=0.5, validation_count=4, queue_seconds=2.5, queue_count=4,
         inference_seconds=10, inference_count=4,
     )  # fmt: skip
+
+
+def test_a_search_has_its_requests_read_in_order_and_recommends_no_more_than_it_must() -> None:
+    """One tokeniser thread keeps a short prompt from overtaking a long one; what serves later needs it not."""
+    engine = engine_named("tgi")
+    assert engine.exploring(proving=False) == {"WAITING_SERVED_RATIO": "0", "VALIDATION_WORKERS": "1"}
+    assert engine.exploring(proving=True) == {"WAITING_SERVED_RATIO": "0"}
