@@ -84,7 +84,7 @@ def flash_limits(
         cuda_memory_fraction=room.fraction,
         purpose="verify",
         prefix_caching=False
-        if _may_block_itself(evidence, usable, history + answer - min(answer, CHUNK), total)
+        if _is_better_without_prefix_cache(evidence, started, usable, history + answer - min(answer, CHUNK), total)
         else None,
     )
     flags = flash_flags(setting, started, room.bound_by, usable, wish, evidence)
@@ -169,11 +169,15 @@ def flash_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:
     return BudgetCurve.through(caches(evidence), None if share is None else -share)
 
 
-def _may_block_itself(evidence: Evidence, usable: int, prompt: int, total: int) -> bool:
+def _is_better_without_prefix_cache(
+    evidence: Evidence, started: EngineFacts, usable: int, prompt: int, total: int
+) -> bool:
     """Whether a cached prompt can keep the next long one that begins like it out of the cache for ever: its lookup pins
-    the whole cached leaf, whose blocks it then waits for (backends/v3/src/radix.rs).
+    the whole cached leaf, whose blocks it then waits for (backends/v3/src/radix.rs). Or whether prompts are taken for
+    cached that never were computed: without chunking one that does not fit into the running prefill is put back, and
+    found in the cache the next time (backends/v3/src/queue.rs:344).
     """
-    return has_prefix_cache(evidence) and (prompt + total > usable or blocks_itself(evidence))
+    return has_prefix_cache(evidence) and (not started.chunking or prompt + total > usable or blocks_itself(evidence))
 
 
 def _usable(evidence: Evidence, started: EngineFacts, prefill: int, fraction: float | None) -> int:

@@ -9,6 +9,17 @@ from harness.probe.padded_evidence import pads_batch
 from harness.probe.recommendation import Flag
 from harness.probe.setting import Bracket, ProbeGoal, Setting
 
+_READ_AGAIN = "a beginning that chats share is read again for each"
+_PINNED = (
+    "with the prefix cache on, a long chat that begins like one before it can wait for ever: its lookup pins the blocks"
+    " that it needs, and two chats of this length do not fit",
+    f"{_READ_AGAIN}; with half the history it could stay on",
+)
+_NEVER_COMPUTED = (
+    "with the prefix cache on and chunked prefill off, a prompt that has to wait for the next prefill is then taken for"
+    " cached, although it was never computed, and its answer is wrong",
+    _READ_AGAIN,
+)
 _WHOLE_PROMPT = "chunked prefill is off for this model, so it must hold the longest prompt"
 
 
@@ -39,9 +50,7 @@ def flash_flags(
             Flag(
                 "prefix_caching",
                 0,
-                "with the prefix cache on, a long chat that begins like one before it can wait for ever: its lookup"
-                " pins the blocks that it needs, and two chats of this length do not fit",
-                "a beginning that chats share is read again for each; with half the history it could stay on",
+                *(_PINNED if started.chunking else _NEVER_COMPUTED),
             )
         )
     if setting.cuda_memory_fraction is not None:

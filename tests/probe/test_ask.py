@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.probe.ask import Search
-from harness.probe.setting import Failure, Outcome, Prior, ProbeGoal, Setting
+from harness.probe.setting import Failure, Goal, Outcome, Prior, ProbeGoal, Setting
 from tests.probe.model_engine import ModelEngine, run
 
 ANSWER = 128
@@ -188,6 +188,17 @@ def test_a_long_history_turns_the_prefix_cache_off() -> None:
     assert proved(run(Search(ProbeGoal(), Prior()), engine)).prefix_caching is False
     roomy = ModelEngine(30_000, prefix_caching=True, context=8192)
     assert proved(run(Search(ProbeGoal(), Prior()), roomy)).prefix_caching is None
+
+
+@pytest.mark.parametrize("goal", ["balanced", "chats"])
+def test_without_chunking_there_is_no_prefix_cache(goal: Goal) -> None:
+    """A prompt that was put back for the next prefill would be taken for cached, though nobody has computed it."""
+    engine = ModelEngine(30_000, prefix_caching=True, chunking=False, context=8192)
+    search = run(Search(ProbeGoal(goal=goal), Prior()), engine)
+    assert proved(search).prefix_caching is False
+    assert search.found is not None
+    (flag,) = (each for each in search.found.flags if each.name == "prefix_caching")
+    assert "never computed" in flag.reason
 
 
 def test_a_flaky_start_is_tried_once_more() -> None:
