@@ -38,12 +38,15 @@ class Counter:
 @dataclass
 class Lengths:
     """What the engine counted of the prompts that were sent. told: those whose tokens it told. wrong: of these, not as
-    long as was meant. most: tokens, by which one of them differed.
+    long as was meant. most: tokens, by which one of them differed. corrected: prompts that its tokenizer counted before
+    they were sent; missed: of these, not to be had at the length that was meant.
     """
 
     told: int = 0
     wrong: int = 0
     most: int = 0
+    corrected: int = 0
+    missed: int = 0
 
     def hear(self, answers: Iterable[Answered]) -> None:
         for each in answers:
@@ -60,7 +63,9 @@ class Lengths:
                 f"{self.wrong:,} of {self.told:,} prompts were not as long as was meant by the engine's own count, by"
                 f" {self.most:,} tokens at most. Figures in tokens are as inexact."
             )
-        if ruler.exact or self.told:
+        if self.missed:
+            return f"{self.missed:,} of {self.corrected:,} prompts could not be made as long as was meant."
+        if ruler.exact or self.told or self.corrected:
             return None
         return (
             "The engine told no token counts that fit its prompts, so each word was taken for"
@@ -69,11 +74,17 @@ class Lengths:
 
 
 def requests_of(
-    load: Load, ruler: prompts.Ruler, *, salt: str, first: int = 0, counter: Counter | None = None
+    load: Load,
+    ruler: prompts.Ruler,
+    *,
+    salt: str,
+    first: int = 0,
+    counter: Counter | None = None,
+    lengths: Lengths | None = None,
 ) -> list[list[Request]]:
     """The load's requests with prompts of their lengths, all different; all are sampled, which costs memory that greedy
     decoding does not. first: number of the word that the first prompt begins with; each begins with another. counter:
-    of a tokenizer that the ruler does not fit; every prompt is then counted and corrected.
+    of a tokenizer that the ruler does not fit; every prompt is then counted and corrected, which `lengths` notes.
     """
     made: list[list[Request]] = []
     base, number = zlib.crc32(salt.encode()), 0
@@ -84,7 +95,9 @@ def requests_of(
             seed = base + number
             text = ruler.prompt(shape.input_tokens, seed=seed, first=first + number, common=common)
             if counter is not None:
-                text, _ = prompts.corrected(text, shape.input_tokens, counter.count, ruler, seed=seed)
+                text, right = prompts.corrected(text, shape.input_tokens, counter.count, ruler, seed=seed)
+                if lengths is not None:
+                    lengths.corrected, lengths.missed = lengths.corrected + 1, lengths.missed + (not right)
             made[-1].append(Request(text, shape.input_tokens, shape.max_new_tokens, seed=seed % 2**31))
             number += 1
     return made

@@ -364,7 +364,9 @@ class _Loading:
     def _requests(self, load: Load) -> list[list[Request]]:
         self.sent += 1
         salt, first = f"{self.sent} {load.name}", self._first_words(load)
-        return requests_of(load, self.seen.ruler, salt=salt, first=first, counter=self.counter)
+        return requests_of(
+            load, self.seen.ruler, salt=salt, first=first, counter=self.counter, lengths=self.seen.lengths
+        )
 
     def _first_words(self, load: Load) -> int:
         """Long prompts never begin with a word that a long one had not long ago: the engine's lookup of the one would

@@ -150,7 +150,7 @@ class _Asking:
     def _send(self, load: Load) -> LoadResult:
         self.progress(f"{load.name} ...")
         with token_counter(self.endpoint, self.api) if self.counted else nullcontext() as counter:
-            waves = requests_of(load, self.ruler, salt=load.name, counter=counter)
+            waves = requests_of(load, self.ruler, salt=load.name, counter=counter, lengths=self.lengths)
         burst = send_burst(
             self.endpoint, self.api, waves, leave_after_tokens=load.leave_after_tokens, patience=Patience(120, 300)
         )
