@@ -75,6 +75,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _miss("needs a Chromium on PATH", required=False)
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for localhost with its key, in one file: to serve with, and to trust."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    folder = tmp_path_factory.mktemp("tls")
+    key, own, both = (folder / name for name in ("key.pem", "own.pem", "both.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    subprocess.run([*command, "-keyout", key, "-out", own], check=True, capture_output=True)
+    both.write_text(own.read_text() + key.read_text())
+    return both
+
+
 def _miss(reason: str, *, required: bool) -> None:
     if required:
         pytest.fail(f"{reason} (CI=true does not skip this)")

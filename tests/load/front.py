@@ -110,7 +110,7 @@ def standing(front: Front, behind: str) -> Iterator[Standing]:
     server = Server(("127.0.0.1", 0), Handler)
     if front.certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(front.certificate, f"{front.certificate}.key")
+        context.load_cert_chain(front.certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     known.port = server.server_port
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,18 +50,6 @@ WAYS = {
     "a proxy": Way(Front(proxy=True), "http://service.example", (("HARNESS_PROXY", "http://127.0.0.1:{}"),)),
     "TLS and a base path": Way(replace(TLS, base="/x"), "https://localhost:{}/x/v1", (("SSL_CERT_FILE", "{tls}"),)),
 }
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for localhost, its key beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command")
-    path = tmp_path_factory.mktemp("tls") / "own.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-    subprocess.run([*command, "-keyout", f"{path}.key", "-out", str(path)], check=True, capture_output=True)
-    return path
 
 
 @pytest.fixture(scope="module")
