@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -127,7 +127,6 @@ def _measure(
         model_name=served.endpoint.model_name or "",
         stream=plan.stream,
         timeout=plan.timeout,
-        levels=levels,
         workload=workload.as_dict(),
         seed=plan.seed,
         folder=str(folder.path),
@@ -141,7 +140,9 @@ def _measure(
         locustfile=str(plan.asked.file.absolute()) if isinstance(plan.asked, AskedUsers) else None,
     )
     with _pointing_to(folder):
-        return recorder, *_load(load, served, recorder, pool, progress, turn.levels)
+        return recorder, *_load(
+            load, served, recorder, pool, progress, turn.levels(recorder) if turn.levels else levels
+        )
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def _load(
     recorder: RunRecorder,
     pool: WorkerPool,
     progress: Callable[[str], None],
-    asked: AskedLevels | None,
+    levels: Iterable[Level],
 ) -> tuple[LoadOutcome, Failure | None]:
     """Hold the levels, with the engine's own metrics read beside them."""
 
@@ -194,13 +195,13 @@ def _load(
         with recorder:
             outcome = runner.run(
                 plan,
+                levels,
                 on_level=recorder.note,
                 progress=progress,
                 gone=gone,
                 pool=pool,
                 show=terminal.rewrite,
                 engine=lambda: _busy(recorder.latest),
-                asked=None if asked is None else asked(recorder),
             )
     except ClientFailed as failure:
         finish(recorder.keep(lost_processes=pool.lost))

@@ -93,8 +93,8 @@ def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
         folder = Path(name)
         with null_engine(folder / "truth.jsonl", ttft_ms=1000 * _TTFT, itl_ms=1000 * itl,
                          jitter_ms=1000 * itl * _JITTER) as url:  # fmt: skip
-            plan = _plan(url, streams, duration, folder, processes)
-            outcome = runner.run(plan, pool=pool)
+            plan = _plan(url, folder, processes)
+            outcome = runner.run(plan, [Level(0, users=streams, duration=duration)], pool=pool)
         _require_whole(outcome)
         records = list(read_journal(folder).records)
         ttft, itl_error, events = errors(records, read_log(folder / "truth.jsonl"), plan.clock_monotonic)
@@ -165,8 +165,7 @@ def null_engine(log: Path, **options: object) -> Iterator[str]:
             process.stderr.read()
 
 
-def _plan(url: str, streams: int, duration: float, folder: Path, processes: int) -> LoadPlan:
-    level = Level(0, users=streams, duration=duration)
+def _plan(url: str, folder: Path, processes: int) -> LoadPlan:
     workload = drawn("calibration", "8", str(_TOKENS), seed=1)
     return LoadPlan(
         url=url,
@@ -174,7 +173,6 @@ def _plan(url: str, streams: int, duration: float, folder: Path, processes: int)
         model_name="tgi",
         stream=True,
         timeout=60.0,
-        levels=(level,),
         workload=workload.as_dict(),
         seed=1,
         folder=str(folder),

@@ -92,7 +92,6 @@ def planned(asking: Asking, host: str, level: Level, processes: int) -> tuple[Ru
         stream=asking.stream,
         extras=extras_of(info).as_dict(),
         timeout=asking.timeout,
-        levels=(),
         workload=workload.as_dict(),
         seed=asking.seed,
         folder=str(folder.path.resolve()),

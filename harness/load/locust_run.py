@@ -128,10 +128,10 @@ class LocustRun:
         try:
             outcome = runner.run(
                 self._plan,
+                self._asked(),
                 pool=self._pool,
                 on_level=self._note,
                 show=lambda text: None,
-                asked=self._asked(),
                 ended=self._why_ended,
             )
         except HarnessError as error:

@@ -11,11 +11,11 @@ from harness.measure.run_folder import Level
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Everything a load process needs to know; no secret (the API key travels in HARNESS_API_KEY).
+    """What all levels of a load share, for the processes in which users ask; no secret (the API key travels in
+    HARNESS_API_KEY).
 
-    url: the service. api: a name of engines.APIS. levels: the loads, one after another; in each exactly one of users
-    and arrival is set, and the first of duration and requests that is reached ends it. workload: what
-    `workload.from_dict` makes Requests of, for a trace with their moments. timeout: seconds for one request.
+    url: the service. api: a name of engines.APIS. workload: what `workload.from_dict` makes Requests of, for a trace
+    with their moments. timeout: seconds for one request.
     think_time: seconds between an answer and the same user's next request. spread, jitter: of a closed loop, see
     load/starts.py; jitter is the mean pause as a share of the answer's time, where there is no think time. folder: the
     run's folder, where each process keeps its journal. clock_monotonic: the moment that 0 stands for in the records.
@@ -29,7 +29,6 @@ class LoadPlan:
     model_name: str
     stream: bool
     timeout: float
-    levels: tuple[Level, ...]
     workload: dict[str, Any]
     seed: int
     folder: str
@@ -46,13 +45,12 @@ class LoadPlan:
     grace: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "levels": [level.as_dict() for level in self.levels]}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> LoadPlan:
         """The plan that said this of itself with `as_dict`, after it has been JSON."""
-        levels = tuple(map(Level.from_dict, fields["levels"]))
-        return cls(**{**fields, "levels": levels, "users": tuple(fields["users"])})
+        return cls(**{**fields, "users": tuple(fields["users"])})
 
 
 @dataclass(frozen=True)

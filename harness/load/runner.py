@@ -1,4 +1,4 @@
-"""Runs the levels of a plan in load processes, one after another.
+"""Runs levels in load processes, one after another.
 
 All processes begin a level at the same moment; the next one begins when the last answer of the slowest is in.
 """
@@ -35,6 +35,7 @@ OnLevel = Callable[[Level], None]
 
 def run(
     plan: LoadPlan,
+    levels: Iterable[Level],
     *,
     on_level: OnLevel = lambda level: None,
     progress: Callable[[str], None] = lambda text: None,
@@ -42,13 +43,13 @@ def run(
     pool: Pool | None = None,
     show: Callable[[str], None] | None = None,
     engine: Callable[[], str] = lambda: "",
-    asked: Iterable[Level] | None = None,
     ended: Callable[[Level], str | None] = lambda level: None,
 ) -> LoadOutcome:
-    """Run every level of the plan and return how they went.
+    """Run every level and return how they went.
 
-    asked: levels in place of the plan's, each asked for when the one before has ended and on_level was told; so whoever
-    gives them may decide by what became of that one.
+    levels: in each exactly one of users and arrival is set, and the first of duration and requests that is reached ends
+    it. Each is asked for when the one before has ended and on_level was told: whoever gives them may decide by what
+    became of that one.
     on_level: is called when a level begins and when it has ended. gone: says why the service is away, None while it
     is there. pool: load processes that are running already, as many as the plan wants. show: takes the live line, once
     a second or less often; by default progress does. engine: what the engine says of itself, for that line.
@@ -60,14 +61,14 @@ def run(
         pool = pool or stack.enter_context(WorkerPool(plan.processes))
         pool.take(plan)
         hooks = _Hooks(on_level, progress, gone, show or progress, engine, ended)
-        levels: list[Level] = []
-        for level in plan.levels if asked is None else asked:
+        ended_levels: list[Level] = []
+        for level in levels:
             told = _LevelRun(pool, level, hooks).run()
-            levels.append(told)
+            ended_levels.append(told)
             on_level(told)
             if told.ended_by in ("interrupted", "stopped", *CUT_OFF) or pool.interrupted:
                 break
-        return LoadOutcome(tuple(levels), tuple(pool.lost), pool.interrupted, pool.streams)
+        return LoadOutcome(tuple(ended_levels), tuple(pool.lost), pool.interrupted, pool.streams)
 
 
 def moved_line(moved: Sequence[float]) -> str:

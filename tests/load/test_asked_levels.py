@@ -32,8 +32,8 @@ def test_each_level_is_asked_for_when_the_one_before_is_on_disk(tmp_path: Path) 
             users = 1 + seen[-1]
 
     with engine(tmp_path / "truth.jsonl") as url, WorkerPool(2) as pool:
-        plan = plan_for(url, tmp_path, Level(0, users=1), processes=2)
-        outcome = runner.run(plan, pool=pool, on_level=told.append, asked=asked())
+        plan = plan_for(url, tmp_path, processes=2)
+        outcome = runner.run(plan, asked(), pool=pool, on_level=told.append)
     assert [level.users for level in outcome.levels] == [1, 3, 7]
     assert seen == [2, 6, 14]
 
@@ -44,7 +44,7 @@ def test_the_live_line_counts_what_is_of_its_level(tmp_path: Path, monkeypatch: 
     lines: list[str] = []
     levels = [Level(0, users=20, requests=200), Level(1, users=1, duration=2.5)]
     with engine(tmp_path / "truth.jsonl", "--fault", "500", "--fault-share", "0.5") as url, WorkerPool(1) as pool:
-        runner.run(plan_for(url, tmp_path, levels[0]), pool=pool, show=lines.append, asked=levels)
+        runner.run(plan_for(url, tmp_path), levels, pool=pool, show=lines.append)
     records = read_journal(tmp_path).records
     last = lines[-1]
     assert last.startswith("1 user ")

@@ -92,11 +92,11 @@ def load(
     folder.mkdir(exist_ok=True)
     with recording(url) as (proxy, heard):
         plan = LoadPlan(
-            url=proxy, api=api, model_name="tgi", stream=rest.pop("stream", True), timeout=20.0, levels=(level,),
+            url=proxy, api=api, model_name="tgi", stream=rest.pop("stream", True), timeout=20.0,
             workload=workload.as_dict(), seed=5, folder=str(folder), clock_monotonic=time.monotonic(),
             processes=len(pool.processes), **rest,
         )  # fmt: skip
-        outcome = runner.run(plan, pool=pool)
+        outcome = runner.run(plan, [level], pool=pool)
     return list(read_journal(folder).records), heard, outcome
 
 

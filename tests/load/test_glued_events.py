@@ -63,12 +63,12 @@ def test_events_that_the_server_wrote_together_are_not_read_late(tmp_path: Path)
                 model_name="tgi",
                 stream=True,
                 timeout=30.0,
-                levels=(Level(0, users=1, requests=8),),
                 workload=drawn("chat", "20", str(WRITES * TOGETHER), seed=1).as_dict(),
                 seed=1,
                 folder=str(tmp_path),
                 clock_monotonic=time.monotonic(),
-            )
+            ),
+            [Level(0, users=1, requests=8)],
         )
     finally:
         server.shutdown()

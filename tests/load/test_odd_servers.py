@@ -38,11 +38,11 @@ def load(pool: WorkerPool, folder: Path, server: OddServer, **changes: Any) -> t
     """Records, summary and the moment that 0 stands for, of a few requests to this server."""
     given: dict[str, Any] = {"api": "openai-chat", "stream": True, **changes}
     plan = LoadPlan(
-        url=server.url, model_name="m", timeout=20.0, levels=(Level(0, users=USERS, requests=REQUESTS, warmup=0.0),),
+        url=server.url, model_name="m", timeout=20.0,
         workload=drawn("odd", "16", str(TOKENS), seed=1).as_dict(), seed=1, folder=str(folder),
         clock_monotonic=time.monotonic(), **given,
     )  # fmt: skip
-    outcome = runner.run(plan, pool=pool)
+    outcome = runner.run(plan, [Level(0, users=USERS, requests=REQUESTS, warmup=0.0)], pool=pool)
     records = read_journal(folder).records
     manifest = Manifest(
         run_id=folder.name, harness_version="0", command=("harness",), model="m", engine="openai-compatible",

@@ -26,14 +26,13 @@ from harness.workload.workload import drawn
 from tests.waiting import until
 
 
-def _plan(folder: Path, port: int, level: Level, timeout: float) -> LoadPlan:
+def _plan(folder: Path, port: int, timeout: float) -> LoadPlan:
     return LoadPlan(
         url=f"http://127.0.0.1:{port}",
         api="tgi",
         model_name="tgi",
         stream=True,
         timeout=timeout,
-        levels=(level,),
         workload=drawn("chat", "20", "5", seed=1).as_dict(),
         seed=1,
         folder=str(folder),
@@ -50,7 +49,7 @@ def test_a_refused_request_counts_as_sent(tmp_path: Path, level: Level) -> None:
     """Only a dropped request has no moment of sending: sent = completed + failed + in flight."""
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
-        runner.run(_plan(tmp_path, taken.getsockname()[1], level, timeout=5.0))
+        runner.run(_plan(tmp_path, taken.getsockname()[1], timeout=5.0), [level])
     records = list(read_journal(tmp_path).records)
     assert [record.error_kind for record in records] == ["refused"] * 4
     for record in records:
@@ -66,7 +65,7 @@ def test_a_request_that_no_connection_took_in_time_counts_as_sent(tmp_path: Path
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         first.connect(full.getsockname())
-        runner.run(_plan(tmp_path, full.getsockname()[1], Level(0, users=2, requests=3), timeout=1.0))
+        runner.run(_plan(tmp_path, full.getsockname()[1], timeout=1.0), [Level(0, users=2, requests=3)])
     records = list(read_journal(tmp_path).records)
     assert {(record.status, record.error_kind) for record in records} == {("failed", "timeout")}
     assert all(record.sent_at is not None for record in records)
@@ -108,7 +107,7 @@ def turning_away(**changes: Any) -> Iterator[tuple[int, list[float]]]:
 def test_whoever_is_turned_away_waits_and_the_level_ends_early(tmp_path: Path) -> None:
     """A second between a user's attempts, not 6,000 a second; the service's own words are in the records."""
     with turning_away() as (port, asked):
-        outcome = runner.run(_plan(tmp_path, port, Level(0, users=8, duration=60.0), timeout=5.0))
+        outcome = runner.run(_plan(tmp_path, port, timeout=5.0), [Level(0, users=8, duration=60.0)])
     assert outcome.levels[0].ended_by == "turned_away"
     records = list(read_journal(tmp_path).records)
     assert len(records) == len(asked) <= 8 * 12
@@ -122,7 +121,7 @@ def test_retry_after_is_heeded(tmp_path: Path) -> None:
     """As seconds, and not for longer than the level."""
     changes = {"status": 503, "headers_too": (("retry-after", "20"),), "body": b"queue is full"}
     with turning_away(**changes) as (port, asked):
-        runner.run(_plan(tmp_path, port, Level(0, users=4, duration=3.0), timeout=5.0))
+        runner.run(_plan(tmp_path, port, timeout=5.0), [Level(0, users=4, duration=3.0)])
     assert len(asked) == 4
     records = list(read_journal(tmp_path).records)
     assert {(each.error_kind, each.error_message) for each in records} == {("overloaded", "queue is full")}
@@ -139,8 +138,8 @@ def test_a_load_process_that_was_stopped_is_ended(tmp_path: Path, monkeypatch: p
 
         stopper = threading.Thread(target=stop)
         stopper.start()
-        plan = _plan(tmp_path, port, Level(0, users=4, duration=4.0), timeout=5.0)
-        outcome = runner.run(replace(plan, processes=2), pool=pool)
+        plan = _plan(tmp_path, port, timeout=5.0)
+        outcome = runner.run(replace(plan, processes=2), [Level(0, users=4, duration=4.0)], pool=pool)
         stopper.join()
     assert outcome.lost_processes == ("1",)
     assert outcome.levels[0].ended_at is not None
@@ -149,6 +148,6 @@ def test_a_load_process_that_was_stopped_is_ended(tmp_path: Path, monkeypatch: p
 def test_answers_that_are_none_are_not_asked_for_without_a_pause(tmp_path: Path) -> None:
     """Bytes of another protocol come as quickly as a refusal."""
     with turning_away(status=200, body=b"\x16\x03\x01 garbage") as (port, asked):
-        runner.run(_plan(tmp_path, port, Level(0, users=4, duration=2.0), timeout=5.0))
+        runner.run(_plan(tmp_path, port, timeout=5.0), [Level(0, users=4, duration=2.0)])
     assert 4 < len(asked) < 60
     assert {each.error_kind for each in read_journal(tmp_path).records} == {"protocol"}

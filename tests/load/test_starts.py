@@ -52,8 +52,8 @@ def test_starts_are_spread_over_an_answer_and_users_pause(pool: WorkerPool, tmp_
     """By what the first answer promises, then by what answers took; the level says over how long."""
     with engine(tmp_path / "log", "--ttft-ms", "100", "--itl-ms", "20") as url:
         levels = (Level(0, users=4, duration=2.0), Level(1, users=8, duration=1.0))
-        plan = plan_for(url, tmp_path, levels[0], spread=True, jitter=0.1)
-        outcome = runner.run(runner.replace(plan, levels=levels), pool=pool)
+        plan = plan_for(url, tmp_path, spread=True, jitter=0.1)
+        outcome = runner.run(plan, levels, pool=pool)
     answer = 0.1 + 0.02 * 11
     records = list(read_journal(tmp_path).records)
     for level, users in ((outcome.levels[0], 4), (outcome.levels[1], 8)):
@@ -74,7 +74,7 @@ def test_starts_are_spread_over_an_answer_and_users_pause(pool: WorkerPool, tmp_
 def test_without_them_all_begin_at_once(pool: WorkerPool, tmp_path: Path) -> None:
     """As the client's own benchmarks want it."""
     with engine(tmp_path / "log", "--ttft-ms", "50", "--itl-ms", "5") as url:
-        outcome = runner.run(plan_for(url, tmp_path, Level(0, users=6, requests=6)), pool=pool)
+        outcome = runner.run(plan_for(url, tmp_path), [Level(0, users=6, requests=6)], pool=pool)
     sent = [record.scheduled_at for record in read_journal(tmp_path).records]
     assert max(sent) - min(sent) < 0.05
     assert (outcome.levels[0].spread, outcome.levels[0].jitter) == (None, None)

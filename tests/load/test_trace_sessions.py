@@ -31,11 +31,13 @@ def test_a_turn_waits_for_the_answer_before(tmp_path: Path, processes: int) -> N
     folder.mkdir()
     with engine(tmp_path / "truth.jsonl") as url, WorkerPool(processes) as pool:
         plan = LoadPlan(
-            url=url, api="tgi", model_name="", stream=True, timeout=30.0, levels=(Level(0, arrival=TRACE),),
+            url=url, api="tgi", model_name="", stream=True, timeout=30.0,
             workload=workload.as_dict(), seed=1, folder=str(folder), clock_monotonic=Anchor.now().monotonic,
             processes=processes,
         )  # fmt: skip
-        (level,) = runner.run(plan, pool=pool, progress=said.append, show=lambda line: None).levels
+        (level,) = runner.run(
+            plan, [Level(0, arrival=TRACE)], pool=pool, progress=said.append, show=lambda line: None
+        ).levels
     records = list(read_journal(folder).records)
     assert {record.status for record in records} == {"completed"}
     assert len(records) == len(ROWS)

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ def pool() -> Iterator[WorkerPool]:
         yield one
 
 
-def plan_for(url: str, folder: Path, level: Level, **changes: Any) -> LoadPlan:
+def plan_for(url: str, folder: Path, **changes: Any) -> LoadPlan:
     workload = drawn("test", "8", str(TOKENS), seed=1).as_dict()
     return LoadPlan(
-        url=url, api="tgi", model_name="tgi", stream=True, timeout=20.0, levels=(level,), workload=workload, seed=1,
+        url=url, api="tgi", model_name="tgi", stream=True, timeout=20.0, workload=workload, seed=1,
         folder=str(folder), clock_monotonic=time.monotonic(), **changes,
     )  # fmt: skip
 
@@ -83,8 +83,8 @@ class Seen:
 def load(pool: WorkerPool, folder: Path, level: Level, *options: str, **changes: Any) -> Seen:
     folder.mkdir(exist_ok=True)
     with engine(folder / "truth.jsonl", *options) as url:
-        plan = plan_for(url, folder, level, **changes)
-        outcome = runner.run(plan, pool=pool)
+        plan = plan_for(url, folder, **changes)
+        outcome = runner.run(plan, [level], pool=pool)
     return Seen(list(read_journal(folder).records), read_log(folder / "truth.jsonl"), outcome, plan.clock_monotonic)
 
 
@@ -196,7 +196,7 @@ def test_a_service_that_nobody_reaches_ends_the_level(
     monkeypatch.setattr(runner, "REFUSED_AFTER", 1.5)
     with engine(tmp_path / "unused.jsonl") as url:
         pass
-    outcome = runner.run(plan_for(url, tmp_path, Level(0, users=2, duration=60.0)), pool=pool)
+    outcome = runner.run(plan_for(url, tmp_path), [Level(0, users=2, duration=60.0)], pool=pool)
     assert outcome.levels[0].ended_by == "service_gone"
     records = list(read_journal(tmp_path).records)
     assert {record.error_kind for record in records} <= {"refused", None}
@@ -225,8 +225,8 @@ def test_a_killed_process_is_reported_and_the_others_go_on(tmp_path: Path) -> No
 
     with WorkerPool(2) as pool, engine(tmp_path / "truth.jsonl", "--itl-ms", "80") as url:
         level = Level(0, rate=50.0, arrival=arrival_of("constant"), duration=3.0)
-        plan = plan_for(url, tmp_path, level, processes=2)
-        outcome = runner.run(plan, pool=pool, on_level=kill)
+        plan = plan_for(url, tmp_path, processes=2)
+        outcome = runner.run(plan, [level], pool=pool, on_level=kill)
     truths = read_log(tmp_path / "truth.jsonl")
     assert outcome.lost_processes == ("1",)
     assert outcome.levels[0].ended_by == "duration"
@@ -344,8 +344,8 @@ def test_locusts_page_counts_the_requests_of_all_processes(tmp_path: Path) -> No
         return int(next(row["Request Count"] for row in rows if row["Name"] == "Aggregated"))
 
     with WorkerPool(2) as pool, engine(tmp_path / "truth.jsonl") as url:
-        plan = plan_for(url, tmp_path, Level(0, users=2, duration=5.0), processes=2, web_ui=True)
-        runner.run(plan, pool=pool, progress=look)
+        plan = plan_for(url, tmp_path, processes=2, web_ui=True)
+        runner.run(plan, [Level(0, users=2, duration=5.0)], pool=pool, progress=look)
     by_process = [owners(tmp_path, 2)[record.request_id] for record in read_journal(tmp_path).records]
     alone = max(by_process.count(0), by_process.count(1))
     assert pages[0].startswith("http://127.0.0.1:")
@@ -356,8 +356,7 @@ def test_levels_of_one_plan_follow_each_other(pool: WorkerPool, tmp_path: Path) 
     """Each level has its own requests, and none begins before the one before has its last answer."""
     with engine(tmp_path / "truth.jsonl") as url:
         levels = (Level(0, users=2, requests=4), Level(1, rate=50.0, arrival=arrival_of("poisson"), requests=6))
-        plan = replace(plan_for(url, tmp_path, levels[0]), levels=levels)
-        outcome = runner.run(plan, pool=pool)
+        outcome = runner.run(plan_for(url, tmp_path), levels, pool=pool)
     records = list(read_journal(tmp_path).records)
     assert [sum(record.level == number for record in records) for number in (0, 1)] == [4, 6]
     assert [level.ended_by for level in outcome.levels] == ["requests", "requests"]

@@ -86,14 +86,15 @@ def test_a_load_goes_the_way_of_the_look(
         assert info.model_names == ("m",)
         plan = LoadPlan(
             url=endpoint.url, model_name=endpoint.model_name or "", timeout=20.0, api="openai-chat", stream=True,
-            levels=(Level(0, users=1, requests=2, warmup=0.0),), seed=1, folder=str(tmp_path),
+            seed=1, folder=str(tmp_path),
             workload=drawn("ways", "16", "8", seed=1).as_dict(), clock_monotonic=time.monotonic(),
         )  # fmt: skip
+        levels = [Level(0, users=1, requests=2, warmup=0.0)]
         if variables:
             with WorkerPool(1) as own:
-                runner.run(plan, pool=own)
+                runner.run(plan, levels, pool=own)
         else:
-            runner.run(plan, pool=pool)
+            runner.run(plan, levels, pool=pool)
         records = read_journal(tmp_path).records
         assert [(each.status, each.error_kind) for each in records] == [("completed", None)] * 2
         assert {each.request_id for each in records} == set(server.truths)
