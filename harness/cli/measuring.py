@@ -379,6 +379,8 @@ def capacity(
 @app.command()
 def calibrate(
     users: Annotated[str, typer.Option(help="Streams at once, `64,512`.")] = "1,16,64,256,512",
+    processes: ProcessesOption = 1,
+    missing: Annotated[bool, typer.Option("--missing", help="Measure only what no stored one covers.")] = False,
     json: JsonOption = False,
 ) -> int:
     """Measure this machine's client alone: the error of TTFT and ITL that a load generator makes by itself; stored.
@@ -387,7 +389,7 @@ def calibrate(
     """
     from harness.commands.calibrate import calibrate as measure
 
-    floor = measure(users, progress=terminal.say)
+    floor = measure(users, progress=terminal.say, processes=processes, missing=missing)
     show(json, floor.as_json(), floor.as_text())
     return 0
 

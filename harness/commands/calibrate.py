@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.drive.calibration import Say, best_floor, file, store
+from harness.drive.calibration import Say, best_floor, file, find, floor_for, store
 from harness.errors import UsageError
 from harness.load.worker_pool import WorkerPool
 from harness.measure.client import Floor
@@ -33,11 +33,20 @@ class CalibrateResult:
         return "\n".join([*lines, f"stored in {self.path}"])
 
 
-def calibrate(users: str, progress: Say, processes: int = 1) -> CalibrateResult:
-    """Measure the floor at each of these numbers of streams, `64,512`, and store it. Raises HarnessErrors."""
+def calibrate(users: str, progress: Say, processes: int = 1, *, missing: bool = False) -> CalibrateResult:
+    """Measure the floor at each of these numbers of streams, `64,512`, and store it. missing: what is stored and covers
+    them is taken instead, as `bench` does. Raises HarnessErrors.
+    """
+    wanted = _streams(users)
+    stored = [find(streams, processes) for streams in wanted] if missing else []
+    if stored and None not in stored:
+        return CalibrateResult(tuple(floor for floor in stored if floor is not None), file())
     with WorkerPool(processes) as pool:
         floors = []
-        for streams in _streams(users):
+        for streams in wanted:
+            if missing:
+                floors.append(floor_for(streams, processes, pool, progress))
+                continue
             progress(f"calibrating the client with {format_count(streams)} streams")
             floors.append(best_floor(streams, processes, pool))
             store(floors[-1], processes)

@@ -31,7 +31,7 @@ from harness.load.starts import JITTER
 from harness.load.worker_pool import ClientFailed, WorkerPool
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
-from harness.measure.run_folder import Level, Manifest, RunFolder, run_name, write_atomically
+from harness.measure.run_folder import Level, Manifest, RunFolder, run_name
 from harness.redaction import redact, secrets_of
 from harness.serve.serving import Served, open_service, resolve_model
 from harness.serve.target import Target
@@ -118,8 +118,7 @@ def _measure(
     if turn.check is not None:
         with _unused(folder, plan):
             turn.check(manifest)
-    recorder = RunRecorder(folder, manifest, served.info, served.endpoint)
-    write_atomically(folder.stack, redact(served.service.facts().stack).encode("utf-8", "backslashreplace"))
+    recorder = RunRecorder(folder, manifest, served.info, served.endpoint, redact(served.service.facts().stack))
     progress(f"writing to {folder.path}")
     load = LoadPlan(
         url=served.endpoint.url,

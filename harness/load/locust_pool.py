@@ -31,6 +31,7 @@ class LocustPool(Pool):
         self._runner = runner
         self._numbers: dict[str, int] = {}  # by Locust's id
         self._closed: set[int] = set()
+        self.elsewhere: set[int] = set()  # on other machines, or in other file systems: they hand in their journals
         self._refused: list[UsageError] = []  # by workers whose environment does not let them ask
         self._said: Queue[dict[str, Any]] = Queue()
         self._last: dict[str, dict[str, Any]] = {}  # orders of the present level, for who comes later
@@ -51,6 +52,7 @@ class LocustPool(Pool):
         """As many as are there now must be its processes."""
         self._plan, self.lost, self.heard, self.streams = plan, [], {}, 0
         self._numbers, self._closed, self._refused, self._last, self._said = {}, set(), [], {}, Queue()
+        self.elsewhere = set()
         for client in self.there:
             self._give_plan(client)
 
@@ -137,6 +139,7 @@ class LocustPool(Pool):
             return
         self.heard[number] = time.monotonic()
         if said["say"] == "journal":
+            self.elsewhere.add(number)
             with RunFolder(Path(self._plan.folder)).journal(number).open("ab") as file:
                 file.write(said["content"])
             return

@@ -18,10 +18,12 @@ import gevent
 
 from harness.errors import HarnessError, ServiceError
 from harness.load import runner
+from harness.load.floor import floor_of
 from harness.load.locust_asking import GRACE, Asking, asking_of, planned
 from harness.load.locust_pool import LocustPool
 from harness.load.messages import USERS_CHANGED
 from harness.load.user import StreamUser
+from harness.measure.client import Floor
 from harness.measure.records import COMPLETED, FAILED, MISSING, Records
 from harness.measure.run_folder import Level
 
@@ -112,6 +114,7 @@ class LocustRun:
         self._early = False
         self._ramped_at: float | None = None
         self._by_ourselves: str | None = None
+        self._streams = 0
         first = Level(0, users=target(), duration=run_time)
         self.recorder, self._plan = planned(asking, host, first, len(pool.there))
 
@@ -137,6 +140,7 @@ class LocustRun:
         except HarnessError as error:
             failed(error)
             return
+        self._streams = outcome.streams
         self._by_ourselves = runner.CUT_OFF.get(outcome.levels[-1].ended_by or "")
         if self._by_ourselves is not None:
             failed(ServiceError(f"the run was ended: {self._by_ourselves}", where=self._plan.url))
@@ -192,6 +196,12 @@ class LocustRun:
             return False
         return quitting or not self._headless
 
+    def _floor(self) -> Floor | None:
+        """The client's own error at this load; it is another one on another machine, and none where a process died."""
+        if not self._streams or self._pool.lost or self._pool.elsewhere:
+            return None
+        return floor_of(self._streams, self._pool.processes)
+
     def close(self) -> None:
         """The test has ended: collect all journals, write the records, say where they are."""
         until = time.monotonic() + GRACE + 5.0
@@ -202,7 +212,7 @@ class LocustRun:
         self.recorder.__exit__()
         gone = self._by_ourselves == runner.CUT_OFF["service_gone"]
         self.recorder.close(interrupted=self._early, gone=gone, processes=self._pool.processes)
-        run = self.recorder.keep(lost_processes=self._pool.lost)
+        run = self.recorder.keep(self._floor(), self._pool.lost)
         for number in self._pool.lost:
             logger.warning("worker %s was lost: its last second may be missing", number)
         if not run.records.having(COMPLETED).any() or self._by_ourselves is not None:

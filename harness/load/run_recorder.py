@@ -26,7 +26,16 @@ from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.commit import commit
 from harness.measure.run import Run, keep_records
-from harness.measure.run_folder import Level, Manifest, RunFolder, clock_entry, utc_text, write_manifest
+from harness.measure.run_folder import (
+    Level,
+    Manifest,
+    RunFolder,
+    clock_entry,
+    stack_of_url,
+    utc_text,
+    write_atomically,
+    write_manifest,
+)
 from harness.measure.server import ServerSamples
 from harness.workload.workload import Asked, Dataset, Replayed, summarise
 
@@ -37,9 +46,14 @@ class RunRecorder:
     Use as a context manager around the load: what is sampled beside it is read as long, and written when it is left.
     """
 
-    def __init__(self, folder: RunFolder, manifest: Manifest, info: EngineInfo, endpoint: Endpoint) -> None:
+    def __init__(
+        self, folder: RunFolder, manifest: Manifest, info: EngineInfo, endpoint: Endpoint, stack: str | None = None
+    ) -> None:
+        """stack: what served, as stack.yaml shall have it, without secrets; None for a service known by its address."""
         self.folder, self.manifest = folder, manifest
         write_manifest(folder, manifest)
+        stack = stack_of_url(endpoint.url) if stack is None else stack
+        write_atomically(folder.stack, stack.encode("utf-8", "backslashreplace"))
         start = float(manifest.clock["monotonic"])
         self._sampling = Sampling(Sampled(endpoint, info), start, kept_in=folder.server_journal)
 

@@ -323,6 +323,11 @@ def is_moment(text: str) -> bool:
         return False
 
 
+def stack_of_url(url: str) -> str:
+    """stack.yaml of a service that somebody else runs: all that is known of it."""
+    return f"runtime: url\nurl: {url}\n"
+
+
 def write_manifest(folder: RunFolder, manifest: Manifest) -> None:
     """manifest.json, replaced in one step: a reader sees the old or the new one, never half of it."""
     levels = [level.as_dict() for level in manifest.levels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.engines.endpoint import Endpoint
+from harness.measure.run_folder import stack_of_url
 from harness.stack.service import ServiceFacts, State
 
 
@@ -28,4 +29,4 @@ class UrlService:
         """Nothing: it is somebody else's."""
 
     def facts(self) -> ServiceFacts:
-        return ServiceFacts(runtime="url", engine="unknown", stack=f"runtime: url\nurl: {self.endpoint.url}\n")
+        return ServiceFacts(runtime="url", engine="unknown", stack=stack_of_url(self.endpoint.url))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.commands.calibrate import calibrate
 from harness.drive import calibration
 from harness.errors import HarnessError
 from harness.load import runner
@@ -45,16 +46,24 @@ def test_a_measurement_that_was_cut_off_is_not_stored(
     """By a signal: the level ends in order, and the command with it. By the end of a load process: said."""
     real = runner.run
 
-    def cut(plan: LoadPlan, *, pool: WorkerPool) -> LoadOutcome:
+    def cut(plan: LoadPlan, levels: Iterable[Level], *, pool: WorkerPool) -> LoadOutcome:
         def tell(level: Level) -> None:
             if level.ended_at is None and lost:
                 Timer(0.3, pool.dismiss, (0,)).start()
             elif level.ended_at is None:
                 Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-        return real(plan, pool=pool, on_level=tell)
+        return real(plan, levels, pool=pool, on_level=tell)
 
     monkeypatch.setattr(calibration.runner, "run", cut)
     with WorkerPool(2) as pool, pytest.raises(HarnessError if lost else KeyboardInterrupt):
         calibration.floor_for(4, 2, pool, lambda text: None)
     assert calibration.find(4, 2) is None
+
+
+def test_what_is_stored_is_taken_where_only_what_is_missing_is_asked_for() -> None:
+    """For as many processes; whoever asks for it has load processes of its own about."""
+    floor = Floor(0.001, 0.0005, streams=64, events_per_second=3000.0, measured="2026-01-01T00:00:00Z")
+    calibration.store(floor, 2)
+    assert calibrate("16,64", lambda text: None, 2, missing=True).floors == (floor, floor)
+    assert calibration.find(16, 1) is None

@@ -23,6 +23,7 @@ from harness.workload.mix import SLOTS
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("calibrated")
 LOCUST = [sys.executable, "-m", "locust", "--only-summary"]
 SHORT = """
 from harness.load.user import StreamUser

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from harness.measure.client import Floor
 from tests.load.test_refusals import turning_away
 
+pytestmark = pytest.mark.usefixtures("calibrated")
 LOCUST = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
 BENCH = [sys.executable, "-m", "harness", "bench", "--warmup", "0s", "--workload", "mine.py", "--url"]
 SAME = (
@@ -97,8 +100,8 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_same_users_leave_the_same_records(url: str, tmp_path: Path, processes: int) -> None:
-    """Two classes by their weights, conversations by attributes and by a task, on_start; and the manifests agree."""
+def test_the_same_users_leave_the_same_records(url: str, tmp_path: Path, processes: int, calibrated: Floor) -> None:
+    """Two classes by their weights, conversations by attributes and by a task, on_start; and the same folder."""
     share = ["--processes", str(processes)] if processes > 1 else []
     (benched, ours), (by_hand, theirs) = both(
         url,
@@ -125,8 +128,11 @@ def test_the_same_users_leave_the_same_records(url: str, tmp_path: Path, process
     assert first["workload"]["hash"] == second["workload"]["hash"]
     for key in ("lengths", "seeds", "processes", "api", "stream", "model", "engine", "limits", "exact_lengths"):
         assert first[key] == second[key], key
-    assert (benched / "server.parquet").exists()
-    assert (by_hand / "server.parquet").exists()
+    reports = {"report.html", "report.md"}
+    assert {each.name for each in benched.iterdir()} - {each.name for each in by_hand.iterdir()} <= reports
+    for folder in (benched, by_hand):
+        assert (folder / "stack.yaml").read_text() == f"runtime: url\nurl: {url}\n"
+        assert json.loads((folder / "client.json").read_text())["floor"] == asdict(calibrated)
 
 
 def test_levels_of_a_shape_ask_the_same(url: str, tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""The client's own error on this machine, for a run under Locust's own command, after its load.
+
+`harness calibrate` measures and remembers it, in a process of its own: here users of this load are still about.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+from harness.errors import UsageError
+from harness.input_files import as_type
+from harness.measure.client import Floor
+
+logger = logging.getLogger("harness")
+
+_WITHIN = 90.0  # seconds; a few on a machine at rest, and up to three tries
+
+
+def floor_of(streams: int, processes: int) -> Floor | None:
+    """The floor that covers so many streams in so many processes, measured now where none is stored yet; None where
+    that failed, which is said: the run holds without it.
+    """
+    asked = ["--users", str(streams), "--processes", str(processes), "--missing", "--json"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "calibrate", *asked],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_WITHIN,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        logger.warning("the client could not be calibrated within %.0f s: harness calibrate does it alone", _WITHIN)
+        return None
+    try:
+        (floor,) = as_type(tuple[Floor, ...], json.loads(done.stdout)["floors"], "harness calibrate")
+    except (ValueError, KeyError, UsageError):
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        logger.warning("the client could not be calibrated: %s", words[-1])
+        return None
+    return floor
