@@ -1,14 +1,15 @@
 """Where in a long file to begin, for a part of a trace that lies far from its beginning.
 
-Lines of a file that is not packed can be found by bisection, since rows stand in the order of their moments but for
-small disorder. What cannot be found so is read from the beginning.
+Rows stand in the order of their moments but for small disorder. So lines can be found by bisection, and in a packed
+file, which has to be unpacked from its beginning, by one line of each block. What cannot be found so is read row by
+row.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,11 +21,14 @@ from harness.workload.traces.json_items import json_lines
 from harness.workload.traces.row import Record
 
 _NEAR = 1 << 16  # bytes; so close it is read rather than searched, and so far before it for rows out of order
+_BLOCK = 1 << 20  # bytes of a packed file of which one line is looked at
 
 
 @dataclass(frozen=True)
 class Place:
-    """A line's place in a file, in bytes, and the moment that the trace's moments count from, in nanoseconds."""
+    """A line's place in the unpacked file, in bytes, and the moment that the trace's moments count from, in
+    nanoseconds.
+    """
 
     byte: int
     zero: int
@@ -35,28 +39,57 @@ def find_place(container: Container, head: Head, clock: Clock, offset: int) -> P
 
     None where the file has to be read from its beginning.
     """
-    if container.kind not in ("csv", "jsonl") or container.packed or clock.column not in head.records[0].fields:
+    if container.kind not in ("csv", "jsonl") or clock.column not in head.records[0].fields:
         return None
     zero = clock.read(head.records[0])
     columns = list(head.records[0].fields) if container.kind == "csv" else None
-    low, high = 0, container.path.stat().st_size
-    with unpacked(container.path, container.name) as file:
-        while high - low > 2 * _NEAR:
-            middle = (low + high) // 2
-            record = _record_after(file, middle, columns, container.name)
-            if record is None:
-                return None
-            try:
-                moment = clock.read(record)
-            except UsageError:
-                return None
-            low, high = (middle, high) if moment - zero < offset else (low, middle)
-        begin = low - _NEAR
-        if begin <= 0:
+
+    def is_before(line: bytes) -> bool | None:
+        """None for what is no row by itself."""
+        try:
+            record = _record(line, columns, container.name)
+            return None if record is None else clock.read(record) - zero < offset
+        except UsageError:
             return None
-        file.seek(begin)
-        file.readline()
-        return Place(file.tell(), zero)
+
+    with unpacked(container.path, container.name) as file:
+        if container.packed:
+            byte = _by_blocks(file, is_before)
+        else:
+            byte = _by_halves(file, container.path.stat().st_size, is_before)
+    return None if byte is None else Place(byte, zero)
+
+
+def _by_halves(file: BinaryIO, size: int, is_before: Callable[[bytes], bool | None]) -> int | None:
+    low, high = 0, size
+    while high - low > 2 * _NEAR:
+        middle = (low + high) // 2
+        file.seek(middle)
+        file.readline(_NEAR)
+        before = is_before(file.readline(_NEAR))
+        if before is None:
+            return None
+        low, high = (middle, high) if before else (low, middle)
+    if low <= _NEAR:
+        return None
+    file.seek(low - _NEAR)
+    file.readline()
+    return file.tell()
+
+
+def _by_blocks(file: BinaryIO, is_before: Callable[[bytes], bool | None]) -> int | None:
+    """A line before the first block whose last whole line is not before."""
+    at, kept = 0, b""  # what was passed over, and the end of that
+    while block := file.read(_BLOCK):
+        last = block.rfind(b"\n")
+        first = block.rfind(b"\n", 0, max(0, last))
+        before = is_before(block[first + 1 : last + 1]) if 0 <= first < last else None
+        if before is None and len(block) == _BLOCK:
+            return None
+        if not before:  # in this block, or in the last one, which may be short
+            break
+        at, kept = at + len(block), block[-_NEAR:]
+    return at - len(kept) + kept.find(b"\n") + 1 if at else None
 
 
 def skip_before(records: Iterator[Record], clock: Clock, moment: int) -> Iterator[Record]:
@@ -68,18 +101,20 @@ def records_from(container: Container, head: Head, place: Place) -> Iterator[Rec
     """The records from a line on. Raises UsageError, with lines counted from there."""
     name = f"{container.name} from byte {place.byte:,} on"
     with unpacked(container.path, container.name) as file:
-        file.seek(place.byte)
+        if container.packed:  # not all of these can seek
+            left = place.byte
+            while left and (passed := file.read(min(left, _BLOCK))):
+                left -= len(passed)
+        else:
+            file.seek(place.byte)
         if container.kind == "csv":
             yield from csv_records(file, name, header=list(head.records[0].fields))
         else:
             yield from json_lines(file, name)
 
 
-def _record_after(file: BinaryIO, byte: int, columns: list[str] | None, name: str) -> Record | None:
-    """The first whole record behind this place; None where there is none, or it is no record by itself."""
-    file.seek(byte)
-    file.readline(_NEAR)
-    line = file.readline(_NEAR)
+def _record(line: bytes, columns: list[str] | None, name: str) -> Record | None:
+    """None where the line is no record by itself."""
     try:
         if columns is None:
             return next(json_lines(io.BytesIO(line), name), None)

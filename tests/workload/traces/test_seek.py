@@ -5,16 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from harness.errors import UsageError
+from harness.workload.traces import read as traces_read
 from harness.workload.traces import seek
 from harness.workload.traces.read import Trace, TraceFile, read_trace
 from harness.workload.traces.window import Window
 
 ROWS = 30_000
+
+
+def zstd(content: bytes) -> bytes:
+    packed: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    return packed
 
 
 def csv_file(disorder: float) -> str:
@@ -37,34 +46,44 @@ def read(folder: Path, content: bytes, window: Window) -> Trace:
 
 @pytest.mark.parametrize("start", [0.5, 900.0, 15_000.0, 29_980.0])
 @pytest.mark.parametrize("content", [csv_file(0.0), csv_file(9.0), jsonl_file()], ids=["csv", "disorder", "jsonl"])
-def test_a_part_is_the_same_however_it_is_found(start: float, content: str, tmp_path: Path) -> None:
-    """Packed, a file has to be read from its beginning, and gives the same rows and the same hash."""
-    window = Window(start=start, duration=200.0)
-    found, read_through = (
-        read(tmp_path, each, window) for each in (content.encode(), gzip.compress(content.encode(), 1))
-    )
+@pytest.mark.parametrize("pack", [bytes, partial(gzip.compress, compresslevel=1), zstd], ids=["plain", "gzip", "zstd"])
+def test_a_part_is_the_same_however_it_is_found(
+    pack: Callable[[bytes], bytes], start: float, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows and the same hash as by looking at all of them."""
+    monkeypatch.setattr(seek, "_BLOCK", 100_000)
+    window, packed = Window(start=start, duration=200.0), pack(content.encode())
+    found = read(tmp_path, packed, window)
+    monkeypatch.setattr(traces_read, "find_place", lambda *_: None)
+    read_through = read(tmp_path, packed, window)
     assert found.rows == read_through.rows
     assert found.sha256 == read_through.sha256
     assert found.rows
 
 
-def test_what_lies_before_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_what_lies_before_is_not_read(
+    pack: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A damaged line in the first half goes unseen; one after the place is told with where the counting begins."""
+    monkeypatch.setattr(seek, "_BLOCK", 100_000)
     lines = csv_file(0.0).splitlines(keepends=True)
     early = [*lines[:9000], "oops\n", *lines[9001:]]
     window = Window(start=20_000.0, duration=20.0)
-    assert len(read(tmp_path, "".join(early).encode(), window).rows) == 20
+    assert len(read(tmp_path, pack("".join(early).encode()), window).rows) == 20
     late = [*lines[:20_005], "1,oops,1\n", *lines[20_005:]]
     with pytest.raises(
         UsageError, match=r"trace from byte [\d,]+ on:\d+: column input_tokens: expected a number of tok"
     ):
-        read(tmp_path, "".join(late).encode(), window)
+        read(tmp_path, pack("".join(late).encode()), window)
 
 
 def test_a_file_that_cannot_be_searched_is_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that are no rows by themselves, in the place that is looked at."""
     monkeypatch.setattr(seek, "_NEAR", 64)
+    monkeypatch.setattr(seek, "_BLOCK", 640)
     rows = [f'{at},"a{chr(10)}b",5,5' for at in range(2000)]
     content = "\n".join(["arrival_s,remark,input_tokens,output_tokens", *rows])
-    trace = read(tmp_path, content.encode(), Window(start=1500.0, duration=3.0))
-    assert [row.offset for row in trace.rows] == [0.0, 1.0, 2.0]
+    for packed in (content.encode(), gzip.compress(content.encode())):
+        trace = read(tmp_path, packed, Window(start=1500.0, duration=3.0))
+        assert [row.offset for row in trace.rows] == [0.0, 1.0, 2.0]
