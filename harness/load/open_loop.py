@@ -18,6 +18,7 @@ from harness.load.running_level import RunningLevel
 from harness.load.session import Prepared
 from harness.load.transport import Exchange
 from harness.measure.arrivals import POISSON
+from harness.workload.traces.waits import NOTHING, Wait
 from harness.workload.workload import Replayed
 
 _AHEAD = 64  # requests whose bytes are ready before their moment
@@ -39,18 +40,18 @@ def level_moments(running: RunningLevel) -> Iterator[float]:
     return moments(level.arrival or POISSON, level.rate or 1.0, seed, duration=level.duration, requests=most)
 
 
-def _share(running: RunningLevel, follows: tuple[int | None, ...]) -> Iterator[tuple[int, float]]:
-    """The arrivals of this process, by number, with their moments: every Nth of the one schedule; sessions of a trace
-    go with their first request. follows: as Replayed has it, empty where there are no sessions.
+def _share(running: RunningLevel, waits: tuple[Wait, ...]) -> Iterator[tuple[int, float]]:
+    """The arrivals of this process, by number, with their moments: every Nth of the one schedule; sessions of a trace,
+    sub-agents included, go with their first request. waits: as Replayed has it.
     """
-    if not any(each is not None for each in follows):
+    if not any(wait.answers for wait in waits):
         every = islice(enumerate(level_moments(running)), running.share, None, running.processes)
         yield from every
         return
     owners: list[int] = []
     for number, moment in enumerate(level_moments(running)):
-        before = follows[number]
-        owners.append(number % running.processes if before is None else owners[before])
+        answers = waits[number].answers
+        owners.append(owners[answers[0]] if answers else number % running.processes)
         if owners[-1] == running.share:
             yield number, moment
 
@@ -59,7 +60,8 @@ class Dispatcher:
     """Sends this process's share of a level: of N processes each takes every Nth arrival of the one schedule.
 
     An arrival begins a conversation; what follows in it comes back here with its own moment, an answer and a pause
-    later. In a trace a turn is sent at its own moment, or when the answer before it is in where that comes later.
+    later. In a trace a turn is sent at its own moment, or, where that comes later, when what it waits for is answered
+    and the pause behind it is over.
     Moments are CLOCK_MONOTONIC seconds.
     """
 
@@ -67,12 +69,13 @@ class Dispatcher:
         """environment: Locust's, for users that come with an arrival."""
         self._running, self._session, self._environment = running, running.session, environment
         workload = running.session.workload
-        self._follows = workload.follows if isinstance(workload, Replayed) else ()
-        self._followed = {before for before in self._follows if before is not None}
-        self._answers: set[int] = set()  # of those that are followed, the ones that are over
-        self._waiting: dict[int, tuple[float, Prepared]] = {}  # turns that are due, by whose answer they wait for
-        self._moved: set[str] = set()
-        self._moments = _share(running, self._follows)
+        self._waits = workload.waits if isinstance(workload, Replayed) else ()
+        self._awaited = {number for wait in self._waits for number in wait.answers}
+        self._answered_at: dict[int, float] = {}  # of those that are awaited
+        self._waiting: dict[int, list[tuple[float, Prepared]]] = {}  # turns that are due, by whose answer they wait for
+        self._free: set[int] = set()  # turns that have waited
+        self._unplanned: set[int] = set()  # those of them that are sent as soon as they are
+        self._moments = _share(running, self._waits)
         self._ready: deque[tuple[float, Prepared]] = deque()
         self._later: list[tuple[float, str, Prepared]] = []  # a heap; request ids keep equal moments apart
         self._talking = 0  # conversations that wait for an answer
@@ -84,7 +87,7 @@ class Dispatcher:
         recorder, transport = self._session.recorder, self._session.transport
         recorder.ahead = self._fill
         try:
-            if self._running.converses or self._followed:
+            if self._running.converses or self._awaited:
                 self._run_conversations()
             else:
                 self._run_requests()
@@ -115,11 +118,8 @@ class Dispatcher:
                 self._news.wait(_LOOK_EVERY)
             elif self._wait_until(due):
                 prepared = self._ready.popleft()[1] if due == arrives else heappop(self._later)[2]
-                before = self._before(prepared)
-                if before is None or before in self._answers:
+                if self._may_go(prepared, due):
                     self._send(prepared, due)
-                else:
-                    self._waiting[before] = due, prepared
                 self._session.transport.wake()
         for _, _, prepared in self._later:
             self._session.leave(prepared)
@@ -127,9 +127,10 @@ class Dispatcher:
     def _send(self, prepared: Prepared, due: float) -> None:
         """A later turn without a pause has no moment of its own: it is sent as soon as its answer is read."""
         planned = prepared.sent_before == 0 or bool(prepared.request.delay)
-        planned = planned and prepared.request_id not in self._moved
+        if self._waits and prepared.index in self._unplanned:
+            planned = False
         moment = due - self._session.plan.clock_monotonic if planned else None
-        if self._follows and prepared.index not in self._followed:
+        if self._waits and prepared.index not in self._awaited:
             self._session.begin(prepared, moment)  # nothing waits for its answer
             return
         self._talking += 1
@@ -142,7 +143,7 @@ class Dispatcher:
     def _go_on(self, prepared: Prepared, exchange: Exchange | None) -> None:
         """The conversation's next request, at its moment; or its end."""
         self._talking -= 1
-        if self._follows:
+        if self._waits:
             self._release(prepared.index)
             return
         if self._running.over.is_set() and exchange is not None and exchange.error == "in_flight":
@@ -157,18 +158,32 @@ class Dispatcher:
             heappush(self._later, (since + (following.request.delay or 0.0), following.request_id, following))
         self._news.set()
 
-    def _before(self, prepared: Prepared) -> int | None:
-        return self._follows[prepared.index] if self._follows else None
+    def _may_go(self, prepared: Prepared, due: float) -> bool:
+        """Whether a request that is due may be sent now; if not, it is when what it waits for is over."""
+        number = prepared.index
+        wait = self._waits[number] if self._waits else NOTHING
+        if not wait.answers or number in self._free:
+            return True
+        missing = next((each for each in wait.answers if each not in self._answered_at), None)
+        if missing is not None:
+            self._waiting.setdefault(missing, []).append((due, prepared))
+            return False
+        self._free.add(number)
+        earliest = max(self._answered_at[each] for each in wait.answers) + (wait.pause or 0.0)
+        if earliest <= due:
+            return True
+        self._running.moved.append(earliest - due)
+        if not wait.pause:
+            self._unplanned.add(number)
+        heappush(self._later, (earliest, prepared.request_id, prepared))
+        return False
 
     def _release(self, number: int) -> None:
-        """This turn of a trace has its answer; the one behind it may be sent, and is where it is due already."""
-        self._answers.add(number)
-        due, prepared = self._waiting.pop(number, (0.0, None))
-        if prepared is not None:
-            now = time.monotonic()
-            self._running.moved.append(now - due)
-            self._moved.add(prepared.request_id)
-            heappush(self._later, (now, prepared.request_id, prepared))
+        """This request of a trace is answered: those that waited for it alone come next."""
+        self._answered_at[number] = time.monotonic()
+        for due, prepared in self._waiting.pop(number, ()):
+            if self._may_go(prepared, due):
+                heappush(self._later, (due, prepared.request_id, prepared))
         self._news.set()
 
     def _why(self) -> str:

@@ -76,7 +76,7 @@ def moved_line(moved: Sequence[float]) -> str:
     turns, mean = f"{format_count(len(moved))} turn{'s' if len(moved) != 1 else ''}", sum(moved) / len(moved)
     return (
         f"{turns} of the trace waited for the answer before: sent {format_duration(mean)} later than recorded on "
-        f"average, {format_duration(max(moved))} at most"
+        f"average, {format_duration(max(moved))} at most, with the pauses that the trace tells"
     )
 
 

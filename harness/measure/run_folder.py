@@ -191,7 +191,8 @@ class Level:
     `service_gone`, `interrupted`; of Locust by hand also `stopped` (there was no limit) and `users_changed` (the next
     level began). spread, jitter: of a closed loop whose users were kept out of step: seconds over which their starts
     were spread, and their mean pause as a share of an answer's time. moved_turns: of a trace, turns that were sent
-    later than their own moments since the answer before was not in; moved_mean, moved_max: by how many seconds.
+    later than their own moments, since what they waited for was answered later; moved_mean, moved_max: by how many
+    seconds.
     """
 
     level: int

@@ -13,6 +13,7 @@ from harness.workload.request import Request
 from harness.workload.rows import request_of
 from harness.workload.single import SingleRequests
 from harness.workload.traces.read import Trace, TraceFile, read_trace, sessions_of
+from harness.workload.traces.waits import Wait, waits_of
 from harness.workload.traces.window import Window
 from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
@@ -37,15 +38,9 @@ class Replayed(SingleRequests):
         return tuple(row.offset for row in self.trace.rows)
 
     @cached_property
-    def follows(self) -> tuple[int | None, ...]:
-        """Of each request the one before in its session, whose answer it waits for; None where there is none."""
-        latest: dict[str, int] = {}
-        found: list[int | None] = []
-        for number, row in enumerate(self.trace.rows):
-            found.append(None if row.session_id is None else latest.get(row.session_id))
-            if row.session_id is not None:
-                latest[row.session_id] = number
-        return tuple(found)
+    def waits(self) -> tuple[Wait, ...]:
+        """Of each request the answers that it waits for."""
+        return waits_of(self.trace.rows)
 
     def lengths(self, number: int) -> tuple[int | None, int]:
         row = self.trace.rows[number]
@@ -94,6 +89,8 @@ class Replayed(SingleRequests):
             "mean_output_tokens": round(sum(row.output_tokens or 0 for row in rows) / len(rows), 1),
             "shared_prefixes": any(row.blocks for row in rows),
             "sessions": sessions_of(rows),
+            "waiting_turns": sum(bool(wait.answers) for wait in self.waits),
+            "recorded_pauses": sum(wait.pause is not None for wait in self.waits),
             "seed": self.seed,
             "hash": hash_of(asked),
         }

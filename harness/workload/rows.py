@@ -25,6 +25,5 @@ def request_of(
         seed=derive(seed, "sampling", number) if sampled else None,
         session_id=row.session_id,
         turn=row.turn,
-        delay=row.delay,
         counted=tokens is not None,
     )

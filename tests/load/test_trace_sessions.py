@@ -1,7 +1,8 @@
-"""Sessions of a trace: no turn before its own moment, nor before the answer to the one before."""
+"""Sessions of a trace: no turn before its own moment, nor before what it waits for is answered and thought about."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from harness.load.worker_pool import WorkerPool
 from harness.measure.arrivals import TRACE
 from harness.measure.clock import Anchor
 from harness.measure.journal import read_journal
+from harness.measure.record import RequestRecord
 from harness.measure.run_folder import Level
+from harness.workload.traces.window import Window
 from harness.workload.workload import replayed
 from tests.load.test_truth import engine
 
@@ -21,25 +24,75 @@ ROWS = [(0, "a"), (10, "a"), (20, "a"), (5, "b"), (60, "b"), (30, "c"), (900, "c
 TOO_SOON = {("a", 2), ("a", 3), ("b", 2)}
 
 
+# An agent with a sub-agent between its first two turns; each was answered within 20 ms when it was recorded.
+AGENT = {
+    "id": "g",
+    "block_size": 64,
+    "requests": [
+        {"t": 0.0, "in": 20, "out": 12, "api_time": 0.02},
+        {
+            "t": 0.11,
+            "type": "subagent",
+            "agent_id": "x",
+            "duration_ms": 90,
+            "requests": [
+                {"t": 0.0, "in": 20, "out": 12, "api_time": 0.02},
+                {"t": 0.05, "in": 20, "out": 12, "api_time": 0.02},
+            ],
+        },
+        {"t": 0.12, "in": 20, "out": 12, "api_time": 0.02},
+        {"t": 0.5, "in": 20, "out": 12, "api_time": 0.02},
+        {"t": 2.5, "in": 20, "out": 12, "api_time": 0.02},
+    ],
+}
+PAUSES = {("g/x", 1): 0.0, ("g/x", 2): 0.03, ("g", 2): 0.03, ("g", 3): 0.36}  # of those that come too late by that
+
+
+def sent(
+    path: Path, tmp_path: Path, processes: int, window: Window | None = None
+) -> tuple[Level, list[RequestRecord], list[str]]:
+    """The level of this trace, its records, and what was said of it; answers of 12 tokens take about 130 ms."""
+    workload, folder, said = replayed(path, window, seed=1), tmp_path / "run", list[str]()
+    folder.mkdir()
+    with engine(tmp_path / "truth.jsonl") as url, WorkerPool(processes) as pool:
+        plan = LoadPlan(
+            url=url, api="tgi", model_name="", stream=True, timeout=30.0, workload=workload.as_dict(), seed=1,
+            folder=str(folder), clock_monotonic=Anchor.now().monotonic, processes=processes,
+        )  # fmt: skip
+        levels = [Level(0, arrival=TRACE)]
+        (level,) = runner.run(plan, levels, pool=pool, progress=said.append, show=lambda line: None).levels
+    records = list(read_journal(folder).records)
+    assert {record.status for record in records} == {"completed"}
+    return level, records, said
+
+
+@pytest.mark.parametrize("speed", [1.0, 4.0])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_pause_follows_the_answer_and_agents_wait_for_theirs(tmp_path: Path, processes: int, speed: float) -> None:
+    """As long as was recorded, at the pace of the replay, whenever the answer comes; what has time keeps its moment."""
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps(AGENT))
+    level, records, _ = sent(path, tmp_path, processes, Window(speed=speed))
+    found = {(record.session_id or "", record.turn or 0): record for record in records}
+    assert len(found) == len(records) == 6
+    before = {("g/x", 1): [("g", 1)], ("g", 2): [("g", 1), ("g/x", 2)]}
+    for (session, turn), pause in PAUSES.items():
+        ends = [found[each].finished_at or 0.0 for each in before.get((session, turn), [(session, turn - 1)])]
+        late = found[session, turn].scheduled_at - max(ends) - pause / speed
+        assert 0.0 <= late < 0.25
+    last = found["g", 4]
+    kept = (level.started_at or 0.0) + 2.5 / speed
+    assert last.scheduled_at == pytest.approx(kept)
+    assert level.moved_turns == 4
+
+
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_turn_waits_for_the_answer_before(tmp_path: Path, processes: int) -> None:
     """Whatever process its session falls to; all others keep their moments, and what was moved is counted and said."""
     path = tmp_path / "trace.csv"
     lines = [f"{moment},20,12,{session}" for moment, session in sorted(ROWS)]
     path.write_text("\n".join(["arrival_ms,input_tokens,output_tokens,session_id", *lines]) + "\n")
-    workload, folder, said = replayed(path, seed=1), tmp_path / "run", list[str]()
-    folder.mkdir()
-    with engine(tmp_path / "truth.jsonl") as url, WorkerPool(processes) as pool:
-        plan = LoadPlan(
-            url=url, api="tgi", model_name="", stream=True, timeout=30.0,
-            workload=workload.as_dict(), seed=1, folder=str(folder), clock_monotonic=Anchor.now().monotonic,
-            processes=processes,
-        )  # fmt: skip
-        (level,) = runner.run(
-            plan, [Level(0, arrival=TRACE)], pool=pool, progress=said.append, show=lambda line: None
-        ).levels
-    records = list(read_journal(folder).records)
-    assert {record.status for record in records} == {"completed"}
+    level, records, said = sent(path, tmp_path, processes)
     assert len(records) == len(ROWS)
     began, recorded = level.started_at or 0.0, iter(sorted(ROWS))
     due = dict[tuple[str, int], float]()

@@ -67,7 +67,10 @@ def test_turns_of_a_trace_that_were_moved_are_told() -> None:
     found = summarise(Records.from_list([replace(each, history_tokens=None) for each in chats()]), manifest(levels))
     text = to_markdown(run_document(found))
     assert text.count("of the trace that waited") == 1
-    assert "before (2.00 requests/s): 3, sent 250 ms later than recorded on average, 1.50 s at most." in text
+    assert (
+        "before (2.00 requests/s): 3, sent 250 ms later than recorded on average, 1.50 s at most, with the pauses"
+        in text
+    )
 
 
 def test_a_level_that_cuts_many_is_warned_of() -> None:

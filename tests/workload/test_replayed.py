@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from harness.workload.traces.waits import Wait
 from harness.workload.traces.window import Window
 from harness.workload.vocabulary import assumed_vocabulary
 from harness.workload.workload import replayed
@@ -34,15 +35,24 @@ def test_a_later_turn_begins_with_the_blocks_of_the_turn_before(tmp_path: Path) 
     assert [each.input_tokens for each in requests] == [40, 48, 64, 70]
 
 
-def test_delays_and_sub_agents_are_handed_on(tmp_path: Path) -> None:
-    """For whoever sends turns after one another."""
+def test_what_waits_for_what_is_handed_on(tmp_path: Path) -> None:
+    """For whoever sends turns after one another: a sub-agent, its second turn, and who waits for it."""
     weka = replayed(write(tmp_path, WEKA), seed=1)
-    assert [weka.request(number).delay for number in range(4)] == [None, None, 2.0, 8.0]
     assert weka.request(1).session_id == "trace_0026/a1"
+    assert weka.waits == (Wait(), Wait((0,), 2.0), Wait((1,), 2.0), Wait((0, 2), 2.0))
+    assert (weka.describe()["waiting_turns"], weka.describe()["recorded_pauses"]) == (3, 3)
     burst = replayed(write(tmp_path, BURSTGPT), seed=1)
-    assert burst.request(2).delay == 39.5
+    assert burst.waits[2] == Wait((0,), 39.5)
     assert burst.offsets == (0.0, 51.0, 82.5, 90.0)
     assert burst.describe()["sessions"] == 1
+
+
+def test_pauses_go_at_the_pace_of_the_replay(tmp_path: Path) -> None:
+    """Else a replay at 20 times the speed would wait as long as people did; sub-agents stay their own pass's."""
+    fast = replayed(write(tmp_path, WEKA), Window(speed=4.0, loop=True, requests=8), seed=1)
+    assert fast.waits[1:4] == (Wait((0,), 0.5), Wait((1,), 0.5), Wait((0, 2), 0.5))
+    assert [fast.request(number).session_id for number in (4, 5)] == ["trace_0026#2", "trace_0026#2/a1"]
+    assert fast.waits[4:6] == (Wait(), Wait((4,), 0.5))
 
 
 def test_a_second_pass_asks_in_other_words(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def _moved(summary: Summary) -> list[str]:
     return [
         f"Turns of the trace that waited for the answer before ({names[each.level]}): "
         f"{format_count(each.moved_turns)}, sent {format_duration(each.moved_mean)} later than recorded on average, "
-        f"{format_duration(each.moved_max)} at most. Their latencies count from when they were sent."
+        f"{format_duration(each.moved_max)} at most, with the pauses that the trace tells. "
+        "Their latencies count from then."
         for each in summary.manifest.levels
         if each.level in names and each.moved_turns and each.moved_mean is not None and each.moved_max is not None
     ]

@@ -42,7 +42,7 @@ class BurstGpt:
                     tokens(record, outputs),
                     session_id=session_id,
                     turn=sessions.turn(session_id),
-                    delay=sessions.delay(session_id, moment, seconds(record, elapsed)),
+                    answered=seconds(record, elapsed),
                 )
                 yield moment, row
 

@@ -1,7 +1,7 @@
 """NVIDIA Dynamo's request traces: JSON lines of ended requests, with agents' sessions and a hash for each full block.
 
 Schema dynamo.request.trace.v1, https://docs.nvidia.com/dynamo (Agent Tracing). Lines are written as requests end, so
-the whole file is read. Between an answer and the next request of a session stand its tools: that is the delay.
+the whole file is read. Between an answer and the next request of a session stand its tools: that is the pause.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Dynamo:
                 session_id = _session(record)
                 length = tokens(record, "input_length" if "input_length" in record.fields else "input_tokens")
                 hashes = blocks.read(record, length, tally) if size or given else ()
-                delay = sessions.delay(session_id, began, max(0, ended - began) / 1e9)
-                turn = sessions.turn(session_id)
-                row = TraceRow(0.0, length, tokens(record, "output_tokens"), hashes, session_id, turn, delay)
+                turn, took = sessions.turn(session_id), max(0, ended - began) / 1e9
+                outputs = tokens(record, "output_tokens")
+                row = TraceRow(0.0, length, outputs, hashes, session_id, turn, answered=took)
                 yield began if clock else None, row
 
         return Reading(clock, rows, blocks, ordered=False)

@@ -2,7 +2,7 @@
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/. Only spans of a model call are sent: those of an agent repeat the
 sum of its calls. A conversation goes by `gen_ai.conversation.id`, else by its trace; an agent inside another agent is a
-conversation `outer/span`. Between an answer and the next call of a conversation stand its tools: that is the delay.
+conversation `outer/span`. Between an answer and the next call of a conversation stand its tools: that is the pause.
 Spans are written as they end, in no order, so the whole file is read.
 """
 
@@ -51,10 +51,9 @@ class OpenTelemetry:
             family, sessions = {span.identity: span for span in spans}, Sessions()
             for call in calls:
                 session_id = _session(call, family)
-                took = (call.ended - call.began) / 1e9
-                delay = sessions.delay(session_id, call.began, took)
-                turn = sessions.turn(session_id)
-                row = TraceRow(0.0, call.tokens(_INPUT), call.tokens(_OUTPUT), (), session_id, turn, delay)
+                turn, took = sessions.turn(session_id), (call.ended - call.began) / 1e9
+                inputs, outputs = call.tokens(_INPUT), call.tokens(_OUTPUT)
+                row = TraceRow(0.0, inputs, outputs, session_id=session_id, turn=turn, answered=took)
                 yield call.began if clock else None, row
 
         return Reading(clock, rows, ordered=False)

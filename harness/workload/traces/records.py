@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from harness.workload.traces.container import Head
 from harness.workload.traces.form import Opening, Reading
 from harness.workload.traces.row import Record, Timed, TraceRow
-from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
 from harness.workload.traces.values import name, optional_tokens, seconds
 
@@ -26,21 +25,19 @@ class RunRecords:
         clock = opening.clock("scheduled_at", form="records.parquet", unit="s")
 
         def rows(records: Iterator[Record], tally: Tally) -> Iterator[Timed]:
-            sessions = Sessions()
             for record in records:
                 moment = clock.read(record) if clock else None
                 inputs, outputs = _length(record, "input_tokens"), _length(record, "output_tokens")
                 if inputs is None or outputs is None:
                     tally.drop("neither the server nor the run says how long they were")
                     continue
-                session_id = name(record, "session_id")
                 row = TraceRow(
                     0.0,
                     inputs,
                     outputs,
-                    session_id=session_id,
+                    session_id=name(record, "session_id"),
                     turn=optional_tokens(record, "turn"),
-                    delay=sessions.delay(session_id, moment, _answered(record)),
+                    answered=_answered(record),
                 )
                 yield moment, row
 

@@ -32,8 +32,9 @@ class TraceRow:
     blocks: the prompt's beginning, a number for each block; equal numbers from the start on are an equal beginning.
     session_id: the conversation; `a/b` is a sub-agent's, started by conversation a. turn: its place there, from 1.
     delay: seconds between the answer of the turn before and this one (a user who thinks, a tool that runs), where the
-    trace tells them apart from the answer itself. text: what to ask, where the file holds it. repeat: how often the
-    trace had been sent whole before this row, where it is sent again and again.
+    trace says so in words. text: what to ask, where the file holds it. repeat: how often the trace had been sent whole
+    before this row, where it is sent again and again. answered: seconds until its answer was whole, as recorded; None
+    where the trace does not tell. All at the pace of the replay.
     """
 
     offset: float
@@ -45,6 +46,7 @@ class TraceRow:
     delay: float | None = None
     text: str | None = None
     repeat: int = 0
+    answered: float | None = None
 
 
 Timed = tuple[int | None, TraceRow]

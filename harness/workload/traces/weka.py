@@ -3,6 +3,8 @@
 https://github.com/callanjfox/kv-cache-tester, and as data sets on the Hub (semianalysisai/cc-traces-weka-...). Moments
 are seconds since the conversation's start; what stands between an answer and the next request, tools and people, is
 its `think_time`. Sub-agents' moments count from their start in the first, from the conversation's start in the second.
+In the first the entry of a sub-agent stands where its result came: of the 59 that say how long they took, each began
+0.1 s or more after the answer that had asked for it and the next request came 3.7 s or more after the entry.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.workload.traces.blocks import Blocks, find_blocks
-from harness.workload.traces.clock import Clock
+from harness.workload.traces.clock import NANO, Clock
 from harness.workload.traces.container import Head
 from harness.workload.traces.form import Opening, Reading
 from harness.workload.traces.row import Record, Timed, TraceRow
@@ -68,7 +70,7 @@ class _Conversation:
 
     def rows(self, agent: Record, session_id: str, began: int, depth: int) -> Iterator[Timed]:
         """Of one agent and its sub-agents. began: the moment that its own moments count from."""
-        helpers = 0
+        helpers, answered = 0, began
         if depth > _DEEPEST:
             raise agent.wrong("requests", f"at most {_DEEPEST} levels of sub-agents", "more")
         for call in _entries(agent):
@@ -76,23 +78,26 @@ class _Conversation:
             if "requests" in call.fields:
                 helpers += 1
                 identity = f"{session_id}/{name(call, 'agent_id') or helpers}"
-                yield from self.rows(call, identity, self._zero(call, began, moment), depth + 1)
+                yield from self.rows(call, identity, self._zero(call, began, moment, answered), depth + 1)
             else:
-                yield moment, self._row(call, session_id, moment)
+                answered = (moment or 0) + round((seconds(call, "api_time") or 0.0) * NANO)
+                yield moment, self._row(call, session_id)
 
-    def _zero(self, agent: Record, began: int, moment: int | None) -> int:
-        """What a sub-agent's moments count from: its start, where they would else lie before it."""
+    def _zero(self, agent: Record, began: int, moment: int | None, answered: int) -> int:
+        """What a sub-agent's moments count from: its start, where they would else lie before it. moment: of its entry,
+        which is its end where it can have taken as long as it says since the answer before; its start otherwise.
+        """
         if self.clock is None or moment is None:
             return 0
+        took = round((seconds(agent, "duration_ms", 1e-3) or 0.0) * NANO)
+        start = moment - took if moment - took >= answered else moment
         earliest = min((self.clock.read(call) for call in _entries(agent)), default=0)
-        return moment if began + earliest < moment else began
+        return start if began + earliest < start else began
 
-    def _row(self, call: Record, session_id: str, moment: int | None) -> TraceRow:
+    def _row(self, call: Record, session_id: str) -> TraceRow:
         length = tokens(call, "in")
         hashes = self.blocks.read(call, length, self.tally)
         turn = self.sessions.turn(session_id)
-        waited = self.sessions.delay(session_id, moment, seconds(call, "api_time"))
-        told = seconds(call, "think_time")
         return TraceRow(
             0.0,
             length,
@@ -100,7 +105,8 @@ class _Conversation:
             tuple(self.scope + each for each in hashes),
             session_id,
             turn,
-            (told if told is not None else waited) if turn != 1 else None,
+            seconds(call, "think_time") if turn != 1 else None,
+            answered=seconds(call, "api_time"),
         )
 
 

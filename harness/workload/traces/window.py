@@ -72,7 +72,7 @@ def choose(
     digest = sha256()
     for offset, row in kept:
         _add(digest, offset, row)
-    paced = tuple(_at(row, (offset - start) / NANO / window.speed) for offset, row in kept)
+    paced = tuple(_at(row, (offset - start) / NANO / window.speed, window.speed) for offset, row in kept)
     if window.loop:
         paced = tuple(_repeated(paced, window, name))
     _count_least(paced, tally)
@@ -160,9 +160,11 @@ class _Reader:
         return True
 
 
-def _at(row: TraceRow, offset: float) -> TraceRow:
+def _at(row: TraceRow, offset: float, speed: float) -> TraceRow:
+    """The row at its moment of the replay, in which all that was recorded takes as much less time."""
+    delay, answered = (None if each is None else each / speed for each in (row.delay, row.answered))
     return TraceRow(
-        offset, row.input_tokens, row.output_tokens, row.blocks, row.session_id, row.turn, row.delay, row.text
+        offset, row.input_tokens, row.output_tokens, row.blocks, row.session_id, row.turn, delay, row.text, 0, answered
     )
 
 
@@ -179,10 +181,16 @@ def _repeated(rows: tuple[TraceRow, ...], window: Window, name: str) -> Iterator
             offset = row.offset + repeat * period
             if (window.duration is not None and offset >= window.duration) or sent == window.requests:
                 return
-            session_id = f"{row.session_id}#{repeat + 1}" if row.session_id is not None and repeat else row.session_id
+            session_id = _of_pass(row.session_id, repeat) if row.session_id is not None and repeat else row.session_id
             yield replace(row, offset=offset, repeat=repeat, session_id=session_id)
             sent += 1
         repeat += 1
+
+
+def _of_pass(session_id: str, repeat: int) -> str:
+    """A conversation of a later pass; its sub-agents stay its own."""
+    root, parted, helper = session_id.partition("/")
+    return f"{root}#{repeat + 1}{parted}{helper}"
 
 
 class _Digest(Protocol):
@@ -190,7 +198,7 @@ class _Digest(Protocol):
 
 
 def _add(digest: _Digest, moment: int, row: TraceRow) -> None:
-    told = (moment, row.input_tokens, row.output_tokens, row.blocks, row.session_id, row.turn, row.delay)
+    told = (moment, row.input_tokens, row.output_tokens, row.blocks, row.session_id, row.turn, row.delay, row.answered)
     digest.update(f"{told}".encode("utf-8", "replace"))
     if row.text is not None:
         digest.update(row.text.encode("utf-8", "replace"))

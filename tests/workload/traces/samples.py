@@ -111,9 +111,10 @@ WEKA = lines(
         "requests": [
             {"t": 0.0, "type": "n", "in": 200, "out": 20, "hash_ids": [1, 2, 3], "api_time": 4.0, "think_time": 0.0},
             {
-                "t": 6.0,
+                "t": 11.0,
                 "type": "subagent",
                 "agent_id": "a1",
+                "duration_ms": 5000,
                 "requests": [
                     {"t": 0.0, "type": "s", "in": 130, "out": 5, "hash_ids": [1, 9], "api_time": 1.0},
                     {"t": 3.0, "type": "s", "in": 200, "out": 5, "hash_ids": [1, 9, 10], "api_time": 1.0},

@@ -91,11 +91,12 @@ def test_azure_2024_has_time_zones_and_2025_images(tmp_path: Path) -> None:
     assert images.notes == ("1 row altered: sent without their images",)
 
 
-def test_burstgpt_is_in_seconds_with_sessions_and_delays_where_it_has_them(tmp_path: Path) -> None:
+def test_burstgpt_is_in_seconds_with_sessions_and_answer_times_where_it_has_them(tmp_path: Path) -> None:
     """A failed request is sent, and said: 0 tokens become one."""
     trace = read(tmp_path, "burstgpt")
     assert offsets(trace) == [0.0, 51.0, 82.5, 90.0]
-    assert trace.rows[2] == TraceRow(82.5, 1400, 12, session_id="1722ac82-0a46-4bf0", turn=2, delay=39.5)
+    assert trace.rows[2] == TraceRow(82.5, 1400, 12, session_id="1722ac82-0a46-4bf0", turn=2, answered=10.0)
+    assert trace.rows[0].answered == 43.0
     assert trace.rows[1].session_id is None
     assert trace.clock == "seconds (by the form, BurstGPT)"
     assert trace.counts == {"dropped": 0, "altered": 2, "moved": 0}
@@ -224,13 +225,13 @@ def test_chat_logs_of_proxies_and_batch_files(tmp_path: Path) -> None:
 
 
 def test_weka_has_sub_agents_as_sessions_of_their_own(tmp_path: Path) -> None:
-    """Their moments count from their start; think time is the delay, else what api_time leaves of the gap."""
+    """Their moments count from their start, which lies their duration before the entry of their result."""
     trace = read(tmp_path, "weka")
-    assert [(row.offset, row.session_id, row.turn, row.delay) for row in trace.rows] == [
-        (0.0, "trace_0026", 1, None),
-        (6.0, "trace_0026/a1", 1, None),
-        (9.0, "trace_0026/a1", 2, 2.0),
-        (12.0, "trace_0026", 2, 8.0),
+    assert [(row.offset, row.session_id, row.turn, row.delay, row.answered) for row in trace.rows] == [
+        (0.0, "trace_0026", 1, None, 4.0),
+        (6.0, "trace_0026/a1", 1, None, 1.0),
+        (9.0, "trace_0026/a1", 2, None, 1.0),
+        (12.0, "trace_0026", 2, 8.0, 2.0),
     ]
     assert trace.rows[3].blocks[:3] == trace.rows[0].blocks
     assert trace.blocks == "blocks of 64 tokens (by the form, its block_size)"
@@ -240,6 +241,15 @@ def test_weka_sub_agents_with_moments_of_the_whole_conversation(tmp_path: Path) 
     """As the data sets on the Hub have them: known by not lying before the sub-agent's start."""
     text = WEKA.replace('{"t": 0.0, "type": "s"', '{"t": 6.5, "type": "s"').replace('{"t": 3.0', '{"t": 9.5')
     assert offsets(read_trace(write(tmp_path, text))) == [0.0, 6.5, 9.5, 12.0]
+
+
+@pytest.mark.parametrize("duration", [None, 9000])
+def test_weka_sub_agents_that_began_with_their_entry(tmp_path: Path, duration: int | None) -> None:
+    """They say no duration, or one that would have them begin before the answer that asked for them."""
+    text = WEKA.replace('"t": 11.0', '"t": 6.0').replace(
+        '"duration_ms": 5000', f'"duration_ms": {json.dumps(duration)}'
+    )
+    assert offsets(read_trace(write(tmp_path, text))) == [0.0, 6.0, 9.0, 12.0]
 
 
 def test_weka_conversations_share_no_blocks_and_begin_together(tmp_path: Path) -> None:
@@ -254,13 +264,13 @@ def test_weka_conversations_share_no_blocks_and_begin_together(tmp_path: Path) -
     assert shared.rows[0].blocks == shared.rows[1].blocks == (1, 2, 3)
 
 
-def test_otel_sends_model_calls_and_makes_delays_of_tools(tmp_path: Path) -> None:
+def test_otel_sends_model_calls_and_knows_agents_in_agents(tmp_path: Path) -> None:
     """An agent's span repeats its calls and is not sent; an agent within another is a session of its own."""
     trace = read(tmp_path, "otel")
-    assert [(row.offset, row.input_tokens, row.session_id, row.turn, row.delay) for row in trace.rows] == [
-        (0.0, 100, "conv-5", 1, None),
-        (3.0, 50, "conv-5/helper", 1, None),
-        (7.0, 180, "conv-5", 2, 5.0),
+    assert [(row.offset, row.input_tokens, row.session_id, row.turn, row.answered) for row in trace.rows] == [
+        (0.0, 100, "conv-5", 1, 2.0),
+        (3.0, 50, "conv-5/helper", 1, 1.0),
+        (7.0, 180, "conv-5", 2, 1.0),
     ]
 
 
@@ -268,7 +278,7 @@ def test_otel_without_a_conversation_goes_by_the_trace(tmp_path: Path) -> None:
     """Older names of the counts are known; a document on several lines too."""
     made = spans(span("c", "", 0, 1, usage__prompt_tokens=7, usage__completion_tokens=3), span("x", "", 5, 6))
     trace = read_trace(write(tmp_path, json.dumps(made, indent=2)))
-    assert trace.rows == (TraceRow(0.0, 7, 3, session_id="t1", turn=1),)
+    assert trace.rows == (TraceRow(0.0, 7, 3, session_id="t1", turn=1, answered=1.0),)
     with pytest.raises(UsageError, match="expected a span with gen_ai"):
         read_trace(write(tmp_path, lines(spans(span("x", "", 5, 6, operation__name="chat")))))
     with pytest.raises(UsageError, match="expected a number of tokens"):
@@ -278,10 +288,10 @@ def test_otel_without_a_conversation_goes_by_the_trace(tmp_path: Path) -> None:
 def test_dynamo_is_sorted_by_arrival_and_knows_agents(tmp_path: Path) -> None:
     """Lines stand in the order in which requests ended; tool events only pass by."""
     trace = read(tmp_path, "dynamo")
-    assert [(row.offset, row.session_id, row.turn, row.delay) for row in trace.rows] == [
-        (0.0, "a", 1, None),
-        (0.5, "b", 1, None),
-        (1.6, "a", 2, 0.6),
+    assert [(row.offset, row.session_id, row.turn, row.answered) for row in trace.rows] == [
+        (0.0, "a", 1, 1.0),
+        (0.5, "b", 1, 0.4),
+        (1.6, "a", 2, 0.4),
     ]
     assert trace.rows[2].blocks[:2] == trace.rows[0].blocks
     wrapped = lines({"timestamp": 5, "event": dynamo(1000, 2000, "a", 64, [1])})
@@ -293,8 +303,8 @@ def test_our_own_records_are_sent_again(tmp_path: Path) -> None:
     """The server's counts, else what was asked; a request whose length nobody knows is dropped, and counted."""
     trace = read(tmp_path, "records")
     assert trace.rows == (
-        TraceRow(0.0, 33, 7, session_id="s", turn=1),
-        TraceRow(5.0, 60, 10, session_id="s", turn=2, delay=3.0),
+        TraceRow(0.0, 33, 7, session_id="s", turn=1, answered=2.0),
+        TraceRow(5.0, 60, 10, session_id="s", turn=2),
     )
     assert trace.counts["dropped"] == 1
 
