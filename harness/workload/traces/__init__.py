@@ -18,6 +18,7 @@ from harness.workload.traces.otel import OpenTelemetry
 from harness.workload.traces.records import RunRecords
 from harness.workload.traces.sharegpt import ShareGpt
 from harness.workload.traces.table import Table
+from harness.workload.traces.tracelab import TraceLab
 from harness.workload.traces.weka import Weka
 
 TRACE_FORMS: tuple[TraceForm, ...] = (
@@ -30,6 +31,7 @@ TRACE_FORMS: tuple[TraceForm, ...] = (
     Weka(),
     OpenTelemetry(),
     Dynamo(),
+    TraceLab(),
     RunRecords(),
     Table(),  # the last: it takes any table that none of the others knows
 )

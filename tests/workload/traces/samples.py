@@ -216,6 +216,30 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     return file.getvalue()
 
 
+def tracelab(session: str, total: int, cached: int, *events: tuple[str, str]) -> dict[str, Any]:
+    """events: kinds and the seconds of their moments."""
+    return {
+        "provider": session.partition(":")[0],
+        "session_id": session,
+        "round_index": 0,
+        "input_tokens_total": total,
+        "prefix_tokens": cached,
+        "newly_append_tokens": total - cached,
+        "output_tokens": 30,
+        "timing_events": [
+            {"event_type": kind, "timestamp": f"2026-06-01T05:40:{second}Z", "source": "x"} for kind, second in events
+        ],
+        "tools": [],
+    }
+
+
+TRACELAB = lines(
+    tracelab("claude:b", 1500, 1000, ("user_message", "20.150"), ("reasoning", "22.5"), ("tool_call", "23.150")),
+    tracelab("claude:b", 2100, 1499, ("tool_result", "24.1"), ("tool_result", "26.150"), ("text", "27.650")),
+    tracelab("codex:a", 400, 0, ("user_message", "19.900"), ("text", "21.900"), ("usage_report", "29.0")),
+)
+
+
 def samples(folder: Path) -> dict[str, bytes]:
     """A file of each form by the form's name."""
     texts = {
@@ -228,6 +252,7 @@ def samples(folder: Path) -> dict[str, bytes]:
         "weka": WEKA,
         "otel": OTEL,
         "dynamo": DYNAMO,
+        "tracelab": TRACELAB,
         "table": TABLE,
     }
     return {**{name: text.encode() for name, text in texts.items()}, "records": records(folder)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from harness.workload.traces import TRACE_FORMS
 from harness.workload.traces.container import open_container, read_head
 from harness.workload.traces.read import Trace, TraceFile, read_dataset, read_trace
 from harness.workload.traces.row import TraceRow
-from tests.workload.traces.samples import MOONCAKE, WEKA, dynamo, lines, parquet, samples, span, spans, usage
+from harness.workload.traces.waits import Wait, waits_of
+from tests.workload.traces.samples import MOONCAKE, TRACELAB, WEKA, dynamo, lines, parquet, samples, span, spans, usage
 
 NAMES = [form.name for form in TRACE_FORMS]
 UNTIMED = ["sharegpt"]
@@ -297,6 +299,26 @@ def test_dynamo_is_sorted_by_arrival_and_knows_agents(tmp_path: Path) -> None:
     wrapped = lines({"timestamp": 5, "event": dynamo(1000, 2000, "a", 64, [1])})
     child = {**dynamo(1000, 2000, "", 64, [1]), "agent_context": {"session_id": "c", "parent_session_id": "p"}}
     assert read_trace(write(tmp_path, wrapped + lines(child))).rows[1].session_id == "p/c"
+
+
+def test_tracelab_sends_calls_when_their_last_input_was_there(tmp_path: Path) -> None:
+    """From the earliest session on; what was cached is shared with the calls before, in blocks that are made for it."""
+    trace = read(tmp_path, "tracelab")
+    assert [(row.offset, row.session_id, row.turn, row.input_tokens, row.answered) for row in trace.rows] == [
+        (0.0, "codex:a", 1, 400, 2.0),
+        (0.25, "claude:b", 1, 1500, 3.0),
+        (6.25, "claude:b", 2, 2100, 1.5),
+    ]
+    assert waits_of(trace.rows)[2] == Wait((1,), 3.0)
+    assert trace.blocks == "blocks of 512 tokens (made of its prefix_tokens)"
+    alone, first, second = (row.blocks for row in trace.rows)
+    assert (len(alone), len(first), len(second)) == (1, 3, 5)
+    assert second[:2] == first[:2]  # of 1,499 tokens two blocks are whole
+    assert not {*second[2:]} & {*first, *alone}
+    finer = read_trace(replace(write(tmp_path, TRACELAB), block_tokens=100))
+    assert finer.rows[2].blocks[:14] == finer.rows[1].blocks[:14]
+    with pytest.raises(UsageError, match="expected a user_message or a tool_result before the answer"):
+        read_trace(write(tmp_path, TRACELAB.replace("user_message", "text")))
 
 
 def test_our_own_records_are_sent_again(tmp_path: Path) -> None:
