@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from harness.errors import HarnessError, ServiceError
 from harness.load import runner
@@ -23,6 +24,7 @@ from harness.load.locust_asking import GRACE, Asking, asking_of, planned
 from harness.load.locust_pool import LocustPool
 from harness.load.messages import USERS_CHANGED
 from harness.load.user import StreamUser
+from harness.load.worker_pool import PREPARED_WITHIN
 from harness.measure.client import Floor
 from harness.measure.records import COMPLETED, FAILED, MISSING, Records
 from harness.measure.run_folder import Level
@@ -56,20 +58,21 @@ class LocustRuns:
         return options is not None and bool(options.headless)
 
     def _start(self) -> None:
-        began = time.monotonic()
         try:
             asking = asking_of(self._users(self._environment))
             options = self._environment.parsed_options
             run_time = float(options.run_time) if options is not None and options.run_time else None
             target = lambda: int(self._runner.target_user_count)  # noqa: E731
-            self._run = LocustRun(self._pool, asking, str(self._environment.host or ""), target, run_time, began,
-                                  headless=self.headless)  # fmt: skip
+            host = str(self._environment.host or "")
+            self._run = LocustRun(self._pool, asking, host, target, run_time, headless=self.headless)
         except HarnessError as error:
             self._end(error)
             return
         self._began = True
         logger.info("writing to %s", self._run.recorder.folder.path)
         self._run.begin(self._end)
+        if self._environment.shape_class is not None:
+            self._environment.shape_class.reset_time()  # its stages begin now, not while requests were prepared
 
     def _end(self, error: HarnessError) -> None:
         """Locust's exit code becomes ours."""
@@ -101,14 +104,13 @@ class LocustRun:
         host: str,
         target: Callable[[], int],
         run_time: float | None,
-        test_began: float,
         *,
         headless: bool,
     ) -> None:
-        """target: how many users Locust aims at now. test_began: when it began to count the test's time,
-        CLOCK_MONOTONIC.
-        """
-        self._pool, self._target, self._run_time, self._test_began = pool, target, run_time, test_began
+        """target: how many users Locust aims at now."""
+        self._pool, self._target, self._run_time = pool, target, run_time
+        self._test_began = time.monotonic()  # when Locust begins to count the test's time
+        self._under_way = Event()  # the first level has begun, or never will
         self._headless = headless
         self._ended: str | None = None  # why Locust ends the test
         self._early = False
@@ -123,9 +125,13 @@ class LocustRun:
         return self.recorder.manifest.levels[-1]
 
     def begin(self, failed: Callable[[HarnessError], None]) -> None:
-        """failed: is told why the test cannot go on."""
+        """Returns when the first level has begun: Locust's own clock, and its users, come after that. failed: is told
+        why the test cannot go on.
+        """
         self.recorder.__enter__()
         self._levels = gevent.spawn(self._run_levels, failed)
+        self._under_way.wait(PREPARED_WITHIN)
+        self._test_began = time.monotonic()
 
     def _run_levels(self, failed: Callable[[HarnessError], None]) -> None:
         try:
@@ -140,6 +146,8 @@ class LocustRun:
         except HarnessError as error:
             failed(error)
             return
+        finally:
+            self._under_way.set()
         self._streams = outcome.streams
         self._by_ourselves = runner.CUT_OFF.get(outcome.levels[-1].ended_by or "")
         if self._by_ourselves is not None:
@@ -157,6 +165,7 @@ class LocustRun:
 
     def _note(self, level: Level) -> None:
         """A level began or has ended."""
+        self._under_way.set()
         if level.ended_at is not None:
             ended_by = self._ended if self._ended and level.ended_by == "stopped" else level.ended_by
             level = replace(level, ended_by=ended_by, duration=None if ended_by == USERS_CHANGED else level.duration)

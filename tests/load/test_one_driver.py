@@ -166,3 +166,23 @@ def test_nobody_goes_on_asking_who_is_always_turned_away(tmp_path: Path) -> None
     assert "HTTP 400: stream_options is not permitted by" in done.stderr
     (level,) = manifest(tmp_path / "run")["levels"]
     assert (level["ended_by"], pq.read_table(tmp_path / "run/records.parquet").num_rows <= 20) == ("turned_away", True)
+
+
+def test_a_run_by_hand_lasts_as_long_as_asked(url: str, tmp_path: Path) -> None:
+    """From its first level on, whatever it takes before: neither the limit nor the stages of a shape pay for that."""
+    slow = (
+        "import time\nfrom harness.load import locust_pool\n\n"
+        "take = locust_pool.LocustPool.take\n"
+        "locust_pool.LocustPool.take = lambda self, plan: (time.sleep(1.5), take(self, plan))[1]\n\n"
+    )
+    for name, file, limit in (
+        ("plain", slow + STEPS.partition("class Steps")[0], ["-u", "1", "-t", "2s"]),
+        ("shape", slow + STEPS, []),
+    ):
+        here = tmp_path / name
+        here.mkdir()
+        (here / "mine.py").write_text(file)
+        run([*LOCUST, "-f", "mine.py", "--host", url, *limit], here, HARNESS_OUTPUT="run")
+        first = manifest(here / "run")["levels"][0]
+        assert first["started_at"] >= 1.5
+        assert first["sending_ended_at"] - first["started_at"] > 1.5
