@@ -146,19 +146,25 @@ def test_a_history_holds_exactly_what_the_model_answered(
 def test_the_same_seed_plays_the_same_conversations_in_any_number_of_processes(
     url: str, pools: dict[int, WorkerPool], tmp_path: Path
 ) -> None:
-    """Word for word, as long as the model answers alike; the ids of requests too, in a folder of the same name."""
+    """Word for word, as long as the model answers alike, whether users or arrivals begin them; the ids of requests too,
+    in a folder of the same name.
+    """
     workload = replace(CHAT, turns=parse_lengths("uniform:1:5"), think_time=parse_pauses("uniform:1ms:20ms"))
+    loops: dict[str, dict[str, Any]] = {"closed": {"users": 4}, "open": {"rate": 20.0, "arrival": "poisson"}}
     seen = {}
     for processes, pool in pools.items():
-        (tmp_path / str(processes)).mkdir()
-        folder = tmp_path / str(processes) / "run"
-        _, heard, _ = load(pool, url, folder, Level(0, users=4, sessions=8), workload)
-        seen[processes] = {
-            name: [(one.request_id, one.asked["messages"][-1], one.asked["max_tokens"]) for one in said]
-            for name, said in by_session(heard).items()
-        }
-    assert seen[1] == seen[4]
-    assert len({len(said) for said in seen[1].values()}) > 1
+        for loop, asked in loops.items():
+            folder = tmp_path / f"{processes}-{loop}" / "run"
+            folder.mkdir(parents=True)
+            _, heard, _ = load(pool, url, folder, Level(0, sessions=8, **asked), workload)
+            seen[processes, loop] = {
+                name: [(one.request_id, one.asked["messages"][-1], one.asked["max_tokens"]) for one in said]
+                for name, said in by_session(heard).items()
+            }
+    first, *others = seen.values()
+    assert all(each == first for each in others)
+    assert len({len(said) for said in first.values()}) > 1
+    assert len(first) == 8
 
 
 @pytest.mark.parametrize(("api", "stream"), [("tgi", True), ("tgi", False), ("openai-chat", False)])
