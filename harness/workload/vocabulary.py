@@ -27,7 +27,8 @@ class Vocabulary:
 
     overhead: tokens that the engine adds to a prompt by itself, such as one for the beginning of the text, or its chat
     template. per_exchange: as many more for each question with its answer that stand before. checked: the engine's own
-    tokenizer said so of the words; framed: the service itself of the tokens that it adds.
+    tokenizer said so of the words, or, where it has no route for that, the counts of its answers (by_usage); framed:
+    the service itself of the tokens that it adds.
     """
 
     words: tuple[str, ...]
@@ -36,11 +37,13 @@ class Vocabulary:
     checked: bool = False
     per_exchange: int = 0
     framed: bool = False
+    by_usage: bool = False
 
     def describe(self) -> str:
         if not self.checked:
             return f"{len(self.words)} common words, assumed to be one token each"
-        return f"{len(self.words)} words, each one token by the engine's own tokenizer"
+        by = "the counts of the service's answers" if self.by_usage else "the engine's own tokenizer"
+        return f"{len(self.words)} words, each one token by {by}"
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -50,6 +53,7 @@ class Vocabulary:
             "checked": self.checked,
             "per_exchange": self.per_exchange,
             "framed": self.framed,
+            "by_usage": self.by_usage,
         }
 
     def framing(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class Vocabulary:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Vocabulary:
         words, starters = tuple(fields["words"]), tuple(fields["starters"])
-        return cls(words, starters, fields["overhead"], fields["checked"], fields["per_exchange"], fields["framed"])
+        return cls(words, starters, **{key: fields[key] for key in fields if key not in ("words", "starters")})
 
 
 def assumed_vocabulary(overhead: int = 0) -> Vocabulary:
@@ -105,7 +109,31 @@ def counted_vocabulary(count: Callable[[str], int]) -> Vocabulary:
     return Vocabulary(tuple(words), tuple(starters), overhead, checked=True)
 
 
-_GROUP = 32
+def told_vocabulary(count: Callable[[str], int], questions: int) -> Vocabulary:
+    """The same where each count is an answer of the service to be paid for: as few words as are enough, by that many
+    counts at most. What comes before a prompt's first word is counted with it, so that all begin with words that count
+    alike. Falls back to the assumption like `checked_vocabulary`.
+    """
+    starts = {word: count(word) for word in CANDIDATES[:_STARTERS_TOLD]}
+    least = min(starts.values())
+    starters = tuple(word for word, tokens in starts.items() if tokens == least)
+    words: list[str] = []
+    groups = [CANDIDATES[at : at + _GROUP] for at in range(0, len(CANDIDATES), _GROUP)]
+    for _ in range(questions - len(starts)):
+        if len(words) >= FEWEST or not groups:
+            break
+        group = groups.pop(0)
+        if count(" ".join([starters[0], *group])) - least == len(group):
+            words += group
+        elif len(group) > 1:
+            half = len(group) // 2
+            groups[:0] = [group[:half], group[half:]]
+    if len(words) < FEWEST:
+        return assumed_vocabulary()
+    return Vocabulary(tuple(words), starters, checked=True, by_usage=True)
+
+
+_GROUP, _STARTERS_TOLD = 32, 4
 
 
 def _single_by_count(words: Sequence[str], count: Callable[[Sequence[str]], int]) -> list[str]:
