@@ -16,6 +16,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from locust.runners import STATE_SPAWNING
 
 from harness.errors import HarnessError, ServiceError
 from harness.load import runner
@@ -31,6 +32,7 @@ from harness.measure.run_folder import Level
 
 logger = logging.getLogger("harness")
 
+_HOLD_EVERY = 0.05  # seconds
 _RAMP_LEAST = 1.0  # seconds; a shorter ramp is left to the default rule of the warm-up
 _WARMUP_SHARE, _WARMUP_MOST = 0.1, 30.0  # after the ramp, as stats/window.py has it from the level's start
 
@@ -44,10 +46,12 @@ class LocustRuns:
         self._pool = LocustPool(runner)
         self._run: LocustRun | None = None
         self._began = self._quitting = False
+        self._started = Event()  # no test is about to begin
+        self._started.set()
         events = environment.events
         events.test_start.add_listener(lambda **_: self._start())
         events.spawning_complete.add_listener(lambda **_: self._run and self._run.ramped())
-        events.test_stopping.add_listener(lambda **_: self._run and self._run.stop(by_hand=self._quitting))
+        events.test_stopping.add_listener(lambda **_: self._stopping())
         events.test_stop.add_listener(lambda **_: self._stop())
         events.quitting.add_listener(lambda **_: self._quit())
         events.worker_connect.add_listener(lambda client_id, **_: self._run and self._pool.join(client_id))
@@ -58,6 +62,27 @@ class LocustRuns:
         return options is not None and bool(options.headless)
 
     def _start(self) -> None:
+        """Locust's users come when this returns. Its limit may end before that, of which it tells only who is starting
+        users already.
+        """
+        self._runner.update_state(STATE_SPAWNING)
+        self._started.clear()
+        holding = gevent.spawn(self._hold_shape)
+        try:
+            self._begin()
+        finally:
+            self._started.set()
+            holding.join()
+
+    def _hold_shape(self) -> None:
+        """The stages of a shape begin with the load, not while it is prepared, when Locust asks for them already."""
+        shape = self._environment.shape_class
+        while shape is not None:
+            shape.reset_time()
+            if self._started.wait(_HOLD_EVERY):
+                return
+
+    def _begin(self) -> None:
         try:
             asking = asking_of(self._users(self._environment))
             options = self._environment.parsed_options
@@ -71,14 +96,18 @@ class LocustRuns:
         self._began = True
         logger.info("writing to %s", self._run.recorder.folder.path)
         self._run.begin(self._end)
-        if self._environment.shape_class is not None:
-            self._environment.shape_class.reset_time()  # its stages begin now, not while requests were prepared
 
     def _end(self, error: HarnessError) -> None:
         """Locust's exit code becomes ours."""
         logger.error("%s", error)
         self._environment.process_exit_code = error.exit_code
         gevent.spawn(self._runner.quit if self.headless else self._runner.stop)
+
+    def _stopping(self) -> None:
+        if not self._quitting:
+            self._started.wait(PREPARED_WITHIN)
+        if self._run is not None:
+            self._run.stop(by_hand=self._quitting)
 
     def _stop(self) -> None:
         run, self._run = self._run, None
@@ -111,6 +140,7 @@ class LocustRun:
         self._pool, self._target, self._run_time = pool, target, run_time
         self._test_began = time.monotonic()  # when Locust begins to count the test's time
         self._under_way = Event()  # the first level has begun, or never will
+        self._stopping = Event()
         self._headless = headless
         self._ended: str | None = None  # why Locust ends the test
         self._early = False
@@ -125,13 +155,12 @@ class LocustRun:
         return self.recorder.manifest.levels[-1]
 
     def begin(self, failed: Callable[[HarnessError], None]) -> None:
-        """Returns when the first level has begun: Locust's own clock, and its users, come after that. failed: is told
-        why the test cannot go on.
+        """Returns when the first level has begun: Locust's users, and the stages of a shape, come after that. failed:
+        is told why the test cannot go on.
         """
         self.recorder.__enter__()
         self._levels = gevent.spawn(self._run_levels, failed)
         self._under_way.wait(PREPARED_WITHIN)
-        self._test_began = time.monotonic()
 
     def _run_levels(self, failed: Callable[[HarnessError], None]) -> None:
         try:
@@ -156,7 +185,7 @@ class LocustRun:
     def _asked(self) -> Iterator[Level]:
         """A level for each target of users."""
         yield self._level
-        while self._ended is None:
+        while self._ended is None and self._level.ended_by != "duration":
             self._ramped_at = None
             yield Level(self._level.level + 1, users=self._target())
 
@@ -192,16 +221,38 @@ class LocustRun:
 
     def stop(self, *, by_hand: bool) -> None:
         """Locust ends the test. by_hand: it quits before its time was over."""
+        if not by_hand:
+            self._await_limit()
         if self._ended is not None:
             return
         self._early = self._is_early(by_hand)
         self._ended = "interrupted" if self._early else "stopped" if self._run_time is None else "duration"
+        self._stopping.set()
+
+    def _await_limit(self) -> None:
+        """Locust's limit counts from before the first level was prepared, and comes early by itself on a busy machine,
+        since it counts from when Locust was last at rest. The run has its whole time all the same.
+        """
+        if self._run_time is None or not (
+            self._headless or time.monotonic() - self._test_began >= self._run_time - 1.0
+        ):
+            return
+        self._under_way.wait(PREPARED_WITHIN)
+        left = self._run_time - self._lasted
+        gevent.get_hub().loop.update_now()  # or a time-out counts from when the loop last ran
+        gevent.wait([self._stopping, self._levels], timeout=max(0.0, left), count=1)
+
+    @property
+    def _lasted(self) -> float:
+        """Seconds since the first level began."""
+        began = self.recorder.manifest.levels[0].started_at
+        return 0.0 if began is None else self.recorder.now() - began
 
     def _is_early(self, quitting: bool) -> bool:
         """Before its limit, by hand: Locust then quits before the test has stopped, or somebody pressed its page's
-        button. Its own limit comes early by itself on a busy machine: it counts from when it was last at rest.
+        button.
         """
-        if self._run_time is None or time.monotonic() - self._test_began >= self._run_time - 1.0:
+        if self._run_time is None or self._lasted >= self._run_time - 1.0:
             return False
         return quitting or not self._headless
 

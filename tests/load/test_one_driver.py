@@ -128,7 +128,7 @@ def test_the_same_users_leave_the_same_records(url: str, tmp_path: Path, process
     assert first["workload"]["hash"] == second["workload"]["hash"]
     for key in ("lengths", "seeds", "processes", "api", "stream", "model", "engine", "limits", "exact_lengths"):
         assert first[key] == second[key], key
-    reports = {"report.html", "report.md"}
+    reports = {"report.html", "report.md", "summary.json"}
     assert {each.name for each in benched.iterdir()} - {each.name for each in by_hand.iterdir()} <= reports
     for folder in (benched, by_hand):
         assert (folder / "stack.yaml").read_text() == f"runtime: url\nurl: {url}\n"
