@@ -93,7 +93,7 @@ class Explanation:
         rows = tuple(tuple(_row(each)[place] for place in kept) for each in self.forecasts)
         table = Table(tuple(columns[place] for place in kept), rows, frozenset(range(1, len(kept))))
         lines += ["", *aligned(table)]
-        lines += ["", f"All levels: {_time(self.seconds)}{_price(self.cost)}"]
+        lines += ["", f"All levels: {_time(self.seconds)}{_longer(self.workload)}{_price(self.cost)}"]
         return "\n".join(lines)
 
 
@@ -132,6 +132,12 @@ def _row(each: Forecast) -> tuple[str, ...]:
 
 def _time(seconds: float | None) -> str:
     return "until done" if seconds is None else format_duration(seconds)
+
+
+def _longer(workload: Asked) -> str:
+    """The moments of a trace are what it lasts at least, where turns wait for their answers."""
+    waits = isinstance(workload, Replayed) and any(wait.answers for wait in workload.waits)
+    return ", or more where turns wait for their answers" if waits else ""
 
 
 def _price(cost: float | None) -> str:

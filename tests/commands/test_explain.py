@@ -11,7 +11,7 @@ from harness.drive.bench_run import explain_bench
 from harness.drive.explain import Explanation
 from harness.errors import UsageError
 from harness.serve.target import Target
-from tests.workload.traces.samples import AZURE
+from tests.workload.traces.samples import AZURE, WEKA
 
 CATALOGUE = "models: {m: {repo: Qwen/Qwen2.5-0.5B-Instruct, gpu: L4, gpus: 2, price_per_gpu_hour: 3.0}}\n"
 TALKS = """
@@ -65,6 +65,9 @@ def test_a_trace_is_counted_whole(tmp_path: Path) -> None:
     assert level["requests"] == len(rows)
     assert level["input_tokens"] == pytest.approx(sum(int(row[1]) for row in rows))
     assert level["output_tokens"] == pytest.approx(sum(int(row[2]) for row in rows))
+    assert explained(trace=path).as_text().endswith("All levels: 60.0 s")
+    path.write_text(WEKA)
+    assert "All levels: 12.0 s, or more where turns wait for their answers" in explained(trace=path).as_text()
 
 
 def test_what_only_the_engine_decides_is_left_open(tmp_path: Path) -> None:
