@@ -21,21 +21,19 @@ _WITHIN = 90.0  # seconds; a few on a machine at rest, and up to three tries
 
 def floor_of(streams: int, processes: int) -> Floor | None:
     """The floor that covers so many streams in so many processes, measured now where none is stored yet; None where
-    that failed, which is said: the run holds without it.
+    that failed, which is said: the run holds without it. What the measuring says of itself goes to stderr.
     """
     asked = ["--users", str(streams), "--processes", str(processes), "--missing", "--json"]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "harness", "calibrate", *asked],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_WITHIN,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=_WITHIN,
         )  # fmt: skip
+        (floor,) = as_type(tuple[Floor, ...], json.loads(done.stdout)["floors"], "harness calibrate")
     except subprocess.TimeoutExpired:
         logger.warning("the client could not be calibrated within %.0f s: harness calibrate does it alone", _WITHIN)
         return None
-    try:
-        (floor,) = as_type(tuple[Floor, ...], json.loads(done.stdout)["floors"], "harness calibrate")
     except (ValueError, KeyError, UsageError):
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        logger.warning("the client could not be calibrated: %s", words[-1])
+        logger.warning("the client could not be calibrated: harness calibrate, exit code %d", done.returncode)
         return None
     return floor
