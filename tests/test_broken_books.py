@@ -85,7 +85,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_baseline_is_refused_or_used(name: str, kept: Path, tmp_path: Path, capsys: Any) -> None:
     """By every command that reads one."""
     random_ = random.Random(f"{SEED} {name}")
-    for number in range(25 * MANY):
+    for number in range(5 * MANY):
         store = tmp_path / f"store-{number}"
         shutil.copytree(kept / "store", store)
         path = store / "chat" / name
@@ -114,7 +114,7 @@ def test_a_damaged_search_or_probe_is_reported_or_refused(
     random_ = random.Random(f"{SEED} {name}")
     folder = make(tmp_path / "whole")
     content = (folder / name).read_bytes()
-    for number in range(40 * MANY):
+    for number in range(10 * MANY):
         changed = damaged_json(content, random_)
         (folder / name).write_bytes(changed)
         forms = "json,markdown,html,csv,text" if number % 10 == 0 else "json,markdown"
@@ -153,7 +153,7 @@ def test_a_damaged_memory_of_services_hurts_nobody(
                    digest="d", command=("x",), log=str(tmp_path / "log"), limits={"max_input_tokens": 3})
     )  # fmt: skip
     content = path_of("one").read_bytes()
-    for _ in range(25 * MANY):
+    for _ in range(8 * MANY):
         changed = damaged_json(content, random_)
         path_of("one").parent.mkdir(exist_ok=True)
         path_of("one").write_bytes(changed)
@@ -165,7 +165,7 @@ def test_damaged_calibrations_and_spreads_count_as_none(kept: Path, own_state: P
     random_ = random.Random(f"{SEED} calibration")
     (run, *_) = read_runs([kept / "runs"])
     floor = calibration.Floor(0.001, 0.001, 64)
-    for _ in range(100 * MANY):
+    for _ in range(30 * MANY):
         calibration.store(floor, 1)
         path = state_folder() / "calibration.json"
         path.write_bytes(damaged_json(path.read_bytes(), random_))
@@ -191,7 +191,7 @@ def test_a_manifest_that_says_odd_options_is_not_run_again(tmp_path: Path, capsy
     document["target"] = {"url": "http://127.0.0.1:1"}
     document["plan"] = {"users": "2", "duration": "1s", "output_tokens": "uniform:3:9", "seed": 7, "workload": "chat",
                         "slo": "ttft_p95=1s", "processes": 1, "timeout": "3s", "rate": None}  # fmt: skip
-    for _ in range(40 * MANY):
+    for _ in range(15 * MANY):
         part = random_.choice(("plan", "plan", "target", "locustfile", "dataset"))
         changed = {**document, part: damaged_document(document.get(part) or {"path": "x", "sha256": "y"}, random_)}
         if part in ("plan", "target") and isinstance(changed[part], dict) and random_.random() < 0.3:
