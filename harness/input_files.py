@@ -47,11 +47,27 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return bytes(content)
 
 
+class _OncePerKey(yaml.SafeLoader):
+    """Of a key that stands twice, the last would win unseen; YAML itself has no such mappings."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                if (key.tag, key.value) in seen:
+                    found = f"{key.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
+                seen.add((key.tag, key.value))
+        return dict(super().construct_mapping(node, deep))
+
+
 def read_yaml(path: Path) -> Any:
-    """A short YAML file of plain values: nothing that is nested too deep, too long or an integer beyond 64 bits."""
+    """A short YAML file of plain values: nothing that is nested too deep, too long or an integer beyond 64 bits, and no
+    key twice.
+    """
     text = as_text(read_bytes(path), path)
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_OncePerKey)
     except RecursionError as error:
         raise UsageError("is nested too deep", where=str(path)) from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError, LookupError) as error:
