@@ -21,7 +21,8 @@ from harness.errors import UsageError
 from harness.input_files import as_type, read_json_object
 from harness.measure.run import read_run, read_runs
 from harness.measure.run_folder import RunFolder, read_manifest, repeats_in, utc_text, write_atomically
-from harness.stats.comparable import fit_runs, not_the_same_question, question_of, service_of
+from harness.stats.comparable import fit_runs, not_the_same_question, not_the_same_service, question_of, service_of
+from harness.stats.compare import the_same_run
 from harness.stats.history import Point, mistake_of, point_of
 from harness.stats.kept_figures import kept_figures, kept_run
 from harness.stats.run_figures import RecordedRun, RunFigures, recorded
@@ -160,7 +161,9 @@ def _require_fit(runs: Sequence[RecordedRun]) -> None:
     if len(runs) < LEAST:
         advice = "`harness bench --repeat 5` makes them."
         raise UsageError(f"a baseline needs at least {LEAST} runs, found {len(runs)}", advice=advice)
-    if problems := not_the_same_question(runs):
+    if problems := the_same_run(runs):
+        raise UsageError(problems[0], advice="Repeats are runs of their own.")
+    if problems := [*not_the_same_question(runs), *not_the_same_service(runs, runs[:1], ())]:
         raise UsageError(problems[0], advice="A baseline holds repeats of one thing.")
     kept, problems, notes = fit_runs(runs, "the baseline")
     if problems or len(kept) < len(runs):

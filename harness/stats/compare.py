@@ -52,7 +52,7 @@ def compare(
     """
     gate = gate or Gate()
     runs = [*base, *new]
-    problems = [*_the_same_run(base, new), *not_the_same_question(runs), *not_the_same_service(base, new, same)]
+    problems = [*the_same_run(runs), *not_the_same_question(runs), *not_the_same_service(base, new, same)]
     changes: list[Change] = []
     notes, left_out = list[str](), list[str]()
     if not problems:
@@ -76,9 +76,8 @@ def compare(
     )
 
 
-def _the_same_run(base: Sequence[RunFigures], new: Sequence[RunFigures]) -> list[str]:
+def the_same_run(runs: Sequence[RunFigures]) -> list[str]:
     """A run on both sides, or twice on one, is a slip of whoever wired the gate, and would pass anything."""
-    runs = [*base, *new]
     return [
         f"{run.path} and {other.path} hold the same run"
         for place, run in enumerate(runs)

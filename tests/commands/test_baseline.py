@@ -18,7 +18,7 @@ from harness.commands.compare import compare, compare_with_baseline
 from harness.drive import baselines
 from harness.drive.baseline_store import FolderStore, store_at
 from harness.errors import UsageError
-from tests.commands.test_compare import BASE, NEW, repeats
+from tests.commands.test_compare import BASE, NEW, folder, repeats
 
 
 @pytest.fixture
@@ -159,6 +159,12 @@ def test_what_makes_no_baseline_is_refused_and_writes_nothing(tmp_path: Path) ->
     ):
         with pytest.raises(UsageError, match=words):
             baseline.save(name, [repeats(tmp_path / f"{words}-runs", seeds, **changes)], str(kept))
+    base = repeats(tmp_path / "twice", BASE)
+    with pytest.raises(UsageError, match="hold the same run"):
+        baseline.save("chat", [base, base / "repeat-00"], str(kept))
+    other = folder(tmp_path / "other", seed=9, engine="tgi 3.3.6")
+    with pytest.raises(UsageError, match="not of one service: engine is"):
+        baseline.save("chat", [base, other], str(kept))
     assert not list(kept.glob("*"))
     base = repeats(tmp_path / "base", BASE)
     baseline.save("chat", [base], str(kept))
