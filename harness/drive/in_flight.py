@@ -25,6 +25,19 @@ def carried(begun: Sequence[Answered], *, to_end: bool = False) -> int | None:
     return max([*reads, *ends], default=None)
 
 
+def at_steps(answers: Sequence[Answered], ends: Sequence[int]) -> tuple[int, ...]:
+    """Tokens that were certainly in flight when the prompts of each step of a load that climbs were read, as far as it
+    came. answers: in the order of the requests. ends: requests up to and with those of each step.
+    """
+    begun = [each for each in answers if each.begun]
+    found = []
+    for end in ends:
+        if not all(each.begun for each in answers[:end]):
+            break
+        found.append(_beside_a_prompt(begun, answers[end - 1].token_at[0]))
+    return tuple(found)
+
+
 def _beside_a_prompt(begun: Sequence[Answered], moment: float) -> int:
     """When the prompts were read whose first tokens came in this turn."""
     running = [each for each in begun if each.token_at[0] < moment < each.token_at[-1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from harness.drive.in_flight import beside, carried, running_at_death
+from harness.drive.in_flight import at_steps, beside, carried, running_at_death
 from harness.load.burst import Answered, Burst
 from harness.probe.setting import Load, LoadResult, Verdict
 from harness.stats.quantile import quantile
@@ -15,6 +15,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
     """What a burst says about the engine."""
     answers = burst.answers
     begun = [each for each in answers if each.begun]
+    meant = [each for each in answers[load.leading :] if each.begun]  # what leads is read before, and no part of it
     refused = [each for each in answers if each.error_kind == "overloaded"]
     wrong = [each for each in answers if not each.ok and each.error_kind != "overloaded"]
     verdict, reason = _verdict(burst, wrong, len(refused), load)
@@ -26,8 +27,9 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         verdict=verdict,
         begun=len(begun),
         begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
-        carried=running_at_death(begun) if dead else carried(begun, to_end=load.kind == "write"),
+        carried=running_at_death(begun) if dead else carried(meant, to_end=load.kind == "write"),
         beside=beside(begun),
+        reads=at_steps(answers, [end for end, *_ in load.stairs]),
         completed=sum(each.ok and not each.left for each in answers),
         refused=len(refused),
         waited=sum(not each.begun for each in answers),

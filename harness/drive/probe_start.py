@@ -41,6 +41,7 @@ _FULL = 0.995  # of a load's tokens, that must be in flight when the last prompt
 _UNWRITTEN = 1.6  # tokens of each chat, that may be missing of it in any case
 _TRIES, _PROOF_TRIES = 6, 12  # of a load that did not come about
 _REFILLS = 4  # times that a load is sent of which only that is missing
+_CROWD_REFILLS = 1  # the same of many chats: what they held is a part of a law, of which few tell the rest
 
 
 @dataclass
@@ -239,7 +240,7 @@ class _Loading:
             if missing:
                 stretched = (stretched + 1) % len(_STRETCHED)
                 tried = self._lasting(load, _STRETCHED[stretched])
-            elif (refills := refills + 1) == _REFILLS:
+            elif (refills := refills + 1) == (_REFILLS if load.chats is None or proof else _CROWD_REFILLS):
                 break
         assert best is not None
         return best

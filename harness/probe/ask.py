@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.engines.base import EngineFacts
-from harness.probe import deadly_load, flash, loads, padded
+from harness.probe import deadly_load, flash, loads, padded, padded_loads
 from harness.probe.batching import largest_within, of_history, points
 from harness.probe.card import Card
 from harness.probe.evidence import Evidence, gather
@@ -56,10 +56,7 @@ class Search:
     def __init__(self, wish: ProbeGoal, knowledge: Prior) -> None:
         self.wish, self.knowledge = wish, knowledge
         self._outcomes: list[Outcome] = []
-
-    @property
-    def evidence(self) -> Evidence:
-        return gather(self._outcomes)
+        self.evidence: Evidence = gather(())
 
     @property
     def state(self) -> SearchState:
@@ -168,6 +165,7 @@ class Search:
 
     def tell(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
+        self.evidence = gather(self._outcomes, self.evidence)
 
     def ask(self) -> Setting | None:
         """The next setting to start, or None when the search is over (see `proved` and `fatal`)."""
@@ -245,7 +243,7 @@ class Search:
         if any(each.verdict == "stalled" for each in results):
             return self._shorter_chat(setting, results)
         seen = Outcome(setting, started, True, None, tuple(results))
-        state = replace(self.state, evidence=gather([*self._outcomes, seen]))
+        state = replace(self.state, evidence=gather([*self._outcomes, seen], self.evidence))
         is_flash = started.kind == "flash" and started.usable is not None
         if setting.purpose == "verify":
             if is_flash and not results and not flash.is_worth_proving(state, setting):
@@ -255,7 +253,7 @@ class Search:
             return deadly_load.next_load(self.state, started, setting, results)
         if is_flash:
             return None if any(each.loads for each in self._outcomes) else flash.next_load(state, started, results)
-        return padded.next_load(self.state, state, results)
+        return padded_loads.next_load(self.state, state, results)
 
     def _shorter_chat(self, setting: Setting, results: Sequence[LoadResult]) -> Load | None:
         """After a load that waits for ever: the longest single chat that does not. Two chats that begin alike wait for

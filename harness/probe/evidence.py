@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.engines.base import EngineFacts, EngineKind
 from harness.probe.fills import FillPoint, Results, fill_points, how_it_ended
+from harness.probe.row_cost import RowCost, row_cost
 from harness.probe.setting import Bracket, LoadResult, Outcome, effective_prefill
 
 BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
@@ -30,6 +32,11 @@ class Evidence:
     prefill: Bracket = field(default_factory=Bracket)
     single: Bracket = field(default_factory=Bracket)
     fill_points: tuple[FillPoint, ...] = ()
+
+    @cached_property
+    def row_cost(self) -> RowCost:
+        """What each chat of an engine without a memory check costs by itself."""
+        return row_cost(self.fill_points)
 
     @property
     def starts(self) -> int:
@@ -63,10 +70,12 @@ class Evidence:
         return next((o for o in reversed(self.outcomes) if o.setting.purpose == "verify" and o.loads), None)
 
 
-def gather(outcomes: Sequence[Outcome]) -> Evidence:
-    """All brackets from the outcomes so far."""
+def gather(outcomes: Sequence[Outcome], before: Evidence | None = None) -> Evidence:
+    """All brackets from the outcomes so far. before: the evidence of the first of them, where that is at hand."""
     results = [(each, result) for each in outcomes for result in each.loads]
-    points = tuple(fill_points(results))
+    known, seen = (0, ()) if before is None else (before.starts, before.fill_points)
+    later = ((each, result) for each in outcomes[known:] for result in each.loads)
+    points = (*seen, *fill_points(later))
     return Evidence(
         outcomes=tuple(outcomes),
         rows=_bracket(_rows(results)),

@@ -43,7 +43,9 @@ def fill_points(results: Results) -> Iterable[FillPoint]:
         flash = outcome.started is not None and outcome.started.kind == "flash"
         if load.kind not in ("fill", "write") or load.expected_rejections or load.queued:
             continue
-        if result.verdict == "held":
+        if load.stairs and result.verdict in ("held", "died"):
+            yield from _steps(outcome, result)
+        elif result.verdict == "held":
             yield _point(outcome, result, held=min(load.size, result.carried or load.size))
         elif result.verdict == "died" and not died_early(outcome, result):
             yield from _death(outcome, result, flash=flash)
@@ -64,6 +66,19 @@ def died_early(outcome: Outcome, result: LoadResult) -> bool:
         return False
     reading = max(effective_prefill(outcome) or 0, result.load.longest)
     return result.begun_tokens + reading < EARLY * usable
+
+
+def _steps(outcome: Outcome, result: LoadResult) -> Iterable[FillPoint]:
+    """Of a load that climbs: what was written at each step that it survived, and what was reserved at the next one."""
+    load = result.load
+    longest = outcome.setting.max_input_tokens or load.history or load.longest
+    for index, (end, size, rows) in enumerate(load.stairs):
+        length = load.shapes[end - 1].input_tokens
+        if index < len(result.reads):
+            yield FillPoint(length, longest, size, rows, held=min(size, result.reads[index]))
+        elif result.verdict == "died":
+            yield FillPoint(length, longest, size, rows, died=size, how=how_it_ended(result))
+            return
 
 
 def _death(outcome: Outcome, result: LoadResult, *, flash: bool) -> Iterable[FillPoint]:

@@ -33,6 +33,7 @@ LEADING = 0.025  # of the chats that are let in, whose places leading requests m
 MOST_BRIEF = 64
 LASTING = 768  # answer tokens of a chat that holds its place until it is left
 PARTS = (2, 3, 5, 8)  # prompts in one prefill, beside one alone
+BLOCKS = (128, 64, 32, 16)  # tokens of a block
 WHOLE_ANSWER = 3.0  # seconds
 
 
@@ -151,8 +152,8 @@ def stacked(
     count = min(count, room // (SHORT + spare + 4))
     if count < 1:
         return load((top,), target_tokens_in_flight=sum(shape.total for shape in top), leading=0)  # nobody to wait for
-    sizes = (room // count,) * count if equal else _even(room, count)
-    shapes = _read_in_turn(sizes, top, prefill, longest, total, spare, together=bool(lead))
+    sizes = (room // count,) * count if equal else aligned(room, count, most)
+    shapes = read_in_turn(sizes, prefill, longest, total, spare, together=bool(lead))
     if equal:
         shapes = [min(shapes, key=lambda shape: shape.input_tokens)] * count
     target = sum(shape.total for shape in (*shapes, *top))
@@ -163,37 +164,53 @@ def evenly(size: int, rows: int, prefill: int, longest: int, total: int, *, lead
     """So many equal chats that take `size` tokens, and have next to nothing left to write when the last are read."""
     each = max(SHORT, min(size // rows, total, longest + LEAST_SPARE))
     lead = (Shape(longest, 1),) * leads if rows > FEW else ()
-    shapes = _read_in_turn((each,) * rows, (), prefill, longest, total, LEAST_SPARE, together=bool(lead))
+    shapes = read_in_turn((each,) * rows, prefill, longest, total, LEAST_SPARE, together=bool(lead))
     whole = (*lead, *(min(shapes, key=lambda shape: shape.input_tokens),) * rows)
     load = Load("fill", (whole,), chats=rows, budget=size, history=whole[-1].input_tokens, leave_after_tokens=2)
     return replace(load, leading=len(lead), target_tokens_in_flight=rows * whole[-1].total)
 
 
-def _even(room: int, count: int) -> tuple[int, ...]:
+def aligned(room: int, count: int, most: int) -> tuple[int, ...]:
+    """So many sizes that are `room` together, none above `most`, nearly all just above a whole number of blocks when
+    one token is still to be written: an engine that keeps memory by blocks wastes most on such.
+    """
+    each = room // count
+    block = next((block for block in BLOCKS if block + 2 <= each and each + 2 * block <= most), None)
+    if block is None:
+        return even(room, count)
+    whole = (each - 2) // block * block + 2
+    more, rest = divmod(room - count * whole, block)
+    sizes = [whole + block * (index < more) for index in range(count)]
+    return (*sizes[:-1], sizes[-1] + rest)
+
+
+def even(room: int, count: int) -> tuple[int, ...]:
     """So many sizes, as equal as may be, that are `room` together."""
     each, more = divmod(room, count)
     return (each + 1,) * more + (each,) * (count - more)
 
 
-def _read_in_turn(
+def read_in_turn(
     sizes: Sequence[int],
-    top: Sequence[Shape],
     prefill: int,
     longest: int,
     total: int,
     spare: int,
     *,
     together: bool,
+    after: int = 0,
 ) -> list[Shape]:
-    """Chats of these sizes, each with so many answer tokens that it has `spare` left when all and the top are read: two
-    come in the round in which it is read, and one in each later one. together: all have come before the first is taken.
+    """Chats of these sizes, each with so many answer tokens that it has `spare` left when all and what comes on top are
+    read: two come in the round in which it is read, and one in each later one. together: all have come before the first
+    is taken. after: rounds in which others are read after them.
     """
     prompts = list(sizes)
     shapes: list[Shape] = []
     for _ in range(3):  # how many are read in a round depends on what the answers leave of the sizes
         turns = _turns(prompts, prefill, together=together)
         answers = [
-            min(turns[-1] - own + 2 + spare, total - 1, size - 1) for own, size in zip(turns, sizes, strict=True)
+            min(turns[-1] + after - own + 2 + spare, total - 1, size - 1)
+            for own, size in zip(turns, sizes, strict=True)
         ]
         shapes = [Shape(min(size - new, longest), new) for size, new in zip(sizes, answers, strict=True)]
         prompts = [shape.input_tokens for shape in shapes]
@@ -216,6 +233,8 @@ def _turns(prompts: Sequence[int], prefill: int, *, together: bool) -> list[int]
 def stretched(load: Load, more: int) -> Load:
     """The same tokens in all, with so many more of them in answers: for chats that ended before the last were read."""
     (shapes,) = load.waves
+    if load.stairs:
+        return replace(load, waves=((*_longer(shapes[: load.stays], more), *shapes[load.stays :]),))
     tops = next((at for at, shape in enumerate(reversed(shapes)) if shape != shapes[-1]), len(shapes) - load.leading)
     kept = len(shapes) - tops if tops == 1 else len(shapes)  # several last ones may be read one after the other too
     return replace(

@@ -1,14 +1,22 @@
-"""What loads have shown of an engine that checks no memory: budgets over the longest prompt, and what a chat costs."""
+"""What loads have shown of an engine that checks no memory: budgets over the longest prompt, and what a chat costs.
+
+The law that they are read by: what is in flight, so many tokens more for each chat, and what reading the prompts takes
+are together at most the memory. Few chats tell what is left beside a prompt, many tell what a chat costs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
+from harness.probe.row_cost import ALIKE, read_at_once
 from harness.probe.setting import Bracket, Outcome, effective_prefill
 
-SAME_SIZE = 0.002  # share by which two loads of one size may differ
-ALIKE = 0.01  # share by which prompt lengths may differ to count as the same
 KNOWN = 0.02  # share between what held and what died, below which a budget is known
+AS_MANY = 0.9  # of the chats that died, with which a load that held can be compared
+NEARLY = 0.9  # of a prompt, that is as bad where much else is in flight
+LIKELY = 0.97  # of what killed, where nothing just below it was tried
 
 
 def pads_batch(evidence: Evidence) -> bool:
@@ -27,65 +35,134 @@ def ignored_batch_size(outcome: Outcome) -> bool:
     return most is not None and any((each.beside or 0) > most for each in outcome.loads)
 
 
-def at_length(evidence: Evidence, length: int, *, crowded: bool = True) -> Bracket:
-    """Budgets that held and that died with a longest prompt of this length. What held with a longer one, or died
-    with a shorter one, counts too: an engine that is allowed a length may be sent any shorter one.
+def few_chats(evidence: Evidence, length: int) -> Bracket:
+    """Tokens in few chats that held and that died with a longest prompt of this length. What held with a longer one,
+    or died with a shorter one, counts too: an engine that is allowed a length may be sent any shorter one.
 
-    crowded: loads of as many chats as would be let in count too, each of which may cost something by itself.
+    Several shorter prompts in one prefill count by themselves: memory need not grow steadily with the length.
     """
-    points = [each for each in evidence.fill_points if crowded or not each.crowd]
+    points = [each for each in evidence.fill_points if not each.crowd and each.length > 1]
     failed = [each for each in points if each.died and each.longest <= length * (1 + ALIKE)]
     worst = min(failed, key=lambda each: each.died or 0, default=None)
+    below = float("inf") if worst is None else worst.died or 0
+    held: dict[int, int] = {}
+    for each in points:
+        if not each.held or each.held >= below or each.longest < length * (1 - ALIKE):
+            continue
+        kind = parts(each)
+        if each.length >= length * (1 - ALIKE) if kind == 1 else each.longest <= length * (1 + ALIKE):
+            held[kind] = max(each.held, held.get(kind, 0))
+    largest = held.get(1, 0)
+    if worst is not None and parts(worst) in held and abs(worst.longest - length) <= ALIKE * length:
+        largest = held[parts(worst)]
+    return Bracket(largest or None, *((None, None) if worst is None else (worst.died, worst.how)))
+
+
+def is_bracketed(evidence: Evidence, length: int) -> bool:
+    """Whether few chats held just below where few died, with whatever prompts."""
+    died = few_chats(evidence, length).smallest_failed
+    points = [each for each in evidence.fill_points if not each.crowd and each.longest >= length * (1 - ALIKE)]
+    return died is not None and any(each.held and died * (1 - KNOWN) < each.held < died for each in points)
+
+
+def few_weight(evidence: Evidence, length: int, cost: float) -> float | None:
+    """Tokens that held in few chats with a longest prompt of this length, with what these chats cost by themselves."""
+    most = few_chats(evidence, length).largest_ok
     held = [
-        each.held
-        for each in points
-        if each.held and _is_as_bad(each, worst, length) and (worst is None or each.size < worst.size * (1 - SAME_SIZE))
+        each.held + cost * each.rows
+        for each in evidence.fill_points
+        if each.held
+        and not each.crowd
+        and each.length > 1
+        and each.longest >= length * (1 - ALIKE)
+        and each.held <= (most or 0)
     ]
-    return Bracket.of(held, [(worst.died or 0, worst.how or "")] if worst else [])
+    return max(held, default=None)
 
 
-def dies_of_crowds(evidence: Evidence) -> bool:
-    """Whether as many chats as would be let in killed it at a size at which few of them held."""
-    held = max((each.held or 0 for each in evidence.fill_points if not each.crowd), default=0)
-    return any(
-        each.died is not None and each.crowd and each.died <= held * (1 + KNOWN) for each in evidence.fill_points
-    )
+def parts(point: FillPoint) -> int:
+    """Prompts in one prefill."""
+    return max(1, round(point.longest / max(1, point.length)))
 
 
-def chats_may_cost(evidence: Evidence) -> bool:
-    """Whether many chats killed it, at a size at which few of them held or at whatever size."""
-    return evidence.rows.smallest_failed is not None or dies_of_crowds(evidence)
+def deadly_parts(evidence: Evidence) -> int:
+    """Prompts in one prefill with which few chats died in the last start in which they did."""
+    died = [each for each in evidence.fill_points if each.died and not each.crowd and each.length > 1]
+    return parts(died[-1]) if died else 1
+
+
+def many_chats(evidence: Evidence, length: int) -> Bracket:
+    """The same of as many chats as would be let in, which may each cost something by itself: what held counts where
+    about as many chats were in it as in what died.
+    """
+    points = [each for each in evidence.fill_points if each.crowd and each.length > 1]
+    failed = [each for each in points if each.died and each.longest <= length * (1 + ALIKE)]
+    worst = min(failed, key=lambda each: each.died or 0, default=None)
+    least = 0.0 if worst is None else AS_MANY * worst.rows
+    held = [each.held for each in points if each.held and _is_as_bad(each, length) and each.rows >= least]
+    return Bracket.of(held, [] if worst is None else [(worst.died or 0, worst.how or "")])
+
+
+def _is_as_bad(many: FillPoint, length: int) -> bool:
+    """Whether as much was read on top of many chats as a prompt of this length is."""
+    return read_at_once(many) >= length * NEARLY
+
+
+def rows_carried(evidence: Evidence, length: int, size: int) -> Bracket:
+    """Of many chats with so many tokens in flight: how many held and how many died."""
+    points = [each for each in evidence.fill_points if each.crowd and each.length > 1]
+    held = [each.rows for each in points if each.held and _is_as_bad(each, length) and each.size >= size * (1 - KNOWN)]
+    died = [(each.rows, each.how or "") for each in points if each.died and each.died <= size]
+    return Bracket.of(held, died)
+
+
+def at_length(evidence: Evidence, length: int) -> Bracket:
+    """The budget at this length: what few chats and what many have shown, whichever is less."""
+    few, many = few_chats(evidence, length), many_chats(evidence, length)
+    if many.smallest_failed is None or (few.smallest_failed or many.smallest_failed + 1) <= many.smallest_failed:
+        return few
+    return many
 
 
 def full_length_rows(evidence: Evidence, length: int) -> int | None:
     """Chats of this length, all equally long, that held at once: one where two died; None where nobody tried."""
-    held = [each for each in evidence.fill_points if each.held and each.longest >= length * (1 - ALIKE)]
-    died = [
-        each.rows
-        for each in evidence.fill_points
-        if each.died and each.longest <= length * (1 + ALIKE) and not each.crowd
-    ]
+    points = [each for each in evidence.fill_points if each.length == 1 or parts(each) == 1]
+    held = [each for each in points if each.held and each.longest >= length * (1 - ALIKE)]
+    died = [each.rows for each in points if each.died and each.longest <= length * (1 + ALIKE) and not each.crowd]
     most = max((each.rows for each in held if each.rows < min(died, default=each.rows + 1)), default=None)
     return 1 if most is None and 2 in died else most
 
 
 def budget_points(evidence: Evidence) -> list[tuple[int, int]]:
-    """(longest prompt, budget) in the order of the starts, for each length that one of them was laid out for; with
-    as many chats as would be let in where these kill first, else with few.
+    """(longest prompt, tokens that were left beside it) in the order of the starts, for each length that one of them
+    was laid out for: by few chats, with what these cost.
     """
-    crowded = chats_may_cost(evidence)
-    seen = [each for each in evidence.fill_points if crowded or not each.crowd]
+    cost = evidence.row_cost.likely
+    seen = [each for each in evidence.fill_points if not each.crowd and each.length > 1]
+    # Starts that died of something else, so that few chats were still far below what they can carry.
+    cut_off = {
+        each.setting.max_input_tokens or max((result.load.longest for result in each.loads), default=0)
+        for each in evidence.outcomes
+        if each.died_under_load
+    }
     points = []
-    for length in dict.fromkeys(each.longest for each in seen if each.length > 1):
-        bracket = at_length(evidence, length, crowded=crowded)
-        low, high = bracket.largest_ok, bracket.smallest_failed
-        here = any(each.died and each.longest == length for each in seen)
-        if low is not None and high is not None and here:
-            points.append((length, low if (bracket.gap or 0) < KNOWN else (low + high) // 2))
-        elif high is not None and here:
-            points.append((length, max(length, int(high * 0.95))))
-        elif low is not None and (high is None or high * (1 - KNOWN) <= low):
-            points.append((length, low))
+    for length in dict.fromkeys(each.longest for each in seen):
+        here = [each for each in seen if each.longest == length]
+        died = min((each for each in here if each.died), key=lambda each: each.died or 0, default=None)
+        bracket = few_chats(evidence, length)
+        high = bracket.smallest_failed
+        if died is not None and high is not None:
+            # Of whatever prompts: several shorter ones that died just above what one held were hardly the reason.
+            above = min(min(each.died, high) + cost * each.rows for each in here if each.died)
+            below = max((each.held + cost * each.rows for each in here if each.held and each.held < high), default=0.0)
+            close = above - below < KNOWN * above
+            points.append((length, int((below + above) / 2 if close else max(below, above * LIKELY))))
+        elif (lived := [each for each in here if each.held]) and length not in cut_off:
+            if any(each.died for each in seen) and high is None:
+                continue  # so few chats as were let in told nothing of the memory
+            most = max(lived, key=lambda each: each.held or 0)
+            if high is None or high * (1 - KNOWN) <= (most.held or 0):
+                points.append((length, int((most.held or 0) + cost * most.rows)))
     return points
 
 
@@ -101,7 +178,7 @@ def queues(evidence: Evidence) -> bool:
         and each.setting.purpose != "verify"
         and result.load.chats is None
         and result.load.rows > 1
-        and result.load.closing >= result.load.longest
+        and (result.load.stairs or result.load.closing >= result.load.longest)
         and result.verdict == "held"
         and result.carried is not None
         and result.carried < 0.6 * result.load.size
@@ -114,12 +191,10 @@ def prefills_up(evidence: Evidence) -> list[int]:
     return [prefill for each in evidence.outcomes if each.came_up and (prefill := effective_prefill(each)) is not None]
 
 
-def _is_as_bad(held: FillPoint, worst: FillPoint | None, length: int) -> bool:
-    """Whether what held says anything of what killed: few chats prove nothing for many that each cost something, nor a
-    long prompt for several shorter ones in one prefill.
-    """
-    if worst is not None and worst.crowd:
-        return held.crowd and held.rows >= worst.rows and held.length >= length * (1 - ALIKE)
-    if worst is not None and 1 < worst.length < worst.longest * (1 - ALIKE):
-        return not held.crowd and abs(held.length - worst.length) <= ALIKE * worst.length
-    return not held.crowd and held.length >= length * (1 - ALIKE)
+def lengths_explored(outcomes: Iterable[Outcome]) -> Sequence[int]:
+    """Longest prompts of the starts that were laid out to find a budget, and got a load."""
+    return [
+        each.setting.max_input_tokens
+        for each in outcomes
+        if each.came_up and each.loads and each.setting.purpose == "explore" and each.setting.max_input_tokens
+    ]

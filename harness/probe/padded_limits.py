@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from harness.engines.base import EngineFacts
 from harness.probe.curve import BudgetCurve
 from harness.probe.evidence import Evidence
+from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.padded_evidence import (
-    ALIKE,
+    AS_MANY,
     at_length,
     budget_points,
+    few_chats,
+    few_weight,
     full_length_rows,
     ignores_batch_size,
+    many_chats,
     pads_batch,
     prefills_up,
+    rows_carried,
 )
 from harness.probe.reasons import padded_flags
 from harness.probe.recommendation import (
@@ -27,9 +33,10 @@ from harness.probe.recommendation import (
     context_length,
     short_chats,
 )
+from harness.probe.row_cost import ALIKE
 from harness.probe.setting import Prior, ProbeGoal, Setting, effective_prefill
 
-NEAR_FLOOR = 0.012  # of a budget: as closely as it is worth knowing where a history was to end
+UNKNOWN_COST = 1.2  # times what a chat costs at least, where nothing tells how much at most
 
 
 def padded_limits(
@@ -38,7 +45,7 @@ def padded_limits(
     history = padded_history(evidence, wish, knowledge, answer)
     bound = at_length(evidence, history)
     context = context_length(evidence, knowledge) or default_total(evidence)
-    capacity = padded_capacity(evidence, knowledge, history, answer)
+    capacity = padded_capacity(evidence, wish, knowledge, history, answer)
     total = min(each for each in (history + answer, context, capacity) if each)
     history = max(1, min(history, total - answer if total > answer else total // 2))
     chats = padded_permits(evidence, capacity, total, answer, wish, fast_rows)
@@ -59,40 +66,79 @@ def padded_limits(
     )
 
 
-def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
-    """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far."""
+def own_length(evidence: Evidence, knowledge: Prior, answer: int) -> tuple[int, int]:
+    """The longest prompt that the engine's own prefill budget allows, and the longest that its context does."""
     first = next(each for each in evidence.outcomes if each.came_up)
     told = first.started.max_total_tokens if first.started else None
     own = effective_prefill(first) or told or 4096
     context = context_length(evidence, knowledge) or default_total(evidence) or own + answer
     most = max(1, context - answer if context > answer else context // 2)
-    own = min(own, most)
+    return min(own, most), most
+
+
+def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
+    """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far."""
+    own, most = own_length(evidence, knowledge, answer)
     curve = padded_curve(evidence, knowledge)
-    if wish.goal in ("chats", "latency") or not curve.points:
+    if not curve.points:
         return own
+    budget = _budget_at(evidence, wish, curve, answer)
+    if wish.goal in ("chats", "latency"):
+        return longest_within(budget, own, 0.0, answer)
     failed = evidence.prefill.smallest_failed
     if failed is not None and failed <= most:
         held = max((each for each in prefills_up(evidence) if each < failed), default=failed // 2)
-        most = max(held, min(int(failed * 0.99), (held + failed) // 2))
-    floor = (1 - wish.history_share) * curve.at(own) if wish.goal == "balanced" else 0.0
-    fitting = min(own, max(1, int(curve.at(own)) - answer))
-    best = curve.longest(fitting, most, floor, answer, MARGIN)
-    # A length that was tried will do where the budget there is the wanted one as closely as it can be known.
-    tried = [
-        length
-        for length, tokens in budget_points(evidence)
-        if length <= most
-        and length + answer <= tokens
-        and tokens >= floor * (1 - NEAR_FLOOR)
-        and (length >= best or tokens <= floor * (1 + NEAR_FLOOR) or tokens - length - answer <= NEAR_FLOOR * length)
-    ]
-    # One just below the best is as good, and its budget is known; what was found there does not hold above it.
+        if wish.max_starts - evidence.starts <= 1:
+            most = held  # the last start is for the proof
+        else:
+            most = max(held, min(int(failed * 0.99), _below_failure(evidence, wish, curve, answer, held, failed)))
+    floor = (1 - wish.history_share) * budget(own) if wish.goal == "balanced" else 0.0
+    best = longest_within(budget, most, min(floor, budget(1)), answer)
+    # One just below it is as good, and its budget is known; what was found there does not hold above it.
     near = [length for length, _ in budget_points(evidence) if best * (1 - ALIKE) <= length <= best]
-    return max(tried, default=max(near, default=best))
+    return max(near, default=best)
+
+
+def _below_failure(evidence: Evidence, wish: ProbeGoal, curve: BudgetCurve, answer: int, held: int, failed: int) -> int:
+    """A prompt to try between one that held and one that failed: where two lengths have told how the budget falls, what
+    it would be if it fell with the square alone, which is the fastest; else one in the middle, which tells it.
+    """
+    middle = (held + failed) // 2
+    if len(curve.points) < 2:
+        return middle
+    steep = longest_within(_budget_at(evidence, wish, curve.steepest, answer), failed, 0.0, answer)
+    return steep if held * (1 + ALIKE) < steep < failed * (1 - ALIKE) else middle
+
+
+def longest_within(budget: Callable[[int], float], most: int, floor: float, answer: int) -> int:
+    """The longest prompt with which the budget is at least `floor` and holds the prompt and its answer."""
+    low, high = 1, max(1, most)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if (left := budget(middle)) >= floor and middle + answer <= left * (1 - MARGIN):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _budget_at(evidence: Evidence, wish: ProbeGoal, curve: BudgetCurve, answer: int) -> Callable[[int], float]:
+    """The budget over the longest prompt. One chat alone bounds the history where nothing but that is asked for; else
+    as many chats as are let in take their part of the memory first.
+    """
+    cost = evidence.row_cost.likely
+    if wish.goal == "history":
+        return lambda length: curve.at(length) - cost
+    return lambda length: shared(curve.at(length), cost, answer)
+
+
+def shared(memory: float, cost: float, answer: int) -> float:
+    """The budget that is left of so many tokens where each chat of those that it lets in costs some."""
+    return max(memory / (1 + cost / (answer + SHORT)), memory - cost * ROWS_CAP)
 
 
 def padded_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:
-    """T over the longest prompt, as the loads of the starts so far found it."""
+    """Tokens that are left beside the longest prompt, as the loads of the starts so far found them."""
     share = knowledge.prefill_share
     return BudgetCurve.through(budget_points(evidence), None if share is None else -share)
 
@@ -107,30 +153,74 @@ def default_total(evidence: Evidence) -> int | None:
     return max(totals, default=None)
 
 
-def padded_capacity(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> int:
+def padded_capacity(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, history: int, answer: int) -> int:
     """Tokens in flight that survived every load with prompts of this length, less a margin for memory that differs from
     start to start. Where no load was sent, what the memory model expects, and without one the engine's own default.
     """
     if not evidence.fill_points:
         return int((knowledge.budget or 16000) * 0.8)
-    bracket = at_length(evidence, history)
     if pads_batch(evidence) and (rows := full_length_rows(evidence, history)) is not None:
         return rows * (history + answer)
-    if bracket.largest_ok is None:
+    few = few_chats(evidence, history)
+    if few.largest_ok is None:
         guess = padded_curve(evidence, knowledge).at(history)
-        return max(2, min(int(guess * UNSURE), bracket.smallest_failed or int(guess)))
-    if bracket.smallest_failed is None:
-        return bracket.largest_ok
-    return max(2, math.floor(bracket.largest_ok * (1 - MARGIN / 2)))
+        by_few = min(int(guess * UNSURE), few.smallest_failed or int(guess))
+    elif few.smallest_failed is None:
+        by_few = few.largest_ok
+    else:
+        by_few = math.floor(few.largest_ok * (1 - MARGIN / 2))
+    by_many = _by_many(evidence, knowledge, history, answer)
+    by_many = by_few if by_many is None else min(by_few, by_many)
+    # The longest history of all leaves room for one chat of that length at least, and for others what that leaves.
+    return max(2, by_many if wish.goal != "history" else max(by_many, min(by_few, history + answer)))
+
+
+def _by_many(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> int | None:
+    """The budget that as many chats as it lets in survive, where each costs something by itself; None where not."""
+    between = between_costs(evidence, knowledge, history, answer)
+    if between is None:
+        return None
+    many, by_law = many_chats(evidence, history).largest_ok or 0, int(between[0])
+    # Each of many has a token left to write at its fullest, which is a margin too.
+    spare = min(MARGIN / 2, 1 / (answer + SHORT))
+    many = math.floor(many * (1 - (MARGIN / 2 - spare)))
+    carried = rows_carried(evidence, history, many).largest_ok or 0
+    return max(by_law, many) if carried >= AS_MANY * many / (answer + SHORT) else by_law
+
+
+def between_costs(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> tuple[float, float] | None:
+    """The least and the most that the budget can be beside chats that cost something, by what few chats carried and by
+    how closely that cost is known; None where it costs nothing.
+    """
+    cost = evidence.row_cost
+    if cost.least <= 0:
+        return None
+    curve = padded_curve(evidence, knowledge)
+    most = cost.most if cost.most is not None else cost.least * UNKNOWN_COST
+    low = few_weight(evidence, history, most)
+    if low is None or few_chats(evidence, history).smallest_failed is None:
+        low = max(low or 0.0, curve.at(history) * (1 - MARGIN))
+    high = max(low, curve.at(history))
+    return shared(low * (1 - MARGIN / 2), most, answer), shared(high, cost.least, answer)
 
 
 def padded_permits(
     evidence: Evidence, capacity: int, total: int, answer: int, wish: ProbeGoal, fast_rows: int | None
 ) -> int:
     """Chats at once with so many tokens in flight. Where a long prompt makes the whole batch as long, only their number
-    bounds the memory.
+    bounds the memory; where each chat costs something, no more than can have a whole answer.
     """
     if pads_batch(evidence):
         chats = full_length_rows(evidence, total - answer) or max(1, capacity // total)
         return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
-    return short_chats(evidence, capacity, answer, wish, fast_rows)
+    chats = short_chats(evidence, capacity, answer, wish, fast_rows)
+    cost = evidence.row_cost
+    if cost.least <= 0 and wish.goal != "history":
+        return chats
+    carried = rows_carried(evidence, total - answer, capacity)
+    if cost.least <= 0:
+        return chats if carried.smallest_failed is None else min(chats, max(1, carried.largest_ok or 1))
+    most = cost.most or UNKNOWN_COST * cost.least
+    left = (few_weight(evidence, total - answer, most) or capacity) - capacity
+    by_law = 0 if cost.most is None and carried.largest_ok else int(left / most)
+    return max(1, min(chats, capacity // (answer + SHORT), max(carried.largest_ok or 0, by_law)))

@@ -94,7 +94,9 @@ class Load:
     min_tokens_before_next_wave: answer tokens that all of a wave must have before the next one follows.
     target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. shared_tokens:
     with which all of its prompts begin alike. leading: so many first requests end with their first token; the engine
-    reads them while the others arrive.
+    reads them while the others arrive. stairs: of a load that climbs, (requests up to and with those of a step, tokens
+    that are reserved when these are read, and chats beside each other then), step by step. stays: so many first
+    requests are there at every step.
     """
 
     kind: LoadKind
@@ -109,6 +111,8 @@ class Load:
     target_tokens_in_flight: int | None = None
     shared_tokens: int = 0
     leading: int = 0
+    stairs: tuple[tuple[int, int, int], ...] = ()
+    stays: int = 0
 
     @property
     def name(self) -> str:
@@ -146,7 +150,7 @@ class Load:
         """Prompt tokens of the last request: of a filled cache, what is read in when it is fullest."""
         return self.shapes[-1].input_tokens if self.shapes else 0
 
-    @property
+    @cached_property
     def longest(self) -> int:
         return max((shape.input_tokens for shape in self.shapes), default=0)
 
@@ -157,10 +161,11 @@ class LoadResult:
 
     begun: requests that had their first token; begun_tokens: their prompts and answers together, which at a death is
     what the engine was known to carry. carried: most tokens in flight while a prompt was read, as the client saw them,
-    None where nobody looked; at a death, what was in flight then. beside: most requests in flight while a prompt was
-    read. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a
-    value. rate: answer tokens per second while all were running. preempted: chats that the engine put back meanwhile by
-    its own count, None where it has none. reason: of a verdict other than `held`.
+    None where nobody looked; at a death, what was in flight then. reads: the same at each step of a load that climbs,
+    as far as it came. beside: most requests in flight while a prompt was read. refused: answers 429. ttft_p95,
+    itl_p95: over all its requests, None without a value. rate: answer tokens per second while all were running.
+    preempted: chats that the engine put back meanwhile by its own count, None where it has none. reason: of a verdict
+    other than `held`.
     """
 
     load: Load
@@ -169,6 +174,7 @@ class LoadResult:
     begun_tokens: int = 0
     carried: int | None = None
     beside: int | None = None
+    reads: tuple[int, ...] = ()
     completed: int = 0
     refused: int = 0
     waited: int = 0

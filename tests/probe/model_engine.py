@@ -22,10 +22,11 @@ class ModelEngine:
     """memory: what is left for KV cache and activations. activation: of one prefill batch, by (rows, longest).
 
     padded_rows: a long prompt pads its whole batch. at_admission: memory is taken for all that may be written.
-    row_cost: of each running chat. rows_die: chats at once that kill it. load_dies: tokens in flight that kill a flash
-    engine; full_dies: share of its pool that does. states: shares of the memory that are free in each start, the last
-    for all later ones. own_input: the engine's own longest prompt, where that does not follow from the prefill budget.
-    told_budget: the padded kind keeps this budget though it tells none.
+    row_cost: of each running chat. granule: tokens by which what is kept of a chat grows at a time. rows_die: chats at
+    once that kill it. load_dies: tokens in flight that kill a flash engine; full_dies: share of its pool that does.
+    states: shares of the memory that are free in each start, the last for all later ones. own_input: the engine's own
+    longest prompt, where that does not follow from the prefill budget. told_budget: the padded kind keeps this budget
+    though it tells none.
     """
 
     memory: int
@@ -38,6 +39,7 @@ class ModelEngine:
     padded_rows: bool = False
     at_admission: bool = False
     row_cost: float = 0.0
+    granule: int = 1
     rows_die: int | None = None
     load_dies: int | None = None
     full_dies: float | None = None
@@ -56,7 +58,8 @@ class ModelEngine:
 
     @property
     def law(self) -> MemoryLaw:
-        return MemoryLaw(self.memory * self.state, self.activation, self.padded_rows, self.at_admission, self.row_cost)
+        free = self.memory * self.state
+        return MemoryLaw(free, self.activation, self.padded_rows, self.at_admission, self.row_cost, self.granule)
 
     def budget(self, prefill: int, fraction: float | None = None, free: float | None = None) -> int:
         free = self.memory * self.state if free is None else free
@@ -137,6 +140,7 @@ class _Serving:
         self.sent = self.refused = 0
         self.carried: int | None = None
         self.beside: int | None = None
+        self.reads: list[int] = []
 
     def run(self) -> LoadResult:
         if any(row.input > self.limits[0] or row.input + row.new > self.limits[1] for row in self.rows):
@@ -250,7 +254,12 @@ class _Serving:
 
     def _note(self, batch: list[Row]) -> None:
         carried = sum(row.input + row.done for row in self.running) + sum(row.input for row in batch)
-        self.carried = max(self.carried or 0, carried)
+        leads = self.rows[: self.load.leading]
+        if not any(lead is row for lead in leads for row in batch):
+            self.carried = max(self.carried or 0, carried)
+        steps = self.load.stairs
+        while len(self.reads) < len(steps) and any(self.rows[steps[len(self.reads)][0] - 1] is row for row in batch):
+            self.reads.append(carried)
         self.beside = max(self.beside or 0, len(self.running) + len(batch))
 
     def _end(self) -> None:
@@ -270,6 +279,7 @@ class _Serving:
             sum(row.input + row.new for row in begun),
             now if verdict in ("died", "stalled") else self.carried,
             self.beside,
+            tuple(self.reads),
             completed=sum(row.over and row.done > 0 for row in self.rows),
             refused=self.refused,
             ttft_p95=0.1,

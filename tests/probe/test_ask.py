@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.probe.ask import Search
 from harness.probe.setting import Failure, Goal, Outcome, Prior, ProbeGoal, Setting
+from tests.probe.cells import best_history, budget
 from tests.probe.model_engine import ModelEngine, run
 
 ANSWER = 128
@@ -154,13 +155,41 @@ def test_what_memory_is_taken_for_does_not_mislead(at_admission: bool) -> None:
 
 
 def test_a_padded_history_is_searched_up_to_its_death() -> None:
-    """The longest chat of an engine that reads prompts in one piece and checks nothing, within one percent."""
+    """The longest chat of an engine that reads prompts in one piece and checks nothing, within 1.5 %."""
     engine = ModelEngine(9_000, "padded", context=131_072)
     search = Search(ProbeGoal(goal="history", answer_tokens=ANSWER), Prior(context=131_072))
     setting = proved(run(search, engine))
     best = max(length for length in range(1, 9_000) if length + ANSWER <= engine.law.budget(length))
     assert 0.985 * best <= (setting.max_input_tokens or 0) <= best
     assert engine.starts <= 5
+
+
+HISTORIES = {  # the engine, and the starts that it may take
+    "the budget falls slowly": (lambda: ModelEngine(60_000, "padded", activation=lambda rows, n: 0.1 * rows * n), 5),
+    "it falls with the square": (
+        lambda: ModelEngine(100_000, "padded", activation=lambda rows, n: 1e-4 * rows * n * n),
+        6,
+    ),
+    "each chat costs": (lambda: ModelEngine(30_000, "padded", row_cost=60), 7),
+    "twenty chats kill it": (lambda: ModelEngine(60_000, "padded", rows_die=20), 6),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_a_padded_history_costs_just_a_tenth_of_the_budget(name: str) -> None:
+    """However the budget falls: `balanced` ends where a tenth of it is spent, or where one chat fills it, to 2 %."""
+    make, most = HISTORIES[name]
+    engine = make()
+    search = run(Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=engine.context)), engine)
+    setting = proved(search)
+    best = best_history(engine, "balanced", ANSWER)
+    assert engine.starts <= most
+    assert 0.98 * best <= (setting.max_input_tokens or 0) <= 1.02 * best
+    true = budget(engine, setting.max_input_tokens or 0, setting.max_concurrent_requests or 1)
+    assert 0.98 * true <= (setting.max_batch_total_tokens or 0)
+    assert (setting.max_batch_total_tokens or 0) <= true or engine.rows_die is not None
+    if engine.rows_die is not None:
+        assert engine.rows_die / 2 <= (setting.max_concurrent_requests or 0) < engine.rows_die
 
 
 @pytest.mark.parametrize("tells", [True, False])
@@ -270,7 +299,7 @@ def test_the_most_starts_are_heeded() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    memory=st.integers(6_000, 400_000),
+    memory=st.integers(6_000, 60_000),
     linear=st.floats(0.02, 0.6),
     quadratic=st.sampled_from([0.0, 0.0, 5e-5, 2e-4]),
     context=st.sampled_from([2048, 4096, 8192, 32_768, 131_072]),

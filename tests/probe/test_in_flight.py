@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.drive.in_flight import beside, carried, running_at_death
+from harness.drive.in_flight import at_steps, beside, carried, running_at_death
 from harness.load.burst import Answered
 from harness.workload.request import Request
 from tests.probe.engines.law import Row
@@ -45,7 +45,9 @@ class Told:
 
 def read(engine: Told, turns: list[int], seed: int) -> list[Answered]:
     """What a client sees that reads so many of the engine's forwards in each of its turns."""
-    answers = [Answered(Request("x", row.input, row.new), 0, sent_at=0.0) for row in engine.rows]
+    answers = [
+        Answered(Request("x", row.input, row.new, seed=at), 0, sent_at=0.0) for at, row in enumerate(engine.rows)
+    ]
     forwards, moment = list(engine.sent), 0.0
     for count in [*turns, len(forwards)]:
         moment += 1.0
@@ -68,6 +70,18 @@ def test_a_late_client_never_counts_more_than_was_there(
     answers = read(engine, turns, seed)
     assert 0 < (carried(answers, to_end=to_end) or 0) <= engine.tokens
     assert (beside(answers) or 0) <= engine.chats
+
+
+@given(chats, st.lists(st.integers(1, 5), max_size=60))
+def test_what_was_there_at_a_step_is_never_counted_too_high(rows: list[Row], turns: list[int]) -> None:
+    """In the order of the requests, whatever a client reads in one turn; it ends with the first that got no token."""
+    engine = Told([Row(row.input, row.new) for row in rows]).run()
+    in_order = sorted(read(engine, turns, 0), key=lambda each: each.request.seed or 0)
+    found = at_steps(in_order, range(1, len(rows) + 1))
+    assert len(found) == len(rows)
+    assert all(0 < counted <= engine.tokens for counted in found)
+    silent = Answered(Request("x", 5, 5), 0, sent_at=0.0)
+    assert at_steps([*in_order, silent], [len(rows), len(rows) + 1]) == found[-1:]
 
 
 @given(chats)

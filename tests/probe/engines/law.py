@@ -22,13 +22,16 @@ class Row:
 
 @dataclass(frozen=True)
 class MemoryLaw:
-    """memory: tokens of KV cache that fit where nothing is read. activation: of one prefill, by (rows, longest)."""
+    """memory: tokens of KV cache that fit where nothing is read. activation: of one prefill, by (rows, longest).
+    granule: tokens by which what is kept of a row grows at a time.
+    """
 
     memory: float
     activation: Callable[[int, int], float]
     padded_rows: bool = False
     at_admission: bool = False
     row_cost: float = 0.0
+    granule: int = 1
 
     def exceeded(self, running: Sequence[Row], batch: Sequence[Row]) -> bool:
         """Whether so many rows, of which `batch` is just read, need more than there is."""
@@ -36,6 +39,8 @@ class MemoryLaw:
         if not rows:
             return False
         lengths = [row.input + (row.new if self.at_admission else row.done) for row in rows]
+        if self.granule > 1:
+            lengths = [-(-length // self.granule) * self.granule for length in lengths]
         kept = len(rows) * max(lengths) if self.padded_rows else sum(lengths)
         reading = self.activation(len(batch), max(row.input for row in batch)) if batch else 0.0
         return kept + reading + self.row_cost * len(rows) > self.memory

@@ -1,0 +1,292 @@
+"""What an engine without a memory check is sent in one start, until it dies.
+
+Few chats climb in small steps to what is left beside a prompt; as many as would be let in follow them, because each may
+cost something by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+
+from harness.probe import loads
+from harness.probe.padded_evidence import (
+    deadly_parts,
+    few_chats,
+    full_length_rows,
+    is_bracketed,
+    many_chats,
+    pads_batch,
+    queues,
+    rows_carried,
+)
+from harness.probe.padded_limits import own_length, padded_curve, padded_permits, shared
+from harness.probe.recommendation import OWN_DEFAULT
+from harness.probe.row_cost import ALIKE
+from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, Shape, effective_prefill
+from harness.probe.stairs import LEAST, climb
+from harness.probe.state import Pace, SearchState
+
+STEPS = 6  # of one load that climbs
+FINE, MIDDLE, COARSE = 0.002, 0.005, 0.015  # one step, around where the engine should die, near it, and far from it
+AROUND = 0.05  # of the expected budget: where steps are fine
+MANY_PROMPTS = 30  # times the longest prompt: beyond it a step may be twice as large
+RISES = ((2.0, 0.005), (8.0, 0.01), (1e9, 0.025))  # seconds of a fill, and one step where nothing is expected yet
+CROWDS = ((0.2, 0.01), (2.0, 0.02), (1e9, 0.04))  # the same from one load of many chats to the next
+CROWD_FINE = 0.005  # the same around what is expected
+NEARLY = 0.99  # of the expected budget, from which on more chats are tried in the size of one
+CROWDED = 0.5  # of the expected budget, from which on many chats are tried
+ENOUGH = 16  # chats, that tell what one costs
+LEAST_CHAT = 36  # tokens of each of many chats under a long prompt
+JOINED_CAP = 128  # short chats under a long prompt, when it is asked whether padding multiplies
+
+
+def next_load(before: SearchState, state: SearchState, results: Sequence[LoadResult]) -> Load | None:
+    """The first load of a list that this start has not answered yet. before: what was known when it began; state: with
+    what it has shown so far.
+    """
+    outcome = state.evidence.outcomes[-1]
+    plan = _Plan(before, state, outcome, state.pace(results), results)
+    done = {result.load.name for result in results}
+    first = before.evidence.last_up is None
+    wanted = plan.first_start() if first else plan.further_start()
+    return next((each for each in wanted if each.shapes and each.name not in done), None)
+
+
+def is_for_one_chat(state: SearchState, length: int) -> bool:
+    """Whether a history is bounded by one chat alone, so that the others get what this one leaves."""
+    _, most = own_length(state.evidence, state.prior, state.answer)
+    return state.wish.goal == "history" and length < most * (1 - ALIKE)
+
+
+class _Plan:
+    """Loads of one start that explores."""
+
+    def __init__(
+        self, before: SearchState, state: SearchState, outcome: Outcome, pace: Pace, results: Sequence[LoadResult]
+    ) -> None:
+        self.before, self.state, self.pace = before, state, pace
+        sent = [each.load for each in results if each.load.kind == "fill"]
+        self.climbed = max((load.budget or 0 for load in sent if load.stairs), default=0)
+        self.crowded = max((load.budget or 0 for load in sent if load.chats is not None), default=0)
+        facts, setting = outcome.started, outcome.setting
+        told = facts.max_total_tokens if facts else None
+        self.total = setting.max_total_tokens or told or 2
+        self.prefill = effective_prefill(outcome) or self.total
+        told_input = (facts.max_input_tokens if facts else None) or self.total - 1
+        self.longest = max(1, min(setting.max_input_tokens or told_input, self.prefill, self.total - loads.SPARE))
+
+    # the first start
+
+    def first_start(self) -> Iterator[Load]:
+        """What is cheap to know, then larger and larger sizes until it dies."""
+        evidence = self.state.evidence
+        yield loads.longest(self.longest, min(loads.BRIEF, self.total - self.longest))
+        if queues(evidence):
+            return
+        size = max(self.longest + loads.TOP_SPARE + LEAST, self.climbed)
+        while size < OPEN_BUDGET:
+            yield from self._padding_asked()
+            yield from self._short_chats(size)
+            if self._is_last_length():
+                yield from self._crowd(size)
+            step = next(rise for most, rise in RISES if self.pace.fill < most)
+            sizes = self._rising(size, step * (2 if size > MANY_PROMPTS * self.longest else 1))
+            yield from self._climbs(sizes)
+            size = sizes[-1]
+
+    def _short_chats(self, carried: int) -> Iterator[Load]:
+        """More and more of them, as long as their sum has been carried before: what kills then is their number."""
+        if self.state.evidence.rows.smallest_failed is not None:
+            return
+        room = max(8, self.total - loads.SHORT - 7)
+        for count in loads.row_steps(min(loads.ROWS_CAP, self._rows_to_try()), fine=16):
+            load = loads.rows(count, loads.at_once(count, self.pace.itl, room))
+            if load.tokens <= carried:
+                yield load
+
+    def _padding_asked(self) -> Iterator[Load]:
+        """A long prompt on more and more short chats, whose sum stays below what was carried: if it dies, it makes its
+        whole batch as long as itself. It is asked before uneven chats are sent whose sum was not carried yet.
+        """
+        evidence = self.state.evidence
+        if pads_batch(evidence) or self._surely_not_padded() == loads.ROWS_CAP:
+            return
+        carried = max((each.held or 0 for each in evidence.fill_points if each.length >= self.longest), default=0)
+        carried = max(carried, self.longest)
+        most = min(JOINED_CAP, (evidence.rows.largest_ok or JOINED_CAP) - 1)
+        for long in (self.longest // 2, self.longest):
+            for count in loads.row_steps(max(1, most), fine=64):
+                if count * (loads.SHORT + loads.ALIVE) + long + loads.BRIEF <= carried:
+                    yield replace(loads.onto(count, long, loads.alive(self.pace.itl)), history=long)
+
+    def _surely_not_padded(self) -> int:
+        """Chats that may be as uneven as they like, because as many tokens as they would be if each were as long as the
+        longest have been carried; all where that is more than the engine has.
+        """
+        evidence = self.state.evidence
+        killed = min((each.died for each in evidence.fill_points if each.died), default=OPEN_BUDGET)
+        area = evidence.area.largest_ok or 0
+        return loads.ROWS_CAP if area > killed else area // self.longest
+
+    # the others
+
+    def further_start(self) -> Iterator[Load]:
+        """Sizes around the one that is expected at this length, under prompts of several lengths; and the same in many
+        chats where nothing but that is left to learn.
+        """
+        yield loads.longest(self.longest, min(loads.BRIEF, self.total - self.longest))
+        if queues(self.state.evidence):
+            return
+        if pads_batch(self.state.evidence):
+            yield from self._equal_chats()
+            return
+        crowded = self._is_last_length()
+        alone = crowded and is_for_one_chat(self.before, self.longest)
+        many = self._crowd_sizes() if crowded and not alone else iter(())
+        next_crowd = next(many, None)
+        for sizes in chain(self._sizes(crowded=crowded), [[]]):
+            yield from self._padding_asked()
+            if alone and self.climbed >= max(self.total, NEARLY * self._expected):
+                yield from self._more_chats(self.total)
+            while next_crowd is not None and next_crowd <= (sizes[0] if sizes else self.climbed):
+                yield from self._crowd(next_crowd)
+                next_crowd = next(many, None)
+            if sizes:
+                yield from self._climbs(sizes)
+
+    def _is_last_length(self) -> bool:
+        """Whether the history will hardly move any more, so that it pays to see how many chats its budget carries."""
+        evidence, wish = self.before.evidence, self.before.wish
+        if wish.goal in ("chats", "latency"):
+            return True
+        if evidence.last_up is None:
+            context = self.state.context
+            return context is not None and context - self.state.answer <= self.longest * (1 + ALIKE)
+        costs = evidence.row_cost.least > 0 or evidence.rows.smallest_failed is not None
+        if costs and not is_bracketed(evidence, self.longest):
+            return False  # what few of them carry tells more of that cost
+        _, most = own_length(evidence, self.before.prior, self.before.answer)
+        points = padded_curve(evidence, self.before.prior).points
+        return self.longest >= most * (1 - ALIKE) or len(points) > 1 or self.before.prior.prefill_share is not None
+
+    def _more_chats(self, size: int) -> Iterator[Load]:
+        """So many tokens by more and more chats, up to those that they would let in."""
+        died = rows_carried(self.before.evidence, self.longest, size).smallest_failed
+        for rows in loads.row_steps(self._chats(size) if died is None else died - 1, fine=4):
+            if loads.FEW < rows <= (size - self.longest - loads.TOP_SPARE) // LEAST_CHAT:
+                yield self._stack(size, rows=rows)
+            elif rows > loads.FEW:
+                first = loads.leads(rows, self.longest, self.pace.read_rate)
+                yield loads.evenly(size, rows, self.prefill, self.longest, self.total, leads=first)
+
+    def _equal_chats(self) -> Iterator[Load]:
+        """One more chat of full length each time, all read and then all written to the end: where a long prompt makes
+        its whole batch as long, their number is all that counts.
+        """
+        first = max(2, full_length_rows(self.before.evidence, self.longest) or 2)
+        for rows in range(first, loads.ROWS_CAP):
+            yield self._stack(rows * (self.longest + loads.SPARE))
+            whole = (Shape(self.longest, self.total - self.longest),) * rows
+            yield Load("write", (whole,), budget=rows * self.total)
+
+    # sizes
+
+    @cached_property
+    def _expected(self) -> float:
+        """Tokens in few chats that should be left beside a prompt of this start's length."""
+        known = few_chats(self.before.evidence, self.longest)
+        expected = padded_curve(self.before.evidence, self.before.prior).at(self.longest)
+        if known.gap is not None and known.gap <= 2 * AROUND:
+            return ((known.largest_ok or 0) + (known.smallest_failed or 0)) / 2
+        return max(expected, self.longest + loads.SPARE) or 3.0 * self.longest
+
+    def _sizes(self, *, crowded: bool) -> Iterator[list[int]]:
+        """From what fits beside one prompt to what died; in fine steps where it should die, and in short loads there
+        where many chats follow each.
+        """
+        expected, known = self._expected, few_chats(self.before.evidence, self.longest)
+        top = known.smallest_failed or OPEN_BUDGET
+        size = max(self.longest + loads.TOP_SPARE + LEAST, self.climbed)
+        while size < top:
+            off = abs(size - expected) / expected
+            step = FINE if off < AROUND else MIDDLE if off < 4 * AROUND else COARSE
+            count = STEPS // 2 if crowded and step == FINE else STEPS
+            sizes = [each for each in self._rising(size, step)[:count] if each < top]
+            if not sizes:
+                return
+            yield sizes
+            size = sizes[-1]
+
+    def _rising(self, size: int, step: float) -> list[int]:
+        """The next sizes, in steps of this share and of a few tokens at least."""
+        return [size + index * max(8, int(step * size)) for index in range(1, STEPS + 1)]
+
+    def _crowd_sizes(self) -> Iterator[int]:
+        """For many chats: in even steps where what a chat costs is not known, else fine around what follows from it."""
+        evidence, expected = self.before.evidence, self._expected
+        known, cost = many_chats(evidence, self.longest), evidence.row_cost
+        top = min(known.smallest_failed or OPEN_BUDGET, 2 * expected)
+        weight = padded_curve(evidence, self.before.prior).at(self.longest) if cost.least > 0 else expected
+        most = shared(weight, cost.likely, self.state.answer)
+        even = next(step for limit, step in CROWDS if self.pace.fill < limit)
+        size = max(CROWDED * most, 0.99 * (known.largest_ok or 0), self.crowded)
+        while size < top * 0.998:
+            yield int(size)
+            close = abs(size - most) < AROUND * most or (
+                known.smallest_failed is not None and (known.gap or 1.0) < 2 * AROUND
+            )
+            fine = CROWD_FINE if cost.least > 0 else 2 * CROWD_FINE
+            size *= 1 + (min(even, fine) if close else even)
+
+    # loads
+
+    def _climbs(self, sizes: list[int]) -> Iterator[Load]:
+        rows = self.state.evidence.rows
+        most = loads.ROWS_CAP if rows.smallest_failed is None else rows.largest_ok or 1
+        always = 2 if deadly_parts(self.before.evidence) > 1 else 1
+        lengths = self._lengths()
+        yield climb(
+            sizes,
+            lengths,
+            prefill=self.prefill,
+            longest=self.longest,
+            total=self.total,
+            always=min(always, len(lengths)),
+            most=most,
+        )
+
+    def _lengths(self) -> list[int]:
+        """The longest prompt, and such as several fill one prefill; that of which it died before comes second."""
+        killed = deadly_parts(self.before.evidence)
+        counts = sorted({*loads.PARTS, killed} - {1}, key=lambda count: (count != killed, count))
+        chosen = [self.longest, *(self.prefill // count for count in counts)]
+        return list(dict.fromkeys(each for each in chosen if 8 <= each <= self.longest))
+
+    def _crowd(self, size: int) -> Iterator[Load]:
+        """As many chats as this size would let in."""
+        rows, beside = (
+            min(self._chats(size), self._surely_not_padded()),
+            (size - self.longest - loads.TOP_SPARE) // LEAST_CHAT,
+        )
+        if min(rows, beside) >= ENOUGH:
+            yield self._stack(size, rows=min(rows, beside))
+        elif rows > loads.FEW:
+            first = loads.leads(rows, self.longest, self.pace.read_rate)
+            yield loads.evenly(size, rows, self.prefill, self.longest, self.total, leads=first)
+
+    def _stack(self, size: int, length: int | None = None, *, rows: int | None = None) -> Load:
+        length = min(length or self.longest, size - 2 * loads.SPARE)
+        first = 1 if rows is None else loads.leads(rows, self.longest, self.pace.read_rate)
+        return loads.stacked(size, max(1, length), self.prefill, self.longest, self.total, rows=rows, leads=first)
+
+    def _rows_to_try(self) -> int:
+        """Short chats worth trying: what the expected budget holds, the engine's own default at least."""
+        known = self.state.prior.budget or 0
+        return max(OWN_DEFAULT, min(256, known // (self.state.answer + loads.SHORT)))
+
+    def _chats(self, size: int) -> int:
+        state = self.state
+        return max(2, padded_permits(state.evidence, size, self.total, state.answer, state.wish, state.fast_rows))
