@@ -28,6 +28,7 @@ from harness.stats.history import history, point_of
 from harness.stats.money import MoneyQuestion, Price
 from harness.stats.outcome import Outcome
 from harness.stats.people import Flow, Habits
+from harness.stats.run_figures import recorded
 from harness.stats.surface import Figures
 from tests.report.test_reports import RUNS, sweep
 from tests.runs import manifest
@@ -166,7 +167,7 @@ def three_gpus() -> Document:
 
 def trend() -> Document:
     """Twelve nights at 200 ms, twelve at 250 ms with another release."""
-    plain = point_of([run(1)], "plain")
+    plain = point_of(recorded([run(1)]), "plain")
     nights = [
         replace(
             plain,
