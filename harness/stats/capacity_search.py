@@ -20,23 +20,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.stats.knee import Dose, Knee, fit_knee
+from harness.stats.knee import Dose, Knee, KneeFit
 from harness.stats.outcome import Approach, Outcome
 
 CONFIDENCE = 0.95  # what is promised
 # What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
 # luck. Measured on made-up services (tests/stats/test_capacity_search.py): then 95 % and more are covered.
-FIT_CONFIDENCE = 0.97
-BRIEF = 0.35  # of a level's length: while the knee is only bracketed
+FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.96, 0.98
+ENOUGH_CONFIDENCE = 0.985  # at which it is to be narrow before a search ends within its budget
+# Of a level's length, while the knee is only bracketed: the second where the first is longer than LEAST_SECONDS.
+BRIEF, SHORT = 0.35, 1 / 6
 LEAST_SECONDS = 10.0  # of a level: a shorter one is all warm-up
 MOST_LEVELS = 80
+GUESS_STEP = 1.4  # away from a first load that is near the limit
 LOWEST = 64  # the lowest load that is tried is this part of the first
-_AWAY = 0.3  # of the interval's width: how far from its middle levels are measured
-_LEAST_AWAY, _MOST_AWAY = 0.012, 0.06
+_AWAY = 0.2  # of the interval's width: how far from its middle levels are measured
+_LEAST_AWAY, _MOST_AWAY = 0.012, 0.03
 _NEAR = 0.15  # of the logarithm of the load: levels that count as beside the knee
 # Two intervals of this confidence that do not meet are apart beyond chance: one time in fifty they are not.
 _APART = 0.9
 _AS_LIKELY_AS_NOT = 0.5
+_FEW_MISSES = 2.5
 _LONG_ENOUGH = 4  # long levels, from which on brief ones between them are no longer needed
 
 
@@ -44,6 +48,7 @@ _LONG_ENOUGH = 4  # long levels, from which on brief ones between them are no lo
 class Goal:
     """What is looked for. start: the first load. whole: loads are whole numbers. budget, level: seconds, of all levels
     and of one. precision: width of the interval, as a share of the load. most: the highest load that may be tried.
+    guessed: the limit is thought to lie near the first load, so that the first step away from it is a small one.
     """
 
     start: float
@@ -52,6 +57,7 @@ class Goal:
     level: float = 60.0
     precision: float = 0.1
     most: float = 1e5
+    guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,8 @@ class CapacitySearch:
         self.goal = goal
         self.told: list[Outcome] = list(told)
         # By the number of levels told, as a fit takes some milliseconds.
-        self._fitted: tuple[int, dict[str, Knee]] = (-1, {})
-        self._ways: tuple[int, tuple[Knee, Knee] | None] = (-1, None)
+        self._fitted: tuple[int, dict[str, KneeFit]] = (-1, {})
+        self._ways: tuple[int, list[tuple[KneeFit | None, set[bool]]]] = (-1, [])
 
     def tell(self, outcome: Outcome) -> None:
         self.told.append(outcome)
@@ -105,7 +111,7 @@ class CapacitySearch:
     def ask(self) -> Ask | None:
         """The next level; None when the answer is narrow enough, or cannot be had within the budget."""
         load, brief = self._next()
-        seconds = min(self.goal.budget - self.spent, self.goal.level * (BRIEF if brief else 1.0))
+        seconds = min(self.goal.budget - self.spent, self._brief if brief else self.goal.level)
         least = min(LEAST_SECONDS, BRIEF * self.goal.level)
         if load is None or seconds < least * 0.999 or len(self.told) >= MOST_LEVELS:
             return None
@@ -113,11 +119,20 @@ class CapacitySearch:
         above = last is not None and last.tells and not last.seems_to_hold
         return Ask(load, seconds, "above" if above else "below", brief)
 
+    @property
+    def _brief(self) -> float:
+        """Seconds of a level that is only to show on which side of the knee it is."""
+        level = self.goal.level
+        return max(SHORT * level, min(LEAST_SECONDS, BRIEF * level))
+
     def answer(self) -> Answer:
         """What is known so far."""
+        return self._answer(sure=False)
+
+    def _answer(self, sure: bool) -> Answer:
         if not self.told:
             return Answer(0.0, None, None, notes=("No level was measured.",))
-        knees = self._knees()
+        knees = self._knees(sure)
         if not knees:
             return Answer(0.0, None, None, notes=("No level gave a figure that the SLO could be held against.",))
         name, first = min(knees.items(), key=lambda each: each[1].best)
@@ -190,23 +205,33 @@ class CapacitySearch:
             return self.told[-1].load, False  # once more, at length
         if not told:
             return self._rounded(goal.start), True
-        if all(each.seems_to_hold for each in told):
+        broke = [each.load for each in told if not each.seems_to_hold and not _by_chance(each)]
+        held = [each.load for each in told if each.seems_to_hold]
+        if not broke:
             most = max(each.load for each in told)
-            return (None if most >= goal.most else self._rounded(min(2 * most, goal.most))), True
-        if not any(each.seems_to_hold for each in told):
-            least = min(each.load for each in told)
+            if most >= goal.most:
+                return None, True
+            return min(max(self._rounded(self._step * most), most + 1 if goal.whole else most), goal.most), True
+        if not held:
+            least = min(broke)
             if (goal.whole and least <= 1) or least <= goal.start / LOWEST:
                 tries = sum(each.load == least for each in told)
                 return (least if tries < 2 else None), False  # once more, at length, before it is given up
-            return self._rounded(least / 2), True
-        answer = self.answer()
+            return self._rounded(least / self._step), True
+        below = max(held)
+        above = min((load for load in broke if load > below), default=below)
+        middle = self._rounded(math.sqrt(above * below))
+        if above > 1.5 * below and not any(each.load == middle and not each.brief for each in told):
+            return middle, not any(each.load == middle for each in told)
+        answer = self._answer(sure=True)
         if answer.narrow and self._both_ways(answer.best or goal.start):
             return None, False
-        below = max(each.load for each in told if each.seems_to_hold)
-        above = min((each.load for each in told if not each.seems_to_hold and each.load > below), default=below)
-        if above > 1.5 * below:
-            return self._rounded(math.sqrt(above * below)), True
         return self._between_decided(below, above) or self._beside_the_knee(), False
+
+    @property
+    def _step(self) -> float:
+        """Factor to the next load while all levels are on one side."""
+        return GUESS_STEP if self.goal.guessed and len({each.load for each in self.told}) < 2 else 2.0
 
     def _between_decided(self, below: float, above: float) -> float | None:
         """In the middle of a gap whose ends are decided: the knee is sharp and lies in it. None where it is not so."""
@@ -239,20 +264,22 @@ class CapacitySearch:
         if not self.goal.whole:
             return min(load, self.goal.most)
         # The estimate lies between the highest that holds and the next: those two at least.
-        return min(max(1.0, float(math.ceil(load) if upwards else math.floor(load))), self.goal.most)
+        load = max(round(load), math.floor(best) + 1) if upwards else min(round(load), math.floor(best))
+        return min(max(1.0, float(load)), self.goal.most)
 
-    def _knees(self) -> dict[str, Knee]:
-        """Of each bound that was judged, by its name."""
+    def _knees(self, sure: bool = False) -> dict[str, Knee]:
+        """Of each bound that was judged, by its name. sure: with the confidence at which a search may end early."""
         if self._fitted[0] != len(self.told):
-            self._fitted = (len(self.told), self._fit(self._trusted(), FIT_CONFIDENCE))
-        return self._fitted[1]
+            self._fitted = (len(self.told), self._fits(self._trusted()))
+        asked = (ENOUGH_CONFIDENCE, ENOUGH_CONFIDENCE) if sure else (FIT_CONFIDENCE, HOLDS_CONFIDENCE)
+        return {name: fit.knee(*asked) for name, fit in self._fitted[1].items()}
 
-    def _fit(self, levels: Sequence[Outcome], confidence: float) -> dict[str, Knee]:
+    def _fits(self, levels: Sequence[Outcome]) -> dict[str, KneeFit]:
         bounds = {share.bound.name: share.needed for each in levels for share in each.shares}
         doses = {name: found for name in bounds if (found := _doses(levels, name))}
         # A bound that no level misses cannot be what limits, where another one is missed.
         missed = [name for name in doses if any(each.miss > 1 - bounds[name] for each in doses[name])]
-        return {name: fit_knee(doses[name], 1 - bounds[name], confidence) for name in missed or doses}
+        return {name: KneeFit(doses[name], 1 - bounds[name]) for name in missed or doses}
 
     def _trusted(self) -> Sequence[Outcome]:
         """Levels that the knee is read off. Brief ones begin with a queue that is still empty, and those that drift are
@@ -265,40 +292,47 @@ class CapacitySearch:
             return levels
         return [each for each in levels if not each.brief or not min(long) <= each.load <= max(long)]
 
+    def _way(self, name: str) -> list[tuple[KneeFit | None, set[bool]]]:
+        """The fit to the levels come to from below, and to those from above (brief ones belong to both), with the sides
+        of the limit that the longer ones were on.
+        """
+        if self._ways[0] != len(self.told):
+            trusted = self._trusted()
+            found = []
+            for way in ("below", "above"):
+                levels = [each for each in trusted if each.brief or each.approach == way]
+                sides = {each.seems_to_hold for each in levels if not each.brief}
+                found.append((self._fits(levels).get(name) if sides else None, sides))
+            self._ways = (len(self.told), found)
+        return self._ways[1]
+
     def _either_way(self, name: str) -> list[Knee]:
         """Where levels come to from below and from above put the knee, each about as likely as not: the answer is to
         hold for both, also where they are not yet apart beyond chance.
         """
-        found = []
-        for way in self._ways_to():
-            sides = {each.seems_to_hold for each in way if not each.brief}
-            if len(sides) == 2 and (knee := self._fit(way, _AS_LIKELY_AS_NOT).get(name)) is not None:
-                found.append(knee)
-        return [each for each in found if each.low > 0 and math.isfinite(each.high)]
-
-    def _ways_to(self) -> list[list[Outcome]]:
-        """The levels that count, come to from below and from above; brief ones belong to both."""
-        trusted = self._trusted()
-        return [[each for each in trusted if each.brief or each.approach == way] for way in ("below", "above")]
+        ways = [fit.knee(_AS_LIKELY_AS_NOT) for fit, sides in self._way(name) if fit is not None and len(sides) == 2]
+        return [each for each in ways if each.low > 0 and math.isfinite(each.high)]
 
     def _apart(self, name: str) -> tuple[Knee, Knee] | None:
         """The knees of levels come to from below and from above, where they are not the same."""
-        if self._ways[0] != len(self.told):
-            self._ways = (len(self.told), self._knees_by_way(name))
-        return self._ways[1]
-
-    def _knees_by_way(self, name: str) -> tuple[Knee, Knee] | None:
-        ways = self._ways_to()
-        if any(len({each.seems_to_hold for each in way if not each.brief}) == 0 for way in ways):
+        (below, _), (above, _) = self._way(name)
+        if below is None or above is None:
             return None
-        apart, sure = ([self._fit(way, level).get(name) for way in ways] for level in (_APART, FIT_CONFIDENCE))
-        (below, above), (low, high) = apart, sure
-        if below is None or above is None or low is None or high is None:
+        first, last = below.knee(_APART), above.knee(_APART)
+        if max(first.low, last.low) <= min(first.high, last.high):
             return None
-        return None if max(below.low, above.low) <= min(below.high, above.high) else (low, high)
+        return below.knee(FIT_CONFIDENCE, HOLDS_CONFIDENCE), above.knee(FIT_CONFIDENCE, HOLDS_CONFIDENCE)
 
     def _rounded(self, load: float) -> float:
         return max(1.0, float(round(load))) if self.goal.whole else load
+
+
+def _by_chance(outcome: Outcome) -> bool:
+    """A brief level has few requests: one or two that miss, of more that do not, may be those that miss at any load."""
+    nearest = outcome.attainment
+    if not outcome.brief or outcome.saturated or nearest is None:
+        return False
+    return nearest.share >= 0.5 and (1 - nearest.share) * nearest.samples < _FEW_MISSES
 
 
 def _doses(levels: Sequence[Outcome], name: str) -> list[Dose]:
@@ -307,5 +341,6 @@ def _doses(levels: Sequence[Outcome], name: str) -> list[Dose]:
         for share in each.shares:
             if share.bound.name == name and (each.saturated or not math.isnan(share.share)):
                 miss = 1.0 if math.isnan(share.share) else 1 - share.share
-                found.append(Dose(each.load, miss, share.samples, share.size, each.saturated))
+                dose = (each.offered, miss, share.samples, share.size, each.saturated, share.batches)
+                found.append(Dose(*dose))
     return found

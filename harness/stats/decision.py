@@ -21,7 +21,7 @@ from scipy.special import ndtr
 from harness.catalog.slo import Bound, Slo, parse_bound
 from harness.measure.records import COMPLETED, DROPPED, FAILED, Records
 from harness.stats.absence import lacks
-from harness.stats.dependence import batch_starts
+from harness.stats.dependence import Batches, batch_starts, batches_of
 from harness.stats.interval import share_interval, size_of_share, student
 from harness.stats.metrics import BY_NAME, Values
 from harness.stats.slo import QUANTILES, UNJUDGED_MOST
@@ -33,7 +33,7 @@ Decision = Literal["holds", "breaks", "undecided"]
 class BoundShare:
     """How much of a level meets one bound. share: 0 to 1, of requests, or of gaps for a bound on ITL; NaN where nothing
     was due or too much lacks the figure. samples: behind it. size: the independent ones that they amount to.
-    interval: 95 %.
+    interval: 95 %. batches: how its parts differ; None where there are too few, or an earlier version did not keep it.
     """
 
     bound: Bound
@@ -41,6 +41,7 @@ class BoundShare:
     samples: int
     size: float
     interval: tuple[float, float]
+    batches: Batches | None = None
 
     @property
     def needed(self) -> float:
@@ -65,6 +66,7 @@ class BoundShare:
             "independent_samples": self.size,
             "interval": list(self.interval),
             "decision": self.decision,
+            "batches": self.batches.as_dict() if self.batches is not None else None,
         }
 
     @classmethod
@@ -73,7 +75,8 @@ class BoundShare:
         share = math.nan if entry["share"] is None else float(entry["share"])
         low, high = entry["interval"]
         bound = parse_bound(entry["name"], entry["limit"])
-        return cls(bound, share, int(entry["samples"]), float(entry["independent_samples"]), (float(low), float(high)))
+        sizes = int(entry["samples"]), float(entry["independent_samples"])
+        return cls(bound, share, *sizes, (float(low), float(high)), Batches.from_dict(entry.get("batches")))
 
 
 def decide(shares: Sequence[BoundShare]) -> Decision:
@@ -102,7 +105,8 @@ def bound_share(records: Records, bound: Bound) -> BoundShare:
     starts = batch_starts(values.starts)
     share, size = float(met.mean()), size_of_share(met, values, starts)
     beyond = float(ndtr(-student(max(len(starts) - 1, 1))))  # few batches know their spread badly
-    return BoundShare(bound, share, len(samples), size, share_interval(share, size, beyond))
+    interval = share_interval(share, size, beyond)
+    return BoundShare(bound, share, len(samples), size, interval, batches_of(~met, values.starts))
 
 
 def failures(records: Records) -> dict[str, float]:

@@ -12,6 +12,8 @@ in the Estimation of Autocorrelation", Biometrika 41 (1954) 403-404.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,66 @@ MOST_BATCHES = 32
 CAUTION = 0.5
 MOST_CORRELATION = 0.95
 PIECE = 1 << 13  # samples that are looked at together: so few are multiplied without threads that wait for each other
+# Of a level whose batches are pooled with those of others: long enough to remember little of each other.
+POOLED_BATCHES = 8
+# Independent misses, of all levels together, that count as much as what the levels say of themselves.
+_OWN_MISSES = 0.5
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How the misses of a level's batches differ. scatter: variance of one sample, p (1 - p), summed over the samples;
+    excess: squares of the batches' misses beyond the mean, summed; together: products of neighbours, summed.
+    """
+
+    count: int
+    scatter: float
+    excess: float
+    together: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "scatter": self.scatter, "excess": self.excess, "together": self.together}
+
+    @classmethod
+    def from_dict(cls, entry: Any) -> Batches | None:
+        """The reverse; None of None. Raises KeyError, TypeError and ValueError for what as_dict did not make."""
+        if entry is None:
+            return None
+        return cls(int(entry["count"]), *(float(entry[name]) for name in ("scatter", "excess", "together")))
+
+
+def batches_of(missed: Mask, units: Ints) -> Batches | None:
+    """missed: of each sample. units: where the samples of each request begin. None for fewer than four batches."""
+    starts = batch_starts(units, POOLED_BATCHES)
+    count = len(starts)
+    if count < 4:
+        return None
+    share = float(missed.mean())
+    sizes = np.diff(np.append(starts, len(missed)))
+    excess: Floats = np.add.reduceat(missed.astype(np.float64), starts) - share * sizes
+    together = float(np.dot(excess[1:], excess[:-1]))
+    return Batches(count, len(missed) * share * (1 - share), float(np.dot(excess, excess)), together)
+
+
+def pooled_effect(levels: Sequence[Batches | None], weights: Floats, own: float) -> float:
+    """Samples that amount to one independent one, by the batches of several levels together.
+
+    A level is too short to tell how long its queue remembers, and several tell it: variance of the batches times
+    (1 + r) / (1 - r), both over all of them, r corrected for its bias (as in lag_one, without the caution that a single
+    level needs). weights: of each level. own: what they say each of itself, which counts where there are few misses.
+    """
+    known = [(each, float(weight)) for each, weight in zip(levels, weights, strict=True) if each is not None]
+    scatter = sum(weight * each.scatter for each, weight in known)
+    excess = sum(weight * each.excess * each.count / (each.count - 1) for each, weight in known)
+    if scatter <= 0 or excess <= 0:
+        return own
+    seen = sum(weight * each.together * each.count / (each.count - 1) for each, weight in known) / excess
+    count = sum(weight * each.count for each, weight in known) / sum(weight for _, weight in known)
+    likely = min(max(seen + (1 + 3 * seen) / count, 0.0), MOST_CORRELATION)
+    effect = max(excess / scatter * (1 + likely) / (1 - likely), 1.0)
+    misses = scatter / effect
+    trust = misses / (misses + _OWN_MISSES)
+    return math.exp(trust * math.log(effect) + (1 - trust) * math.log(max(own, 1.0)))
 
 
 def batches(units: int, most: int = MOST_BATCHES) -> Ints:

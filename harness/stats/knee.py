@@ -26,11 +26,16 @@ import numpy as np
 from scipy.special import expit, log_ndtr, logit, stdtrit, xlogy
 
 from harness.measure.records import Floats
+from harness.stats.dependence import Batches, pooled_effect
 
 FAR = 8.0  # times what is allowed, or that part of it: beyond, a level only tells its side
 APART = 0.15  # of the logarithm of the load: from here on a level says nothing of another
 SATURATED_SHARE, SATURATED_SIZE = 0.5, 30.0  # what a queue that grew to the end stands for, at least
-_SLOPES = np.geomspace(2.0, 300.0, 20)
+_SLOPES = np.geomspace(2.0, 300.0, 15)
+# Near the knee a queue's odds of a miss rise by a power of its load of about rho ln 20 / (1 - rho), of decode steps by
+# more. Slopes below are less likely beforehand, by so much of their logarithm; steeper ones are as likely.
+_USUAL_SLOPE, _SLOPES_SPREAD = 16.0, 0.8
+_UNLIKELY = (np.minimum(np.log(_SLOPES / _USUAL_SLOPE), 0.0) / _SLOPES_SPREAD) ** 2 / 2
 # Of the logarithm of the load. Below one per cent no service is the same twice.
 _SPREADS = np.array([0.007, 0.015, 0.03, 0.06, 0.12])
 _GRID = 48
@@ -41,17 +46,19 @@ FEW = 8.0  # misses, or requests that met the bound: below, their logit is not n
 # Generalized Estimating Equation Approach", Biometrics 44 (1988) 1049-1060, with c^2 = (16 sqrt(3) / 15 pi)^2).
 _MEAN = np.sqrt(1 + 0.346 * (_SLOPES[:, None] * _SPREADS[None, :]) ** 2)[None]
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
+FAR_BEYOND = 0.3  # share of misses
 _SMOOTH = 0.1  # of the logarithm of the load: how far neighbours reach
 # Degrees of freedom that the levels' own word on their independent samples counts for beside what the levels scatter by
 # about the line, and the factors between which that may correct it.
-OWN_FREEDOM, _FACTORS = 6.0, (0.3, 4.0)
+OWN_FREEDOM, SPREAD_FREEDOM, _FACTORS = 12.0, 4.0, (0.3, 4.0)
 
 
 @dataclass(frozen=True)
 class Dose:
     """One level as the fit sees it. miss: share of misses, 0 to 1. samples: behind it; size: the independent ones that
-    they amount to. saturated: the queue grew to the end, so that the share would have gone on rising.
+    they amount to by the level's own word, batches: how its parts differ, where known. saturated: the queue grew to the
+    end, so that the share would have gone on rising.
     """
 
     load: float
@@ -59,6 +66,7 @@ class Dose:
     samples: int
     size: float
     saturated: bool = False
+    batches: Batches | None = None
 
 
 @dataclass(frozen=True)
@@ -76,25 +84,7 @@ class Knee:
 
 def fit_knee(doses: Sequence[Dose], allowed: float, confidence: float) -> Knee:
     """doses: at least one. allowed: share of misses, above 0 and below 1. confidence: of the interval, such as 0.95."""
-    fit = _Fit(doses, allowed)
-    least, most = fit.span()
-    fit.rescale(fit.profile(np.geomspace(least, most, _GRID)))
-    rough = fit.profile(np.geomspace(least, most, _GRID))
-    rejected = stdtrit(max(fit.near - 2, 0) + OWN_FREEDOM, (1 + confidence) / 2) ** 2 / 2
-    inside = rough.loads[rough.likelihood >= rough.likelihood.max() - rejected]
-    step = rough.loads[1] / rough.loads[0]
-    fine = fit.profile(np.geomspace(inside[0] / step, inside[-1] * step, _GRID))
-    top = fine.likelihood.max()
-    kept = fine.loads[fine.likelihood >= top - rejected]
-    best = fine.loads[fine.likelihood >= top - 1e-6]
-    place = int(fine.likelihood.argmax())
-    return Knee(
-        best=math.sqrt(float(best[0]) * float(best[-1])),
-        low=0.0 if inside[0] <= least * (1 + 1e-9) else float(kept[0]),
-        high=math.inf if inside[-1] >= most * (1 - 1e-9) else float(kept[-1]),
-        slope=float(fine.slopes[place]),
-        spread=float(fine.spreads[place]),
-    )
+    return KneeFit(doses, allowed).knee(confidence)
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,9 @@ class _Profile:
     spreads: Floats
 
 
-class _Fit:
+class KneeFit:
+    """The fit as it is, to be asked for intervals of several confidences. Arguments as of fit_knee."""
+
     def __init__(self, doses: Sequence[Dose], allowed: float) -> None:
         self.allowed = allowed
         self.loads = np.log([dose.load for dose in doses])
@@ -124,15 +116,68 @@ class _Fit:
         lowest = self.loads[breaks].min(initial=np.inf)
         far = (miss > min(FAR * allowed, (1 + allowed) / 2)) | ((miss > allowed) & (self.loads > lowest + APART))
         self.beyond = saturated | far
-        little = (miss < allowed / FAR) | ((miss < allowed) & (self.loads < highest - APART))
+        little = (miss < allowed / FAR) | (~breaks & (self.loads < highest - APART))
         self.below = little & ~self.beyond
+        self.span = float(np.exp(self.loads.min())) / 4, float(np.exp(self.loads.max())) * 4
+        self._found: dict[tuple[float, float], Knee] = {}
+        grid = np.geomspace(*self.span, _GRID)
+        self._rescale(self._profile(grid))
+        self._rough = self._profile(grid)
+
+    def knee(self, confidence: float, below: float | None = None) -> Knee:
+        """As _knee, which is kept: a search asks for the same several times between two levels."""
+        asked = (confidence, below or confidence)
+        if asked not in self._found:
+            self._found[asked] = self._knee(*asked)
+        return self._found[asked]
+
+    def _knee(self, confidence: float, below: float) -> Knee:
+        """confidence: of the interval, such as 0.95; below: of its lower end, which is to be surer."""
+        least, most = self.span
+        rough, top = self._rough, self._rough.likelihood.max()
+        lower = self._rejected(below)
+        rejected = max(self._rejected(confidence), lower)
+        inside = rough.loads[rough.likelihood >= top - rejected]
+        step = rough.loads[1] / rough.loads[0]
+        fine = self._profile(np.geomspace(inside[0] / step, inside[-1] * step, _GRID))
+        top = fine.likelihood.max()
+        kept = [fine.loads[fine.likelihood >= top - each] for each in (lower, self._rejected(confidence))]
+        best = fine.loads[fine.likelihood >= top - 1e-6]
+        place = int(fine.likelihood.argmax())
+        return Knee(
+            best=math.sqrt(float(best[0]) * float(best[-1])),
+            low=0.0 if inside[0] <= least * (1 + 1e-9) else float(kept[0][0]),
+            high=math.inf if inside[-1] >= most * (1 - 1e-9) else float(kept[1][-1]),
+            slope=float(fine.slopes[place]),
+            spread=float(fine.spreads[place]),
+        )
+
+    def _rejected(self, confidence: float) -> float:
+        """By how much of the log likelihood a knee is less likely than the best, to lie outside.
+
+        How the levels scatter is known as well as there are levels, and as their own word tells, which does not tell by
+        how much the service itself differs from level to level; and no better than independent misses were seen: where
+        a queue outgrew the limit three times in all, levels that agree may do so by luck.
+        """
+        freedom = max(self.near - 2, 0) + OWN_FREEDOM
+        if self.near > 2:
+            near = ~(self.beyond | self.below)
+            miss, size = self.miss[near], self.size[near]
+            seen = size * np.minimum(miss, 1 - miss)
+            place = int(self._rough.likelihood.argmax())
+            strays = (self._rough.slopes[place] * max(self._rough.spreads[place], USUAL_SPREAD)) ** 2
+            sampling = 1 / np.maximum(seen, 0.1)
+            share = float(np.mean(sampling / (sampling + strays)))
+            freedom = self.near - 2 + SPREAD_FREEDOM + (OWN_FREEDOM - SPREAD_FREEDOM) * share
+            freedom = min(freedom, 2 + 2 * float(seen.sum()))
+        return float(stdtrit(freedom, (1 + confidence) / 2)) ** 2 / 2
 
     @property
     def near(self) -> int:
         """Levels that say how far from the knee they are."""
         return int(np.count_nonzero(~(self.beyond | self.below)))
 
-    def rescale(self, profile: _Profile) -> None:
+    def _rescale(self, profile: _Profile) -> None:
         """Correct the levels' sizes by how far they really lie from the line: a level is too short to tell how long its
         queue remembers, and several together tell it (the heterogeneity factor of P. McCullagh and J. A. Nelder,
         Generalized Linear Models, 2nd ed. 1989, section 4.5, shrunk towards the levels' own word).
@@ -151,14 +196,11 @@ class _Fit:
         factor = float(np.clip((freedom + OWN_FREEDOM) / (distance + OWN_FREEDOM), *_FACTORS))
         self.size[near] = np.minimum(self.size[near] * factor, self.samples[near])
 
-    def span(self) -> tuple[float, float]:
-        """Loads between which the knee is looked for."""
-        return float(np.exp(self.loads.min())) / 4, float(np.exp(self.loads.max())) * 4
-
-    def profile(self, loads: Floats) -> _Profile:
+    def _profile(self, loads: Floats) -> _Profile:
         """loads: ascending, of shape (n,)."""
         found = sum(self._likelihood(level, np.log(loads)) for level in range(len(self.loads)))
-        flat: Floats = (found - _SPREADS / USUAL_SPREAD).reshape(len(loads), -1)
+        prior = -_UNLIKELY[:, None] - _SPREADS / USUAL_SPREAD
+        flat: Floats = (found + prior).reshape(len(loads), -1)
         best = flat.argmax(axis=1)
         slopes, spreads = np.unravel_index(best, (len(_SLOPES), len(_SPREADS)))
         return _Profile(loads, flat[np.arange(len(loads)), best], _SLOPES[slopes], _SPREADS[spreads])
@@ -178,16 +220,18 @@ class _Fit:
         return log_ndtr(-away) if self.below[level] else -(away**2) / 2 - np.log(deviation)
 
     def _of_few(self, level: int, line: Floats) -> Floats:
-        """The same by the binomial distribution, averaged over the spread."""
+        """The same by the binomial distribution, averaged over the spread. Single precision halves the time."""
         miss, size = float(self.miss[level]), float(self.size[level])
         off = _SLOPES[:, None, None] * _SPREADS[None, :, None] * _NODES[None, None, :]
-        expected = np.clip(expit(line[..., None] + off[None]), 1e-12, 1 - 1e-12)
+        expected = np.clip(expit((line[..., None] + off[None]).astype(np.float32)), 1e-7, 1 - 1e-7)
         if self.beyond[level]:
             expected = np.minimum(expected, miss)
         elif self.below[level]:
             expected = np.maximum(expected, miss)
-        fit = size * (xlogy(miss, expected) + xlogy(1 - miss, 1 - expected) - _certain(miss))
-        return np.log(np.exp(fit) @ _WEIGHTS + 1e-300)
+        fit = np.float32(size * miss) * np.log(expected) + np.float32(size * (1 - miss)) * np.log1p(-expected)
+        fit -= np.float32(size * _certain(miss))
+        found: Floats = np.log(np.exp(np.maximum(fit, -80.0)) @ _WEIGHTS).astype(np.float64)
+        return found
 
 
 def _certain(miss: float) -> float:
@@ -195,15 +239,18 @@ def _certain(miss: float) -> float:
 
 
 def smoothed_sizes(doses: Sequence[Dose]) -> Floats:
-    """Independent samples of each level, by what levels of about the same load say together.
+    """Independent samples of each level, by what levels of about the same load say together (pooled_effect); one that
+    is far beyond the knee says nothing of those beside it, where queues remember for less long.
 
     A level's own size is no weight: where a queue happened to grow there are many misses and few independent samples,
     and where it did not the reverse, so that a mean weighted by them would lean to the lucky ones. Therefore the
-    samples behind one independent one are averaged (geometrically) over neighbours in load.
+    samples behind one independent one are averaged over neighbours in load.
     """
     loads = np.log([dose.load for dose in doses])
     samples = np.array([max(dose.samples, 1) for dose in doses], dtype=np.float64)
     effect = np.log(samples / np.clip([dose.size for dose in doses], 0.5, samples))
     weights = np.exp(-(((loads[:, None] - loads[None, :]) / _SMOOTH) ** 2) / 2)
-    smoothed: Floats = samples * np.exp(-(weights @ effect) / weights.sum(axis=1))
-    return smoothed
+    own = np.exp((weights @ effect) / weights.sum(axis=1))
+    batches = [None if dose.saturated or dose.miss > FAR_BEYOND else dose.batches for dose in doses]
+    found = [pooled_effect(batches, weights[row], own[row]) for row in range(len(doses))]
+    return samples / np.clip(found, 1.0, 2 * samples)

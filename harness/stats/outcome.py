@@ -24,7 +24,7 @@ class Outcome:
     the level before was beyond the knee (`above`). saturated: its backlog grew to the end. drifts: it got slower or
     faster while it lasted, so its share is of no one state. brief: it was only to show on which side of the knee it is.
     failures: by kind, the share of those due that failed or were dropped; empty where an earlier version did not keep
-    it.
+    it. came: requests per second that came in the window, where chance says when they come; None elsewhere.
     """
 
     load: float
@@ -35,6 +35,18 @@ class Outcome:
     drifts: bool = False
     brief: bool = False
     failures: Mapping[str, float] = field(default_factory=dict)
+    came: float | None = None
+
+    @property
+    def offered(self) -> float:
+        """The load as it came, where chance says when requests come; else as it was asked for.
+
+        Of Poisson arrivals the share of misses and the number that came go together as the share and the rate do
+        (Cov(miss, N) = rate d E[miss] / d rate: the score of P. W. Glynn, "Likelihood Ratio Gradient Estimation for
+        Stochastic Systems", Communications of the ACM 33 (1990) 75-84). So a level tells of the rate that it had, and
+        what chance did to that rate is no error of the share.
+        """
+        return self.came if self.came is not None else self.load
 
     @property
     def decision(self) -> Decision:
@@ -89,6 +101,7 @@ class Outcome:
             "brief": self.brief,
             "bounds": [each.as_dict() for each in self.shares],
             "failures": dict(self.failures),
+            "came": self.came,
         }
 
     @classmethod
@@ -102,6 +115,7 @@ class Outcome:
             saturated=bool(entry["oversaturated"]),
             drifts=bool(entry["drifts"]),
             brief=bool(entry["brief"]),
+            came=None if entry.get("came") is None else float(entry["came"]),
             failures={str(kind): float(share) for kind, share in entry.get("failures", {}).items()},
         )
 
@@ -126,4 +140,5 @@ def outcome_of(
         drifts=not outgrew and any(each.drifts and each.metric in PACES for each in trends(inside, window)),
         brief=brief,
         failures=failures(inside),
+        came=len(inside) / window.length if open_loop and len(inside) and window.length else None,
     )

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from harness.catalog.slo import Slo, parse_slo
 from harness.measure.records import COMPLETED, FAILED, MISSING, Records
 from harness.measure.run_folder import Level
+from harness.stats.slo import QUANTILES
 from tests.runs import closed_level, open_level
 
 
@@ -101,15 +103,18 @@ class PrefillQueue(MadeUp):
     """
 
     capacity: float = 10.0
+    always: float = 0.0  # share of the requests that fail at any load
     open_loop = True
     whole = False
 
     @property
     def knee(self) -> float:
-        return self.capacity - math.log(20) / self.slo.bounds[0].limit
+        bound = self.slo.bounds[0]
+        allowed = (1 - QUANTILES[bound.statistic] - self.always) / (1 - self.always)
+        return self.capacity + math.log(allowed) / bound.limit
 
     def miss(self, load: float) -> float:
-        return math.exp(-(self.capacity - load) * self.slo.bounds[0].limit)
+        return self.always + (1 - self.always) * math.exp(-(self.capacity - load) * self.slo.bounds[0].limit)
 
     def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
         count = random.poisson(load * seconds)
@@ -118,7 +123,38 @@ class PrefillQueue(MadeUp):
         total = np.cumsum(takes)
         first = total + np.maximum.accumulate(due - (total - takes)) - due if count else due
         gaps = 0.03 * np.exp(random.normal(0, 0.1, (count, 4))) * slower * self._slowness(due, seconds)[:, None]
-        return records_of(due, first, gaps)
+        lost = random.uniform(size=count) < self.always if self.always else None
+        return records_of(due, first, gaps, lost)
+
+
+@dataclass(frozen=True)
+class Soft(MadeUp):
+    """Chats whose first token takes the longer the more there are, each by chance: log-normal around base (1 + load /
+    half). No queue, and the share that is late rises slowly.
+    """
+
+    base: float = 0.1
+    half: float = 20.0
+    spread: float = 0.6
+    takes: float = 2.0
+
+    @property
+    def knee(self) -> float:
+        bound = self.slo.bounds[0]
+        middle = bound.limit * math.exp(-float(ndtri(QUANTILES[bound.statistic])) * self.spread)
+        return float(math.floor(self.half * (middle / self.base - 1)))
+
+    def miss(self, load: float) -> float:
+        middle = self.base * (1 + load / self.half)
+        return float(ndtr(-math.log(self.slo.bounds[0].limit / middle) / self.spread))
+
+    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
+        users, each = int(load), int(seconds / self.takes) + 1
+        due = np.sort((random.uniform(0, self.takes, users)[:, None] + self.takes * np.arange(each)[None, :]).ravel())
+        due = due[due < seconds]
+        middle = self.base * (1 + load / self.half) * slower * self._slowness(due, seconds)
+        first = middle * np.exp(random.normal(0, self.spread, len(due)))
+        return records_of(due, first, np.full((len(due), 4), 0.03))
 
 
 @dataclass(frozen=True)
@@ -195,8 +231,9 @@ class KvBound(MadeUp):
 
     @property
     def knee(self) -> float:
-        limit = next(bound.limit for bound in self.slo.bounds if bound.metric == "itl")
-        by_steps = (limit * math.exp(-1.6448536 * self.spread) - self.base) / self.each
+        bound = next(bound for bound in self.slo.bounds if bound.metric == "itl")
+        middle = bound.limit * math.exp(-float(ndtri(QUANTILES[bound.statistic])) * self.spread)
+        by_steps = (middle - self.base) / self.each
         return min(math.floor(by_steps), self.fits)
 
     def miss(self, load: float) -> float:

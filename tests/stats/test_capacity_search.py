@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from harness.catalog.slo import parse_slo
 from harness.report.capacity_text import level_line
-from harness.stats.capacity_search import Answer, CapacitySearch, Goal
+from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.knee import Dose, fit_knee, smoothed_sizes
-from harness.stats.outcome import Outcome
-from tests.stats.made_up import KvBound
+from harness.stats.outcome import Outcome, outcome_of
+from tests.stats.made_up import KvBound, PrefillQueue
 from tests.stats.searches import SERVICES, TWELVE_MINUTES, holds_the_truth, measured, searched, width
 
 BOUND = parse_slo("ttft_p95=1s").bounds[0]
@@ -111,6 +111,52 @@ def test_any_knee_is_bracketed_from_any_start(knee: float, start: float, whole: 
     assert holds_the_truth(answer, np.floor(knee) if whole else knee)
     assert answer.narrow
     assert not whole or all(each.load == int(each.load) for each in search.told)
+
+
+@pytest.mark.parametrize(("first", "second"), [(40.0, 56.0), (50.0, 36.0), (1.0, 2.0)])
+def test_a_guess_is_left_in_small_steps(first: float, second: float) -> None:
+    """1.4 times it first, so that two levels bracket a limit that lies where it was thought to; then twofold."""
+    search = CapacitySearch(Goal(first, True, guessed=True))
+    asked = []
+    for _ in range(3):
+        ask = search.ask()
+        assert ask is not None
+        asked.append(ask.load)
+        search.tell(told(ask.load, 0.2 if second < first else 1.0, seconds=ask.seconds, brief=ask.brief))
+    assert asked == [first, second, second / 2 if second < first else 2 * second]
+
+
+@pytest.mark.parametrize(
+    ("share", "samples", "brief", "then"), [(0.9, 10, True, 8.0), (0.9, 100, True, 2.0), (0.0, 2, True, 2.0)]
+)
+def test_one_miss_of_a_few_requests_does_not_turn_a_search_back(
+    share: float, samples: int, brief: bool, then: float
+) -> None:
+    """Where one in thirty fails at any load, brief levels of ten requests are no sign of a limit."""
+    search = CapacitySearch(Goal(4.0, True), [told(4.0, share, size=float(samples), brief=brief)])
+    ask = search.ask()
+    assert ask is not None
+    assert ask.load == then
+
+
+def test_a_level_between_two_is_asked_for_once_briefly() -> None:
+    """One that tells nothing is measured at length, not again and again."""
+    search = CapacitySearch(Goal(8.0, True), [told(8.0, 1.0, brief=True), told(16.0, 0.0, brief=True)])
+    search.tell(told(11.0, 0.9, size=10.0, brief=True))
+    again = search.ask()
+    assert again is not None
+    assert not again.brief
+
+
+def test_an_open_loop_tells_of_the_rate_that_came() -> None:
+    """Chance sends more or less than was asked for; users are as many as asked for."""
+    service = PrefillQueue(capacity=40)
+    level, records = service.level(20.0, 30.0, np.random.default_rng(1))
+    found = outcome_of(level, records, service.slo, seconds=30.0)
+    inside = np.count_nonzero(records.scheduled_at >= 3.0)
+    assert found.came == pytest.approx(inside / 27.0, rel=1e-3)
+    assert found.offered == found.came != found.load == 20.0
+    assert measured(KvBound(), Ask(10.0, 30.0, "below", True), np.random.default_rng(1), False).offered == 10.0
 
 
 def test_a_service_that_never_holds_is_given_up() -> None:
@@ -230,4 +276,4 @@ def test_how_levels_scatter_says_more_than_each_of_them_can() -> None:
         return float(np.log(knee.high / knee.low))
 
     assert width_of(0.0) < 0.35
-    assert width_of(1.0) > 2 * width_of(0.0)
+    assert width_of(1.0) > 1.2 * width_of(0.0)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.stats.dependence import batch_starts, batches, independent_size, inflation, lag_one
+from harness.stats.dependence import (
+    Batches,
+    batch_starts,
+    batches,
+    batches_of,
+    independent_size,
+    inflation,
+    lag_one,
+    pooled_effect,
+)
 
 
 def autoregressive(random: np.random.Generator, count: int, memory: float) -> np.ndarray:
@@ -62,3 +71,34 @@ def test_neighbours_that_are_unlike_do_not_make_a_series_more_sure() -> None:
     alternating = np.array([1.0, -1.0] * 20)
     assert lag_one(alternating, mean_terms=3.0) == 0.0
     assert inflation(alternating) == 1.0
+
+
+def misses(random: np.random.Generator, count: int, memory: float, share: float = 0.05) -> np.ndarray:
+    """A chain of hits and misses whose correlation is memory^k at distance k, so that (1 + memory) / (1 - memory)
+    samples are worth an independent one.
+    """
+    chain, drawn = np.empty(count, dtype=bool), random.uniform(size=count)
+    chain[0] = drawn[0] < share
+    for place in range(1, count):
+        chain[place] = drawn[place] < (1 - memory) * share + memory * chain[place - 1]
+    return chain
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.8, 0.95, 0.97])
+def test_several_levels_tell_how_long_a_queue_remembers(memory: float) -> None:
+    """Ten levels together, each too short for it: within a third of what is known, and to the same from a file."""
+    random = np.random.default_rng(3)
+    known = (1 + memory) / (1 - memory)
+    found = []
+    for _ in range(12):
+        levels = [batches_of(misses(random, 1200, memory), np.arange(1200)) for _ in range(10)]
+        assert [Batches.from_dict(each.as_dict() if each else None) for each in levels] == levels
+        found.append(pooled_effect(levels, np.ones(10), own=1.0))
+    assert 0.67 * known <= np.median(found) <= 1.5 * known
+
+
+def test_levels_that_miss_nothing_are_taken_at_their_own_word() -> None:
+    """As are those of an earlier version, that did not keep how their parts differ."""
+    nothing = batches_of(np.zeros(400, dtype=bool), np.arange(400))
+    assert pooled_effect([nothing, None], np.ones(2), own=7.0) == 7.0
+    assert batches_of(np.zeros(3, dtype=bool), np.arange(3)) is None
