@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.input_files import read_json_object
 from harness.measure.run_folder import RunFolder, run_name, write_atomically
 from harness.serve.target import Say
+from harness.stats.binding import scaled_by_history
 from harness.stats.capacity_file import require_sound
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch
@@ -59,13 +60,18 @@ class CapacityBook:
         return next(path for number in range(1000) if not (path := self.folder / f"{name}-{number:02d}").exists())
 
     def begin_at_what_is_known(self, place: int) -> None:
-        """A further history begins half way to the limit of the one before, which is found sooner so."""
+        """A further history begins where the limit of the one before it puts its own, by what binds there."""
         if place == 0 or self.searches[place].told:
             return
-        goal, before = self.plan.goal, self.searches[place - 1].answer().best
-        if before is not None:
-            half = float(round(before / 2)) if goal.whole else before / 2
-            self.searches[place] = CapacitySearch(replace(goal, start=max(goal.start, half)))
+        goal, before = self.plan.goal, self.report().histories[place - 1]
+        history, best = self.plan.histories[place], before.answer.best
+        if best is None or not before.history or not history:
+            return
+        beside = before.beside_the_limit
+        scale = scaled_by_history(beside[0][1].binds.resource if beside else None, before.history, history)
+        start = min(best * scale, goal.most)
+        start = max(1.0, float(round(start))) if goal.whole else start
+        self.searches[place] = CapacitySearch(replace(goal, start=start, guessed=True))
 
     def learn_habits(self, workload: Mapping[str, Any]) -> None:
         """Turns and think time from what the manifest says of the workload, where no option did."""

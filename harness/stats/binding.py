@@ -70,6 +70,18 @@ def binding(records: Records, server: ServerFigures, nearest: Bound | None, plac
     return Binding("prefill", f"{nearest.name} is nearest to breaking, and neither cache nor places were full")
 
 
+def scaled_by_history(resource: Resource | None, before: int, after: int) -> float:
+    """By what factor the limit moves from a history of `before` tokens to one of `after`, as a first guess.
+
+    So many chats fit into the KV cache, and so many prompts are read, as their tokens allow: as one over the history.
+    A decode step reads the weights once and every chat's history, so that it grows by less: by its square root, which
+    lies between the two. Places and a client do not depend on it. Where nothing tells, as of decode.
+    """
+    if resource in ("queue limit", "client"):
+        return 1.0
+    return (before / after) ** (1.0 if resource in ("kv memory", "prefill") else 0.5)
+
+
 def _slow(records: Records, bound: Bound) -> float:
     """Share of the requests whose answer, or of it as many gaps, came beyond the bound; open ones are slow."""
     done = records.having(COMPLETED)

@@ -11,7 +11,7 @@ import pytest
 
 from harness.catalog.slo import parse_slo
 from harness.measure.records import FAILED
-from harness.stats.binding import Binding, binding
+from harness.stats.binding import Binding, Resource, binding, scaled_by_history
 from harness.stats.decision import BoundShare
 from harness.stats.outcome import Outcome
 from harness.stats.server import NOTHING_TOLD, ServerFigures
@@ -102,3 +102,13 @@ def test_what_binds(server: ServerFigures, bound: Any, changes: dict[str, Any], 
         records = replace(records, sent_at=records.scheduled_at + 0.3)
     assert binding(records, server, bound, 16.0).resource == resource
     assert np.count_nonzero(records.having(FAILED)) == lost
+
+
+@pytest.mark.parametrize(
+    ("resource", "factor"),
+    [("kv memory", 0.25), ("prefill", 0.25), ("decode", 0.5), (None, 0.5), ("queue limit", 1.0), ("client", 1.0)],
+)
+def test_where_a_longer_history_puts_the_limit(resource: Resource | None, factor: float) -> None:
+    """From 2,000 to 8,000 tokens, and back."""
+    assert scaled_by_history(resource, 2000, 8000) == pytest.approx(factor)
+    assert scaled_by_history(resource, 8000, 2000) == pytest.approx(1 / factor)
