@@ -52,6 +52,7 @@ class _Level:
     brief: bool
     flow: dict[str, float | None]
     failures: dict[str, float] = field(default_factory=dict)
+    came: float | None = None
     figures: _Figures | None = None
 
 

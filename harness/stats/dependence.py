@@ -29,7 +29,7 @@ CAUTION = 0.5
 MOST_CORRELATION = 0.95
 PIECE = 1 << 13  # samples that are looked at together: so few are multiplied without threads that wait for each other
 # Of a level whose batches are pooled with those of others: long enough to remember little of each other.
-POOLED_BATCHES = 8
+POOLED_BATCHES, LEAST_BATCHES = 8, 4
 # Independent misses, of all levels together, that count as much as what the levels say of themselves.
 _OWN_MISSES = 0.5
 
@@ -53,14 +53,17 @@ class Batches:
         """The reverse; None of None. Raises KeyError, TypeError and ValueError for what as_dict did not make."""
         if entry is None:
             return None
-        return cls(int(entry["count"]), *(float(entry[name]) for name in ("scatter", "excess", "together")))
+        numbers = [float(entry[name]) for name in ("scatter", "excess", "together")]
+        if int(entry["count"]) < LEAST_BATCHES or not all(math.isfinite(each) for each in numbers):
+            raise ValueError(f"batches {dict(entry)!r}")
+        return cls(int(entry["count"]), *numbers)
 
 
 def batches_of(missed: Mask, units: Ints) -> Batches | None:
     """missed: of each sample. units: where the samples of each request begin. None for fewer than four batches."""
     starts = batch_starts(units, POOLED_BATCHES)
     count = len(starts)
-    if count < 4:
+    if count < LEAST_BATCHES:
         return None
     share = float(missed.mean())
     sizes = np.diff(np.append(starts, len(missed)))

@@ -102,3 +102,5 @@ def test_levels_that_miss_nothing_are_taken_at_their_own_word() -> None:
     nothing = batches_of(np.zeros(400, dtype=bool), np.arange(400))
     assert pooled_effect([nothing, None], np.ones(2), own=7.0) == 7.0
     assert batches_of(np.zeros(3, dtype=bool), np.arange(3)) is None
+    with pytest.raises(ValueError, match="batches"):
+        Batches.from_dict({"count": 1, "scatter": 1.0, "excess": 1.0, "together": 0.0})
