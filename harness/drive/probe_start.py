@@ -41,7 +41,7 @@ _FULL = 0.995  # of a load's tokens, that must be in flight when the last prompt
 _UNWRITTEN = 1.6  # tokens of each chat, that may be missing of it in any case
 _TRIES, _PROOF_TRIES = 6, 12  # of a load that did not come about
 _REFILLS = 4  # times that a load is sent of which only that is missing
-_CROWD_REFILLS = 1  # the same of many chats: what they held is a part of a law, of which few tell the rest
+_CROWD_REFILLS = 2  # the same of many chats: what they held is a part of a law, of which few tell the rest
 
 
 @dataclass

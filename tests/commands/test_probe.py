@@ -92,7 +92,9 @@ PADDED: dict[str, tuple[dict[str, Any], float]] = {  # the engine, and the activ
 
 @pytest.mark.parametrize("name", PADDED)
 def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> None:
-    """The budget that survives every load is met within 1.5 % from below, in five starts at most."""
+    """The budget that survives every load is met within 1.5 % from below, in five starts at most; within 3 % where each
+    chat costs something, because of many chats not every token is in flight on a busy machine.
+    """
     spec, share = PADDED[name]
     fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, kind="padded", **PACE, **spec)
     found = run(fake, tmp_path / "out")
@@ -103,7 +105,7 @@ def test_padded_engines_are_searched_under_load(name: str, tmp_path: Path) -> No
     assert flags == fake.starts()[-1], "proved with these flags and no others"
     chats = int(flags["MAX_CONCURRENT_REQUESTS"])
     true = 12_000 - share * int(flags["MAX_BATCH_PREFILL_TOKENS"]) - spec.get("row_cost", 0) * chats
-    assert true * 0.985 <= budget <= true
+    assert true * (0.97 if "row_cost" in spec else 0.985) <= budget <= true
     assert found["recommended_flags"]["MAX_BATCH_TOTAL_TOKENS"] == str(budget)
     bracket = found["boundary"]["max_batch_total_tokens"]
     assert bracket["smallest_failed"] is not None
