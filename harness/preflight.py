@@ -89,18 +89,18 @@ def _lengths(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | No
     return Check("lengths", "ok", f"up to {total} tokens")
 
 
-def _permits(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | None:
-    """More users than the engine has permits get 429 at once: that measures the limit, not the speed."""
+def _concurrency(endpoint: Endpoint, info: EngineInfo, intent: Intent) -> Check | None:
+    """More users than the concurrency limit get 429 at once: that measures the limit, not the speed."""
     allowed = info.limits.max_concurrent_requests
     if allowed is None or intent.concurrency is None:
         return None
     if intent.concurrency > allowed:
         return Check(
-            "permits",
+            "concurrency",
             "warn",
             f"{intent.concurrency} users, but the service takes {allowed} requests at once (429 beyond)",
         )
-    return Check("permits", "ok", f"{intent.concurrency} of {allowed}")
+    return Check("concurrency", "ok", f"{intent.concurrency} of {allowed}")
 
 
-CHECKS: tuple[Callable[[Endpoint, EngineInfo, Intent], Check | None], ...] = (_health, _lengths, _permits)
+CHECKS: tuple[Callable[[Endpoint, EngineInfo, Intent], Check | None], ...] = (_health, _lengths, _concurrency)

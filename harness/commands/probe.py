@@ -379,14 +379,14 @@ def _grid(document: Mapping[str, Any], cells: Sequence[Cell], setting: Setting) 
         if cell.ttft_p95 is not None:
             verdict = {True: "yes", False: "no", None: ""}[cell.meets_slo]
             speed = [format_duration(cell.ttft_p95), format_duration(cell.itl_p95), verdict]
-        permits = setting.max_concurrent_requests or cell.chats_fit
-        queue = f"{cell.chats_fit + 1:,} to {permits:,}" if permits > cell.chats_fit else "none"
+        concurrency = setting.max_concurrent_requests or cell.chats_fit
+        queue = f"{cell.chats_fit + 1:,} to {concurrency:,}" if concurrency > cell.chats_fit else "none"
         rows.append(
             [
                 format_count(cell.history_tokens),
-                format_count(min(cell.chats_fit, permits)),
+                format_count(min(cell.chats_fit, concurrency)),
                 queue,
-                f"{permits + 1:,}",
+                f"{concurrency + 1:,}",
                 *speed,
             ]
         )

@@ -208,7 +208,7 @@ class _Loading:
                 self.counter = counter if counter.by_route and not self.seen.ruler.exact else None
 
     def _send(self, load: Load) -> LoadResult:
-        """The load's result; permits that earlier clients still hold for a moment are waited for."""
+        """The load's result; places that earlier clients still hold for a moment are waited for."""
         for pause in _PERMIT_PAUSES:
             result = self._as_meant(load)
             if result.verdict == "stalled" and load.kind != "alike" and self._may_be_pinned():

@@ -27,7 +27,7 @@ from harness.serve.target import Target
 from harness.terminal import Progress
 from harness.units import format_duration
 
-_MOST_PERMITS = 256  # more requests at once than that are not sent to somebody else's service
+_MOST_CONCURRENT = 256  # more requests at once than that are not sent to somebody else's service
 _UNTOLD = (
     "max_batch_total_tokens, max_batch_prefill_tokens and what the memory holds: they stand only in the engine's log,"
     " and finding them needs starts of our own (`harness probe MODEL`)"
@@ -79,7 +79,7 @@ class _Asking:
         for name, bracket in (
             ("max_input_tokens", self._input()),
             ("max_total_tokens", self._total()),
-            ("max_concurrent_requests", None if self.options.quick else self._permits()),
+            ("max_concurrent_requests", None if self.options.quick else self._concurrency()),
         ):
             if bracket is not None and bracket != Bracket():
                 boundary[name] = bracket
@@ -135,15 +135,15 @@ class _Asking:
         # Only both together are a limit: a service that refuses everything, or nothing, has told none.
         return Bracket.of(held, failed) if held and failed else Bracket()
 
-    def _permits(self) -> Bracket | None:
-        """A few requests more than there are permits: the rest is refused at once (429)."""
-        permits = self.limits.max_concurrent_requests
-        if permits is None or permits > _MOST_PERMITS:
+    def _concurrency(self) -> Bracket | None:
+        """A few requests more than the concurrency limit: the rest is refused at once (429)."""
+        concurrency = self.limits.max_concurrent_requests
+        if concurrency is None or concurrency > _MOST_CONCURRENT:
             return None
         lasting = max(1, min(256, (self.limits.max_total_tokens or 256) - loads.SHORT - 7))
-        result = self._send(loads.overload(permits, lasting))
+        result = self._send(loads.overload(concurrency, lasting))
         carried = len(result.load.shapes) - result.refused
-        if result.verdict != "held" or not result.refused or carried != permits:
+        if result.verdict != "held" or not result.refused or carried != concurrency:
             return Bracket()
         return Bracket.of([carried], [(carried + 1, "429 Model is overloaded")])
 
@@ -170,9 +170,11 @@ class _Asking:
         lines = [f"Requests alone cannot tell {_UNTOLD}."]
         if said := self.lengths.sentence(self.ruler):
             lines.append(said)
-        permits = self.limits.max_concurrent_requests
-        if permits is not None and "max_concurrent_requests" not in boundary:
-            lines.append(f"max_concurrent_requests is {permits:,} by its own word; so many were not sent at once.")
+        concurrency = self.limits.max_concurrent_requests
+        if concurrency is not None and "max_concurrent_requests" not in boundary:
+            lines.append(
+                f"max_concurrent_requests is {concurrency:,} as it says itself; so many were not sent at once."
+            )
         lines += [
             f"{name} is by the service's own word only: requests at the limit and beyond it were not taken and refused"
             " for that reason."

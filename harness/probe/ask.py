@@ -296,15 +296,15 @@ class Search:
         The last ones are left before their answers end, so nothing that must be exact comes after them.
         """
         card = Card(started, setting, self.wish.answer_tokens, self.knowledge.version)
-        permits = setting.max_concurrent_requests or 1
+        concurrency = setting.max_concurrent_requests or 1
         longest = card.longest_history()
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, longest // 4))
-        most = max(1, min(permits, card.chats_fit(middle)))
+        most = max(1, min(concurrency, card.chats_fit(middle)))
         itl = proof[0].itl_p95 if proof else None
         chosen = [each for each in dict.fromkeys((middle, 500)) if each <= longest]
         plan = [loads.batch(count, middle) for count in loads.row_steps(most, fine=4)]
         cells = [
-            loads.cell(each, max(1, min(permits, card.chats_fit(each))), card.answer_tokens, itl) for each in chosen
+            loads.cell(each, max(1, min(concurrency, card.chats_fit(each))), card.answer_tokens, itl) for each in chosen
         ]
         return [*within(plan, proof, MEASURING / 3), *within(cells, proof, MEASURING)]
 

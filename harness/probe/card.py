@@ -15,8 +15,8 @@ HISTORIES = (500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the card. chats_fit: by memory alone, before the permits cap it. ttft_p95, itl_p95: seconds, where
-    so many chats of this history were measured; meets_slo: None without a measurement or without an SLO.
+    """One row of the card. chats_fit: by memory alone, before the concurrency limit caps it. ttft_p95, itl_p95:
+    seconds, where so many chats of this history were measured; meets_slo: None without a measurement or without an SLO.
     """
 
     history_tokens: int
@@ -82,8 +82,8 @@ class Card:
 
     def verdict(self, history: int, chats: int) -> Literal["fits", "queues", "refused"]:
         """What becomes of so many chats that arrive together."""
-        permits = self.setting.max_concurrent_requests or self.started.max_concurrent_requests
-        if history > self.longest_history() or (permits is not None and chats > permits):
+        concurrency = self.setting.max_concurrent_requests or self.started.max_concurrent_requests
+        if history > self.longest_history() or (concurrency is not None and chats > concurrency):
             return "refused"
         return "fits" if chats <= self.chats_fit(history) else "queues"
 

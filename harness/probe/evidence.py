@@ -60,7 +60,7 @@ class Evidence:
 
     @property
     def refused_fast(self) -> bool | None:
-        """Whether requests beyond the permits were seen to be refused at once; None where none were sent."""
+        """Whether requests beyond the concurrency limit were seen to be refused at once; None where none were sent."""
         sent = [result for each in self.outcomes for result in each.loads if result.load.expected_rejections]
         return any(result.refused for result in sent) if sent else None
 

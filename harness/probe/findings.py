@@ -214,13 +214,13 @@ def _proof(search: Search) -> list[str]:
 
 
 def _overload(found: Recommendation, rejected_fast: bool | None) -> list[str]:
-    permits = found.setting.max_concurrent_requests or 0
+    concurrency = found.setting.max_concurrent_requests or 0
     if rejected_fast is None:
         return []
     seen = "was seen to be" if rejected_fast else "is"
     return [
-        f"Request number {permits + 1:,} {seen} refused at once (429). Clients should wait a moment and try again, not"
-        " queue by themselves."
+        f"Request number {concurrency + 1:,} {seen} refused at once (429). Clients should wait a moment and try again,"
+        " not queue by themselves."
     ]
 
 

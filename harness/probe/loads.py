@@ -82,13 +82,13 @@ def longest(input_tokens: int, new_tokens: int) -> Load:
     return Load("longest", ((Shape(input_tokens, min(new_tokens, CHUNK)),),), leave_after_tokens=4)
 
 
-def overload(permits: int, new: int = BRIEF, *, fitting: int | None = None) -> Load:
-    """A few requests more than the engine has permits: they must be refused at once, the others served.
+def overload(concurrency: int, new: int = BRIEF, *, fitting: int | None = None) -> Load:
+    """A few requests more than the engine takes at once: they must be refused at once, the others served.
 
     fitting: chats that run beside each other, where the others wait in the queue; both hold a permit.
     """
-    queued = 0 if fitting is None else max(0, permits - fitting)
-    shapes = tuple(Shape(SHORT + index % 7, new) for index in range(permits + EXCESS))
+    queued = 0 if fitting is None else max(0, concurrency - fitting)
+    shapes = tuple(Shape(SHORT + index % 7, new) for index in range(concurrency + EXCESS))
     return Load("overload", (shapes,), expected_rejections=EXCESS, leave_after_tokens=2, queued=queued)
 
 
@@ -316,21 +316,21 @@ def proof(
     """All loads that a setting must survive, cheap ones first. The overload is the last: its clients leave while others
     wait, and an engine may keep those among its requests for a while, which would then be too many for another check.
 
-    capacity: tokens that can be in flight at once; None where the permits alone bound it. itl: seconds between tokens
-    of one chat, read_rate: prompt tokens per second, as far as known. most: tokens to fill the cache with, where that
-    is not all of it.
+    capacity: tokens that can be in flight at once; None where the concurrency limit alone bounds it. itl: seconds
+    between tokens of one chat, read_rate: prompt tokens per second, as far as known. most: tokens to fill the cache
+    with, where that is not all of it.
     """
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
-    permits = setting.most_at_once
+    concurrency = setting.most_at_once
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
-    room = capacity if capacity is not None else permits * total
-    brief = at_once(permits, itl, max(2, min(total, room // permits) - SHORT - 7))
+    room = capacity if capacity is not None else concurrency * total
+    brief = at_once(concurrency, itl, max(2, min(total, room // concurrency) - SHORT - 7))
     # Long enough for the first to be there still when the last has come; those that do not fit wait, which counts too.
     lasting = max(1, min(LASTING, total - SHORT - 7))
-    fitting = min(permits, max(1, room // (SHORT + 7 + lasting) - 1))
-    loads = [rows(permits, brief)]
+    fitting = min(concurrency, max(1, room // (SHORT + 7 + lasting) - 1))
+    loads = [rows(concurrency, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
-    loads.append(_join(permits, history, total, room, slack, prefill, started.block_size))
+    loads.append(_join(concurrency, history, total, room, slack, prefill, started.block_size))
     if started.kind == "flash" and started.prefix_caching and history > 2 * SHORT:
         loads.append(alike(min(history, total - SPARE), total))
     loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack, read_rate))
@@ -342,36 +342,39 @@ def proof(
 def _fills(setting: Setting, started: EngineFacts, room: int, slack: int, read_rate: float | None) -> Iterator[Load]:
     """The budget filled by the longest prompts, then by shorter ones."""
     history, total = setting.max_input_tokens or 1, setting.max_total_tokens or 2
-    permits = setting.most_at_once
+    concurrency = setting.most_at_once
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or 4096
     if started.kind != "flash":
-        yield from _stacked_fills(min(room, permits * total), history, total, prefill, permits, read_rate)
+        yield from _stacked_fills(min(room, concurrency * total), history, total, prefill, concurrency, read_rate)
         return
     new = min(
-        answer_length(min(room, permits * total), prefill if started.chunking else min(prefill, history)), total // 2
+        answer_length(min(room, concurrency * total), prefill if started.chunking else min(prefill, history)),
+        total // 2,
     )
     for share in (1.0, 0.5):
         length = max(1, int(min(history, total - new) * share))
-        yield fill(room, length, new, most=permits, slack=slack, block=started.block_size)
+        yield fill(room, length, new, most=concurrency, slack=slack, block=started.block_size)
 
 
 def _stacked_fills(
-    room: int, history: int, total: int, prefill: int, permits: int, read_rate: float | None
+    room: int, history: int, total: int, prefill: int, concurrency: int, read_rate: float | None
 ) -> Iterator[Load]:
     """By few long chats, then by as many as are let in, under a prefill of prompts of several lengths."""
     longest = min(history, total - SPARE)
     few = stacked(room, longest, prefill, longest, total, equal=True)
-    if len(few.shapes) <= permits:
+    if len(few.shapes) <= concurrency:
         yield few
     # The leading requests are let in beside them.
-    first = leads(permits, longest, read_rate, most=1 + int(permits * LEADING)) if permits > FEW + 1 else 0
-    rows = permits - first
+    first = leads(concurrency, longest, read_rate, most=1 + int(concurrency * LEADING)) if concurrency > FEW + 1 else 0
+    rows = concurrency - first
     for length in lengths(longest, prefill):
         yield stacked(room, length, prefill, longest, total, rows=rows, equal=True, leads=first)
-    if permits >= 4 * MOST_LEADS:  # chats as short as these leave no room for answers that make up for a late arrival
-        first = leads(permits, longest, read_rate)
-    yield evenly(room, permits - first, prefill, longest, total, leads=first)
-    yield written(room, permits, total)
+    if (
+        concurrency >= 4 * MOST_LEADS
+    ):  # chats as short as these leave no room for answers that make up for a late arrival
+        first = leads(concurrency, longest, read_rate)
+    yield evenly(room, concurrency - first, prefill, longest, total, leads=first)
+    yield written(room, concurrency, total)
 
 
 def lengths(longest: int, prefill: int) -> list[int]:
@@ -380,25 +383,25 @@ def lengths(longest: int, prefill: int) -> list[int]:
     return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 
-def join(permits: int, setting: Setting, started: EngineFacts) -> Load:
+def join(concurrency: int, setting: Setting, started: EngineFacts) -> Load:
     """A long prompt on top of so many short chats of a flash engine."""
     room = started.usable or 1
     history, total = setting.max_input_tokens or room, setting.max_total_tokens or room
     prefill = started.prefill_tokens or room
     slack = 1 - started.speculate
-    return varied(_join(permits, min(history, room), min(total, room), room, slack, prefill, started.block_size))
+    return varied(_join(concurrency, min(history, room), min(total, room), room, slack, prefill, started.block_size))
 
 
-def _join(permits: int, history: int, total: int, room: int, slack: int, prefill: int, block: int = 1) -> Load:
-    """A long prompt on top of a full batch: two whole prefills on as many short chats as the permits allow where the
-    engine counts blocks; else the longest prompt on as many as leave it room.
+def _join(concurrency: int, history: int, total: int, room: int, slack: int, prefill: int, block: int = 1) -> Load:
+    """A long prompt on top of a full batch: two whole prefills on as many short chats as the concurrency limit allows
+    where the engine counts blocks; else the longest prompt on as many as leave it room.
     """
-    if slack > 0 and permits > 1:
+    if slack > 0 and concurrency > 1:
         # Far below a full cache: whether that kills is for the fills to say.
         each, most = slots(SHORT + BRISK - slack, block), int(room * JOINED)
-        count = permits - 1 if (permits - 1) * each + SHORT < most else max(1, most // 2 // each)
+        count = concurrency - 1 if (concurrency - 1) * each + SHORT < most else max(1, most // 2 // each)
         left = min(history, total - SPARE, most - count * each, 2 * prefill)
         return onto(count, left, BRISK) if left > SHORT else Load("onto", ())
     long = Shape(min(history, total - SPARE), SPARE)
-    count = min(permits - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
-    return onto(max(1, count), long.input_tokens) if permits > 1 and long.input_tokens > 0 else Load("onto", ())
+    count = min(concurrency - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))
+    return onto(max(1, count), long.input_tokens) if concurrency > 1 and long.input_tokens > 0 else Load("onto", ())

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from harness.probe import loads
 from harness.probe.padded_evidence import few_chats, full_length_rows, many_chats, pads_batch, queues, rows_carried
-from harness.probe.padded_limits import between_costs, default_total, padded_history, padded_permits
+from harness.probe.padded_limits import between_costs, default_total, padded_concurrency, padded_history
 from harness.probe.padded_loads import is_for_one_chat
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import (
@@ -115,7 +115,7 @@ def _is_known(state: SearchState, history: int) -> bool:
         return False
     if few.smallest_failed is None and not any(each.setting.purpose == "explore" for each in near):
         return False
-    if padded_permits(evidence, few.largest_ok, history, state.answer, state.wish, state.fast_rows) <= loads.FEW:
+    if padded_concurrency(evidence, few.largest_ok, history, state.answer, state.wish, state.fast_rows) <= loads.FEW:
         return True
     lengths = {_longest(each) for each in near}
     tried = max((each.size for each in evidence.fill_points if each.crowd and each.longest in lengths), default=0)

@@ -48,7 +48,7 @@ def padded_limits(
     capacity = padded_capacity(evidence, wish, knowledge, history, answer)
     total = min(each for each in (history + answer, context, capacity) if each)
     history = max(1, min(history, total - answer if total > answer else total // 2))
-    chats = padded_permits(evidence, capacity, total, answer, wish, fast_rows)
+    chats = padded_concurrency(evidence, capacity, total, answer, wish, fast_rows)
     # A long prompt makes its batch as long: so many chats may run, and where the engine heeds it the others may wait.
     batch = chats if pads_batch(evidence) and not ignores_batch_size(evidence) else None
     setting = Setting(
@@ -204,7 +204,7 @@ def between_costs(evidence: Evidence, knowledge: Prior, history: int, answer: in
     return shared(low * (1 - MARGIN / 2), most, answer), shared(high, cost.least, answer)
 
 
-def padded_permits(
+def padded_concurrency(
     evidence: Evidence, capacity: int, total: int, answer: int, wish: ProbeGoal, fast_rows: int | None
 ) -> int:
     """Chats at once with so many tokens in flight. Where a long prompt makes the whole batch as long, only their number

@@ -22,7 +22,7 @@ from harness.probe.padded_evidence import (
     queues,
     rows_carried,
 )
-from harness.probe.padded_limits import own_length, padded_curve, padded_permits, shared
+from harness.probe.padded_limits import own_length, padded_concurrency, padded_curve, shared
 from harness.probe.recommendation import OWN_DEFAULT
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, Shape, effective_prefill
@@ -289,4 +289,4 @@ class _Plan:
 
     def _chats(self, size: int) -> int:
         state = self.state
-        return max(2, padded_permits(state.evidence, size, self.total, state.answer, state.wish, state.fast_rows))
+        return max(2, padded_concurrency(state.evidence, size, self.total, state.answer, state.wish, state.fast_rows))

@@ -43,7 +43,7 @@ def flash_flags(
             "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
             "the engine's own choice" if last_up_own_prefill(evidence) else f"for goal {wish.goal}",
         ),
-        _permits_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
+        _concurrency_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
     ]
     if setting.prefix_caching is False:
         flags.append(
@@ -82,7 +82,7 @@ def _prefill_reason(prefill: int, started: EngineFacts, *, own_choice: bool) -> 
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
 
-def _permits_flag(chats: int, wish: ProbeGoal, rows: Bracket) -> Flag:
+def _concurrency_flag(chats: int, wish: ProbeGoal, rows: Bracket) -> Flag:
     reason = (
         f"so many chats with short prompts and {wish.answer_tokens:,} answer tokens fill the KV cache; with longer"
         " prompts the rest wait in a queue of bounded length"

@@ -37,7 +37,7 @@ class Flag:
 class Recommendation:
     """A setting to prove, and what it means. history: the longest prompt of one chat that leaves the answer free.
 
-    capacity: tokens in flight that the setting can have at most; None where only the permits bound them.
+    capacity: tokens in flight that the setting can have at most; None where only the concurrency limit bounds them.
     """
 
     setting: Setting

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from harness.measure.run_folder import Manifest
 from harness.report.document import NOTHING
 from harness.stats.figure import Figure
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.units import format_count, format_duration, format_number, format_percent
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from harness.stats.section import Section
+from harness.stats.level_stats import LevelStats
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Capacity:
     """
 
     unit: str | None
-    highest: Section | None
-    above: Section | None
-    broken: Section | None
+    highest: LevelStats | None
+    above: LevelStats | None
+    broken: LevelStats | None
 
     def as_dict(self) -> dict[str, Any] | None:
         if self.unit is None:
@@ -34,7 +34,7 @@ class Capacity:
         }
 
 
-def find_capacity(levels: Sequence[Section]) -> Capacity:
+def find_capacity(levels: Sequence[LevelStats]) -> Capacity:
     """From the levels of one run, in any order."""
     loads = [level for level in levels if level.load is not None and level.attainment.holds is not None]
     if not loads:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.stats.section import Section
+from harness.stats.level_stats import LevelStats
 from harness.units import format_count, format_duration, format_number, format_percent
 
 TAIL = 10.0  # times the median, from which on a tail is another thing than its median
@@ -36,7 +36,7 @@ class Reading:
         return dict(self.__dict__)
 
 
-def readings(levels: Sequence[Section]) -> tuple[Reading, ...]:
+def readings(levels: Sequence[LevelStats]) -> tuple[Reading, ...]:
     """Of all levels of a run, in order of the load; each rule once, at the lowest load that shows it."""
     ordered = sorted(levels, key=lambda level: level.load or 0.0)
     found: dict[str, Reading] = {}
@@ -47,7 +47,7 @@ def readings(levels: Sequence[Section]) -> tuple[Reading, ...]:
     return tuple(found.values())
 
 
-def long_prefills(level: Section, below: Sequence[Section]) -> Reading | None:
+def long_prefills(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
     """Late first tokens while nothing waits."""
     times, waiting = _tail(level, "ttft"), level.server.waiting
     if times is None or waiting is None or waiting > 0:
@@ -60,7 +60,7 @@ def long_prefills(level: Section, below: Sequence[Section]) -> Reading | None:
     )  # fmt: skip
 
 
-def stalls(level: Section, below: Sequence[Section]) -> Reading | None:
+def stalls(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
     """Long gaps without any chat put back."""
     times = _tail(level, "itl")
     if times is None or level.server.preempted:
@@ -74,7 +74,7 @@ def stalls(level: Section, below: Sequence[Section]) -> Reading | None:
     )  # fmt: skip
 
 
-def put_back(level: Section, below: Sequence[Section]) -> Reading | None:
+def put_back(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
     """Chats that lost their place in the KV cache."""
     count = level.server.preempted
     if not count:
@@ -87,7 +87,7 @@ def put_back(level: Section, below: Sequence[Section]) -> Reading | None:
     )  # fmt: skip
 
 
-def queueing(level: Section, below: Sequence[Section]) -> Reading | None:
+def queueing(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
     """First tokens that come late because requests wait their turn."""
     waiting, ttft = level.server.waiting, level.figures["ttft"]
     lowest = next((each for each in below if each.figures["ttft"].n >= LEAST), None)
@@ -104,7 +104,7 @@ def queueing(level: Section, below: Sequence[Section]) -> Reading | None:
     )  # fmt: skip
 
 
-def _without_queue(level: Section) -> str:
+def _without_queue(level: LevelStats) -> str:
     """What that would buy, by the engine's own account of where the time went."""
     parts = level.time_parts
     if parts is None or not parts.ttft or not parts.queue or parts.queue >= parts.ttft:
@@ -115,7 +115,7 @@ def _without_queue(level: Section) -> str:
     )
 
 
-def full(level: Section, below: Sequence[Section]) -> Reading | None:
+def full(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
     """More load that brings no more tokens, though all of it is taken."""
     before = below[-1] if below else None
     if (
@@ -141,7 +141,7 @@ def full(level: Section, below: Sequence[Section]) -> Reading | None:
     )  # fmt: skip
 
 
-def refused(level: Section, below: Sequence[Section]) -> Reading | None:
+def refused(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
     """Requests that the service did not take."""
     share = _refused(level)
     if share <= REFUSED:
@@ -154,12 +154,12 @@ def refused(level: Section, below: Sequence[Section]) -> Reading | None:
     )  # fmt: skip
 
 
-def _refused(level: Section) -> float:
+def _refused(level: LevelStats) -> float:
     """Share of what was sent."""
     return level.errors.get("overloaded", 0) / max(1, level.requests.sent)
 
 
-def _tail(level: Section, metric: str) -> float | None:
+def _tail(level: LevelStats, metric: str) -> float | None:
     """p99 over p50, where it is surely TAIL or more."""
     figure = level.figures[metric]
     if figure.n < LEAST or not figure.quantiles["p50"] > 0:
@@ -169,7 +169,7 @@ def _tail(level: Section, metric: str) -> float | None:
 
 
 # A new reading is a function of a level and those of less load, and one line here.
-READINGS: tuple[Callable[[Section, Sequence[Section]], Reading | None], ...] = (
+READINGS: tuple[Callable[[LevelStats, Sequence[LevelStats]], Reading | None], ...] = (
     long_prefills,
     stalls,
     put_back,

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from harness.measure.run import Run
 from harness.measure.run_folder import Manifest
+from harness.stats.level_stats import LevelStats
 from harness.stats.run_figure import LevelFigures, Part, levels_of
-from harness.stats.section import Section
 from harness.stats.summary import Summary, summarise
 
 Flaws = Sequence[tuple[str, frozenset[str]]]
@@ -90,7 +90,7 @@ def _flaws(summary: Summary) -> Flaws:
     return levels or ([(f"the run is invalid ({', '.join(whole)})", frozenset(whole))] if whole else [])
 
 
-def _at(section: Section) -> str:
+def _at(section: LevelStats) -> str:
     if section.users is not None:
         return f"{section.users} users"
     return f"{section.offered_rate:g}/s" if section.offered_rate is not None else "the trace's rate"

@@ -41,18 +41,18 @@ class TimePoint:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Cdf:
     """A distribution: `share` of the samples are at or below `value` (seconds). Both ascending."""
 
     value: tuple[float, ...]
     share: tuple[float, ...]
 
 
-def curve(ordered: Floats) -> Curve:
+def curve(ordered: Floats) -> Cdf:
     """ordered: samples, ascending."""
     if len(ordered) == 0:
-        return Curve((), ())
-    return Curve(tuple(quantiles_of_sorted(ordered, CURVE_LEVELS).tolist()), tuple(CURVE_LEVELS.tolist()))
+        return Cdf((), ())
+    return Cdf(tuple(quantiles_of_sorted(ordered, CURVE_LEVELS).tolist()), tuple(CURVE_LEVELS.tolist()))
 
 
 def timeline(records: Records, level: int) -> tuple[TimePoint, ...]:

@@ -25,13 +25,13 @@ from harness.stats.conversations import conversations
 from harness.stats.decision import bound_shares
 from harness.stats.evidence import Evidence, Reason
 from harness.stats.figure import Figure, figure
+from harness.stats.level_stats import ClientFigures, Counts, LevelStats, Throughput
 from harness.stats.messages import error_messages
 from harness.stats.metrics import METRICS, Values
 from harness.stats.money import AS_ASKED, NOTHING_ASKED, PEOPLE, Cost, Money, MoneyQuestion, Price, money, price_of
 from harness.stats.people import Habits
 from harness.stats.readings import readings
-from harness.stats.section import ClientFigures, Counts, Section, Throughput
-from harness.stats.series import Curve, curve, timeline
+from harness.stats.series import Cdf, curve, timeline
 from harness.stats.server import ServerFigures, server_figures
 from harness.stats.slo import attain
 from harness.stats.telemetry import telemetry
@@ -48,8 +48,8 @@ class Summary:
     """A run: who was measured and how (manifest), the levels that began, and all of them together."""
 
     manifest: Manifest
-    total: Section
-    levels: tuple[Section, ...]
+    total: LevelStats
+    levels: tuple[LevelStats, ...]
     floor: Floor | None
     asked: MoneyQuestion = NOTHING_ASKED
 
@@ -59,7 +59,7 @@ class Summary:
         manifest = self.manifest
         return price_of(self.asked, manifest.price_per_gpu_hour, manifest.price_source, manifest.gpus)
 
-    def cost(self, level: Section) -> Cost | None:
+    def cost(self, level: LevelStats) -> Cost | None:
         """Of the tokens of one level; None where no price is known."""
         flow = level.throughput
         return None if self.price is None else Cost(self.price, flow.input_tokens, flow.output_tokens)
@@ -107,7 +107,7 @@ class Summary:
     def _levels(self) -> list[dict[str, Any]]:
         return [{"level": each.level, **self._section(each), "ended_by": each.ended_by} for each in self.levels]
 
-    def _section(self, section: Section) -> dict[str, Any]:
+    def _section(self, section: LevelStats) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "run_id": self.manifest.run_id,
@@ -237,7 +237,7 @@ def _judged(
     facts: ClientFacts,
     server: ServerSamples,
     parts: _SortedParts | None,
-) -> Section:
+) -> LevelStats:
     section = _measure(part, manifest, slo, facts, server, parts)
     evidence = Evidence(
         manifest=manifest,
@@ -263,11 +263,11 @@ def _measure(
     facts: ClientFacts,
     server: ServerSamples,
     parts: _SortedParts | None,
-) -> Section:
+) -> LevelStats:
     completed = part.inside.select(part.inside.having(COMPLETED))
     figures, curves = _figures(completed, parts, of_all=len(part.levels) > 1)
     throughput = _throughput(part)
-    return Section(
+    return LevelStats(
         level=part.levels[0].level if len(part.levels) == 1 else None,
         offered_rate=_same([_offered(level, part) for level in part.levels]),
         users=_same([level.users for level in part.levels]),
@@ -303,7 +303,7 @@ def _measure(
 
 def _figures(
     completed: Records, parts: _SortedParts | None, *, of_all: bool
-) -> tuple[dict[str, Figure], dict[str, Curve]]:
+) -> tuple[dict[str, Figure], dict[str, Cdf]]:
     figures, curves = {}, {}
     for metric in METRICS:
         if metric.name == "itl_per_token" and one_each(completed):
@@ -391,7 +391,7 @@ def _same(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _run_warnings(sections: Sequence[Section]) -> tuple[Reason, ...]:
+def _run_warnings(sections: Sequence[LevelStats]) -> tuple[Reason, ...]:
     """Each warning once, from the first level that it came up on."""
     first: dict[str, Reason] = {}
     for section in sections:

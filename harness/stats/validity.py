@@ -21,10 +21,10 @@ from harness.measure.run_folder import Manifest
 from harness.stats.absence import Cause, whole
 from harness.stats.answers import cut_after_end, invisible, mostly, not_streamed, not_told, one_piece, uncounted
 from harness.stats.evidence import Evidence, Reason
+from harness.stats.level_stats import LevelStats
 from harness.stats.machine import busy_machine, gpu_slowed, why_late
 from harness.stats.metrics import BY_NAME, ttft
 from harness.stats.quantile import quantile
-from harness.stats.section import Section
 from harness.stats.slo import QUANTILES
 from harness.stats.steadiness import backlog_growth, enough_for, growth_limit, longest_silence, rank_sum
 from harness.stats.trend import RATIO, trends
@@ -481,7 +481,7 @@ def warnings(evidence: Evidence) -> tuple[Reason, ...]:
     return tuple(reason for rule in WARNINGS for reason in rule(evidence))
 
 
-def run_reasons(manifest: Manifest, sections: Sequence[Section]) -> tuple[Reason, ...]:
+def run_reasons(manifest: Manifest, sections: Sequence[LevelStats]) -> tuple[Reason, ...]:
     """Why the run as a whole does not stand: the reasons of its levels, each with its level's number.
 
     Two kinds are findings of a sweep, not flaws: what speaks of the server on a level above one that stands, and too
@@ -511,7 +511,7 @@ def run_reasons(manifest: Manifest, sections: Sequence[Section]) -> tuple[Reason
     return (*of_the_run, *kept)
 
 
-def _begun(manifest: Manifest, sections: Sequence[Section]) -> str:
+def _begun(manifest: Manifest, sections: Sequence[LevelStats]) -> str:
     return f"{len(sections)} of {len(manifest.levels)} levels began"
 
 

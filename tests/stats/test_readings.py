@@ -11,8 +11,8 @@ import pytest
 from harness.measure.arrivals import arrival_of
 from harness.measure.record import RequestRecord
 from harness.measure.records import Records
+from harness.stats.level_stats import LevelStats
 from harness.stats.readings import READINGS, readings
-from harness.stats.section import Section
 from harness.stats.server import ServerFigures
 from harness.stats.summary import summarise
 from harness.stats.time_parts import TimeParts
@@ -22,7 +22,7 @@ from tests.stats.reading_cells import HEALTHY, healthy, ill
 QUIET = ServerFigures(running=4.0, waiting=0.0, preempted=0.0)
 
 
-def told(records: Sequence[RequestRecord], server: ServerFigures = QUIET) -> Section:
+def told(records: Sequence[RequestRecord], server: ServerFigures = QUIET) -> LevelStats:
     level = open_level(0, 10.0, 0.0, 60.0, arrival=arrival_of("constant"))
     return replace(summarise(Records.from_list(list(records)), manifest([level])).levels[0], server=server)
 
@@ -36,7 +36,7 @@ def now_and_then(**changes) -> list[RequestRecord]:
     return [ticking(n, n / 10, **(changes if n % 20 == 0 else {})) for n in range(600)]
 
 
-def sweep(gaps: Sequence[float], firsts: Sequence[float], server: ServerFigures = QUIET) -> list[Section]:
+def sweep(gaps: Sequence[float], firsts: Sequence[float], server: ServerFigures = QUIET) -> list[LevelStats]:
     """Levels of 2, 4, 8, ... users."""
     levels = [closed_level(place, 2 << place, 70.0 * place, 60.0) for place in range(len(gaps))]
     records = [

@@ -6,7 +6,7 @@ import math
 
 from harness.report.document import NOTHING, Section, Table
 from harness.report.words import load, with_interval
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.slo import BoundResult
 from harness.stats.summary import Summary
 from harness.units import format_duration, format_percent

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.report.document import Axis, Chart, Mark, Paragraph, Section, Series
 from harness.report.words import load
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.summary import Summary
 from harness.units import format_duration, format_percent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.report.document import NOTHING, Block, Paragraph, Section, Table
 from harness.report.words import load, rate, unjudged, value, with_interval
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.summary import Summary
 from harness.units import format_count, format_number, format_percent
 

@@ -6,7 +6,7 @@ import math
 
 from harness.report.document import NOTHING, Axis, Chart, Paragraph, Section, Series, Table, Unit
 from harness.report.words import load
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.summary import Summary
 from harness.stats.telemetry import Reading
 from harness.units import GIB, format_number, format_percent

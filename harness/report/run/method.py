@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.measure.client import Floor
 from harness.report.document import Bullets, Section
 from harness.report.words import load
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.summary import Summary
 from harness.units import format_count, format_duration, format_number, format_percent
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.report.document import Axis, Chart, Paragraph, Section, Series, Unit
 from harness.report.words import load
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.series import TimePoint
 from harness.stats.summary import Summary
 from harness.units import format_duration, format_number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.report.document import Block, Paragraph, Section, Table
 from harness.report.words import load
-from harness.stats.section import Section as LevelStats
+from harness.stats.level_stats import LevelStats
 from harness.stats.summary import Summary
 from harness.units import format_count
 

@@ -1,4 +1,4 @@
-"""Section: all figures of one level, or of a whole run."""
+"""LevelStats: all figures of one level, or of a whole run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.stats.decision import BoundShare, Decision, decide
 from harness.stats.evidence import Reason
 from harness.stats.figure import Figure, or_none
 from harness.stats.messages import ErrorMessage, messages_as_dict
-from harness.stats.series import Curve, TimePoint
+from harness.stats.series import Cdf, TimePoint
 from harness.stats.server import NOTHING_TOLD, ServerFigures
 from harness.stats.slo import Attainment
 from harness.stats.telemetry import NOTHING_READ, Telemetry
@@ -74,7 +74,7 @@ class ClientFigures:
 
 
 @dataclass(frozen=True)
-class Section:
+class LevelStats:
     """The figures of one level, or of the whole run. level: None for the run.
 
     duration: seconds in which requests were due. window: run-relative; metrics cover the requests due in it, of a run
@@ -98,7 +98,7 @@ class Section:
     errors: Mapping[str, int]
     messages: tuple[ErrorMessage, ...]
     figures: Mapping[str, Figure]
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, Cdf]
     timeline: tuple[TimePoint, ...]
     throughput: Throughput
     attainment: Attainment
