@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 
-_LONGEST = 1200  # characters of what was found, which is to be read on one line
+LONGEST = 1200  # characters of what was found, which is to be read on one line
 
 
 class HarnessError(Exception):
@@ -28,7 +28,7 @@ class HarnessError(Exception):
     exit_code = 1
 
     def __init__(self, found: str, *, where: str | None = None, advice: str | None = None) -> None:
-        found = found if len(found) <= _LONGEST else f"{found[: _LONGEST - 1]}…"  # it may show what was given
+        found = found if len(found) <= LONGEST else f"{found[: LONGEST - 1]}…"  # it may show what was given
         self.found, self.where, self.advice = found, where, advice
         place = where.replace("\n", "\\n") if where else None  # a file's name may hold a line end
         text = f"{place}: {found}" if place else found

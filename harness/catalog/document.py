@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from harness.errors import UsageError
+from harness.errors import LONGEST, UsageError
 from harness.input_files import as_text, brief, read_bytes
 
 NodeKind = Literal["null", "bool", "int", "float", "text", "list", "mapping"]
@@ -45,7 +45,14 @@ class CatalogueError(UsageError):
 
     def __init__(self, file: str, mistakes: list[Mistake]) -> None:
         self.mistakes = tuple(sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.line or 0))
-        lines = [mistake.render(file) for mistake in self.mistakes[:_MOST_MISTAKES]]
+        lines: list[str] = []
+        room = LONGEST - len(f"{file}: and {len(self.mistakes):,} more")
+        for mistake in self.mistakes[:_MOST_MISTAKES]:
+            line = mistake.render(file)
+            room -= len(line) + 1
+            if lines and room < 0:
+                break
+            lines.append(line)
         if len(self.mistakes) > len(lines):
             lines.append(f"{file}: and {len(self.mistakes) - len(lines):,} more")
         super().__init__("\n".join(lines))

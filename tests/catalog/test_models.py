@@ -347,3 +347,18 @@ def test_the_first_entry_documents_every_key(shipped: Catalogue) -> None:
         if isinstance(inner, dict) and key != "shape":
             for name in inner:
                 assert name in first, f"{key}/{name}"
+
+
+@pytest.mark.parametrize("depth", [1, 30])
+def test_mistakes_are_shown_in_whole_lines_however_long_the_path(tmp_path: Path, depth: int) -> None:
+    """What has no room on a screen is counted, and no line is cut in the middle."""
+    path = tmp_path.joinpath(*["folder"] * depth) / "models.yaml"
+    path.parent.mkdir(parents=True)
+    keys = "".join(f"    wrong_{number}: 1\n" for number in range(40))
+    path.write_text(f"models:\n  one:\n    repo: a/b\n{keys}", encoding="utf-8")
+    with pytest.raises(CatalogueError) as refused:
+        load_catalogue(path)
+    *lines, last = str(refused.value).split("\n")
+    assert all(line.startswith(f"{path}:") and "unknown key" in line for line in lines)
+    assert lines
+    assert last == f"{path}: and {len(refused.value.mistakes) - len(lines)} more"
