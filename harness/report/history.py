@@ -168,7 +168,7 @@ def _axis(figure: str, high: float) -> Axis:
     if figure == THROUGHPUT:
         return Axis("Output tokens/s", low=0.0, high=high)
     if figure == GOOD_SHARE:
-        return Axis("Share of good answers", "share", low=0.0, high=1.0)
+        return Axis("Good answers", "share", low=0.0, high=1.0)
     return Axis(figure, "s", log=False, low=0.0, high=high)
 
 

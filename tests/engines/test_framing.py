@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness.engines.base import Endpoint
+from harness.engines.endpoint import Endpoint
 from harness.engines.framing import framed
 from harness.engines.vocabulary import vocabulary_of
 from harness.workload.prompts import prompt

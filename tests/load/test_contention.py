@@ -91,7 +91,7 @@ def test_a_stopped_load_process_knows_that_it_was_late(tmp_path: Path) -> None:
     with null_engine(tmp_path / "log", ttft_ms=20, itl_ms=4) as url, WorkerPool(1) as pool:
         level = Level(0, users=4, duration=3.0)
         workload = drawn("stops", "8", "100", seed=1).as_dict()
-        plan = LoadPlan(url, "tgi", "tgi", True, 30.0, (level,), workload, 1, str(tmp_path), time.monotonic())
+        plan = LoadPlan(url, "tgi", "tgi", True, 30.0, workload, 1, str(tmp_path), time.monotonic())
         process = pool.processes[0]
 
         def stop_again_and_again() -> None:
@@ -102,7 +102,9 @@ def test_a_stopped_load_process_knows_that_it_was_late(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGCONT)
 
         stops = Thread(target=stop_again_and_again)
-        runner.run(plan, pool=pool, on_level=lambda level: stops.start() if level.ended_at is None else stops.join())
+        runner.run(
+            plan, (level,), pool=pool, on_level=lambda level: stops.start() if level.ended_at is None else stops.join()
+        )
     journal = read_journal(tmp_path)
     samples = samples_from_notes(journal.notes, tmp_path)
     truths = read_log(tmp_path / "log")
