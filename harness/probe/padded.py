@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.probe import loads
-from harness.probe.padded_evidence import few_chats, full_length_rows, many_chats, pads_batch, queues, rows_carried
+from harness.probe.padded_evidence import (
+    few_chats,
+    full_length_rows,
+    is_full_length,
+    many_chats,
+    pads_batch,
+    proofs,
+    queues,
+    rows_carried,
+)
 from harness.probe.padded_limits import between_costs, default_total, padded_concurrency, padded_history
 from harness.probe.padded_loads import is_for_one_chat
 from harness.probe.row_cost import ALIKE
@@ -41,7 +50,7 @@ def next_setting(state: SearchState, last: Outcome) -> Setting | None:
         return _lower(last, advice.setting)
     history = padded_history(evidence, state.wish, state.prior, state.answer)
     left = state.wish.max_starts - evidence.starts
-    if left > 1 and not queues(evidence) and not _is_known(state, history):
+    if left > proofs(evidence) and not queues(evidence) and not _is_known(state, history):
         return exploring(state, history)
     return advice.setting
 
@@ -68,7 +77,7 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     setting = last.setting
     if not _leaves_budget_open(state) and setting.max_batch_total_tokens == OPEN_BUDGET:
         return replace(setting, max_batch_total_tokens=None)
-    if state.wish.max_starts - state.evidence.starts <= 1:
+    if state.wish.max_starts - state.evidence.starts <= proofs(state.evidence):
         return state.advice.setting  # the last start is for the proof
     tried = setting.max_input_tokens or LEAST_PREFILL
     history = padded_history(state.evidence, state.wish, state.prior, state.answer)
@@ -95,8 +104,12 @@ def _is_known(state: SearchState, history: int) -> bool:
         return False
     if pads_batch(evidence):
         # What killed the first start was a long prompt on top of short ones, not one more chat of full length.
-        counted = any(each.died_under_load and each.setting.purpose == "explore" for each in near)
-        return counted and full_length_rows(evidence, history) is not None
+        counted = any(
+            each.died and is_full_length(each) and abs(each.longest - history) <= ALIKE * history
+            for each in evidence.fill_points
+        )
+        tried = sum(each.setting.purpose == "explore" for each in near)
+        return (counted or tried > TRIES) and full_length_rows(evidence, history) is not None
     if sum(each.setting.purpose != "verify" for each in near) > TRIES:
         return True
     few, close = few_chats(evidence, history), CLOSE * state.wish.precision

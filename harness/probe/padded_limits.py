@@ -20,6 +20,7 @@ from harness.probe.padded_evidence import (
     many_chats,
     pads_batch,
     prefills_up,
+    proofs,
     rows_carried,
 )
 from harness.probe.reasons import padded_flags
@@ -36,6 +37,7 @@ from harness.probe.recommendation import (
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import Prior, ProbeGoal, Setting, effective_prefill
 
+SURE = 1.2  # times what held, below which a prompt that failed tells how the budget falls
 UNKNOWN_COST = 1.2  # times what a chat costs at least, where nothing tells how much at most
 
 
@@ -88,10 +90,13 @@ def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer
     failed = evidence.prefill.smallest_failed
     if failed is not None and failed <= most:
         held = max((each for each in prefills_up(evidence) if each < failed), default=failed // 2)
-        if wish.max_starts - evidence.starts <= 1:
+        if wish.max_starts - evidence.starts <= proofs(evidence):
             most = held  # the last start is for the proof
         else:
             most = max(held, min(int(failed * 0.99), _below_failure(evidence, wish, curve, answer, held, failed)))
+            left = wish.max_starts - evidence.starts - proofs(evidence)
+            if wish.goal == "balanced" and pads_batch(evidence) and held * SURE < failed and left > 1:
+                return most  # how the budget falls is told by where one prompt is too long
     floor = (1 - wish.history_share) * budget(own) if wish.goal == "balanced" else 0.0
     best = longest_within(budget, most, min(floor, budget(1)), answer)
     # One just below it is as good, and its budget is known; what was found there does not hold above it.
@@ -103,7 +108,9 @@ def _below_failure(evidence: Evidence, wish: ProbeGoal, curve: BudgetCurve, answ
     """A prompt to try between one that held and one that failed: where two lengths have told how the budget falls, what
     it would be if it fell with the square alone, which is the fastest; else one in the middle, which tells it.
     """
-    middle = (held + failed) // 2
+    # Where batches are padded one length alone may be told: a prompt takes hardly more to read than it is kept in.
+    least = max(held, failed // 2) if pads_batch(evidence) else held
+    middle = (least + failed) // 2
     if len(curve.points) < 2:
         return middle
     steep = longest_within(_budget_at(evidence, wish, curve.steepest, answer), failed, 0.0, answer)
