@@ -72,13 +72,14 @@ def read_server(folder: RunFolder, complete: bool = False) -> ServerSamples:
 
     try:
         table = _ours(_parquet(folder) if folder.server.is_file() else _journalled(folder))
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        moments, values = (table[name].to_numpy().astype(np.float64) for name in ("at", "value"))
+        metrics, labels = table["metric"].to_pylist(), table["labels"].to_pylist()  # text may be no UTF-8
+        return samples_of(moments, metrics, labels, values)
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         if not complete:
             return ServerSamples()
         advice = "Remove it to report without what was read beside the load."
         raise UsageError(f"cannot be read: {brief(error)}", where=str(folder.server), advice=advice) from error
-    moments, values = (table[name].to_numpy().astype(np.float64) for name in ("at", "value"))
-    return samples_of(moments, table["metric"].to_pylist(), table["labels"].to_pylist(), values)
 
 
 def samples_of(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from harness.errors import UsageError
 from harness.load.samplers.base import Reading, own, unmeasured
 from harness.load.sampling import Samples
 from harness.measure.records import Records
@@ -97,6 +100,21 @@ def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path, content: bytes
     folder = RunFolder(tmp_path)
     if content is not None:
         folder.server.write_bytes(content)
+    assert read_server(folder) == ServerSamples()
+
+
+def test_readings_whose_text_is_damaged_are_refused_in_one_line(tmp_path: Path) -> None:
+    """The file is whole as Parquet, but a name in it is no UTF-8; of a run that was cut off it tells nothing."""
+    folder, samples = RunFolder(tmp_path), Samples()
+    samples.add(1.0, [own("running", 2)])
+    samples.write(folder.server)
+    table = pq.read_table(folder.server)
+    damaged = table["metric"][0].as_py().encode() + b"\xff"
+    ends = np.array([0, len(damaged)], np.int32)
+    name = pa.StringArray.from_buffers(1, pa.py_buffer(ends.tobytes()), pa.py_buffer(damaged))
+    pq.write_table(table.set_column(table.column_names.index("metric"), "metric", name), folder.server)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_server(folder, complete=True)
     assert read_server(folder) == ServerSamples()
 
 
