@@ -7,7 +7,7 @@ with aliases that multiply. Whatever comes of such a file here is a UsageError. 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,3 +165,12 @@ def _require_bounded(document: Any, path: Path) -> None:
                 waiting += [value.keys(), value.values()]
             elif isinstance(value, (list, tuple, set)):
                 waiting.append(value)
+
+
+def numbers_in(node: Any) -> Iterator[float]:
+    """All numbers of a document, however deep in mappings and lists; no key is one."""
+    if isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield node
+    elif isinstance(node, (Mapping, list, tuple)):
+        for each in node.values() if isinstance(node, Mapping) else node:
+            yield from numbers_in(each)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.input_files import as_text, as_type, brief, read_bytes
+from harness.input_files import as_text, as_type, brief, numbers_in, read_bytes
 from harness.measure.run_folder import naming
 from harness.probe.setting import LoadResult, Outcome, Setting, Shape
 
@@ -88,17 +88,9 @@ def outcome_from_json(document: Mapping[str, Any], where: object = NAME) -> Outc
     """The reverse of outcome_to_json. Raises UsageError, KeyError, TypeError, ValueError and AttributeError."""
     loads = [_as_load(each) for each in document["loads"]]
     found = as_type(Outcome, {**document, "loads": loads}, where)
-    if not all(_bounded(number) for number in _numbers(dataclasses.asdict(found))):
+    if not all(_bounded(number) for number in numbers_in(dataclasses.asdict(found))):
         raise ValueError("a number is beyond all bounds")
     return found
-
-
-def _numbers(node: Any) -> Iterator[float]:
-    if isinstance(node, (int, float)) and not isinstance(node, bool):
-        yield node
-    elif isinstance(node, (Mapping, list, tuple)):
-        for each in node.values() if isinstance(node, Mapping) else node:
-            yield from _numbers(each)
 
 
 def _bounded(number: float) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.catalog.slo import slo_from_mapping
 from harness.errors import UsageError
-from harness.input_files import as_type
+from harness.input_files import as_type, numbers_in
 from harness.stats.binding import Binding
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
@@ -93,21 +93,13 @@ class _File:
 def require_sound(document: Mapping[str, Any], where: object) -> None:
     """Raises UsageError for a file that holds what no search wrote: another type, or a number beyond all bounds."""
     found = as_type(_File, document, where)
-    numbers = list(_numbers(asdict(found)))
+    numbers = list(numbers_in(asdict(found)))
     levels = [level for cell in found.surface for level in cell.levels]
     histories = [cell.history_tokens for cell in found.surface]
     if not all(0 <= number <= _MOST for number in numbers) or not all(level.load > 0 for level in levels):
         raise UsageError("not as expected: a number is beyond all bounds", where=str(where))
     if len(set(histories)) < len(histories) or (found.cost is not None and found.cost.gpus < 1):
         raise UsageError("not as expected: a history stands twice, or gpus is 0", where=str(where))
-
-
-def _numbers(node: Any) -> Iterator[float]:
-    if isinstance(node, (int, float)) and not isinstance(node, bool):
-        yield node
-    elif isinstance(node, (Mapping, list, tuple)):
-        for each in node.values() if isinstance(node, Mapping) else node:
-            yield from _numbers(each)
 
 
 NOT_KEPT = Figures(math.nan, math.nan, math.nan, math.nan, None, Binding(None, "not kept by the version that measured"))
