@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness.measure.offered import expected_arrivals
 from harness.measure.run_folder import Level
 from harness.units import format_count, format_duration, format_number
 
+RECENT = 10.0  # seconds that live figures look back
 _EVERY = 5.0  # seconds between lines where nobody watches
 # A level is ended as over-saturated after so many seconds, with so many requests waiting, a share of all that was due.
 GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
@@ -30,11 +32,17 @@ class Live:
     _taken_at: float = field(default_factory=time.monotonic)
     _away_since: float = field(default_factory=time.monotonic)
     _completed: int = 0
+    _heard: int = 0
+    _events: dict[int, deque[tuple[float, int]]] = field(default_factory=dict)
 
     def take(self, tick: dict[str, Any]) -> None:
         """What a process tells before it has begun this level is of the one before."""
         if tick["level"] == self.level.level:
             self.told[tick["process"]] = tick
+            events = self._events.setdefault(tick["process"], deque())
+            events.append((tick["at"], tick["heard"]))
+            while events[-1][0] - events[0][0] > RECENT:
+                events.popleft()
 
     def due(self) -> bool:
         """Whether it is time for a line."""
@@ -53,11 +61,20 @@ class Live:
     @property
     def turned_away_for(self) -> float:
         """Seconds in which every request failed and none was being answered: the service takes nobody."""
-        open_now, tokens = self.total("open"), self.total("tokens_per_second") + self.total("events_per_second")
-        if tokens or self.count("completed") != self._completed or not self.count("failed") or open_now:
+        answered = self.count("completed") != self._completed or self.total("heard") != self._heard
+        if answered or not self.count("failed") or self.total("open"):
             # One that is open may be answered yet; where each is turned away at once there is hardly ever one.
-            self._completed, self._away_since = self.count("completed"), time.monotonic()
+            self._completed, self._heard = self.count("completed"), int(self.total("heard"))
+            self._away_since = time.monotonic()
         return time.monotonic() - self._away_since
+
+    @property
+    def events_per_second(self) -> float:
+        """Token events of all processes over the last RECENT seconds: an engine sends those of all its chats at once,
+        so that a single second holds one batch of them more or less.
+        """
+        ends = [(events[0], events[-1]) for events in self._events.values() if len(events) > 1]
+        return sum((after - before) / (end - begin) for (begin, before), (end, after) in ends if end > begin)
 
     def total(self, name: str) -> float:
         """A figure of all processes together."""
@@ -130,9 +147,9 @@ def live_line(live: Live) -> str:
     for name in ("ttft", "itl"):
         if values := live.pooled(name):
             parts.append(" ".join([name, *(f"p{level} {_at(values, level / 100)}" for level in (50, 95, 99))]))
-    for name in ("tokens", "events"):
-        if rate := live.total(f"{name}_per_second"):
-            parts.append(f"{format_count(round(rate))} {name}/s")
+    if rate := live.events_per_second:
+        each = "tokens" if all(told["each_a_token"] for told in live.told.values()) else "events"
+        parts.append(f"{format_count(round(rate))} {each}/s")
     return " · ".join(parts)
 
 

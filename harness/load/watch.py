@@ -11,12 +11,12 @@ import gevent
 import numpy as np
 
 from harness.load.contention import Contention
+from harness.load.live import RECENT
 from harness.load.session import Session
 from harness.measure.client import ClientSample
 from harness.measure.record import NOT_STREAMED, RequestRecord
 
 _LAG_EVERY = 0.01
-_RECENT = 10.0  # seconds that live figures look back
 _RECORDS_MOST, _GAPS_OF, _POINTS = 512, 64, 101  # records, records whose gaps are pooled, quantiles told of them
 
 
@@ -29,7 +29,6 @@ class Watch:
         self._cpu, self._at = time.thread_time(), time.monotonic()
         self._contention = Contention.now(session.transport.run_queue)
         self._counted = (0, 0, 0, 0)
-        self._heard = 0
         self._heard_at = time.monotonic()
         self._lag_meter = gevent.spawn(self._measure_lag)
 
@@ -57,11 +56,9 @@ class Watch:
             **dataclasses.asdict(contention.since(self._contention)),
         )
         self._contention = contention
-        rate = (recorder.heard - self._heard) / passed
         self._cpu, self._at, self._lag = cpu, now, 0.0
-        self._counted, self._heard = counted, recorder.heard
-        what = "tokens" if session.counts_events else "events"
-        return dataclasses.asdict(sample), {**self._live(now), f"{what}_per_second": rate}
+        self._counted = counted
+        return dataclasses.asdict(sample), self._live(now)
 
     def _live(self, now: float) -> dict[str, Any]:
         session = self._session
@@ -70,6 +67,8 @@ class Watch:
             "level": session.level,
             "at": session.now(),
             "open": len(session.open),
+            "heard": session.recorder.heard,
+            "each_a_token": session.counts_events,
             "waiting": sum(not each.asked.heard and not each.stamps for each in session.open.values()),
             "counts": dict(session.counts),
             "ttft": [round(each.token_at[0] - each.scheduled_at, 6) for each in fresh if each.token_at],
@@ -82,7 +81,7 @@ class Watch:
         """The latest completed records of streamed answers, newest first."""
         if not self._session.plan.stream:
             return []
-        since = self._session.now() - _RECENT
+        since = self._session.now() - RECENT
         latest = islice(reversed(self._session.recent), _RECORDS_MOST)
         return [
             each
