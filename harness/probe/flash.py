@@ -8,7 +8,7 @@ the share that a history may cost (goal `balanced`). Every start tells one more 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from harness.engines.base import EngineFacts
@@ -23,10 +23,12 @@ MIDDLE_PREFILL = 2048
 WORTH_A_CHANGE = 0.05  # of the budget, before `balanced` departs from it in a start that is made anyway
 WORTH_ANOTHER_START = 0.25  # of the budget, before `balanced` departs from the engine's own prefill budget
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
-LARGE_CACHE = 200_000  # tokens that are not filled just to learn, because the proof fills them anyway
+LARGE_CACHE = 200_000  # tokens that are not filled just to learn where that takes long: the proof fills them anyway
 # Shares of a cache that are filled one after another, to see at which an engine dies.
-RAMP = (0.12, 0.25, 0.5, 0.7, 0.85, 0.93, 0.97, 0.985, 0.993, 1.0)
-QUICK_RAMP = 5.0  # seconds for the whole cache, within which that is done
+RAMP = (0.03, 0.06, 0.085, 0.12, 0.18, 0.25, 0.35, 0.5, 0.6, 0.7, 0.85, 0.93, 0.97, 0.985, 0.993, 1.0)
+LOW = 4  # of these that are filled in any case, to see how fast that goes
+QUICK_RAMP = 5.0  # seconds for the whole cache, within which all are
+FEW = 3  # chats that fill a low share
 LESS = (0.97, 0.9, 0.75, 0.5)  # of a total that was refused, where the engine does not say what there is
 
 
@@ -63,7 +65,7 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     setting, better = last.setting, state.advice.setting
     total = setting.max_total_tokens or 2
     if failure.cause == "budget":
-        if (better.max_total_tokens or total) < total:
+        if (better.max_total_tokens or total) < total or _is_another_cache(state, setting, better):
             return better
         refused = sum(each.failure is not None and each.failure.cause == "budget" for each in state.evidence.outcomes)
         lower = max(2, int(min(failure.limit or total, total) * LESS[min(refused, len(LESS)) - 1]))
@@ -85,6 +87,12 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
         max_input_tokens=min(setting.max_input_tokens or lower, lower),
         max_total_tokens=min(total, lower + state.answer),
     )
+
+
+def _is_another_cache(state: SearchState, setting: Setting, better: Setting) -> bool:
+    """Whether what the failed start told of its cache makes another one the right one, that was not tried."""
+    tried = any(same_limits(each.setting, better) for each in state.evidence.outcomes)
+    return better.cuda_memory_fraction != setting.cuda_memory_fraction and not tried
 
 
 def _chunked(state: SearchState) -> bool:
@@ -163,20 +171,26 @@ def _lower(last: Outcome, advice: Recommendation) -> Setting:
 
 
 def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
-    """How many short chats survive at once, a long prompt on top of them, then the whole budget in flight."""
+    """As many short chats as fill the cache, the cache in steps, then more short chats, and a long prompt on top of
+    them: each has either more chats or more tokens than what was survived, so that a death tells of which it was.
+    """
     usable = started.usable or 1
     block = started.block_size
     fitting = max(1, usable // loads.slots(state.answer + loads.SHORT, block))
     brief = max(1, usable // loads.slots(loads.SHORT + loads.BRIEF + 8, block))
     most = min(loads.ROWS_CAP, max(fitting, min(OWN_DEFAULT, brief)))
     itl = state.pace(results).itl
-    plan = [loads.rows(count, loads.at_once(count, itl, state.answer)) for count in loads.row_steps(most, fine=16)]
+
+    def rows(counts: Iterable[int]) -> list[Load]:
+        return [loads.rows(count, loads.at_once(count, itl, state.answer)) for count in counts]
+
+    few = min(most, _part_filled(started, usable, 1.0).rows)
+    plan = rows(loads.row_steps(few, fine=16))
+    plan += [_part_filled(started, usable, share) for share in _shares(results[len(plan) :], usable)]
+    plan += rows(count for count in loads.row_steps(most, fine=16) if count > few)
     if state.wish.goal == "latency":
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
         plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + state.answer), fine=4)]
-    if len(results) >= len(plan) and usable <= LARGE_CACHE:
-        shares = RAMP if _is_quick_to_fill(results[: len(plan)], usable) else RAMP[-1:]
-        plan += [_part_filled(started, usable, share) for share in shares]
     limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)
     # After the fills: a death of it could be of the chats, of the prompt, or of all their tokens together.
     joined = loads.join(most, limits, started)
@@ -184,16 +198,18 @@ def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadRe
     return plan[len(results)] if len(results) < len(plan) else None
 
 
-def _is_quick_to_fill(results: Sequence[LoadResult], usable: int) -> bool:
-    """Whether the whole cache takes no longer than a few seconds, at the slowest speed per token that was seen."""
-    paces = [result.seconds / result.load.tokens for result in results[-1:]]
-    return bool(paces) and usable * max(paces) < QUICK_RAMP
+def _shares(fills: Sequence[LoadResult], usable: int) -> Sequence[float]:
+    """Of the cache, to be filled one after another: all steps where that takes no longer than a few seconds."""
+    paces = [result.seconds / result.load.tokens for result in fills[LOW - 1 : LOW]]
+    if paces and usable * paces[0] < QUICK_RAMP:
+        return RAMP
+    return (*RAMP[:LOW], RAMP[-1]) if usable <= LARGE_CACHE else RAMP[:LOW]
 
 
 def _part_filled(started: EngineFacts, usable: int, share: float) -> Load:
     """This share of the cache in flight, in middle-sized chats."""
     most = min((started.max_input_tokens or usable) * 3 // 4, (started.max_total_tokens or usable) * 3 // 4)
-    history = max(16, min(most, usable // 12))
+    history = max(16, min(most, usable // 12, int(usable * share / FEW)))
     new = loads.answer_length(usable, started.prefill_tokens or 4096)
     new = max(1, min(new, (started.max_total_tokens or usable) - history))
     slack = 1 - started.speculate

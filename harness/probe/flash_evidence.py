@@ -6,7 +6,9 @@ from harness.probe.evidence import Evidence
 from harness.probe.fills import died_early
 from harness.probe.setting import LoadResult, effective_prefill
 
-IGNORED = 0.99  # of the cache, that is left with a smaller memory fraction where the engine does not heed it
+HEEDED = 0.5  # of a memory fraction that was taken away, by which the cache falls at least where the engine heeds it
+FULL = 0.98  # of a cache
+TELLING = 0.005  # taken away from the memory fraction, from which on a cache that is hardly smaller is no chance
 
 
 def last_up_own_prefill(evidence: Evidence) -> bool:
@@ -21,16 +23,18 @@ def last_up_own_prefill(evidence: Evidence) -> bool:
 
 
 def ignores_fraction(evidence: Evidence) -> bool:
-    """Whether a start with a smaller memory fraction found as large a cache as one without."""
-    with_it = {
-        effective_prefill(each): each.started.budget
-        for each in evidence.outcomes
-        if each.came_up and each.setting.cuda_memory_fraction is not None and each.started and each.started.budget
-    }
-    return any(
-        budget >= IGNORED * max(budgets_at(evidence, prefill, None), default=budget * 2)
-        for prefill, budget in with_it.items()
-    )
+    """Whether a start with a smaller memory fraction found as large a cache as one without. A cache is at most the
+    whole GPU, so it falls by at least the share by which the fraction did.
+    """
+    for each in evidence.outcomes:
+        taken = 1 - (each.setting.cuda_memory_fraction or 1.0)
+        whole = max(budgets_at(evidence, effective_prefill(each), None), default=None)
+        left = each.started.budget if each.came_up and each.started is not None else None
+        if whole and left and taken > 0:
+            least = (1 - HEEDED * taken) * whole if taken >= TELLING else whole
+            if left >= least:
+                return True
+    return False
 
 
 def deadly_prefill(evidence: Evidence) -> int | None:
@@ -50,12 +54,15 @@ def dies_when_full(evidence: Evidence) -> bool:
     """Whether a flash engine died of a full cache again after it had been given a smaller one: what kills it is the
     last blocks, however many there are.
     """
-    held = max((r.load.size for each in evidence.outcomes for r in each.loads if _filled(r)), default=0)
+    held = max(
+        (min(r.load.size, r.carried or r.load.size) for each in evidence.outcomes for r in each.loads if _filled(r)),
+        default=0,
+    )
     return any(
         result.verdict == "died"
         and result.load.kind == "fill"
         and each.setting.cuda_memory_fraction is not None
-        and not died_early(each, result)
+        and result.load.size >= FULL * (each.started.usable or 0 if each.started else 0)
         and result.load.size <= held
         for each in evidence.outcomes
         for result in each.loads
@@ -64,11 +71,11 @@ def dies_when_full(evidence: Evidence) -> bool:
 
 def share_that_held(evidence: Evidence) -> float:
     """The largest share of a flash engine's cache that held while a larger one killed it; 1 where nothing died."""
-    shares = [
-        (result.load.size / each.started.usable, result.verdict)
+    shares = [  # the last token of a chat needs no slot
+        ((result.load.size - result.load.rows) / each.started.usable, result.verdict)
         for each in evidence.outcomes
         for result in each.loads
-        if result.load.kind == "fill" and each.started and each.started.usable
+        if result.load.kind in ("fill", "longest") and each.started and each.started.usable
     ]
     died = min((share for share, verdict in shares if verdict == "died"), default=None)
     if died is None:

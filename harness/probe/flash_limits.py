@@ -32,7 +32,7 @@ from harness.probe.recommendation import (
 )
 from harness.probe.setting import CHUNK, Prior, ProbeGoal, Setting, effective_prefill
 
-SURE_OF_CARRIED = 0.999  # of the tokens that were carried where more of them killed it
+SURE_OF_CARRIED = 0.9995  # of the tokens that were carried where more of them killed it
 LAST_BLOCKS = "the last blocks of the KV cache, of which the engine died"
 DEADLY = "the tokens in flight of which the engine died"
 CHANCE = 0.03  # share by which free memory differs between starts without a reason
@@ -119,9 +119,11 @@ def _below_death(
         if wish.goal in ("chats", "latency"):
             total = min(total, prefill + answer)
         return _Room(whole, total, min(room.chats, max(1, carried // total)), None, DEADLY)
-    known = caches_by_fraction(evidence, prefill) or {1.0: whole}
+    known = caches_by_fraction(evidence, prefill)
     fraction = settled_fraction(known, carried)
     sure = len(set(known.values())) > 1
+    if not sure:  # another prefill budget leaves nearly as much
+        known = {1.0: max((tokens for _, tokens in caches(evidence)), default=whole), **known}
     if fraction is None:
         fraction = fraction_for(known, carried * SURE_OF_CARRIED, knowledge)
     if fraction in known:

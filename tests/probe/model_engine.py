@@ -16,6 +16,8 @@ from harness.probe.ask import Search
 from harness.probe.setting import CHUNK, Failure, Load, LoadResult, Outcome, Setting, Verdict
 from tests.probe.engines.law import MemoryLaw, Row
 
+READ_RATE = 100_000.0  # tokens per second of a flash engine
+
 
 @dataclass
 class ModelEngine:
@@ -271,7 +273,9 @@ class _Serving:
 
     def _result(self, verdict: Verdict, reason: str | None) -> LoadResult:
         begun = [row for row in self.rows if row.done]
-        now = sum(row.input + row.done for row in begun if not row.over)
+        flash = self.engine.kind == "flash"
+        # A flash engine writes the newest token of a chat with the next one.
+        now = sum(row.input + row.done - flash for row in begun if not row.over)
         return LoadResult(
             self.load,
             verdict,
@@ -285,7 +289,7 @@ class _Serving:
             ttft_p95=0.1,
             itl_p95=0.02 + 0.0002 * len(self.rows),
             rate=100.0,
-            seconds=1.0,
+            seconds=0.2 + self.load.tokens / READ_RATE if flash else 1.0,
             reason=reason,
         )
 
