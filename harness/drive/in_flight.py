@@ -64,9 +64,12 @@ def running_at_death(begun: Sequence[Answered]) -> int:
 
 
 def beside(begun: Sequence[Answered]) -> int | None:
-    """Most requests in flight at once for certain: each had a token and was to have another. None without any."""
+    """Most requests in flight at once for certain when one of the last wave began: each had a token and was to have
+    another. What ran before that wave came may have ended. None without any.
+    """
     order = [each for each in begun if len(each.token_at) > 1]
-    return max(
-        (sum(each.token_at[0] <= first.token_at[0] < each.token_at[-1] for each in order) for first in order),
-        default=None,
-    )
+    if not order:
+        return None
+    last = max(each.wave for each in begun)
+    moments = {each.token_at[0] for each in begun if each.wave == last}
+    return max(sum(each.token_at[0] <= moment < each.token_at[-1] for each in order) for moment in moments)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from harness.drive.in_flight import at_steps, beside, carried, running_at_death
 from harness.load.burst import Answered, Burst
-from harness.probe.setting import Load, LoadResult, Verdict
+from harness.probe.setting import CHUNK, Load, LoadResult, Verdict
 from harness.stats.quantile import quantile
 
 
@@ -31,6 +31,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         beside=beside(begun),
         reads=at_steps(answers, [end for end, *_ in load.stairs]),
         completed=sum(each.ok and not each.left for each in answers),
+        ended_early=sum(_ended_early(each) for each in answers),
         refused=len(refused),
         waited=sum(not each.begun for each in answers),
         ttft_p95=quantile(firsts, 0.95) if firsts else None,
@@ -55,6 +56,12 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
     if refused > load.expected_rejections:
         return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
     return "held", None
+
+
+def _ended_early(each: Answered) -> bool:
+    """Whether the model ended an answer, by a token that says so; a longer one than a chunk ends where no more fits."""
+    tokens = len(each.token_at) if each.output_tokens is None else each.output_tokens
+    return each.ok and not each.left and tokens < min(each.request.max_new_tokens, CHUNK)
 
 
 def _rate(begun: Sequence[Answered]) -> float | None:

@@ -237,7 +237,7 @@ class _Loading:
                 best, best_of = result, (not missing, result.carried or 0)
             if as_meant and not missing and (proof or _is_filled(result)):
                 return result
-            if missing:
+            if missing and not (load.kind == "write" and result.ended_early):  # no longer answer would change that
                 stretched = (stretched + 1) % len(_STRETCHED)
                 tried = self._lasting(load, _STRETCHED[stretched])
             elif (refills := refills + 1) == (_REFILLS if load.chats is None or proof else _CROWD_REFILLS):

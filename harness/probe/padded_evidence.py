@@ -209,7 +209,8 @@ def proofs(evidence: Evidence) -> int:
 
 def queues(evidence: Evidence) -> bool:
     """Whether an engine carried far less at once than it was sent, twice, and lived: it knows a budget, though it
-    tells none. Of many chats, or of such with a short prompt, some may have ended before the last were read.
+    tells none. Of many chats, or of such with a short prompt, some may have ended before the last were read; or the
+    model ended their answers.
     """
     short = [
         result
@@ -221,6 +222,7 @@ def queues(evidence: Evidence) -> bool:
         and result.load.rows > 1
         and (result.load.stairs or result.load.closing >= result.load.longest)
         and result.verdict == "held"
+        and not result.ended_early
         and result.carried is not None
         and result.carried < 0.6 * result.load.size
     ]

@@ -7,13 +7,14 @@ or for every row as long as the longest (transformers, `past_key_values` of a pa
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.engines.base import EngineFacts, EngineKind
 from harness.probe.ask import Search
-from harness.probe.setting import CHUNK, Failure, Load, LoadResult, Outcome, Setting, Verdict
+from harness.probe.setting import CHUNK, Failure, Load, LoadResult, Outcome, Setting, Shape, Verdict
 from tests.probe.engines.law import MemoryLaw, Row
 
 READ_RATE = 100_000.0  # tokens per second of a flash engine
@@ -28,7 +29,8 @@ class ModelEngine:
     once that kill it. load_dies: tokens in flight that kill a flash engine; full_dies: share of its pool that does.
     states: shares of the memory that are free in each start, the last for all later ones. own_input: the engine's own
     longest prompt, where that does not follow from the prefill budget. told_budget: the padded kind keeps this budget
-    though it tells none.
+    though it tells none. counts_padding: it counts its running batch as TGI's causal models do, each of several prompts
+    that were read together with the answers of all. ends: chance of each token to be the last of its answer.
     """
 
     memory: int
@@ -51,8 +53,11 @@ class ModelEngine:
     own_input: int | None = None
     prefix_caching: bool = False
     tells_blocks: bool = True
+    counts_padding: bool = False
+    ends: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     starts: int = 0
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     @property
     def state(self) -> float:
@@ -132,9 +137,7 @@ class _Serving:
         self.batch = (engine.heeds_batch_size and setting.max_batch_size) or 10**6
         self.prefill = started.prefill_tokens or 4096
         self.budget = setting.max_batch_total_tokens or started.budget or 16000
-        self.waves = [
-            [Row(shape.input_tokens, min(shape.max_new_tokens, CHUNK)) for shape in wave] for wave in load.waves
-        ]
+        self.waves = [[self._row(shape) for shape in wave] for wave in load.waves]
         self.rows = [row for wave in self.waves for row in wave]
         self.limits = started.max_input_tokens or 1, started.max_total_tokens or 2
         self.queue: list[Row] = []
@@ -143,6 +146,14 @@ class _Serving:
         self.carried: int | None = None
         self.beside: int | None = None
         self.reads: list[int] = []
+        self.counted = 0
+        self.ended_early = 0
+
+    def _row(self, shape: Shape) -> Row:
+        row = Row(shape.input_tokens, min(shape.max_new_tokens, CHUNK))
+        if self.engine.ends:
+            row.stops = next((at for at in range(1, row.new) if self.engine.chance.random() < self.engine.ends), None)
+        return row
 
     def run(self) -> LoadResult:
         if any(row.input > self.limits[0] or row.input + row.new > self.limits[1] for row in self.rows):
@@ -156,6 +167,7 @@ class _Serving:
                 if self._dies(batch):
                     return self._result("died", "CUDA out of memory")
                 self._note(batch)
+                self._count(batch)
                 self.running += batch
                 for row in batch:
                     row.done = 1
@@ -194,7 +206,7 @@ class _Serving:
 
     def _steps(self) -> int:
         """How far nothing can change but the answers."""
-        ends = min(row.new - row.done for row in self.running)
+        ends = min(row.ends_at - row.done for row in self.running)
         marks = [self.load.min_tokens_before_next_wave, self.load.leave_after_tokens or 0]
         to_mark = [mark - row.done for row in self.running for mark in marks if mark > row.done]
         return max(1, min([ends, *to_mark]))
@@ -231,6 +243,7 @@ class _Serving:
                 free, left = free - self._slots(row), left - row.input
             return taken
         held, longest, new = sum(row.input + row.new for row in self.running), 0, 0
+        held = self.counted if self.engine.counts_padding else held
         most = min(most, self.batch - len(self.running))
         while self.queue and len(taken) < most:
             head = self.queue[0]
@@ -240,6 +253,15 @@ class _Serving:
                 break
             taken.append(self.queue.pop(0))
         return taken
+
+    def _count(self, batch: list[Row]) -> None:
+        """What TGI's causal models say of a batch with these read: what is padded when they join is counted, not what
+        is left when an answer grows (server/text_generation_server/models/causal_lm.py).
+        """
+        running = max((row.input + row.done for row in self.running), default=0)
+        read, longest = max(row.input for row in batch), max(running, max(row.input for row in batch))
+        self.counted += (longest - running) * len(self.running)
+        self.counted += len(batch) * (read + sum(row.new for row in batch)) + (longest - read) * len(batch)
 
     def _dies(self, batch: list[Row]) -> bool:
         engine = self.engine
@@ -266,10 +288,15 @@ class _Serving:
 
     def _end(self) -> None:
         for row in self.running:
-            row.over = row.done >= row.new
+            row.over = row.done >= row.ends_at
+        self.ended_early += sum(row.over and row.done < row.new for row in self.running)
         if self.load.kind == "write":
             self.carried = max(self.carried or 0, sum(row.input + row.done for row in self.running))
-        self.running = [row for row in self.running if not row.over]
+        left = [row for row in self.running if not row.over]
+        if len(left) < len(self.running):
+            longest = max((row.input + row.done for row in left), default=0)
+            self.counted = len(left) * longest + sum(row.new - row.done for row in left)
+        self.running = left
 
     def _result(self, verdict: Verdict, reason: str | None) -> LoadResult:
         begun = [row for row in self.rows if row.done]
@@ -285,6 +312,7 @@ class _Serving:
             self.beside,
             tuple(self.reads),
             completed=sum(row.over and row.done > 0 for row in self.rows),
+            ended_early=self.ended_early,
             refused=self.refused,
             ttft_p95=0.1,
             itl_p95=0.02 + 0.0002 * len(self.rows),

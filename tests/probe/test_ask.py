@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.probe.ask import Search
+from harness.probe.checks import checks_of
+from harness.probe.padded_evidence import queues
 from harness.probe.setting import Failure, Goal, Outcome, Prior, ProbeGoal, Setting
 from tests.probe.cells import best_history, budget
 from tests.probe.model_engine import ModelEngine, run
@@ -97,6 +99,21 @@ def test_padding_of_the_whole_batch_is_recognised(name: str, heeds: bool) -> Non
     assert most - 1 <= setting.most_at_once <= most
     assert (setting.max_batch_size is None) is not heeds
     assert setting.max_concurrent_requests == (128 if heeds else setting.most_at_once)
+
+
+@pytest.mark.parametrize("goal", ["balanced", "history"])
+def test_answers_that_end_early_are_not_taken_for_what_they_should_have_filled(goal: Goal) -> None:
+    """One token in twenty is the last of its answer: the limits stay below the truth, what was not there is no queue,
+    and the checks that were to fill something say that they did not run.
+    """
+    engine = ModelEngine(30_000, "padded", context=8192, ends=0.05)
+    search = run(Search(ProbeGoal(goal=goal, answer_tokens=ANSWER), Prior(context=8192)), engine)
+    setting = proved(search)
+    assert not queues(search.evidence)
+    true = budget(engine, setting.max_input_tokens or 0, 1)
+    assert 0.9 * true <= (setting.max_batch_total_tokens or 0) <= true
+    missing = [each for each in checks_of(search.evidence) if not each.ran]
+    assert any("ended" in (each.why or "") for each in missing)
 
 
 UNCHUNKED = {

@@ -52,6 +52,24 @@ def test_chats_that_were_not_all_beside_each_other_proved_nothing(load: Load) ->
         assert ran or f"only {beside} of {load.rows}" in (check.why or "")
 
 
+def test_answers_that_the_model_ended_filled_nothing() -> None:
+    """A budget that answers were to fill was not filled where some ended of themselves."""
+    load = loads.written(9000, 4, 2500)
+    for early, ran in ((0, True), (1, False)):
+        (check,) = checks_of(gather(proof(LoadResult(load, "held", beside=4, ended_early=early))))
+        assert (check.ran, check.held) == (ran, ran)
+        assert ran or "ended 1 of 4 answers" in (check.why or "")
+
+
+def test_nobody_is_one_too_many_where_others_have_ended() -> None:
+    """That nothing was refused speaks against an engine only if all that it lets in were there."""
+    for beside, ran in ((None, True), (3, True), (2, False)):
+        (check,) = checks_of(gather(proof(LoadResult(loads.overload(3), "held", refused=0, beside=beside))))
+        assert (check.ran, check.held) == (ran, False)
+    (check,) = checks_of(gather(proof(LoadResult(loads.overload(3), "held", refused=4, beside=2))))
+    assert check.held
+
+
 def test_a_flash_engine_is_full_when_all_are_there() -> None:
     """It takes blocks at admission: what counts is that nobody had left before the last came."""
     load = loads.fill(20_000, 1000, 100, most=40)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.drive.in_flight import at_steps, beside, carried, running_at_death
-from harness.load.burst import Answered
+from harness.drive.judging import judge
+from harness.load.burst import Answered, Burst
+from harness.probe.setting import Load
 from harness.workload.request import Request
 from tests.probe.engines.law import Row
 
@@ -96,6 +99,24 @@ def test_a_prompt_client_counts_all(rows: list[Row]) -> None:
                 running = [i for i, row in enumerate(engine.rows) if 0 < done[i] < row.new]
                 reads.append(rows[new].input + sum(rows[i].input + done[i] for i in running))
     assert carried(read(engine, [1] * len(engine.sent), 0)) == max(reads)
+
+
+def test_chats_that_ended_before_the_last_wave_are_not_beside_it() -> None:
+    """Three chats ran together, and one was left when the prompt of the second wave was read, which ended at once."""
+    ends = (2.0, 2.0, 9.0)
+    first = [Answered(Request("x", 24, 64), 0, 0.0, [1.0, end], end) for end in ends]
+    assert beside(first) == 3
+    for tokens in ([5.0, 6.0], [5.0]):
+        joined = Answered(Request("x", 900, 4), 1, 3.0, tokens)
+        assert beside([*first, joined]) == 1 + (len(tokens) > 1)
+
+
+@pytest.mark.parametrize(("asked", "told", "early"), [(9, 9, 0), (9, 3, 1), (9, None, 1), (2048, 1024, 0)])
+def test_an_answer_that_the_model_ended_is_counted(asked: int, told: int | None, early: int) -> None:
+    """By the engine's own count, else by its tokens; a chunk is whole, and so is what the client left."""
+    ended = Answered(Request("x", 50, asked), 0, 0.0, [1.0, 2.0], 2.0, 200, output_tokens=told)
+    left = Answered(Request("x", 50, 9), 0, 0.0, [1.0], left=True)
+    assert judge(Load("write", ()), Burst((ended, left), "done", 3.0)).ended_early == early
 
 
 def test_at_a_death_the_newest_token_was_not_yet_written() -> None:

@@ -12,12 +12,17 @@ from dataclasses import dataclass
 
 @dataclass
 class Row:
-    """One chat. input, new: tokens; done: of its answer."""
+    """One chat. input, new: tokens; done: of its answer. stops: of these the last, where the model ends it earlier."""
 
     input: int
     new: int
     done: int = 0
     over: bool = False
+    stops: int | None = None
+
+    @property
+    def ends_at(self) -> int:
+        return self.new if self.stops is None else self.stops
 
 
 @dataclass(frozen=True)
