@@ -106,7 +106,7 @@ def _below_death(
         return room
     context = context_length(evidence, knowledge)
     if dies_when_full(evidence):  # then nothing but the number of chats keeps the last blocks free
-        whole = max((tokens for _, tokens in caches(evidence)), default=room.usable)
+        whole = max((tokens for each, tokens in caches(evidence) if each >= prefill), default=room.usable)
         most = int(share_that_held(evidence) * max(room.usable, whole))
         total = min(most, context or most)
         return _Room(max(room.usable, whole), total, min(room.chats, max(1, most // total)), None, LAST_BLOCKS)

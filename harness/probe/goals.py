@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from harness.probe.evidence import gather
 from harness.probe.flash_limits import flash_curve
 from harness.probe.recommend import recommend
-from harness.probe.recommendation import LOW_PREFILL, Recommendation
-from harness.probe.setting import Goal
+from harness.probe.recommendation import LOW_PREFILL, Recommendation, first_prefill
+from harness.probe.setting import Goal, Outcome, Prior, effective_prefill
 from harness.probe.state import SearchState
+
+DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
+COSTLY = 0.6  # tokens of KV cache for each that a prefill reads, where neither the model nor two starts tell
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,41 @@ def goals_of(state: SearchState, found: Recommendation, budget: int | None, *, p
 
 
 def _estimate(state: SearchState, goal: Goal) -> GoalFigures:
-    other = recommend(state.evidence, replace(state.wish, goal=goal), state.prior, state.fast_rows)
-    started, setting = state.evidence.started, other.setting
+    """By the rules for that goal, from what was seen. Where it would have another prefill budget than was started, the
+    cache is what the starts tell of T(P), and never above what such a start is likely to find.
+    """
+    evidence, prior = state.evidence, state.prior
+    if prior.prefill_share is None:
+        prior = replace(prior, prefill_share=COSTLY)
+    started = evidence.started
+    if started is not None and started.kind == "flash" and started.chunking:
+        evidence = gather([*evidence.outcomes, _as_if_started(state, prior, goal)])
+        started = evidence.started
+    other = recommend(evidence, replace(state.wish, goal=goal), prior, state.fast_rows)
+    setting = other.setting
     budget = setting.max_batch_total_tokens
     if started is not None and started.kind == "flash":
-        budget = other.capacity
+        budget = started.budget if evidence.tokens.smallest_failed is None else other.capacity
         if not started.chunking:
-            budget = int(flash_curve(state.evidence, state.prior).at(setting.max_batch_prefill_tokens or LOW_PREFILL))
+            budget = int(flash_curve(evidence, prior).at(setting.max_batch_prefill_tokens or LOW_PREFILL))
     return GoalFigures(other.history, budget, setting.max_concurrent_requests, "estimated")
+
+
+def _as_if_started(state: SearchState, prior: Prior, goal: Goal) -> Outcome:
+    """The last start with the prefill budget of another goal, of which nothing was asked."""
+    last = state.evidence.last_up
+    assert last is not None
+    assert last.started is not None
+    told, ran = last.started.budget or 0, effective_prefill(last) or DEFAULT_PREFILL
+    own = (effective_prefill(each) for each in state.evidence.outcomes if each.setting.max_batch_prefill_tokens is None)
+    wanted = first_prefill(goal) or next((each for each in own if each), max(ran, DEFAULT_PREFILL))
+    curve = flash_curve(state.evidence, prior)
+    more = curve.at(wanted) - curve.at(ran)
+    if more > 0 and state.prior.prefill_share is None and len(curve.points) < 2:
+        more = 0.0
+    budget = int(told + more) // last.started.block_size * last.started.block_size
+    setting = replace(last.setting, max_batch_prefill_tokens=wanted)
+    return Outcome(setting, replace(last.started, budget=max(1, budget), prefill_tokens=wanted), True)
 
 
 def sentence(figures: dict[str, GoalFigures], goal: str) -> str:

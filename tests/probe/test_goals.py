@@ -30,3 +30,35 @@ def test_many_chats_are_not_said_to_need_the_prefill_of_a_long_history(asked: Go
         assert told[goal].max_input_tokens == true.history == 1024
         assert told[goal].chats == pytest.approx(true.setting.max_concurrent_requests, rel=0.02)
         assert told[goal].max_batch_total_tokens == pytest.approx(29_795, rel=0.02)
+
+
+@pytest.mark.parametrize("asked", ["balanced", "history", "chats"])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.55])
+def test_no_goal_is_said_to_give_more_than_a_search_for_it_finds(share: float, asked: Goal) -> None:
+    """With chunked prefill goals differ in their prefill budget, which was started for one of them only."""
+
+    def found(goal: Goal) -> tuple[Search, int]:
+        engine = ModelEngine(14_000, activation=lambda rows, longest: share * rows * longest)
+        search = run(Search(ProbeGoal(goal=goal, answer_tokens=128), Prior(context=131_072)), engine)
+        assert search.proved is not None
+        return search, engine.budget(search.proved.setting.max_batch_prefill_tokens or 0)
+
+    search, _ = found(asked)
+    assert search.found is not None
+    told = goals_of(search.state, search.found, None, proved=True)
+    for goal in get_args(Goal):
+        if goal in (asked, "latency"):
+            continue
+        true, budget = found(goal)
+        assert true.found is not None
+        assert 0.8 * true.found.history <= told[goal].max_input_tokens <= true.found.history
+        assert 0.8 * budget <= (told[goal].max_batch_total_tokens or 0) <= budget
+
+
+def test_a_budget_is_the_cache_also_where_few_chats_survive() -> None:
+    """For the goal that was asked and for those that are estimated alike."""
+    engine = ModelEngine(60_000, rows_die=12, context=4096)
+    search = run(Search(ProbeGoal(answer_tokens=128), Prior(context=4096)), engine)
+    assert search.found is not None
+    told = goals_of(search.state, search.found, engine.budget(4096), proved=True)
+    assert told["history"].max_batch_total_tokens == engine.budget(4096)
