@@ -70,8 +70,8 @@ def interval(figure: Figure, statistic: str) -> str:
 
 
 def shares(level: LevelStats) -> str:
-    """`96.8 % within ttft_p95 (92.1 % to 99.0 %, 95.0 % needed)` of every bound that is not decided."""
-    open_ones = [each for each in level.shares if each.decision == "undecided"]
+    """`96.8 % within ttft_p95 (92.1 % to 99.0 %, 95.0 % needed)` of every bound that is measured and not decided."""
+    open_ones = [each for each in level.shares if each.decision == "undecided" and not math.isnan(each.share)]
     return ", ".join(
         f"{format_percent(each.share)} within {each.bound.name} ({format_percent(each.interval[0])} to "
         f"{format_percent(each.interval[1])}, {format_percent(each.needed)} needed)"

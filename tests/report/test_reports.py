@@ -316,6 +316,21 @@ def test_what_may_be_chance_is_not_called_held() -> None:
     assert run_document(sweep()).verdict == Verdict("valid", "good")
 
 
+def test_what_may_be_chance_is_not_called_broken() -> None:
+    """Two late answers of thirty are no proof that fewer than 95 % are in time: neither alone nor above what held."""
+    slo = {"ttft_p95": 0.35}
+    levels = [closed_level(0, 1, 0.0, 80.0, warmup=0.0), closed_level(1, 2, 100.0, 15.0, warmup=0.0)]
+    held = closed_loop(levels[0])
+    few = [ticking(n, 100.0 + n / 2, level=1, first=1.0 if n in (9, 20) else 0.2) for n in range(30)]
+    alone = summarise(Records.from_list(few), manifest([levels[1]], slo=slo))
+    assert alone.levels[0].attainment.holds is False
+    assert alone.levels[0].decision == "undecided"
+    assert "holds at 2 users is not decided: 93.3 % within ttft_p95" in to_markdown(run_document(alone))
+    both = to_markdown(run_document(summarise(Records.from_list(held + few), manifest(levels, slo=slo))))
+    assert "1 user held the SLO" in both
+    assert "; whether 2 users do is not decided: 93.3 % within ttft_p95" in both
+
+
 def test_next_to_nothing_is_shown_as_nothing() -> None:
     """The lower end of a share that one request leaves open is no row of zeros."""
     assert (format_percent(1e-9), format_percent(0.0), format_percent(1e-6)) == ("0 %", "0 %", "0.000100 %")

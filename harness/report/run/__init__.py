@@ -137,6 +137,8 @@ def answer(summary: Summary) -> str:
         assert above is not None
         if above.attainment.holds:
             return f"Nothing can be said of the SLO ({slo}) at {load(above)}: {why_not(above)}."
+        if above.decision == "undecided" and shares(above):
+            return f"Whether the SLO ({slo}) holds at {load(above)} is not decided: {shares(above)}."
         return f"Not even {load(above)} held the SLO ({slo}): {why_not(above)}."
     held = capacity.highest
     text = f"{load(held)} held the SLO ({slo})"
@@ -146,6 +148,8 @@ def answer(summary: Summary) -> str:
         text += f"; {format_percent(held.attainment.fraction)} of the requests met all of it"
     if above is None:
         return f"{text}, the most that was tried."
+    if not above.attainment.holds and above.decision == "undecided" and shares(above):
+        return f"{text}; whether {load(above)} do is not decided: {shares(above)}."
     word = "cannot be judged" if above.attainment.holds else "did not"
     return f"{text}; {load(above)} {word}: {why_not(above)}."
 
