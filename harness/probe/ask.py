@@ -25,7 +25,7 @@ from harness.probe.flash_evidence import dies_when_full
 from harness.probe.recommend import recommend
 from harness.probe.recommendation import Recommendation, context_length, first_prefill
 from harness.probe.setting import (
-    OPEN_BUDGET,
+    OPEN_FLAG,
     Failure,
     Load,
     LoadResult,
@@ -197,7 +197,7 @@ class Search:
             max_input_tokens=total - 1 if total else None,
             max_total_tokens=total,
             max_batch_prefill_tokens=prefill,
-            max_batch_total_tokens=OPEN_BUDGET,
+            max_batch_total_tokens=OPEN_FLAG,
             max_concurrent_requests=loads.ROWS_CAP,
             purpose="learn",
         )
@@ -216,7 +216,7 @@ class Search:
         prefill = effective_prefill(last) or DEFAULT_PREFILL
         if failure.cause == "budget":
             return self._with_prefill(last.setting, max(LEAST_PREFILL, (failure.limit or prefill) // 2))
-        if last.setting.max_batch_total_tokens == OPEN_BUDGET and not _names_prefill(last):
+        if last.setting.max_batch_total_tokens == OPEN_FLAG and not _names_prefill(last):
             return replace(last.setting, max_batch_total_tokens=None)  # it may lay out the budget that it was given
         failed = sum(not each.came_up for each in self._outcomes)
         part = 1 / 8 if failed > 1 else 1 / 2 if _chunked(last) else 3 / 4  # without chunking it bounds the history

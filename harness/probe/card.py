@@ -78,7 +78,8 @@ class Card:
         if self.started.kind == "flash" and self.started.usable is not None:
             return _by_blocks(self.started, history + self._answer)
         budget = self.setting.max_batch_total_tokens or self.started.budget or 0
-        return max(0, budget - self.started.speculate) // (history + self._answer)
+        fit = max(0, budget - self.started.speculate) // (history + self._answer)
+        return min(fit, self.setting.max_batch_size or fit)
 
     def verdict(self, history: int, chats: int) -> Literal["fits", "queues", "refused"]:
         """What becomes of so many chats that arrive together."""

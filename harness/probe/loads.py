@@ -20,6 +20,7 @@ BRIEF = 24  # answer tokens of a chat that only has to be alive beside others
 ALIVE = 64  # answer tokens of a chat that must still run when a long prompt joins (TGI lets it wait 20 steps)
 BRISK = 40  # the same where it need not wait
 JOINED = 0.6  # of the cache, that a long prompt on top of many short chats may take together with them
+JOINING = 12  # answer tokens that others have left when a prompt is sent that joins them
 SPARE = 4  # answer tokens that each chat of a packed load has left when the last is read
 FEW = 4  # chats, up to which all are sent before the first is read
 TOP_SPARE = 2  # of the last ones themselves
@@ -212,7 +213,7 @@ def read_in_turn(
             min(turns[-1] + after - own + 2 + spare, total - 1, size - 1)
             for own, size in zip(turns, sizes, strict=True)
         ]
-        shapes = [Shape(min(size - new, longest), new) for size, new in zip(sizes, answers, strict=True)]
+        shapes = [Shape(min(size - new, longest, total - new), new) for size, new in zip(sizes, answers, strict=True)]
         prompts = [shape.input_tokens for shape in shapes]
     return shapes
 
@@ -272,6 +273,20 @@ def written(size: int, rows: int, total: int) -> Load:
     answer = min(CHUNK, each - SHORT)
     shapes = (Shape(each - answer, answer),) * min(rows, max(1, size // each))
     return Load("write", (shapes,), budget=size)
+
+
+def grown(rows: int, prompt: int, total: int) -> Load:
+    """So many chats but one of full length, nearly at the end of their answers, and a prompt of the longest kind on top
+    of them: where a batch is as long as its longest chat, this is when it is largest.
+
+    They are read one after another, so that the first is ahead of the last by a token for each.
+    """
+    answer = min(CHUNK, total - prompt)
+    begun = max(1, answer - rows - JOINING)
+    full, last = Shape(prompt, answer), Shape(prompt, min(SPARE, answer))
+    waves = ((full,) * (rows - 1), (last,))
+    tokens = (rows - 1) * full.total + last.total
+    return Load("write", waves, budget=tokens, history=prompt, min_tokens_before_next_wave=begun)
 
 
 def varied(load: Load, steps: int = 5, by: int = 3) -> Load:
@@ -375,6 +390,8 @@ def _stacked_fills(
         first = leads(concurrency, longest, read_rate)
     yield evenly(room, concurrency - first, prefill, longest, total, leads=first)
     yield written(room, concurrency, total)
+    if 1 < concurrency <= room // total:  # the number of chats bounds what is in flight
+        yield grown(concurrency, longest, total)
 
 
 def lengths(longest: int, prefill: int) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.probe import loads
+from harness.probe.checks import what_is_missing
 from harness.probe.padded_evidence import (
     few_chats,
     full_length_rows,
@@ -25,7 +26,8 @@ from harness.probe.padded_limits import between_costs, default_total, padded_con
 from harness.probe.padded_loads import is_for_one_chat
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import (
-    OPEN_BUDGET,
+    CHUNK,
+    OPEN_FLAG,
     Failure,
     Outcome,
     Setting,
@@ -43,8 +45,10 @@ TRIES = 2  # starts at one length
 
 def next_setting(state: SearchState, last: Outcome) -> Setting | None:
     """The next start, or None when the recommendation is proved."""
-    if state.wish.quick or survived(last):
+    if state.wish.quick:
         return None
+    if survived(last):
+        return _with_room(state, last)
     evidence, advice = state.evidence, state.advice
     if last.setting.purpose == "verify" and same_limits(last.setting, advice.setting):
         return _lower(last, advice.setting)
@@ -66,7 +70,7 @@ def exploring(state: SearchState, history: int) -> Setting:
         max_input_tokens=history,
         max_total_tokens=total,
         max_batch_prefill_tokens=history,
-        max_batch_total_tokens=max(OPEN_BUDGET, total) if _leaves_budget_open(state) else None,
+        max_batch_total_tokens=max(OPEN_FLAG, total) if _leaves_budget_open(state) else None,
         max_concurrent_requests=loads.ROWS_CAP,
         purpose="explore",
     )
@@ -75,7 +79,7 @@ def exploring(state: SearchState, history: int) -> Setting:
 def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> Setting:
     """A longest prompt that was too much for the warm-up bounds the history; the next one lies between."""
     setting = last.setting
-    if not _leaves_budget_open(state) and setting.max_batch_total_tokens == OPEN_BUDGET:
+    if not _leaves_budget_open(state) and setting.max_batch_total_tokens == OPEN_FLAG:
         return replace(setting, max_batch_total_tokens=None)
     if state.wish.max_starts - state.evidence.starts <= proofs(state.evidence):
         return state.advice.setting  # the last start is for the proof
@@ -88,7 +92,7 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
 
 def _leaves_budget_open(state: SearchState) -> bool:
     """Unless an engine failed with an open budget that came up without it."""
-    opened = [each for each in state.evidence.outcomes if each.setting.max_batch_total_tokens == OPEN_BUDGET]
+    opened = [each for each in state.evidence.outcomes if each.setting.max_batch_total_tokens == OPEN_FLAG]
     return not opened or any(each.came_up for each in opened)
 
 
@@ -139,6 +143,22 @@ def _longest(outcome: Outcome) -> int | None:
     if outcome.setting.max_input_tokens is not None:
         return outcome.setting.max_input_tokens
     return effective_prefill(outcome)
+
+
+def _with_room(state: SearchState, last: Outcome) -> Setting | None:
+    """Proved limits with a larger token budget, where a batch's size protects the engine and its own count of tokens
+    kept chats apart that the batch has room for: TGI's causal models count each of several prompts that are read
+    together with the answers of all (server/text_generation_server/models/causal_lm.py, from_pb). None where not.
+    """
+    setting, rows = last.setting, last.setting.max_batch_size
+    if rows is None or state.wish.max_starts - state.evidence.starts < TRIES:
+        return None
+    total = setting.max_total_tokens or 2
+    roomy = replace(setting, max_batch_total_tokens=rows * (total + rows * min(CHUNK, total)))
+    if any(same_limits(each.setting, roomy) for each in state.evidence.outcomes):
+        return None
+    apart = any(what_is_missing(each, flash=False) and not each.ended_early for each in last.loads)
+    return roomy if apart else None
 
 
 def _lower(last: Outcome, advice: Setting) -> Setting:

@@ -30,7 +30,10 @@ LoadKind = Literal[
 ]
 _TITLES = {"longest": "longest chat", "alike": "two long chats that begin alike"}
 
-OPEN_BUDGET = 1_000_000  # tokens: no limit in practice; flash models ignore it, padded ones reserve nothing for it
+OPEN_BUDGET = 1_000_000  # tokens in flight: no limit in practice
+# What is given for no limit: flash models ignore it, padded ones reserve nothing for it. TGI's causal models count
+# prompts that are read together with the answers of all, so that many count as the square of their number.
+OPEN_FLAG = 1_000_000_000
 HISTORY_SHARE = 0.1  # of the token budget, that `balanced` gives for a longer history
 CHUNK = 1024  # largest piece in which TGI generates and reserves (router/src/validation.rs:25)
 

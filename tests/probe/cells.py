@@ -85,6 +85,7 @@ CELLS: dict[str, Make] = {
     "padded jitter": _padded(states=lambda chance: tuple(1 - chance.uniform(0, 0.004) for _ in range(8))),
     "padded longest": _padded(padded_rows=True),
     "padded longest admission": _padded(padded_rows=True, at_admission=True),
+    "padded longest counted": _padded(padded_rows=True, counts_padding=True),
     "padded longest ignores batch": _padded(padded_rows=True, heeds_batch_size=False),
     "padded longest row cost": _padded(padded_rows=True, row_cost=lambda chance: 10 ** chance.uniform(0.7, 2.3)),
     "flash plain": _flash(),
@@ -152,7 +153,8 @@ def most_rows(engine: ModelEngine, total: int, prompt: int) -> int:
         reading = rows * (total + engine.row_cost) + prompt + engine.row_cost + engine.activation(1, prompt)
         if engine.at_admission or rows == 0:
             reading = max(reading, each + engine.activation(1, prompt)) if engine.at_admission else reading
-        at_read = (rows + 1) * (total - 1 + engine.row_cost) + engine.activation(1, prompt)
+        longest = total - 1 if rows else prompt  # a chat by itself has written nothing when it is read
+        at_read = (rows + 1) * (longest + engine.row_cost) + engine.activation(1, prompt)
         if max(each, reading, at_read) > room:
             return rows
         rows += 1

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.probe.ask import Search
-from harness.probe.checks import checks_of
+from harness.probe.checks import all_held, checks_of
 from harness.probe.padded_evidence import queues
 from harness.probe.setting import Failure, Goal, Outcome, Prior, ProbeGoal, Setting
-from tests.probe.cells import best_history, budget
+from tests.probe.cells import best_history, budget, most_rows
 from tests.probe.model_engine import ModelEngine, run
 
 ANSWER = 128
@@ -99,6 +99,29 @@ def test_padding_of_the_whole_batch_is_recognised(name: str, heeds: bool) -> Non
     assert most - 1 <= setting.most_at_once <= most
     assert (setting.max_batch_size is None) is not heeds
     assert setting.max_concurrent_requests == (128 if heeds else setting.most_at_once)
+
+
+@pytest.mark.parametrize("counts_padding", [False, True])
+@pytest.mark.parametrize("memory", [43_959, 148_155])
+def test_a_padded_batch_is_proved_when_it_is_largest(memory: int, counts_padding: bool) -> None:
+    """A prompt that joins chats near the end of their answers needs more than any batch of which all are read first.
+    Where the engine counts more than it holds, it gets so large a budget that its batch can be proved at all.
+    """
+    engine = ModelEngine(
+        memory,
+        "padded",
+        padded_rows=True,
+        context=4096,
+        activation=lambda rows, longest: 0.56 * rows * longest,
+        counts_padding=counts_padding,
+    )
+    search = run(Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=4096)), engine)
+    setting = proved(search)
+    assert engine.starts <= 6
+    assert setting.most_at_once == most_rows(engine, setting.max_total_tokens or 0, setting.max_input_tokens or 0)
+    assert all_held(checks_of(search.evidence))
+    whole = setting.most_at_once * (setting.max_total_tokens or 0)
+    assert ((setting.max_batch_total_tokens or 0) > whole) is counts_padding
 
 
 @pytest.mark.parametrize("goal", ["balanced", "history"])

@@ -55,6 +55,8 @@ def test_a_padded_engine_counts_by_its_budget() -> None:
     padded = Card(started, Setting(3584, 4096, 3584, 16_000, 20), 512)
     assert padded.chats_fit(3584) == 3
     assert padded.chats_fit(1000) == 10
+    batch = Card(started, Setting(3584, 4096, 3584, 16_000, 20, max_batch_size=4), 512)
+    assert (batch.chats_fit(3584), batch.chats_fit(1000)) == (3, 4), "no more run beside each other"
 
 
 @pytest.mark.parametrize(

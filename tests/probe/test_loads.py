@@ -75,6 +75,17 @@ def test_a_proof_asks_for_nothing_that_the_setting_refuses(total: int, permits: 
             assert shape.total <= total or shape.total <= 100
 
 
+@given(st.integers(2, 60), st.integers(32, 30_000), st.integers(8, 3000))
+def test_a_grown_batch_is_joined_near_its_end(rows: int, prompt: int, answer: int) -> None:
+    """All but one nearly as long as a chat may be when the last prompt is read, and none longer."""
+    load = loads.grown(rows, prompt, prompt + answer)
+    assert load.rows == rows
+    assert all(shape.input_tokens == prompt and shape.total <= prompt + answer for shape in load.shapes)
+    begun, whole = load.min_tokens_before_next_wave, min(answer, 1024)
+    # The first was read a step before the second, and so on: it has gone on for as many tokens.
+    assert begun == 1 or whole - 2 * loads.JOINING < begun + rows <= whole - loads.JOINING
+
+
 def test_neighbours_differ_but_their_sum_stays() -> None:
     """Equal prompts that fill the prefill budget exactly would get a false cache hit."""
     load = loads.fill(10_000, 1000, 100, most=20, slack=1)
