@@ -1,4 +1,4 @@
-"""One connection to the service: where to, through what, and how its bytes are read and written."""
+"""One connection to the service: where to, through what, how its bytes are read and written, and what it carries."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import errno
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from gevent import socket
 
 from harness.engines.route import trusted
-from harness.load.framing import ProtocolError, parse_head
-
-if TYPE_CHECKING:
-    from harness.load.transport import Exchange
+from harness.load.framing import Body, Head, ProtocolError, parse_head, split_head
 
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the socket module does not name it
 CONNECT_WITHIN = 30.0  # seconds
@@ -110,6 +107,90 @@ class Connection:
     def close(self) -> None:
         self.alive = False
         self.socket.close()
+
+
+class Exchange:
+    """The raw facts of one request and its answer. Moments are CLOCK_MONOTONIC seconds; stamps are struct timespec.
+
+    reads, stamps: what was read since the last `frame`, one stamp a read. slices, moments: the body's content in the
+    reads before, not decoded yet, and their stamps. error: None, or `refused`, `dropped`, `stream_broken`, `timeout`,
+    `protocol`, `in_flight` (given up by us). on_done: called in the hub when the exchange is over. begun_at: when it
+    was handed over to be sent; sent_at: when its bytes were, None where no connection took them; sending: how long that
+    took, in seconds, which is long where this process was put aside meanwhile.
+    """
+
+    __slots__ = (
+        "asked",
+        "begun_at",
+        "body",
+        "call",
+        "connection",
+        "deadline",
+        "error",
+        "finished",
+        "first_byte",
+        "head",
+        "last_byte",
+        "moments",
+        "on_done",
+        "reads",
+        "reused",
+        "sending",
+        "sent_at",
+        "slices",
+        "stamps",
+    )
+
+    def __init__(self, call: bytes, asked: Any = None, on_done: Callable[[Exchange], None] | None = None) -> None:
+        self.call, self.asked, self.on_done = call, asked, on_done
+        self.reads: list[bytes] = []
+        self.stamps: list[bytes] = []
+        self.slices: list[bytes] = []
+        self.moments: list[bytes] = []
+        self.head: Head | None = None
+        self.body: Body | None = None
+        self.begun_at: float | None = None
+        self.sent_at: float | None = None
+        self.first_byte: bytes | None = None
+        self.last_byte: bytes | None = None
+        self.error: str | None = None
+        self.finished = self.reused = False
+        self.deadline = self.sending = 0.0
+        self.connection: Connection | None = None
+
+    @property
+    def attempted_at(self) -> float | None:
+        """When it was sent; where no connection could be had, when one was asked for. None for a dropped one."""
+        if self.error == "dropped":
+            return None
+        return self.begun_at if self.sent_at is None else self.sent_at
+
+    def frame(self) -> None:
+        """Take the content out of the reads: enough to know the end for certain. Raises ProtocolError."""
+        reads, stamps = self.reads, self.stamps
+        if reads and self.body is not None:
+            self.last_byte = stamps[-1]
+            self.slices += self.body.feed(reads)
+            self.moments += stamps
+            reads.clear()  # the reader's table holds these very lists
+            stamps.clear()
+
+    def take_head(self) -> bool:
+        """Look for the head in what was read; whether it is there now. Raises ProtocolError."""
+        if self.first_byte is None:
+            self.first_byte = self.stamps[0]
+        self.last_byte = self.stamps[-1]
+        found = split_head(b"".join(self.reads))
+        if found is None:
+            return False
+        self.head, rest = found
+        self.body = self.head.body()
+        self.reads.clear()
+        self.stamps.clear()
+        if rest:
+            self.reads.append(rest)
+            self.stamps.append(self.last_byte)
+        return True
 
 
 class Connector:

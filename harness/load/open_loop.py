@@ -14,9 +14,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from harness.load.arrivals import moments
+from harness.load.connection import Exchange
 from harness.load.running_level import RunningLevel
 from harness.load.session import Prepared
-from harness.load.transport import Exchange
 from harness.measure.arrivals import POISSON
 from harness.workload.traces.waits import NOTHING, Wait
 from harness.workload.workload import Replayed

@@ -20,8 +20,9 @@ from gevent.hub import get_hub
 from harness.engines.answer import Answer, Reading
 from harness.engines.answer_text import AnswerText
 from harness.engines.api import Api
+from harness.load.connection import Exchange
 from harness.load.framing import Head, ProtocolError
-from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Exchange, Transport
+from harness.load.transport import ABSENCE, BACKLOG_READS, PAUSE, Absences, Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import CUT_AFTER_END, INVISIBLE, NOT_STREAMED, RequestRecord, from_first_text
 from harness.redaction import redact

@@ -19,12 +19,12 @@ from harness.engines import APIS
 from harness.engines.answer_text import AnswerText
 from harness.engines.api import Extras
 from harness.engines.route import proxy, service_key
-from harness.load.connection import Address
+from harness.load.connection import Address, Exchange
 from harness.load.plan import LoadPlan
 from harness.load.recorder import Asked, Recorder
 from harness.load.request_ids import request_id
 from harness.load.stamps import Clock
-from harness.load.transport import Exchange, Transport
+from harness.load.transport import Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import RunFolder

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 import gevent
 from gevent.event import AsyncResult, Event
 
+from harness.load.connection import Exchange
 from harness.load.session import Session
-from harness.load.transport import Exchange
 from harness.measure.record import RequestRecord
 from harness.workload.seeds import uniform
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gevent.event import Event
 
+from harness.load.connection import Exchange
 from harness.load.session import Prepared, Session
-from harness.load.transport import Exchange
 
 
 def play(session: Session, prepared: Prepared, over: Event) -> Exchange | None:

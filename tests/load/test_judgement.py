@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.load.connection import Exchange
 from harness.load.live import GROWTH_AFTER, Growth, Live, live_line
 from harness.load.recorder import late_events, sent_late
-from harness.load.transport import Absences, Exchange
+from harness.load.transport import Absences
 from harness.measure.arrivals import arrival_of
 from harness.measure.run_folder import Level
 

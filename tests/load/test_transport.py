@@ -16,10 +16,10 @@ import pytest
 
 from harness.engines import APIS
 from harness.load import transport as transport_module
-from harness.load.connection import Address, Connector
+from harness.load.connection import Address, Connector, Exchange
 from harness.load.recorder import Asked, Recorder
 from harness.load.stamps import Clock
-from harness.load.transport import Exchange, Transport
+from harness.load.transport import Transport
 from harness.measure.journal import JournalWriter
 from harness.measure.record import RequestRecord
 
