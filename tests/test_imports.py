@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -62,26 +63,20 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.relative_to(PACKAGE).parts[:1])
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Dotted names that a module imports, and whether only for type checking."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    only_types = {
-        id(node)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
-        for node in ast.walk(branch)
-    }
-    found: list[tuple[str, bool]] = []
-    for node in ast.walk(tree):
+def imports(path: Path) -> list[str]:
+    """Dotted names that a module imports, of modules or of what is in them: also for types, and inside functions."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in only_types) for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: relative import"
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "harness" else [node.module]
-            )
-            found += [(name, id(node) in only_types) for name in names]
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
     return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def part_of(path: Path) -> str:
@@ -102,8 +97,8 @@ def test_imports_point_downwards(path: Path) -> None:
     part = part_of(path)
     if part == "__init__":
         return
-    for name, _ in imports(path):
-        if name.split(".")[0] != "harness" or name in ("harness", "harness.__version__"):
+    for name in imports(path):
+        if name.split(".")[0] != "harness" or name == "harness.__version__":
             continue
         target = name.split(".")[1]
         assert target == part or target in allowed(part), f"{path.relative_to(ROOT)} imports {name}"
@@ -113,9 +108,20 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_each_library_has_one_door(path: Path) -> None:
     """A library is imported only where its door is."""
     place = path.relative_to(PACKAGE).as_posix()
-    for name, _ in imports(path):
+    for name in imports(path):
         doors = DOORS.get(name.split(".")[0])
         assert doors is None or any(place.startswith(door) for door in doors), f"{place} imports {name}"
+
+
+def test_no_modules_import_each_other() -> None:
+    """No module of the package imports itself by way of others."""
+    known = {module_name(path): path for path in modules()}
+
+    def module_of(name: str) -> str:
+        return name if name in known else name.rpartition(".")[0]
+
+    graph = {module: {module_of(name) for name in imports(path)} & known.keys() for module, path in known.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a circle
 
 
 def test_help_loads_no_heavy_package() -> None:

@@ -8,8 +8,8 @@ import gevent
 from gevent.event import Event
 
 from harness.load.running_level import RunningLevel
+from harness.load.stream_user import StreamUser, waits
 from harness.load.turns import play
-from harness.load.user import StreamUser, waits
 
 # Seconds in which a level begins whose users are there already, and between two looks.
 _TARGET_WITHIN, _LOOK_EVERY = 1.0, 0.02

@@ -15,10 +15,11 @@ from harness.engines.framing import framed
 from harness.engines.identify import default_api, endpoint_at, extras_of, identify
 from harness.engines.vocabulary import vocabulary_of
 from harness.errors import UsageError
+from harness.load.locustfile import spec_of
 from harness.load.plan import LoadPlan
 from harness.load.run_recorder import RunRecorder, begin_manifest
 from harness.load.starts import JITTER
-from harness.load.user import StreamUser, spec_of
+from harness.load.stream_user import StreamUser
 from harness.measure.clock import Anchor
 from harness.measure.run_folder import Level, RunFolder, run_name
 from harness.units import parse_duration

@@ -23,7 +23,7 @@ from harness.load import messages
 from harness.load.locust_worker import LocustWorker
 from harness.load.plan import LoadPlan
 from harness.load.running_level import RunningLevel
-from harness.load.user import StreamUser, stream_users
+from harness.load.stream_user import StreamUser, stream_users
 from harness.measure.run_folder import RunFolder, read_manifest
 
 logger = logging.getLogger("harness")

@@ -24,7 +24,7 @@ from harness.load.floor import floor_of
 from harness.load.locust_asking import GRACE, Asking, asking_of, planned
 from harness.load.locust_pool import LocustPool
 from harness.load.messages import USERS_CHANGED
-from harness.load.user import StreamUser
+from harness.load.stream_user import StreamUser
 from harness.load.worker_pool import PREPARED_WITHIN
 from harness.measure.client import Floor
 from harness.measure.records import COMPLETED, FAILED, MISSING, Records

@@ -19,7 +19,7 @@ from harness.load.open_loop import Dispatcher
 from harness.load.plan import LoadPlan
 from harness.load.running_level import RunningLevel
 from harness.load.session import Session
-from harness.load.user import StreamUser, drivers
+from harness.load.stream_user import StreamUser, drivers
 from harness.load.watch import Watch
 from harness.measure.record import RequestRecord
 from harness.measure.run_folder import Level

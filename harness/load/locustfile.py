@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import traceback
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from locust.shape import LoadTestShape
 from locust.util.load_locustfile import load_locustfile
 
 from harness.errors import UsageError
-from harness.load.user import StreamUser, spec_of
+from harness.load.stream_user import StreamUser, waits
+from harness.workload.named import find
 from harness.workload.user_spec import UserSpec
 
 _TICK, _LONGEST = 1.0, 86_400.0  # seconds: between two looks of Locust's at a shape, and of a run
@@ -52,6 +54,51 @@ def load(path: str) -> Locustfile:
     if len(shapes) > 1:
         raise UsageError(f"holds {len(shapes)} load shapes", where=path, advice="Keep one to a file.")
     return Locustfile(path, ours, shapes[0] if shapes else None)
+
+
+def spec_of(user: type[StreamUser], path: str | None = None, asked_by: tuple[str, ...] = ()) -> UserSpec:
+    """What a class asks, lengths of the workload that it names included. Raises UsageError."""
+    module = inspect.getmodule(user)
+    path = path or str(getattr(module, "__file__", None) or user.__module__)
+    name, where = user.__module__.rpartition(".")[2], f"{path}: {user.__name__}"
+    lengths = {side: getattr(user, side) for side in ("input_tokens", "output_tokens")}
+    for key, value in lengths.items():
+        if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
+            raise UsageError(f"expected a number or a text, found {value!r}", where=f"{where}.{key}")
+    if None in lengths.values():
+        base = _base(user, where, name, asked_by)
+        lengths = {side: getattr(base, side) if value is None else value for side, value in lengths.items()}
+    told = ("turns", "think_time", "history", "system_tokens", "shared_prefix")
+    own = [each for each in user.tasks if each is not StreamUser.converse]
+    return UserSpec(
+        name,
+        user.__name__,
+        where,
+        str(lengths["input_tokens"]),
+        str(lengths["output_tokens"]),
+        inspect.cleandoc(user.__doc__ or ""),
+        **{key: None if getattr(user, key) is None else str(getattr(user, key)) for key in told},
+        scripts=tuple(each.__name__ for each in user.scripts),
+        tasks=tuple(getattr(each, "__name__", str(each)) for each in own),
+        weight=float(user.weight),
+        fixed_count=user.fixed_count,
+        waits=waits(user),
+        api=user.api,
+        stream=user.stream,
+    )
+
+
+def _base(user: type[StreamUser], where: str, name: str, asked_by: tuple[str, ...]) -> UserSpec:
+    """The workload that gives what this one leaves out."""
+    if user.workload in (*asked_by, name):
+        raise UsageError(
+            "gives no input_tokens or no output_tokens",
+            where=where,
+            advice='Give both, or name another workload that has them: workload = "questions".',
+        )
+    path = str(find(user.workload, where))
+    (first, *_) = load(path).users.values()
+    return spec_of(first, path, (*asked_by, name))
 
 
 def fault(path: str, error: BaseException) -> UsageError | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from harness.load.user import StreamUser
+from harness.load.stream_user import StreamUser
 from harness.workload.mix import SLOTS
 from harness.workload.request import Reply, Request, Script
 from harness.workload.seeds import uniform

@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from harness.load.session import Prepared, Session
 from harness.load.starts import Starts
-from harness.load.user import StreamUser
+from harness.load.stream_user import StreamUser
 from harness.measure.run_folder import Level
 from harness.workload.mix import SLOTS
 from harness.workload.request import LEVEL_NUMBERS

@@ -33,7 +33,7 @@ from harness.load.page import Page
 from harness.load.plan import LoadPlan
 from harness.load.rehearsal import rehearse
 from harness.load.running_level import RunningLevel
-from harness.load.user import StreamUser, waits
+from harness.load.stream_user import StreamUser, waits
 from harness.workload.workload import from_dict
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
