@@ -82,15 +82,15 @@ def _flaws(summary: Summary) -> Flaws:
     if not summary.complete:
         return [("the run is incomplete", frozenset(["incomplete"]))]
     levels = [
-        (f"level at {_at(section)} is invalid ({', '.join(rules)})", frozenset(rules))
-        for section in summary.levels
-        if (rules := list(dict.fromkeys(reason.rule for reason in section.reasons)))
+        (f"level at {_at(level)} is invalid ({', '.join(rules)})", frozenset(rules))
+        for level in summary.levels
+        if (rules := list(dict.fromkeys(reason.rule for reason in level.reasons)))
     ]
     whole = list(dict.fromkeys(reason.rule for reason in summary.total.reasons))
     return levels or ([(f"the run is invalid ({', '.join(whole)})", frozenset(whole))] if whole else [])
 
 
-def _at(section: LevelStats) -> str:
-    if section.users is not None:
-        return f"{section.users} users"
-    return f"{section.offered_rate:g}/s" if section.offered_rate is not None else "the trace's rate"
+def _at(level: LevelStats) -> str:
+    if level.users is not None:
+        return f"{level.users} users"
+    return f"{level.offered_rate:g}/s" if level.offered_rate is not None else "the trace's rate"

@@ -98,25 +98,25 @@ class Summary:
         """The document of summary.json."""
         answers = {"capacity": self.capacity.as_dict(), "cost": self.money.as_dict()}
         return {
-            **self._section(self.total),
+            **self._document(self.total),
             **answers,
             "levels": self._levels(),
             "readings": [each.as_dict() for each in readings(self.levels)],
         }
 
     def _levels(self) -> list[dict[str, Any]]:
-        return [{"level": each.level, **self._section(each), "ended_by": each.ended_by} for each in self.levels]
+        return [{"level": each.level, **self._document(each), "ended_by": each.ended_by} for each in self.levels]
 
-    def _section(self, section: LevelStats) -> dict[str, Any]:
+    def _document(self, stats: LevelStats) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "run_id": self.manifest.run_id,
             "emulated": self.manifest.emulated,
-            "complete": section.complete,
+            "complete": stats.complete,
             "model": self.manifest.model,
             "engine": self.manifest.engine,
             "workload": workload_name(self.manifest),
-            **section.as_dict(),
+            **stats.as_dict(),
         }
 
 
@@ -143,18 +143,18 @@ def summarise(
     slo = _slo(manifest)
     # One after another, as each part holds all that was computed of its records.
     alone, sorted_parts = len(levels) == 1, _SortedParts()
-    sections = tuple(
+    stats = tuple(
         _judged(_part(level, ordered), manifest, slo, known, told, None if alone else sorted_parts) for level in levels
     )
-    total = sections[0] if alone else _measure(_together(levels, ordered), manifest, slo, known, told, sorted_parts)
+    total = stats[0] if alone else _measure(_together(levels, ordered), manifest, slo, known, told, sorted_parts)
     total = replace(
         total,
         level=None,
         complete=manifest.complete,
-        reasons=run_reasons(manifest, sections),
-        warnings=_run_warnings(sections),
+        reasons=run_reasons(manifest, stats),
+        warnings=_run_warnings(stats),
     )
-    return Summary(manifest, total, sections, known.floor, asked)
+    return Summary(manifest, total, stats, known.floor, asked)
 
 
 def _slo(manifest: Manifest) -> Slo:
@@ -238,22 +238,22 @@ def _judged(
     server: ServerSamples,
     parts: _SortedParts | None,
 ) -> LevelStats:
-    section = _measure(part, manifest, slo, facts, server, parts)
+    stats = _measure(part, manifest, slo, facts, server, parts)
     evidence = Evidence(
         manifest=manifest,
         level=part.levels[0],
         window=part.windows[0],
         records=part.records,
         inside=part.inside,
-        figures=section.figures,
-        attainment=section.attainment,
+        figures=stats.figures,
+        attainment=stats.attainment,
         facts=facts,
         samples=tuple(sample for sample in facts.samples if part.windows[0].start <= sample.at <= part.windows[0].end),
-        server=section.server,
-        telemetry=section.telemetry,
-        conversations=section.conversations,
+        server=stats.server,
+        telemetry=stats.telemetry,
+        conversations=stats.conversations,
     )
-    return replace(section, reasons=reasons(evidence), warnings=warnings(evidence))
+    return replace(stats, reasons=reasons(evidence), warnings=warnings(evidence))
 
 
 def _measure(
@@ -391,10 +391,10 @@ def _same(values: Sequence[Any]) -> Any:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _run_warnings(sections: Sequence[LevelStats]) -> tuple[Reason, ...]:
+def _run_warnings(levels: Sequence[LevelStats]) -> tuple[Reason, ...]:
     """Each warning once, from the first level that it came up on."""
     first: dict[str, Reason] = {}
-    for section in sections:
-        for reason in section.warnings:
+    for level in levels:
+        for reason in level.warnings:
             first.setdefault(reason.rule, reason)
     return tuple(first.values())

@@ -481,38 +481,38 @@ def warnings(evidence: Evidence) -> tuple[Reason, ...]:
     return tuple(reason for rule in WARNINGS for reason in rule(evidence))
 
 
-def run_reasons(manifest: Manifest, sections: Sequence[LevelStats]) -> tuple[Reason, ...]:
-    """Why the run as a whole does not stand: the reasons of its levels, each with its level's number.
+def run_reasons(manifest: Manifest, levels: Sequence[LevelStats]) -> tuple[Reason, ...]:
+    """Why the run as a whole is invalid: the reasons of its levels, each with its level's number.
 
-    Two kinds are findings of a sweep, not flaws: what speaks of the server on a level above one that stands, and too
-    few requests on a level below one that stands and holds the SLO.
+    Two kinds are findings of a sweep, not flaws: what speaks of the server on a level above a valid one, and too few
+    requests on a level below one that is valid and holds the SLO.
     """
-    if not sections:
+    if not levels:
         return (Reason("nothing_measured", "no level began", "at least 1", "See the engine's log and run it again."),)
-    standing = [section.load or 0.0 for section in sections if section.valid]
-    holding = [section.load or 0.0 for section in sections if section.valid and section.attainment.holds]
+    valid = [level.load or 0.0 for level in levels if level.valid]
+    holding = [level.load or 0.0 for level in levels if level.valid and level.attainment.holds]
 
     def spoils(reason: Reason, load: float) -> bool:
-        beyond = reason.about == "server" and load > min(standing, default=math.inf)
+        beyond = reason.about == "server" and load > min(valid, default=math.inf)
         below = reason.rule == "too_few" and load < max(holding, default=0.0)
         return reason.rule not in _OF_THE_RUN and not beyond and not below
 
     kept = [
-        replace(reason, level=section.level if len(sections) > 1 else None)
-        for section in sections
-        for reason in section.reasons
-        if spoils(reason, section.load or 0.0)
+        replace(reason, level=level.level if len(levels) > 1 else None)
+        for level in levels
+        for reason in level.reasons
+        if spoils(reason, level.load or 0.0)
     ]
-    of_the_run = [reason for reason in sections[0].reasons if reason.rule == "lost_process"]
+    of_the_run = [reason for reason in levels[0].reasons if reason.rule == "lost_process"]
     if not manifest.complete:
         cut = _incomplete(manifest)
-        some = len(sections) < len(manifest.levels)
-        of_the_run.insert(0, replace(cut, found=f"{cut.found}; {_begun(manifest, sections)}") if some else cut)
+        some = len(levels) < len(manifest.levels)
+        of_the_run.insert(0, replace(cut, found=f"{cut.found}; {_begun(manifest, levels)}") if some else cut)
     return (*of_the_run, *kept)
 
 
-def _begun(manifest: Manifest, sections: Sequence[LevelStats]) -> str:
-    return f"{len(sections)} of {len(manifest.levels)} levels began"
+def _begun(manifest: Manifest, levels: Sequence[LevelStats]) -> str:
+    return f"{len(levels)} of {len(manifest.levels)} levels began"
 
 
 _OF_THE_RUN = ("incomplete", "lost_process")

@@ -18,11 +18,11 @@ import numpy as np
 
 from harness.commands.ab import LEAST, is_decided, look, turns
 from harness.measure.records import Floats
-from harness.measure.run_folder import Manifest, utc_text
+from harness.measure.run_folder import utc_text
 from harness.stats.comparison import Comparison
 from harness.stats.gate import Gate
+from harness.stats.kept_figures import KeptRun
 from harness.stats.run_figure import THROUGHPUT, Measured
-from harness.stats.run_figures import Flaws
 from tests.runs import closed_level, manifest
 from tests.stats.gate_runs import BEGUN
 
@@ -63,18 +63,7 @@ class DrawnLevel:
         return 0
 
 
-@dataclass(frozen=True)
-class DrawnRun:
-    """A RunFigures."""
-
-    path: Path
-    manifest: Manifest
-    moments: str
-    levels: dict[int, DrawnLevel]
-    flaws: Flaws = ()
-
-
-def drawn_run(random: np.random.Generator, side: str, at: int, spread: float, within: float, slower: float) -> DrawnRun:
+def drawn_run(random: np.random.Generator, side: str, at: int, spread: float, within: float, slower: float) -> KeptRun:
     """at: its place in the order of runs."""
     whole, values = random.normal(0, spread), dict[str, Measured]()
     for figure, (value, part) in FIGURES.items():
@@ -84,14 +73,14 @@ def drawn_run(random: np.random.Generator, side: str, at: int, spread: float, wi
     begun = BEGUN + timedelta(minutes=2 * at)
     name = f"{side}-{at}"
     about = replace(PLAIN, run_id=name, start=utc_text(begun), end=utc_text(begun + timedelta(minutes=1)))
-    return DrawnRun(Path(name), about, name, {0: DrawnLevel(values)})
+    return KeptRun(Path(name), about, name, {0: DrawnLevel(values)})
 
 
 def session(
     random: np.random.Generator, spread: float, within: float, slower: float, most: int
 ) -> Iterator[Comparison]:
     """What is found at each look, until it is decided or there are `most` pairs."""
-    runs: tuple[list[DrawnRun], list[DrawnRun]] = ([], [])
+    runs: tuple[list[KeptRun], list[KeptRun]] = ([], [])
     found: list[Comparison] = []
     for at, which in enumerate(turns(most)):
         runs[which].append(drawn_run(random, "ab"[which], at, spread, within, slower if which else 0.0))
