@@ -22,7 +22,7 @@ from harness.errors import HarnessError, UsageError
 from harness.measure.run import keep_records, read_runs
 from harness.probe.journal import NAME as STARTS
 from harness.probe.journal import StartJournal
-from harness.stack.state import Remembered, path_of, remember, state_folder
+from harness.stack.state import ServiceRecord, path_of, remember, state_folder
 from harness.stats.effect import Spread
 from harness.workload.traces.read import TraceFile, read_trace
 from harness.workload.traces.window import Window
@@ -149,8 +149,8 @@ def test_a_damaged_memory_of_services_hurts_nobody(
     """What cannot be read is passed over, and nothing that we did not start is ended."""
     random_ = random.Random(f"{SEED} {command}")
     remember(
-        Remembered("one", "embedded", "http://127.0.0.1:1", "one", pid=2**22 - 3, created=1.0, marker="x", repo="a/b",
-                   digest="d", command=("x",), log=str(tmp_path / "log"), limits={"max_input_tokens": 3})
+        ServiceRecord("one", "embedded", "http://127.0.0.1:1", "one", pid=2**22 - 3, created=1.0, marker="x",
+                      repo="a/b", digest="d", command=("x",), log=str(tmp_path / "log"), limits={"max_input_tokens": 3})
     )  # fmt: skip
     content = path_of("one").read_bytes()
     for _ in range(8 * MANY):

@@ -51,10 +51,10 @@ def models_check(
 
     Example: harness models check llama-3.1-8b --gpu L4        Any model: harness models check Qwen/Qwen3-8B --all-gpus
     """
-    from harness.commands.models import Settings, all_gpus_text, check_all_gpus, check_models
+    from harness.commands.models import EntryOverrides, all_gpus_text, check_all_gpus, check_models
     from harness.sizing.check import check_text
 
-    settings = Settings(gpu, gpus, dtype, quantize, engine)
+    settings = EntryOverrides(gpu, gpus, dtype, quantize, engine)
     if all_gpus:
         if gpu is not None:
             raise UsageError("--gpu and --all-gpus cannot be combined")
@@ -85,9 +85,9 @@ def models_add(
 
     Example: harness models add Qwen/Qwen2.5-7B-Instruct --gpu L4
     """
-    from harness.commands.models import Settings, add_model, add_text
+    from harness.commands.models import EntryOverrides, add_model, add_text
 
-    settings = Settings(gpu, gpus, dtype, quantize, engine)
+    settings = EntryOverrides(gpu, gpus, dtype, quantize, engine)
     added = add_model(repo, name=name, catalogue=catalogue, settings=settings)
     show(json, added.as_json(), add_text(added))
     return 0 if added.good else 1

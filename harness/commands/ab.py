@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.commands.compare import write_outputs
 from harness.drive.bench_plan import BenchPlan
-from harness.drive.bench_run import Turn
+from harness.drive.bench_run import PlannedRun
 from harness.drive.gate_file import read_gate
 from harness.drive.options import seconds
 from harness.drive.series import take_turns
@@ -133,12 +133,12 @@ def ab(
     return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)
 
 
-def _turns(sides: Sequence[Target], order: Sequence[int], plan: BenchPlan, folder: Path) -> Iterator[Turn]:
+def _turns(sides: Sequence[Target], order: Sequence[int], plan: BenchPlan, folder: Path) -> Iterator[PlannedRun]:
     for place, which in enumerate(order):
         number = order[:place].count(which)
         path = folder / "ab"[which] / f"repeat-{number:02}"
         own = dataclasses.replace(plan, output=path, seed=plan.seed + number, report=False)
-        yield Turn(sides[which], own, f"{'AB'[which]}, repeat {number + 1}")
+        yield PlannedRun(sides[which], own, f"{'AB'[which]}, repeat {number + 1}")
 
 
 def turns(repeats: int) -> Iterator[int]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_result import BenchResult
-from harness.drive.bench_run import Turn
+from harness.drive.bench_run import PlannedRun
 from harness.drive.series import take_turns
 from harness.serve.target import Target
 
 
 def bench(target: Target, plan: BenchPlan, progress: Callable[[str], None]) -> BenchResult:
     """One run. Raises HarnessErrors; what was recorded until then stays on disk."""
-    (result,) = take_turns([Turn(target, plan)], progress)
+    (result,) = take_turns([PlannedRun(target, plan)], progress)
     return result

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.drive.bench_plan import AskedUsers, BenchPlan, Loads
-from harness.drive.bench_run import Turn
+from harness.drive.bench_run import PlannedRun
 from harness.drive.capacity_book import CapacityBook
 from harness.drive.capacity_plan import CapacityOptions, CapacityPlan, make_plan
 from harness.drive.series import take_turns
@@ -68,13 +68,15 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
     return CapacityResult(report, book.folder, unmet)
 
 
-def _turns(target: Target, plan: CapacityPlan, asked: BenchPlan, book: CapacityBook, progress: Say) -> Iterator[Turn]:
+def _turns(
+    target: Target, plan: CapacityPlan, asked: BenchPlan, book: CapacityBook, progress: Say
+) -> Iterator[PlannedRun]:
     """A run for each history whose search is not done."""
     for place, history in enumerate(plan.histories):
         if book.searches[place].ask() is not None:
             book.begin_at_what_is_known(place)
             own = _bench_plan(plan, asked, history, book.next_run(place))
-            yield Turn(target, own, levels=partial(_levels, plan, book, place, progress))
+            yield PlannedRun(target, own, levels=partial(_levels, plan, book, place, progress))
 
 
 def _bench_plan(plan: CapacityPlan, asked: BenchPlan, history: int | None, folder: Path) -> BenchPlan:

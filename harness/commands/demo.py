@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.commands.bench import bench
 from harness.commands.probe import ProbeOptions, ProbeReport, probe
-from harness.commands.up import Running, up, up_text
+from harness.commands.up import ServiceStatus, up, up_text
 from harness.drive.bench_plan import BenchPlan, Loads
 from harness.drive.bench_result import BenchResult
 from harness.engines import load_catalogue
@@ -28,7 +28,7 @@ _STEPS = 3
 class DemoResult:
     """What each stage gave."""
 
-    running: Running
+    running: ServiceStatus
     limits: ProbeReport
     load: BenchResult
 

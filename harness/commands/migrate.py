@@ -38,7 +38,7 @@ _PLAIN_KEYS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """One setting: what it was, what it becomes (empty where nothing), and what to know or to do instead."""
 
     setting: str
@@ -57,7 +57,7 @@ class Migration:
     source: str
     target: str
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[SettingRow, ...]
     entry: Mapping[str, Any]
     habits: tuple[str, ...]
     routes: tuple[str, ...]
@@ -133,9 +133,11 @@ def _guide(source: Engine, target: Engine) -> Guide:
     return guide
 
 
-def _translated(model: Model, source: Engine, target: Engine, guide: Guide) -> tuple[tuple[Row, ...], dict[str, Any]]:
+def _translated(
+    model: Model, source: Engine, target: Engine, guide: Guide
+) -> tuple[tuple[SettingRow, ...], dict[str, Any]]:
     """What becomes of each setting, and the entry that follows."""
-    rows: list[Row] = []
+    rows: list[SettingRow] = []
     keys: dict[str, Any] = {}
     args: list[str] = []
     env: dict[str, str] = {}
@@ -145,7 +147,7 @@ def _translated(model: Model, source: Engine, target: Engine, guide: Guide) -> t
             counterpart = Counterpart(f"no counterpart is known here; {target.title} may ignore it")
         if counterpart is None:
             keys[path] = value
-            rows.append(Row(path, _shown(value), _spelled(target, path, value), ""))
+            rows.append(SettingRow(path, _shown(value), _spelled(target, path, value), ""))
             continue
         text = _shown(value)
         new_args = counterpart.args(text) if counterpart.args else ()
@@ -157,7 +159,7 @@ def _translated(model: Model, source: Engine, target: Engine, guide: Guide) -> t
         becomes = [" ".join(new_args)] if new_args else []
         becomes += [f"{name}={each}" for name, each in new_env.items()]
         becomes += [_spelled(target, key, each) for key, each in new_keys.items() if each is not None]
-        rows.append(Row(path, text, ", ".join(becomes), counterpart.note))
+        rows.append(SettingRow(path, text, ", ".join(becomes), counterpart.note))
     return tuple(rows), _entry(model, target, keys, args, env)
 
 

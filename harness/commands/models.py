@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EntryOverrides:
     """What the command line says instead of an entry. engine: a name, or NAME:VERSION."""
 
     gpu: str | None = None
@@ -67,7 +67,7 @@ def engine_choice(text: str) -> EngineChoice:
 
 
 @dataclass(frozen=True)
-class Row:
+class CatalogueRow:
     """One entry of the catalogue. weight_bytes: None where nobody knows the shape."""
 
     model: Model
@@ -93,12 +93,12 @@ class Row:
         }
 
 
-def list_models(catalogue: str | Path | None = None) -> list[Row]:
+def list_models(catalogue: str | Path | None = None) -> list[CatalogueRow]:
     """All entries in the file's order. Raises UsageError for a wrong file."""
-    return [Row(model, size_of_files(model)) for model in load_catalogue(catalogue).models.values()]
+    return [CatalogueRow(model, size_of_files(model)) for model in load_catalogue(catalogue).models.values()]
 
 
-def list_text(rows: Sequence[Row]) -> str:
+def list_text(rows: Sequence[CatalogueRow]) -> str:
     """A table of the entries."""
     lines = [("name", "model", "GPU", "weights", "SLO")]
     for row in rows:
@@ -114,22 +114,22 @@ def check_models(
     *,
     gpu: str | None = None,
     catalogue: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: EntryOverrides | None = None,
 ) -> list[Fit]:
     """Whether these entries (all, where none is named) fit their GPUs, or the given one, by their engines' memory laws.
 
     A Hub id that is no entry is looked up. Raises UsageError: wrong catalogue, unknown name, no GPU named and none
     here. MissingError: a shape that only the Hub knows, and the Hub cannot be asked.
     """
-    settings = settings or Settings(gpu=gpu)
+    settings = settings or EntryOverrides(gpu=gpu)
     return [check(model, _gpu_of(model, settings.gpu)) for model in _chosen(names, catalogue, settings)]
 
 
 def check_all_gpus(
-    names: Sequence[str], *, catalogue: str | Path | None = None, settings: Settings | None = None
+    names: Sequence[str], *, catalogue: str | Path | None = None, settings: EntryOverrides | None = None
 ) -> list[list[Fit]]:
     """For each entry its verdict on every card of the sheets. Raises like `check_models`."""
-    models = [_with_shape(model) for model in _chosen(names, catalogue, settings or Settings())]
+    models = [_with_shape(model) for model in _chosen(names, catalogue, settings or EntryOverrides())]
     return [[check(model, card) for card in gpus().values()] for model in models]
 
 
@@ -166,7 +166,7 @@ def _why_not(fit: Fit) -> str:
     return f"lacks {format_bytes(missing)}" if missing else f"does not fit: {fit.reason}"
 
 
-def _chosen(names: Sequence[str], catalogue: str | Path | None, settings: Settings) -> list[Model]:
+def _chosen(names: Sequence[str], catalogue: str | Path | None, settings: EntryOverrides) -> list[Model]:
     known = load_catalogue(catalogue)
     models = [_found(known, name) for name in names] or list(known.models.values())
     return [settings.over(model) for model in models]
@@ -211,7 +211,7 @@ def _gpu_of(model: Model, gpu: str | None) -> Gpu:
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedModel:
     """The entry that was written. size_source: where the weights' size is from. fit: None without a GPU to check.
 
     text_files: its tokenizer and sampling. notes: what is odd about the model, or was chosen for it.
@@ -234,7 +234,7 @@ class Added:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            **Row(self.model, self.model.weight_bytes).as_json(),
+            **CatalogueRow(self.model, self.model.weight_bytes).as_json(),
             "path": self.path,
             "size_source": self.size_source,
             "gated": self.gated,
@@ -253,15 +253,15 @@ def add_model(
     name: str | None = None,
     gpu: str | None = None,
     catalogue: str | Path | None = None,
-    settings: Settings | None = None,
-) -> Added:
+    settings: EntryOverrides | None = None,
+) -> AddedModel:
     """Look the model up and append it to the catalogue (models.yaml here, made where there is none).
 
     Raises UsageError: unknown model or GPU, name taken or unfit. MissingError: gated, or the Hub cannot be reached.
     """
     from harness.catalog import hub
 
-    settings = settings or Settings(gpu=gpu)
+    settings = settings or EntryOverrides(gpu=gpu)
     path = Path("models.yaml" if catalogue is None else catalogue)
     card = find_gpu(settings.gpu) if settings.gpu else None
     found = hub.describe(repo)
@@ -289,10 +289,14 @@ def add_model(
     fit = dataclasses.replace(check(model, card), support=support_of(model, asked)) if card else None
     support = support_of(model, asked)
     notes = (*found.notes, *notes)
-    return Added(str(path), model, found.size_source, found.gated, fit, support, found.licence, notes, found.text_files)
+    return AddedModel(
+        str(path), model, found.size_source, found.gated, fit, support, found.licence, notes, found.text_files
+    )
 
 
-def _engine_for(draft: Model, asked: Architecture, settings: Settings) -> tuple[EngineChoice | None, tuple[str, ...]]:
+def _engine_for(
+    draft: Model, asked: Architecture, settings: EntryOverrides
+) -> tuple[EngineChoice | None, tuple[str, ...]]:
     """The engine to write into the entry, None for the catalogue's own, which the draft has; what is said of it.
 
     Where nobody chose and the catalogue's own does not serve it, the first that does is taken.
@@ -324,7 +328,7 @@ def _in_table(found: HubModel) -> bool:
     return dataclasses.replace(found.shape, **{key: getattr(known, key) for key in kept}) == known
 
 
-def add_text(added: Added) -> str:
+def add_text(added: AddedModel) -> str:
     """What was written, and what to do next."""
     model = added.model
     known = model.weight_bytes

@@ -39,7 +39,7 @@ from harness.serve.before_start import require_served
 from harness.serve.serving import choose_runtime, remove_abandoned, resolve_model
 from harness.serve.target import Target
 from harness.sizing.known import known_shape
-from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
+from harness.sizing.predicted import BUDGET, LimitComparison, compare, predict, suspicion
 from harness.terminal import Progress
 from harness.units import format_count, format_duration
 
@@ -220,7 +220,7 @@ class _Probe:
         }
         return document, cells
 
-    def _predicted(self, limits: Mapping[str, Any], names: frozenset[str]) -> list[Compared]:
+    def _predicted(self, limits: Mapping[str, Any], names: frozenset[str]) -> list[LimitComparison]:
         """The budget by the memory law with the limits that were found, beside the one that the engine told."""
         kept = {name: value for name, value in limits.items() if name in names - {BUDGET} and isinstance(value, int)}
         told = replace(self.model, limits=replace(self.model.limits, **kept))

@@ -15,7 +15,7 @@ from typing import Any
 from harness.drive.aa import store
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_result import BenchResult
-from harness.drive.bench_run import Turn
+from harness.drive.bench_run import PlannedRun
 from harness.drive.series import take_turns
 from harness.errors import UsageError
 from harness.measure.run import read_run
@@ -83,7 +83,7 @@ def repeat(
         raise UsageError("--aa measures how much runs differ", advice="Give --repeat 5 or more.")
     folder = RunFolder.create(plan.output or _default_folder(target, plan)).path
     turns = (
-        Turn(
+        PlannedRun(
             target,
             dataclasses.replace(plan, output=folder / f"repeat-{number:02}", seed=plan.seed + number),
             f"repeat {number + 1} of {times}",

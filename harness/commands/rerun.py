@@ -15,7 +15,7 @@ from harness.drive.asking import read_rows
 from harness.drive.bench_options import plan_from
 from harness.drive.bench_plan import AskedRows, AskedUsers, BenchPlan
 from harness.drive.bench_result import BenchResult
-from harness.drive.bench_run import Turn, bench, locustfile_of
+from harness.drive.bench_run import PlannedRun, bench, locustfile_of
 from harness.drive.capacity_book import FILE as CAPACITY
 from harness.drive.options import allowed
 from harness.engines.client import base_url
@@ -102,7 +102,7 @@ def rerun(
         found.extend(differences(before, now))
         _refuse(found, may_differ, folder)
 
-    again = bench(Turn(target, plan, check=check), progress)
+    again = bench(PlannedRun(target, plan, check=check), progress)
     return RerunResult(again, folder.path, tuple(found))
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from harness import terminal
 from harness.catalog.limits import Limits
-from harness.commands.up import Running, running_of, running_sidecar
+from harness.commands.up import ServiceStatus, running_of, running_sidecar
 from harness.engines import engine_named
 from harness.errors import MissingError, UsageError
 from harness.serve import sidecars
@@ -21,26 +21,26 @@ from harness.stack.service import OwnService, State
 from harness.units import format_count, format_percent
 
 
-def status(names: Sequence[str] = ()) -> list[Running]:
+def status(names: Sequence[str] = ()) -> list[ServiceStatus]:
     """Everything that was started and not stopped, or what is named; what ended by itself has the phase `exited`."""
     return [_status_of(service) for service in _chosen(names)]
 
 
-def _status_of(service: OwnService) -> Running:
+def _status_of(service: OwnService) -> ServiceStatus:
     record = service.record
     gpu = record.gpu if record else None
     try:
         state = service.state()
     except MissingError as error:  # Docker does not run; what else there is, is shown all the same
         runtime = record.runtime if record else "unknown"
-        return Running(service.name, runtime, service.endpoint.url, "unknown", gpu=gpu, detail=error.found)
+        return ServiceStatus(service.name, runtime, service.endpoint.url, "unknown", gpu=gpu, detail=error.found)
     if sidecars.is_sidecar(service):
         return running_sidecar(service)
     looked = look_at(service) if state.running else None
     if looked is not None:
         return _with_load(running_of(service, looked, gpu), service)
     facts = service.facts()
-    return Running(
+    return ServiceStatus(
         name=service.name,
         runtime=facts.runtime,
         url=service.endpoint.url,
@@ -69,7 +69,7 @@ def _cause_of_death(service: OwnService, state: State) -> str | None:
 _LAST_LINES = 2000
 
 
-def _with_load(running: Running, service: OwnService) -> Running:
+def _with_load(running: ServiceStatus, service: OwnService) -> ServiceStatus:
     """With the limits that only the start-up log told, and with what it is doing now."""
     known = service.record.limits if service.record else {}
     limits = {name: value or known.get(name) for name, value in vars(running.limits).items()}
@@ -88,7 +88,7 @@ def _with_load(running: Running, service: OwnService) -> Running:
     )
 
 
-def status_text(running: Sequence[Running]) -> str:
+def status_text(running: Sequence[ServiceStatus]) -> str:
     """One line per service."""
     if not running:
         return "nothing runs"
@@ -107,7 +107,7 @@ def status_text(running: Sequence[Running]) -> str:
     return terminal.table([_row(each) for each in running], header)
 
 
-def _row(each: Running) -> list[str]:
+def _row(each: ServiceStatus) -> list[str]:
     budget = each.limits.max_batch_total_tokens
     return [
         each.name,

@@ -15,7 +15,7 @@ from harness.serve import sidecars
 from harness.serve.before_start import look_before_start
 from harness.serve.serving import await_ready, choose_runtime, digests_for, resolve_model, service_for
 from harness.serve.target import Say, Target
-from harness.sizing.predicted import BUDGET, Compared, compare, may_die, predict, suspicion
+from harness.sizing.predicted import BUDGET, LimitComparison, compare, may_die, predict, suspicion
 from harness.stack import locks, machine
 from harness.stack.launch import LOOPBACK
 from harness.stack.plan import FIRST_PORT
@@ -29,7 +29,7 @@ from harness.units import format_count, format_duration
 
 
 @dataclass(frozen=True)
-class Running:
+class ServiceStatus:
     """One service that was started: where it answers, what it allows, and how it is.
 
     phase: a Phase of stack.service. detail: why, when it is not ready. seconds: of this start; 0 when it was up before.
@@ -53,7 +53,7 @@ class Running:
     kv_use: float | None = None
     seconds: float = 0.0
     detail: str | None = None
-    predicted: tuple[Compared, ...] = ()
+    predicted: tuple[LimitComparison, ...] = ()
     may_die: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def up(
     monitoring: bool = False,
     outlives_harness: bool = True,
     progress: Say = lambda text: None,
-) -> list[Running]:
+) -> list[ServiceStatus]:
     """Start what does not run yet, renew what changed, wait for each first answer.
 
     What answers stays when this is interrupted later; what does not answer yet is taken down. outlives_harness: a
@@ -126,7 +126,7 @@ def _require_distinct(models: Sequence[Model]) -> None:
         raise UsageError(f"{twice} is named twice")
 
 
-def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
+def _still_good(model: Model, target: Target, say: Say) -> list[ServiceStatus]:
     """What runs for this entry already, when all of it answers and nothing changed; else it is stopped, and the list
     empty.
     """
@@ -146,12 +146,14 @@ def _still_good(model: Model, target: Target, say: Say) -> list[Running]:
     return []
 
 
-def _start_all(chosen: Sequence[tuple[Model, Target]], outlives_harness: bool, say: Say) -> dict[str, list[Running]]:
+def _start_all(
+    chosen: Sequence[tuple[Model, Target]], outlives_harness: bool, say: Say
+) -> dict[str, list[ServiceStatus]]:
     """Start them side by side, wait for one after another; whatever does not answer in the end is stopped."""
     looked = {model.name: look_before_start(model, target, say) for model, target in chosen}
     pinned = {name: revision for name, revision in looked.items() if revision is not None}
     services = _services(chosen, pinned, outlives_harness, say)
-    running: dict[str, list[Running]] = {model.name: [] for model, _ in chosen}
+    running: dict[str, list[ServiceStatus]] = {model.name: [] for model, _ in chosen}
     with ExitStack() as unready:  # every one is stopped, also when stopping another fails
         kept: set[str] = set()
         for _, service in services:
@@ -238,16 +240,16 @@ def _told(limits: Limits) -> dict[str, int]:
 _GRACE_UNREADY = 15.0
 
 
-def predicted_of(service: Service, limits: Limits) -> tuple[Compared, ...]:
+def predicted_of(service: Service, limits: Limits) -> tuple[LimitComparison, ...]:
     """Limits as reckoned before the start, beside what is in force."""
     record = getattr(service, "record", None)
     return tuple(compare(record.predicted, limits.known())) if record is not None else ()
 
 
-def running_of(service: Service, ready: Ready, gpu: str | None = None, risks: tuple[str, ...] = ()) -> Running:
+def running_of(service: Service, ready: Ready, gpu: str | None = None, risks: tuple[str, ...] = ()) -> ServiceStatus:
     """What the command line shows of a service that answers."""
     facts = service.facts()
-    return Running(
+    return ServiceStatus(
         name=service.name,
         runtime=facts.runtime,
         url=service.endpoint.url,
@@ -266,10 +268,10 @@ def running_of(service: Service, ready: Ready, gpu: str | None = None, risks: tu
     )
 
 
-def running_sidecar(service: OwnService) -> Running:
+def running_sidecar(service: OwnService) -> ServiceStatus:
     """What the command line shows of the gateway, Prometheus or Grafana."""
     facts = service.facts()
-    return Running(
+    return ServiceStatus(
         name=service.name,
         runtime=facts.runtime,
         url=service.endpoint.url,
@@ -295,12 +297,12 @@ def dry_run_text(targets: Sequence[Target], *, gateway: bool = False, monitoring
     return "\n".join(f"# {service.name}\n{service.facts().stack}" for service in services)
 
 
-def up_text(running: Sequence[Running]) -> str:
+def up_text(running: Sequence[ServiceStatus]) -> str:
     """Endpoint and effective limits of each."""
     return "\n".join(_paragraph(each) for each in running)
 
 
-def _paragraph(each: Running) -> str:
+def _paragraph(each: ServiceStatus) -> str:
     head = f"{each.name}: {each.url}  ({_engine(each)}{_ready_in(each)})"
     beside = {known.name: f" ({known.text()})" for known in each.predicted}
     lines = [
@@ -315,10 +317,10 @@ def _limit(value: int | float) -> str:
     return format_count(value) if isinstance(value, int) else f"{value:g}"
 
 
-def _engine(each: Running) -> str:
+def _engine(each: ServiceStatus) -> str:
     simulated = ", emulated: figures are a simulation's" if each.emulated else ""
     return f"{each.runtime}, {each.engine} {each.engine_version or ''}".rstrip() + simulated
 
 
-def _ready_in(each: Running) -> str:
+def _ready_in(each: ServiceStatus) -> str:
     return f", ready in {format_duration(each.seconds)}" if each.seconds >= 0.1 else ""

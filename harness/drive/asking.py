@@ -17,13 +17,13 @@ from harness.engines.vocabulary import vocabulary_of
 from harness.errors import UsageError
 from harness.load.worker_pool import WorkerPool
 from harness.measure.run_folder import Level
-from harness.serve.serving import Served
+from harness.serve.serving import RunningService
 from harness.workload.mix import SLOTS
 from harness.workload.traces.read import Trace, TraceFile, has_moments, read_dataset, read_trace
 from harness.workload.user_spec import UserSpec
 from harness.workload.user_spec import workload_of as workload_of_users
 from harness.workload.vocabulary import Vocabulary
-from harness.workload.workload import Asked, dataset, replayed
+from harness.workload.workload import AnyWorkload, dataset, replayed
 
 Say = Callable[[str], None]
 Askers = Trace | Sequence[UserSpec]
@@ -114,14 +114,14 @@ def _users(
     return tuple(users)
 
 
-def as_the_users_say(plan: BenchPlan, asked: Askers, served: Served) -> BenchPlan:
+def as_the_users_say(plan: BenchPlan, asked: Askers, served: RunningService) -> BenchPlan:
     """The plan with what is left to the user classes, and else to the service."""
     specs = () if isinstance(asked, Trace) else asked
     api = plan.api or next((each.api for each in specs if each.api is not None), None) or default_api(served.info)
     return replace(plan, api=api, stream=plan.stream and all(each.stream for each in specs))
 
 
-def make_workload(plan: BenchPlan, served: Served, asked: Askers) -> Asked:
+def make_workload(plan: BenchPlan, served: RunningService, asked: Askers) -> AnyWorkload:
     """What is asked of this service, in words that it counts as one token each."""
     plain = vocabulary_of(served.endpoint)
 
@@ -134,7 +134,7 @@ def make_workload(plan: BenchPlan, served: Served, asked: Askers) -> Asked:
 
 def workload_of(
     plan: BenchPlan, asked: Askers, words: Callable[[bool], Vocabulary], limits: Mapping[str, int | float]
-) -> Asked:
+) -> AnyWorkload:
     """What is asked: the rows of a file, or what the users of a locustfile say.
 
     words: of prompts, with a system message or without.

@@ -36,7 +36,7 @@ _RECORDS = ("records", "client")
 
 
 @dataclass(frozen=True)
-class Saved:
+class BaselineVersion:
     """One time that the baseline was saved. at: UTC. runs: their ids. reason: why it replaced the one before. point:
     its figures, which stay when the runs are replaced.
     """
@@ -54,7 +54,7 @@ class Baseline:
     name: str
     key: dict[str, Any]
     spreads: list[tuple[str, str, float]]
-    saved: list[Saved]
+    saved: list[BaselineVersion]
     schema: int = SCHEMA
 
 
@@ -84,7 +84,7 @@ def save(
     runs = recorded(read_runs(paths))
     _require_fit(runs)
     ids = [run.manifest.run_id for run in runs]
-    now = Saved(utc_text(datetime.now(timezone.utc)), ids, reason, point_of(runs, f"baseline {name}"))
+    now = BaselineVersion(utc_text(datetime.now(timezone.utc)), ids, reason, point_of(runs, f"baseline {name}"))
     found = Baseline(
         name,
         _key(runs[0]),

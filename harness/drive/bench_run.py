@@ -33,13 +33,13 @@ from harness.measure.client import Floor
 from harness.measure.clock import Anchor
 from harness.measure.run_folder import Level, Manifest, RunFolder, run_name
 from harness.redaction import redact, secrets_of
-from harness.serve.serving import Served, open_service, resolve_model
+from harness.serve.serving import RunningService, open_service, resolve_model
 from harness.serve.target import Target
 from harness.stack.readiness import StartFailed, tell_last_lines
 from harness.stack.service import Service
 from harness.workload.traces.read import Trace
 from harness.workload.vocabulary import assumed_vocabulary
-from harness.workload.workload import Asked, Chat, Dataset, Drawn
+from harness.workload.workload import AnyWorkload, Chat, Dataset, DrawnWorkload
 
 _LAST_LINES = 1000
 
@@ -49,7 +49,7 @@ AskedLevels = Callable[[RunRecorder], Iterator[Level]]
 
 
 @dataclass(frozen=True)
-class Turn:
+class PlannedRun:
     """A run that is to be. name: what it is, for the terminal. levels: in place of the plan's. check: looks at the
     manifest of what is about to be asked, and raises HarnessErrors where it shall not be.
     """
@@ -61,7 +61,7 @@ class Turn:
     check: Callable[[Manifest], None] | None = None
 
 
-def bench(turn: Turn, progress: Callable[[str], None]) -> BenchResult:
+def bench(turn: PlannedRun, progress: Callable[[str], None]) -> BenchResult:
     """Check, run the levels, summarise. Raises HarnessErrors; what was recorded until then stays on disk."""
     plan = turn.plan
     rows = _inputs(plan, progress)
@@ -96,9 +96,9 @@ def _inputs(plan: BenchPlan, progress: Callable[[str], None]) -> Trace | None:
 
 
 def _measure(
-    turn: Turn,
+    turn: PlannedRun,
     asked: Askers,
-    served: Served,
+    served: RunningService,
     pool: WorkerPool,
     progress: Callable[[str], None],
     levels: tuple[Level, ...],
@@ -178,7 +178,7 @@ def _pointing_to(folder: RunFolder) -> Iterator[None]:
 
 def _load(
     plan: LoadPlan,
-    served: Served,
+    served: RunningService,
     recorder: RunRecorder,
     pool: WorkerPool,
     progress: Callable[[str], None],
@@ -231,15 +231,15 @@ def _busy(latest: Gauges) -> str:
 
 
 def _check(
-    served: Served,
+    served: RunningService,
     plan: BenchPlan,
-    workload: Asked,
+    workload: AnyWorkload,
     levels: tuple[Level, ...],
     progress: Callable[[str], None],
 ) -> None:
     """May we measure at all? Warnings are said, what would measure nothing ends the command."""
     first = workload.base if isinstance(workload, Chat) else workload
-    lengths = (first.input_lengths, first.output_lengths) if isinstance(first, Drawn) else (None, None)
+    lengths = (first.input_lengths, first.output_lengths) if isinstance(first, DrawnWorkload) else (None, None)
     intent = preflight.Intent(
         api=plan.api or default_api(served.info),
         longest_input=lengths[0].longest if lengths[0] else None,
@@ -250,7 +250,7 @@ def _check(
     preflight.require(served.endpoint, served.info, intent, progress)
 
 
-def _default_folder(served: Served, workload: str) -> RunFolder:
+def _default_folder(served: RunningService, workload: str) -> RunFolder:
     model = served.model.name if served.model else (served.info.model_id or "service").rpartition("/")[2]
     gpu = served.model.gpu if served.model else None
     name = run_name(datetime.now(timezone.utc), model, gpu, workload)
@@ -259,10 +259,10 @@ def _default_folder(served: Served, workload: str) -> RunFolder:
 
 def _manifest(
     folder: RunFolder,
-    served: Served,
+    served: RunningService,
     target: Target,
     plan: BenchPlan,
-    workload: Asked,
+    workload: AnyWorkload,
     levels: tuple[Level, ...],
 ) -> Manifest:
     facts, model = served.service.facts(), served.model

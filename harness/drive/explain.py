@@ -15,7 +15,7 @@ from harness.measure.run_folder import Level
 from harness.report.document import Table
 from harness.report.to_text import aligned
 from harness.units import format_count, format_duration, format_number
-from harness.workload.workload import Asked, Dataset, Replayed, spread
+from harness.workload.workload import AnyWorkload, Dataset, ReplayedWorkload, spread
 
 REHEARSED = 200  # conversations or requests
 _LEFT_OUT = ("parts", "hash", "vocabulary", "prompt_overhead_tokens", "overhead_tokens_per_exchange", "overhead")
@@ -41,7 +41,7 @@ class Forecast:
 class Explanation:
     """played: conversations, or requests, as they would be asked first, with answers as long as asked."""
 
-    workload: Asked
+    workload: AnyWorkload
     played: Sequence[Rehearsed]
     forecasts: Sequence[Forecast]
     model: Model | None
@@ -62,7 +62,7 @@ class Explanation:
         requests = [request for each in self.played for request in each]
         return {
             "workload": self.workload.describe(),
-            "data": self.workload.trace.facts() if isinstance(self.workload, Replayed | Dataset) else None,
+            "data": self.workload.trace.facts() if isinstance(self.workload, ReplayedWorkload | Dataset) else None,
             "looked_at": len(self.played),
             "requests_per_conversation": statistics.fmean(map(len, self.played)) if self.workload.converses else None,
             "input_tokens": spread([request[0] for request in requests]),
@@ -97,25 +97,27 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(workload: Asked, played: Sequence[Rehearsed], levels: Sequence[Level], model: Model | None) -> Explanation:
+def explain(
+    workload: AnyWorkload, played: Sequence[Rehearsed], levels: Sequence[Level], model: Model | None
+) -> Explanation:
     """played: the first conversations or requests; of a trace all that are sent."""
     return Explanation(workload, played, [_forecast(level, workload, played) for level in levels], model)
 
 
-def _forecast(level: Level, workload: Asked, played: Sequence[Rehearsed]) -> Forecast:
+def _forecast(level: Level, workload: AnyWorkload, played: Sequence[Rehearsed]) -> Forecast:
     begun = _begun(level, workload)
     each = [statistics.fmean(map(len, played))] if played else [0.0]
     each += [statistics.fmean([sum(request[side] for request in one) for one in played] or [0.0]) for side in (0, 1)]
     requests, inputs, outputs = (None if begun is None else begun * value for value in each)
-    if isinstance(workload, Replayed) and workload.offsets:
+    if isinstance(workload, ReplayedWorkload) and workload.offsets:
         seconds: float | None = workload.offsets[-1]
     else:
         seconds = level.duration if begun is None or level.rate is None else level.duration or begun / level.rate
     return Forecast(level, begun, requests, inputs, outputs, seconds)
 
 
-def _begun(level: Level, workload: Asked) -> float | None:
-    if isinstance(workload, Replayed):
+def _begun(level: Level, workload: AnyWorkload) -> float | None:
+    if isinstance(workload, ReplayedWorkload):
         return float(len(workload.trace.rows))
     most = level.sessions if workload.converses else level.requests
     if level.rate is not None and level.duration is not None:
@@ -134,9 +136,9 @@ def _time(seconds: float | None) -> str:
     return "until done" if seconds is None else format_duration(seconds)
 
 
-def _longer(workload: Asked) -> str:
+def _longer(workload: AnyWorkload) -> str:
     """The moments of a trace are what it lasts at least, where turns wait for their answers."""
-    waits = isinstance(workload, Replayed) and any(wait.answers for wait in workload.waits)
+    waits = isinstance(workload, ReplayedWorkload) and any(wait.answers for wait in workload.waits)
     return ", or more where turns wait for their answers" if waits else ""
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from harness.load.burst import Answered
+from harness.load.burst import BurstAnswer
 
 
-def carried(begun: Sequence[Answered], *, to_end: bool = False) -> int | None:
+def carried(begun: Sequence[BurstAnswer], *, to_end: bool = False) -> int | None:
     """Most tokens that were certainly in flight while a prompt was read: that prompt, and prompts and answers so far of
     all that ran beside it. to_end: or at any other moment.
 
@@ -25,7 +25,7 @@ def carried(begun: Sequence[Answered], *, to_end: bool = False) -> int | None:
     return max([*reads, *ends], default=None)
 
 
-def at_steps(answers: Sequence[Answered], ends: Sequence[int]) -> tuple[int, ...]:
+def at_steps(answers: Sequence[BurstAnswer], ends: Sequence[int]) -> tuple[int, ...]:
     """Tokens that were certainly in flight when the prompts of each step of a load that climbs were read, as far as it
     came. answers: in the order of the requests. ends: requests up to and with those of each step.
     """
@@ -38,7 +38,7 @@ def at_steps(answers: Sequence[Answered], ends: Sequence[int]) -> tuple[int, ...
     return tuple(found)
 
 
-def _beside_a_prompt(begun: Sequence[Answered], moment: float) -> int:
+def _beside_a_prompt(begun: Sequence[BurstAnswer], moment: float) -> int:
     """When the prompts were read whose first tokens came in this turn."""
     running = [each for each in begun if each.token_at[0] < moment < each.token_at[-1]]
     lasting = sum(each.request.input_tokens for each in begun if each.token_at[0] == moment < each.token_at[-1])
@@ -47,23 +47,23 @@ def _beside_a_prompt(begun: Sequence[Answered], moment: float) -> int:
     return _tokens(running, moment) + max(lasting, max(ended, default=0))
 
 
-def _just_before(begun: Sequence[Answered], moment: float) -> int:
+def _just_before(begun: Sequence[BurstAnswer], moment: float) -> int:
     """When the tokens of this turn had not come yet: all that get one had lived through what came before."""
     return _tokens([each for each in begun if each.token_at[0] < moment <= each.token_at[-1]], moment)
 
 
-def _tokens(running: Sequence[Answered], moment: float) -> int:
+def _tokens(running: Sequence[BurstAnswer], moment: float) -> int:
     return sum(each.request.input_tokens + bisect_left(each.token_at, moment) for each in running)
 
 
-def running_at_death(begun: Sequence[Answered]) -> int:
+def running_at_death(begun: Sequence[BurstAnswer]) -> int:
     """Tokens of all that had begun and not ended of itself when the burst ended, as the engine last lived with them:
     each one's newest token was still to be written.
     """
     return sum(each.request.input_tokens + len(each.token_at) - 1 for each in begun if not each.ok)
 
 
-def beside(begun: Sequence[Answered]) -> int | None:
+def beside(begun: Sequence[BurstAnswer]) -> int | None:
     """Most requests in flight at once for certain when one of the last wave began: each had a token and was to have
     another. What ran before that wave came may have ended. None without any.
     """

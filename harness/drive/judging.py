@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from harness.drive.in_flight import at_steps, beside, carried, running_at_death
-from harness.load.burst import Answered, Burst
+from harness.load.burst import Burst, BurstAnswer
 from harness.probe.setting import CHUNK, Load, LoadResult, Verdict
 from harness.stats.quantile import quantile
 
@@ -42,7 +42,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
     )
 
 
-def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) -> tuple[Verdict, str | None]:
+def _verdict(burst: Burst, wrong: Sequence[BurstAnswer], refused: int, load: Load) -> tuple[Verdict, str | None]:
     if burst.ending == "died":
         return "died", next((each.error for each in wrong if each.error), None) or "the engine ended"
     if burst.ending == "stalled":
@@ -58,13 +58,13 @@ def _verdict(burst: Burst, wrong: Sequence[Answered], refused: int, load: Load) 
     return "held", None
 
 
-def _ended_early(each: Answered) -> bool:
+def _ended_early(each: BurstAnswer) -> bool:
     """Whether the model ended an answer, by a token that says so; a longer one than a chunk ends where no more fits."""
     tokens = len(each.token_at) if each.output_tokens is None else each.output_tokens
     return each.ok and not each.left and tokens < min(each.request.max_new_tokens, CHUNK)
 
 
-def _rate(begun: Sequence[Answered]) -> float | None:
+def _rate(begun: Sequence[BurstAnswer]) -> float | None:
     """Tokens per second between the last first token and the first last one, when all are running."""
     if not begun:
         return None

@@ -15,7 +15,7 @@ from harness.measure.run_folder import Manifest, RunFolder, read_manifest
 from harness.probe.file import NAME as PROBE
 from harness.probe.file import read_probe
 from harness.report.capacity import capacity_document
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.document import Document
 from harness.report.formats import Format, find_format
 from harness.report.probe import probe_document
@@ -56,7 +56,7 @@ def _capacity(folder: Path, asked: MoneyQuestion) -> Document:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
         found = f"cannot be read: {error!r}" if isinstance(error, KeyError) else f"cannot be read: {error}"
         raise UsageError(found, where=str(path), advice="Name a folder that `harness capacity` wrote.") from error
-    return capacity_document(Searched(report, {**document, **report.as_dict()}, manifest, folder.resolve().name))
+    return capacity_document(SearchReport(report, {**document, **report.as_dict()}, manifest, folder.resolve().name))
 
 
 def _manifest(folder: Path) -> Manifest | None:

@@ -12,7 +12,7 @@ from harness.engines.api import Api
 from harness.engines.client import Client, NoAnswer
 from harness.engines.endpoint import Endpoint
 from harness.engines.tokens import Tokenizer, find_tokenizer
-from harness.load.burst import Answered, Patience, send_burst
+from harness.load.burst import BurstAnswer, Patience, send_burst
 from harness.probe import prompts
 from harness.probe.setting import Load
 from harness.workload.request import Request
@@ -48,7 +48,7 @@ class Lengths:
     corrected: int = 0
     missed: int = 0
 
-    def hear(self, answers: Iterable[Answered]) -> None:
+    def hear(self, answers: Iterable[BurstAnswer]) -> None:
         for each in answers:
             if each.input_tokens is not None and each.request.input_tokens is not None:
                 differs = abs(each.input_tokens - each.request.input_tokens)

@@ -22,7 +22,7 @@ from harness.load.burst import Patience, send_burst
 from harness.measure.run_folder import run_name, write_atomically
 from harness.probe import loads
 from harness.probe.setting import CHUNK, Bracket, Load, LoadKind, LoadResult, Shape
-from harness.serve.serving import Served, open_service
+from harness.serve.serving import RunningService, open_service
 from harness.serve.target import Target
 from harness.terminal import Progress
 from harness.units import format_duration
@@ -56,7 +56,7 @@ def _default_folder(target: Target) -> Path:
 
 
 class _Asking:
-    def __init__(self, served: Served, options: ProbeOptions, progress: Progress) -> None:
+    def __init__(self, served: RunningService, options: ProbeOptions, progress: Progress) -> None:
         self.endpoint, self.info, self.limits = served.endpoint, served.info, served.limits
         self.options, self.progress = options, progress
         engine = next((each for each in ENGINES if each.name == self.info.engine), None)

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from harness.drive.bench_result import BenchResult
-from harness.drive.bench_run import Turn, bench
+from harness.drive.bench_run import PlannedRun, bench
 
 
-def take_turns(turns: Iterable[Turn], progress: Callable[[str], None]) -> Iterator[BenchResult]:
+def take_turns(turns: Iterable[PlannedRun], progress: Callable[[str], None]) -> Iterator[BenchResult]:
     """Each run's result as it ends; the last one of all after Ctrl-C. Raises HarnessErrors.
 
     Each opens its service anew where no `up` has left it running, which belongs to what runs differ by.

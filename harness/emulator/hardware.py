@@ -16,7 +16,7 @@ from harness.simulator.launcher import BLOCK_SIZES
 from harness.simulator.memory import (
     Budget,
     NotEnoughMemory,
-    Resolved,
+    ResolvedPlan,
     ServingPlan,
     padded_batch_fits,
     prefill_peak,
@@ -108,7 +108,7 @@ def load_problem(plan: ServingPlan, options: Options, gpus: int | None) -> str |
 Timings = tuple[Callable[[EngineCall], float], Callable[[int], float]]
 
 
-def timings(resolved: Resolved, world: World, started: Budget, speed: float) -> Timings:
+def timings(resolved: ResolvedPlan, world: World, started: Budget, speed: float) -> Timings:
     """Seconds of a shard's call, and of a prompt's way into the queue. speed: by which everything runs faster.
 
     The latter is less what this process needs itself for a prompt.

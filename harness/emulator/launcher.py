@@ -40,7 +40,7 @@ from harness.simulator.launcher import (
     resolve_cuda_graphs,
     resolve_shards,
 )
-from harness.simulator.memory import Budget, NotEnoughMemory, Resolved, ServingPlan, budget, resolve
+from harness.simulator.memory import Budget, NotEnoughMemory, ResolvedPlan, ServingPlan, budget, resolve
 from harness.units import MIB
 
 V3 = "text_generation_router_v3"
@@ -103,7 +103,7 @@ class _Plan:
 
     model: ServedModel
     serving: ServingPlan
-    resolved: Resolved
+    resolved: ResolvedPlan
     problem: str | None
 
     @property

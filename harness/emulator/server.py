@@ -23,7 +23,7 @@ from harness.emulator.routes import ROUTES
 from harness.emulator.scenario import Scenario
 from harness.emulator.tokens import Speech
 from harness.emulator.validation import Limits, Validation
-from harness.simulator.memory import Budget, Resolved, ServingPlan
+from harness.simulator.memory import Budget, ResolvedPlan, ServingPlan
 from harness.simulator.scheduler import EngineCall, EngineSettings
 
 _BACKLOG = 1024
@@ -48,7 +48,7 @@ class RouterSettings:
     options: Options
     model: ServedModel
     plan: ServingPlan
-    resolved: Resolved
+    resolved: ResolvedPlan
     budget: Budget
     compute_type: str
 

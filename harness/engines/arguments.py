@@ -138,7 +138,7 @@ def as_text(value: str | int | float) -> str:
 
 
 @dataclass(frozen=True)
-class Taken:
+class ReservedFlags:
     """What an entry's own arguments must not say. keys: flag -> the key of the entry that sets it in this start.
 
     places: flag -> why it is not the entry's to set. secrets: flag -> how the secret gets there instead.
@@ -149,7 +149,9 @@ class Taken:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
-def require_own(args: Sequence[str], flags: Flags, version: Version, taken: Taken, where: str) -> tuple[str, ...]:
+def require_own(
+    args: Sequence[str], flags: Flags, version: Version, taken: ReservedFlags, where: str
+) -> tuple[str, ...]:
     """The entry's own arguments, as they stand. where: the entry.
 
     Raises UsageError for one that a key of the entry sets already, one that the harness itself sets, a secret, and a

@@ -35,7 +35,7 @@ _GIVE_UP = 2.0  # seconds for open answers to be cut off
 
 
 @dataclass
-class Answered:
+class BurstAnswer:
     """One request of a burst. Moments are seconds since the burst began, null where they never came. Tokens that were
     read in one turn of the event loop, of whichever request, have one moment.
 
@@ -69,7 +69,7 @@ class Burst:
     a token for a while), `late` (the time was over).
     """
 
-    answers: tuple[Answered, ...]
+    answers: tuple[BurstAnswer, ...]
     ending: Ending
     seconds: float
 
@@ -129,7 +129,7 @@ class _Gate:
         self.opened, self._all = asyncio.Event(), asyncio.Event()
         self._there: set[int] = set()
 
-    def arrive(self, each: Answered) -> None:
+    def arrive(self, each: BurstAnswer) -> None:
         """Of a request that is ready to go, or has failed."""
         self._there.add(id(each))
         if len(self._there) == self.count:
@@ -165,7 +165,7 @@ class _Sender:
             patience,
             stream,
         )
-        self.waves = [[Answered(request, number) for request in wave] for number, wave in enumerate(waves)]
+        self.waves = [[BurstAnswer(request, number) for request in wave] for number, wave in enumerate(waves)]
         self.answers = [each for wave in self.waves for each in wave]
         self.began = self.moved = time.monotonic()
         self.stirred = asyncio.Event()  # a token or an end came
@@ -247,7 +247,7 @@ class _Sender:
             await asyncio.wait_for(self.stirred.wait(), look)
         await asyncio.sleep(_LOOK_BETWEEN)  # tokens of a batch come together
 
-    async def _ask(self, session: aiohttp.ClientSession, each: Answered, gate: _Gate) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, each: BurstAnswer, gate: _Gate) -> None:
         model_name = self.endpoint.model_name or ""
         call = self.api.encode(each.request, str(uuid.uuid4()), model_name, stream=self.stream, extras=self.extras)
         slices: list[bytes] = []
@@ -265,7 +265,7 @@ class _Sender:
         self._understand(each, slices, complete)
 
     async def _read(
-        self, session: aiohttp.ClientSession, call: Call, each: Answered, slices: list[bytes], gate: _Gate
+        self, session: aiohttp.ClientSession, call: Call, each: BurstAnswer, slices: list[bytes], gate: _Gate
     ) -> bool:
         headers = dict(call.headers)
         body: bytes | AsyncIterator[bytes] | None = call.body
@@ -283,7 +283,7 @@ class _Sender:
                     self._hear(each, piece)
         return True
 
-    async def _held_back(self, body: bytes, each: Answered, gate: _Gate) -> AsyncIterator[bytes]:
+    async def _held_back(self, body: bytes, each: BurstAnswer, gate: _Gate) -> AsyncIterator[bytes]:
         """All but the last byte, and that when the whole wave is there."""
         yield body[:-1]
         gate.arrive(each)
@@ -291,7 +291,7 @@ class _Sender:
         each.sent_at = self._now()
         yield body[-1:]
 
-    def _hear(self, each: Answered, piece: bytes) -> None:
+    def _hear(self, each: BurstAnswer, piece: bytes) -> None:
         """Token events by their mark; which of them carried text is read at the end."""
         count = piece.count(b'"token"') or piece.count(b'"choices"')
         if count:
@@ -312,7 +312,7 @@ class _Sender:
         self.moved = time.monotonic()
         self.stirred.set()
 
-    def _understand(self, each: Answered, slices: list[bytes], complete: bool) -> None:
+    def _understand(self, each: BurstAnswer, slices: list[bytes], complete: bool) -> None:
         answer = self.api.decode(each.http_status or 0, slices, stream=self.stream, complete=complete)
         each.finished_at = self._now()
         each.input_tokens, each.output_tokens = answer.input_tokens, answer.output_tokens
@@ -323,7 +323,7 @@ class _Sender:
             each.token_at = [each.finished_at] * (answer.output_tokens or 1)
         self._stir()
 
-    def _failed(self, each: Answered, kind: str, text: str) -> None:
+    def _failed(self, each: BurstAnswer, kind: str, text: str) -> None:
         each.finished_at, each.error_kind, each.error = self._now(), kind, text.strip()[:400]
         self._stir()
         if kind in ("generation", "stream_broken", "incomplete", "refused") and self.doubt is None:
@@ -348,7 +348,7 @@ def _but_interrupts(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
         loop.default_exception_handler(context)
 
 
-def _over(each: Answered) -> bool:
+def _over(each: BurstAnswer) -> bool:
     return each.finished_at is not None or each.error_kind is not None
 
 

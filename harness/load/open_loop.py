@@ -16,10 +16,10 @@ from gevent.event import Event
 from harness.load.arrivals import moments
 from harness.load.connection import Exchange
 from harness.load.running_level import RunningLevel
-from harness.load.session import Prepared
+from harness.load.session import PreparedRequest
 from harness.measure.arrivals import POISSON
 from harness.workload.traces.waits import NOTHING, Wait
-from harness.workload.workload import Replayed
+from harness.workload.workload import ReplayedWorkload
 
 _AHEAD = 64  # requests whose bytes are ready before their moment
 # libev's timers are late by up to two milliseconds, so the last three are waited out in naps, with a look at the event
@@ -42,7 +42,7 @@ def level_moments(running: RunningLevel) -> Iterator[float]:
 
 def _share(running: RunningLevel, waits: tuple[Wait, ...]) -> Iterator[tuple[int, float]]:
     """The arrivals of this process, by number, with their moments: every Nth of the one schedule; sessions of a trace,
-    sub-agents included, go with their first request. waits: as Replayed has it.
+    sub-agents included, go with their first request. waits: as ReplayedWorkload has them.
     """
     if not any(wait.answers for wait in waits):
         every = islice(enumerate(level_moments(running)), running.share, None, running.processes)
@@ -69,15 +69,17 @@ class Dispatcher:
         """environment: Locust's, for users that come with an arrival."""
         self._running, self._session, self._environment = running, running.session, environment
         workload = running.session.workload
-        self._waits = workload.waits if isinstance(workload, Replayed) else ()
+        self._waits = workload.waits if isinstance(workload, ReplayedWorkload) else ()
         self._awaited = {number for wait in self._waits for number in wait.answers}
         self._answered_at: dict[int, float] = {}  # of those that are awaited
-        self._waiting: dict[int, list[tuple[float, Prepared]]] = {}  # turns that are due, by whose answer they wait for
+        self._waiting: dict[
+            int, list[tuple[float, PreparedRequest]]
+        ] = {}  # turns that are due, by whose answer they wait for
         self._free: set[int] = set()  # turns that have waited
         self._unplanned: set[int] = set()  # those of them that are sent as soon as they are
         self._moments = _share(running, self._waits)
-        self._ready: deque[tuple[float, Prepared]] = deque()
-        self._later: list[tuple[float, str, Prepared]] = []  # a heap; request ids keep equal moments apart
+        self._ready: deque[tuple[float, PreparedRequest]] = deque()
+        self._later: list[tuple[float, str, PreparedRequest]] = []  # a heap; request ids keep equal moments apart
         self._talking = 0  # conversations that wait for an answer
         self._news = Event()  # a conversation has gone on, or ended
 
@@ -124,7 +126,7 @@ class Dispatcher:
         for _, _, prepared in self._later:
             self._session.leave(prepared)
 
-    def _send(self, prepared: Prepared, due: float) -> None:
+    def _send(self, prepared: PreparedRequest, due: float) -> None:
         """A later turn without a pause has no moment of its own: it is sent as soon as its answer is read."""
         planned = prepared.sent_before == 0 or bool(prepared.request.delay)
         if self._waits and prepared.index in self._unplanned:
@@ -137,10 +139,10 @@ class Dispatcher:
         if self._session.begin(prepared, moment, lambda exchange: self._answered(prepared, exchange)) is None:
             gevent.spawn(self._go_on, prepared, None)
 
-    def _answered(self, prepared: Prepared, exchange: Exchange) -> None:
+    def _answered(self, prepared: PreparedRequest, exchange: Exchange) -> None:
         gevent.spawn(self._go_on, prepared, exchange)  # a script is no business of the hub's
 
-    def _go_on(self, prepared: Prepared, exchange: Exchange | None) -> None:
+    def _go_on(self, prepared: PreparedRequest, exchange: Exchange | None) -> None:
         """The conversation's next request, at its moment; or its end."""
         self._talking -= 1
         if self._waits:
@@ -158,7 +160,7 @@ class Dispatcher:
             heappush(self._later, (since + (following.request.delay or 0.0), following.request_id, following))
         self._news.set()
 
-    def _may_go(self, prepared: Prepared, due: float) -> bool:
+    def _may_go(self, prepared: PreparedRequest, due: float) -> bool:
         """Whether a request that is due may be sent now; if not, it is when what it waits for is over."""
         number = prepared.index
         wait = self._waits[number] if self._waits else NOTHING

@@ -47,7 +47,7 @@ _NO_TYPE = re.compile(rb"[^\w/+.-]")
 
 
 @dataclass(slots=True)
-class Asked:
+class RequestInProgress:
     """A request under way: its record as far as it goes, and how its answer is being read.
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
@@ -190,7 +190,7 @@ class Recorder:
         if reading is not None and reading.over and moments and time.monotonic() - moments[-1] > _LINGER:
             self._transport.cancel(exchange, "stream_broken")
 
-    def _note(self, asked: Asked) -> None:
+    def _note(self, asked: RequestInProgress) -> None:
         """Into the journal what an answer in flight got since the last time."""
         if asked.reading is None:
             return
@@ -211,7 +211,7 @@ class Recorder:
 
     def _record(self, exchange: Exchange) -> None:
         """The record of an exchange that is over, into the journal, once."""
-        asked: Asked = exchange.asked
+        asked: RequestInProgress = exchange.asked
         if asked.recorded:
             return
         asked.recorded = True

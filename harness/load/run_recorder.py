@@ -20,7 +20,7 @@ from harness.engines.base import EngineInfo
 from harness.engines.endpoint import Endpoint
 from harness.engines.gauges import Gauges
 from harness.engines.identify import extras_of
-from harness.load.samplers.base import Sampled
+from harness.load.samplers.base import SampledService
 from harness.load.sampling import Sampling
 from harness.measure.client import Floor
 from harness.measure.clock import Anchor
@@ -37,7 +37,7 @@ from harness.measure.run_folder import (
     write_manifest,
 )
 from harness.measure.server import ServerSamples
-from harness.workload.workload import Asked, Dataset, Replayed, summarise
+from harness.workload.workload import AnyWorkload, Dataset, ReplayedWorkload, summarise
 
 
 class RunRecorder:
@@ -55,7 +55,7 @@ class RunRecorder:
         stack = stack_of_url(endpoint.url) if stack is None else stack
         write_atomically(folder.stack, stack.encode("utf-8", "backslashreplace"))
         start = float(manifest.clock["monotonic"])
-        self._sampling = Sampling(Sampled(endpoint, info), start, kept_in=folder.server_journal)
+        self._sampling = Sampling(SampledService(endpoint, info), start, kept_in=folder.server_journal)
 
     def __enter__(self) -> RunRecorder:
         self._sampling.__enter__()
@@ -104,7 +104,7 @@ def begin_manifest(
     anchor: Anchor,
     info: EngineInfo,
     endpoint: Endpoint,
-    workload: Asked,
+    workload: AnyWorkload,
     levels: Sequence[Level],
     *,
     program: str,
@@ -141,7 +141,7 @@ def begin_manifest(
             "cpus": psutil.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
-        dataset=workload.trace.facts() if isinstance(workload, Replayed | Dataset) else None,
+        dataset=workload.trace.facts() if isinstance(workload, ReplayedWorkload | Dataset) else None,
         lengths=summarise(workload, requests),
         seeds={"workload": seed, "arrivals": seed},
         timeout=timeout,

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from harness.load.session import Prepared, Session
+from harness.load.session import PreparedRequest, Session
 from harness.load.starts import Starts
 from harness.load.stream_user import StreamUser
 from harness.measure.run_folder import Level
@@ -54,7 +54,7 @@ class RunningLevel:
     _begun_by_all: int = 0
     _taken: Counter[int] = field(default_factory=Counter)
     _users: int = 0
-    _ready: deque[Prepared] = field(default_factory=deque)
+    _ready: deque[PreparedRequest] = field(default_factory=deque)
     _ready_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class RunningLevel:
         self._ready_bytes += len(prepared.call)
         return True
 
-    def take(self, user: StreamUser) -> Prepared | None:
+    def take(self, user: StreamUser) -> PreparedRequest | None:
         """What this user asks next; None when the level is over, which the last one asked of it makes it."""
         if self.over.is_set():
             return None
@@ -130,7 +130,7 @@ class RunningLevel:
             self.end("sessions")
         return made
 
-    def arrival(self, number: int, environment: Any) -> Prepared:
+    def arrival(self, number: int, environment: Any) -> PreparedRequest:
         """What begins with arrival `number` of all processes; of several classes one by their weights."""
         slot = self._class_of(number)
         user = self.users[slot]
@@ -148,7 +148,7 @@ class RunningLevel:
         drawn = uniform(self.session.plan.seed, "user class", self.level.level, number) * weights[-1]
         return next(slot for slot, weight in enumerate(weights) if drawn <= weight)
 
-    def _prepare(self, user: StreamUser | None) -> Prepared | None:
+    def _prepare(self, user: StreamUser | None) -> PreparedRequest | None:
         if self._shared(self._begun_by_all) >= self.most:
             return None
         slot = self.users.index(type(user)) if user is not None and len(self.users) > 1 else 0

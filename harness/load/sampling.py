@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from harness.engines.gauges import NOTHING_TOLD, Gauges
 from harness.load.samplers import SAMPLERS
-from harness.load.samplers.base import NotMeasured, Reading, Sampled, Sampler, unmeasured
+from harness.load.samplers.base import NotMeasured, SampledService, SampledValue, Sampler, unmeasured
 from harness.load.samplers.engine import EngineSampler
 from harness.measure.run_folder import naming
 from harness.measure.server import SHARED, ServerSamples, samples_of
@@ -44,7 +44,7 @@ class _Journal:
         self._stream: pa.ipc.RecordBatchStreamWriter | None = None
         self._over = False
 
-    def add(self, at: float, readings: Sequence[Reading]) -> None:
+    def add(self, at: float, readings: Sequence[SampledValue]) -> None:
         """Nothing more once the disk has refused it: what is in memory is still written at the end, where it can be."""
         if self._over:
             return
@@ -85,7 +85,7 @@ class Samples:
     def __post_init__(self, kept_in: Path | None) -> None:
         self._journal = None if kept_in is None else _Journal(kept_in)
 
-    def add(self, at: float, readings: Sequence[Reading]) -> None:
+    def add(self, at: float, readings: Sequence[SampledValue]) -> None:
         with self._whole:
             self.at += [at] * len(readings)
             self.metric += [each.metric for each in readings]
@@ -127,10 +127,10 @@ class Sampling:
 
     def __init__(
         self,
-        service: Sampled,
+        service: SampledService,
         clock_monotonic: float,
         interval: float = 1.0,
-        samplers: Sequence[Callable[[Sampled], Sampler]] = SAMPLERS,
+        samplers: Sequence[Callable[[SampledService], Sampler]] = SAMPLERS,
         kept_in: Path | None = None,
     ) -> None:
         self.samples = Samples(kept_in=kept_in)

@@ -21,7 +21,7 @@ from harness.engines.api import Extras
 from harness.engines.route import proxy, service_key
 from harness.load.connection import Address, Exchange
 from harness.load.plan import LoadPlan
-from harness.load.recorder import Asked, Recorder
+from harness.load.recorder import Recorder, RequestInProgress
 from harness.load.request_ids import request_id
 from harness.load.stamps import Clock
 from harness.load.transport import Transport
@@ -41,7 +41,7 @@ _SPARE_DESCRIPTORS = 16  # for what the process may open besides connections
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedRequest:
     """A request whose bytes are ready: what is left to do at its moment is one write.
 
     level, index: of the conversation, in the level in which it began. script: what asks it, and goes on with its
@@ -142,7 +142,7 @@ class Session:
         """Open so many connections before they are needed, as far as the limit of open files allows."""
         self.transport.open_ahead(min(count, self._most_open))
 
-    def prepare(self, level: int, index: int, player: Player | None = None) -> Prepared:
+    def prepare(self, level: int, index: int, player: Player | None = None) -> PreparedRequest:
         """A level's request of this number, or the first one of its conversation, as bytes.
 
         No prompt comes twice in a run: an engine would answer it from its prefix cache. A trace has one level. player:
@@ -151,7 +151,7 @@ class Session:
         script = self.workload.start(level * LEVEL_NUMBERS + index, player)
         return self._encode(script, next(script), level, index, 0)
 
-    def follow(self, prepared: Prepared, exchange: Exchange | None) -> Prepared | None:
+    def follow(self, prepared: PreparedRequest, exchange: Exchange | None) -> PreparedRequest | None:
         """What the conversation asks after this answer; None when it is over. exchange: None for one that was dropped.
 
         Only scripts that listen are handed their answers: nothing is decoded for the others.
@@ -172,17 +172,17 @@ class Session:
             return self.pause
         return min(UNSENT_WAIT, FAILED_WAIT * self.failed_in_a_row)
 
-    def pause_after(self, prepared: Prepared) -> float:
+    def pause_after(self, prepared: PreparedRequest) -> float:
         """Seconds before the same user begins anew."""
         return self.workload.pause_after(prepared.level * LEVEL_NUMBERS + prepared.index)
 
-    def leave(self, prepared: Prepared) -> None:
+    def leave(self, prepared: PreparedRequest) -> None:
         """The level is over before this request of a conversation was sent, or answered."""
         if prepared.request.heard:
             prepared.script.close()
             self._note_end(prepared, "cut")
 
-    def _note_end(self, prepared: Prepared, how: str) -> None:
+    def _note_end(self, prepared: PreparedRequest, how: str) -> None:
         self.note("session", {"level": self.level, "ended": how})
 
     def _reply(self, exchange: Exchange | None) -> Reply:
@@ -200,7 +200,7 @@ class Session:
 
     def _encode(
         self, script: Script, request: Request, level: int, index: int, sent_before: int, session_id: str | None = None
-    ) -> Prepared:
+    ) -> PreparedRequest:
         name = request_id(self._run_id, self.plan.seed, level, index, sent_before)
         if request.heard and request.session_id is None:
             request = replace(request, session_id=session_id or f"{level}-{index}")
@@ -216,7 +216,7 @@ class Session:
         if self._key:
             fields["authorization"] = f"Bearer {self._key}"
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return Prepared(
+        return PreparedRequest(
             name,
             request,
             f"{call.method} {address.prefix}{call.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + call.body,
@@ -226,7 +226,7 @@ class Session:
             sent_before,
         )
 
-    def ask(self, prepared: Prepared) -> Exchange | None:
+    def ask(self, prepared: PreparedRequest) -> Exchange | None:
         """Send it now and wait for its answer; None where it was dropped at once."""
         waiter = _Waiter(self._hub)
         # What is decoded for a script is decoded behind the read that ended the answer, not within it.
@@ -253,7 +253,10 @@ class Session:
         return True
 
     def begin(
-        self, prepared: Prepared, scheduled_at: float | None, then: Callable[[Exchange], None] = lambda exchange: None
+        self,
+        prepared: PreparedRequest,
+        scheduled_at: float | None,
+        then: Callable[[Exchange], None] = lambda exchange: None,
     ) -> Exchange | None:
         """Send it now. scheduled_at: None where nothing was scheduled. then: is called in the hub when the answer is
         over. None where it was dropped at once.
@@ -262,7 +265,7 @@ class Session:
         if len(self.open) >= self._most_open:
             self._drop(record)
             return None
-        asked = Asked(record, self.plan.stream)
+        asked = RequestInProgress(record, self.plan.stream)
         if prepared.request.heard:
             asked.text = AnswerText(self._api, stream=self.plan.stream)
         exchange = Exchange(prepared.call, asked, self._over)
@@ -280,7 +283,7 @@ class Session:
 
     def _over(self, exchange: Exchange) -> None:
         """An exchange has ended, in whatever way; called in the hub."""
-        asked: Asked = exchange.asked
+        asked: RequestInProgress = exchange.asked
         del self.open[asked.record.request_id]
         if not asked.planned and exchange.attempted_at is not None:
             asked.record.scheduled_at = exchange.attempted_at - self.plan.clock_monotonic
@@ -302,7 +305,7 @@ class Session:
         self._journal.close()
         self.transport.close()
 
-    def _record(self, prepared: Prepared, scheduled_at: float) -> RequestRecord:
+    def _record(self, prepared: PreparedRequest, scheduled_at: float) -> RequestRecord:
         request = prepared.request
         return RequestRecord(
             prepared.request_id,

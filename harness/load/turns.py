@@ -5,16 +5,16 @@ from __future__ import annotations
 from gevent.event import Event
 
 from harness.load.connection import Exchange
-from harness.load.session import Prepared, Session
+from harness.load.session import PreparedRequest, Session
 
 
-def play(session: Session, prepared: Prepared, over: Event) -> Exchange | None:
+def play(session: Session, prepared: PreparedRequest, over: Event) -> Exchange | None:
     """Send it, and what its conversation asks next, until that ends or no more may be sent. The last one that
     was sent; None where it was dropped.
 
     over: is set when no more may be sent.
     """
-    at: Prepared | None = prepared
+    at: PreparedRequest | None = prepared
     exchange = None
     try:
         while at is not None:

@@ -23,7 +23,7 @@ from harness.load.plan import LoadPlan
 from harness.load.pool import ClientFailed, Pool
 from harness.measure.run_folder import naming
 from harness.workload.user_spec import UserSpec
-from harness.workload.workload import Asked
+from harness.workload.workload import AnyWorkload
 
 _READY_WITHIN, PREPARED_WITHIN = 60.0, 120.0
 _LACKING = 3  # how a load process ends that this machine gives no room (load/worker.py)
@@ -32,7 +32,7 @@ Rehearsed = list[tuple[int, int, int, float]]  # as load/rehearsal.py has it, wh
 
 
 @dataclass(frozen=True)
-class Described:
+class LocustfileContents:
     """What a locustfile holds. shape: of its load shape, targets of users with the seconds that each lasts; empty
     without one.
     """
@@ -82,7 +82,7 @@ class WorkerPool(Pool):
             raise ClientFailed(self.last_words(), where="load", advice="`harness doctor` shows what is missing.")
         self.order(do="plan", plan=plan.as_dict())
 
-    def describe(self, file: str) -> Described:
+    def describe(self, file: str) -> LocustfileContents:
         """What a locustfile holds, as the load process says that runs it. Raises UsageError for the file,
         ClientFailed.
         """
@@ -94,9 +94,9 @@ class WorkerPool(Pool):
             wrong = said["error"]
             raise UsageError(wrong["found"], where=wrong["where"], advice=wrong["advice"])
         steps = tuple((int(users), float(seconds)) for users, seconds in said["shape"] or ())
-        return Described(tuple(UserSpec.from_dict(each) for each in said["users"]), steps)
+        return LocustfileContents(tuple(UserSpec.from_dict(each) for each in said["users"]), steps)
 
-    def rehearse(self, workload: Asked, file: str | None, count: int, seed: int) -> list[Rehearsed]:
+    def rehearse(self, workload: AnyWorkload, file: str | None, count: int, seed: int) -> list[Rehearsed]:
         """What a workload would ask first, with made-up answers. file: whose users ask it. Raises UsageError for what
         the file's own code does.
         """

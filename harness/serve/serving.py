@@ -34,7 +34,7 @@ from harness.stack.url import UrlService
 
 
 @dataclass(frozen=True)
-class Served:
+class RunningService:
     """A service that answers. model: its entry, None for a URL. ready: how its start went, None where it was up before.
 
     ours: it was started for this command and is stopped after it. entry: of a variant the
@@ -189,7 +189,7 @@ def open_service(
     own: bool = False,
     changes: Mapping[str, str] | None = None,
     say: Say = _quiet,
-) -> Iterator[Served]:
+) -> Iterator[RunningService]:
     """A service that answers: the URL's; else the one that `up` started from the same entry; else one of our own,
     which is stopped at the end whatever happens.
 
@@ -210,7 +210,7 @@ def open_service(
     service = service_for(model, target, changes=changes, revision=revision, say=say)
     try:
         ready = started(service, model, say)
-        yield Served(service, ready.info, ready.limits, model, ready, ours=True, entry=_entry(target))
+        yield RunningService(service, ready.info, ready.limits, model, ready, ours=True, entry=_entry(target))
     finally:
         stop_in_order(service)
 
@@ -243,15 +243,15 @@ def await_ready(service: Service, model: Model, say: Say = _quiet) -> Ready:
     return ready
 
 
-def _somebody_elses(target: Target, say: Say) -> Served:
+def _somebody_elses(target: Target, say: Say) -> RunningService:
     assert target.url is not None
     info, endpoint = identify(endpoint_at(target.url, target.model_name))
     if info.caution is not None:
         say(f"{endpoint.url}: {info.caution}")
-    return Served(UrlService(endpoint), info, info.limits)
+    return RunningService(UrlService(endpoint), info, info.limits)
 
 
-def _already_up(target: Target, model: Model, say: Say) -> Served | None:
+def _already_up(target: Target, model: Model, say: Say) -> RunningService | None:
     """What `up` left running for this entry, when it still answers and the entry has not changed."""
     service = service_named(model.name)
     if service is None or (target.runtime or service.facts().runtime) != service.facts().runtime:
@@ -270,7 +270,7 @@ def _already_up(target: Target, model: Model, say: Say) -> Served | None:
         say(f"{model.name}: {caution}")
     record = service.record
     played = on_gpu(model, record.gpu) if record is not None and record.emulated and record.gpu else model
-    return Served(service, looked.info, looked.limits, played, looked)
+    return RunningService(service, looked.info, looked.limits, played, looked)
 
 
 def _as_it_runs(target: Target, service: OwnService) -> Target:

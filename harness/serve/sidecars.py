@@ -11,7 +11,7 @@ from harness.errors import MissingError, ServiceError, UsageError
 from harness.serve.target import Say
 from harness.stack import state
 from harness.stack.gateway import FIRST_PORT, Route, gateway, route_to
-from harness.stack.monitoring import GRAFANA_PORT, PROMETHEUS_PORT, Watched, grafana, prometheus
+from harness.stack.monitoring import GRAFANA_PORT, PROMETHEUS_PORT, ScrapeTarget, grafana, prometheus
 from harness.stack.plan import ServicePlan, StackPlan
 from harness.stack.ports import ports_from
 from harness.stack.readiness import answers
@@ -114,7 +114,7 @@ def left_alone(stopped: Sequence[OwnService]) -> list[OwnService]:
 def _sidecars(
     names: Sequence[str], served: Sequence[Route], ports: Mapping[str, int], images: Mapping[str, str]
 ) -> list[Sidecar]:
-    watched = [Watched(each.model, each.host, each.port) for each in served]
+    watched = [ScrapeTarget(each.model, each.host, each.port) for each in served]
     made = []
     for name in names:
         port = ports.get(name, _first_ports([name])[name])

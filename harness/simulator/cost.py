@@ -28,7 +28,7 @@ from harness.catalog.shapes import (
     kv_bytes_per_token,
     parameter_counts,
 )
-from harness.simulator.memory import Resolved, coefficients
+from harness.simulator.memory import ResolvedPlan, coefficients
 from harness.simulator.scheduler import StepShape
 from harness.simulator.version import Release
 from harness.simulator.world import World
@@ -216,7 +216,7 @@ def kernel_of(release: Release, quantize: str | None, shards: int) -> str | None
     return "gptq-triton" if quantize == "gptq" and shards > 1 and release < (2, 0) else quantize
 
 
-def cost_of(resolved: Resolved, world: World | None = None, *, graphs_captured: bool = True) -> CostModel:
+def cost_of(resolved: ResolvedPlan, world: World | None = None, *, graphs_captured: bool = True) -> CostModel:
     """The cost model of a resolved plan of TGI."""
     plan = resolved.plan
     graphs = resolved.cuda_graphs if graphs_captured and not resolved.padded else ()

@@ -83,7 +83,7 @@ class ServingPlan:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedPlan:
     """A plan with everything decided that is decided before the weights are loaded."""
 
     plan: ServingPlan
@@ -165,7 +165,7 @@ def coefficients() -> dict[str, Any]:
     return document
 
 
-def resolve(plan: ServingPlan) -> Resolved:
+def resolve(plan: ServingPlan) -> ResolvedPlan:
     """What launcher and shard decide from the options, the model's configuration and the card's name."""
     config = _launcher_config(plan)
     attention, prefix_cache = _attention(plan, config)
@@ -174,7 +174,7 @@ def resolve(plan: ServingPlan) -> Resolved:
     quantize = plan.quantize or (config.quantize if config is not None else None)
     given = None if plan.cuda_graphs is None else list(plan.cuda_graphs)
     graphs = launcher.resolve_cuda_graphs(given, quantize)[0] if plan.release >= (2, 0) else []
-    return Resolved(
+    return ResolvedPlan(
         plan=plan,
         attention=attention,
         block_size=launcher.BLOCK_SIZES[attention],
@@ -335,7 +335,7 @@ class PrefillPeak:
     cached: int
 
 
-def prefill_peak(resolved: Resolved, world: World, tokens: int, rows: int) -> PrefillPeak:
+def prefill_peak(resolved: ResolvedPlan, world: World, tokens: int, rows: int) -> PrefillPeak:
     """Memory of a prefill of `tokens` tokens in `rows` requests, beyond weights and KV cache."""
     plan = resolved.plan
     shape, width = plan.shape, dtype_bytes(plan.dtype)
@@ -398,7 +398,7 @@ _NVLINK = 100e9
 """Links of at least this many bytes/s are not PCIe."""
 
 
-def _loaded(resolved: Resolved, world: World) -> tuple[Part, ...]:
+def _loaded(resolved: ResolvedPlan, world: World) -> tuple[Part, ...]:
     """What is taken when the weights are loaded."""
     plan, constants = resolved.plan, coefficients()["memory"]
     weights = loaded_weights(plan.shape, resolved.quantize, plan.dtype, plan.shards, plan.weight_bytes)
@@ -441,7 +441,7 @@ def _missing(parts: tuple[Part, ...], total: int, fraction: float) -> int:
     return max(everything - total, torch - int(fraction * total))
 
 
-def _warm_up(resolved: Resolved, world: World, loaded: tuple[Part, ...], total: int) -> Budget | NotEnoughMemory:
+def _warm_up(resolved: ResolvedPlan, world: World, loaded: tuple[Part, ...], total: int) -> Budget | NotEnoughMemory:
     plan = resolved.plan
     block_bytes = resolved.block_size * kv_bytes_per_token(plan.shape, plan.kv_cache_dtype, plan.shards, plan.dtype)
     requests = warmup_requests(
@@ -474,7 +474,7 @@ def _warm_up(resolved: Resolved, world: World, loaded: tuple[Part, ...], total: 
     return _finish(resolved, loaded, total, blocks, block_bytes, tokens, cached)
 
 
-def _offered(resolved: Resolved, loaded: tuple[Part, ...], total: int, warmup: int, cached: int) -> float:
+def _offered(resolved: ResolvedPlan, loaded: tuple[Part, ...], total: int, warmup: int, cached: int) -> float:
     """Bytes offered to the KV cache beyond the warm-up batch, by the formula of the release."""
     plan = resolved.plan
     free = total - sum(part.bytes for part in loaded) - warmup - cached
@@ -488,7 +488,7 @@ def _offered(resolved: Resolved, loaded: tuple[Part, ...], total: int, warmup: i
 
 
 def _finish(
-    resolved: Resolved,
+    resolved: ResolvedPlan,
     loaded: tuple[Part, ...],
     total: int,
     blocks: int,
@@ -527,7 +527,7 @@ def _finish(
     )
 
 
-def _graph_bytes(resolved: Resolved, max_total: int) -> int:
+def _graph_bytes(resolved: ResolvedPlan, max_total: int) -> int:
     """Memory of the captured CUDA graphs: the largest one's buffers, which the others share, and each one's kernels."""
     if not resolved.cuda_graphs:
         return 0
@@ -537,14 +537,14 @@ def _graph_bytes(resolved: Resolved, max_total: int) -> int:
     return tables + logits + len(resolved.cuda_graphs) * coefficients()["memory"]["cuda_graph_mib"] * MIB
 
 
-def _kv_failure(resolved: Resolved, tokens: int) -> str:
+def _kv_failure(resolved: ResolvedPlan, tokens: int) -> str:
     """From 3.0 on the handler of this failure fails itself, on a variable that is not yet set."""
     if resolved.plan.release < (3, 0):
         return _prefill_failure(resolved, tokens)
     return "cannot access local variable 'num_tokens' where it is not associated with a value"
 
 
-def _prefill_failure(resolved: Resolved, tokens: int) -> str:
+def _prefill_failure(resolved: ResolvedPlan, tokens: int) -> str:
     if resolved.plan.release < MAIN_2023_07_19:
         total = resolved.plan.max_batch_total_tokens or 16_000
         return (
@@ -564,7 +564,7 @@ def _out_of_memory(total: int, missing: int) -> str:
     )
 
 
-def _padded_budget(resolved: Resolved, loaded: tuple[Part, ...], total: int) -> Budget | NotEnoughMemory:
+def _padded_budget(resolved: ResolvedPlan, loaded: tuple[Part, ...], total: int) -> Budget | NotEnoughMemory:
     """Padded models: one warm-up batch runs, nothing is measured, the option counts (models/model.py:132-142)."""
     plan = resolved.plan
     requests = warmup_requests(
@@ -602,7 +602,7 @@ def _padded_budget(resolved: Resolved, loaded: tuple[Part, ...], total: int) -> 
     )
 
 
-def padded_bytes(resolved: Resolved, rows: int, length: int, new: int) -> int:
+def padded_bytes(resolved: ResolvedPlan, rows: int, length: int, new: int) -> int:
     """Memory of a padded batch at its largest: `rows` prompts of `length` tokens that grow by `new` tokens.
 
     At prefill the logits of every position and the attention scores of one layer stand beside the activations; at the

@@ -17,7 +17,7 @@ from harness.simulator.fit import A_CHAT, LAWS, Fits, Lacks, describe, weights_b
 from harness.sizing.known import known_shape, shape_of
 from harness.sizing.pace import what_cannot_hold
 from harness.sizing.remedies import remedies_for
-from harness.sizing.tried import Tried
+from harness.sizing.tried import Trial
 from harness.units import format_bytes, format_count
 
 
@@ -155,7 +155,7 @@ def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
         if model.is_local or known_shape(model) is not None:
             raise
         return said(f"{error.found}; `harness probe` finds out what it takes", None)
-    tried = Tried(shape, gpu, used_bytes)
+    tried = Trial(shape, gpu, used_bytes)
     estimate = LAWS[law.name].estimate
     refusal = tried.refusal(model, gpu)
     if refusal is not None:

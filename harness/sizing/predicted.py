@@ -20,7 +20,7 @@ SUSPICIOUS = 0.15
 
 
 @dataclass(frozen=True)
-class Compared:
+class LimitComparison:
     """One limit, in tokens. off_by: found against predicted, as a share of predicted; -0.1 for a tenth less."""
 
     name: str
@@ -68,13 +68,13 @@ def _fit(model: Model, gpu: str | None) -> Fit | None:
         return None
 
 
-def compare(predicted: Mapping[str, int], found: Mapping[str, Any]) -> list[Compared]:
+def compare(predicted: Mapping[str, int], found: Mapping[str, Any]) -> list[LimitComparison]:
     """The limits that both have."""
     pairs = ((name, value, found.get(name)) for name, value in predicted.items() if value > 0)
-    return [Compared(name, value, told) for name, value, told in pairs if isinstance(told, int) and told > 0]
+    return [LimitComparison(name, value, told) for name, value, told in pairs if isinstance(told, int) and told > 0]
 
 
-def suspicion(compared: list[Compared], where: str) -> str | None:
+def suspicion(compared: list[LimitComparison], where: str) -> str | None:
     """What a difference points at; None where the sum's own error explains it."""
     far = [each for each in compared if abs(each.off_by) > SUSPICIOUS]
     if not far:

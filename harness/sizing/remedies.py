@@ -10,7 +10,7 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.engines import engine_of, stored_as
 from harness.simulator.fit import Fits, Lacks
-from harness.sizing.tried import Tried
+from harness.sizing.tried import Trial
 
 _MOST = 3
 _SHORTEST = 2048
@@ -19,7 +19,7 @@ _SHORTEST = 2048
 Alternative = tuple[str, Model, Gpu]
 
 
-def remedies_for(model: Model, gpu: Gpu, tried: Tried, outcome: Fits | Lacks | None = None) -> tuple[str, ...]:
+def remedies_for(model: Model, gpu: Gpu, tried: Trial, outcome: Fits | Lacks | None = None) -> tuple[str, ...]:
     """The nearest settings that fit, one of each kind, from the one that changes least."""
     found: list[str] = []
     for kind in _alternatives(model, gpu, tried, outcome.longest if isinstance(outcome, Lacks) else None):
@@ -28,7 +28,7 @@ def remedies_for(model: Model, gpu: Gpu, tried: Tried, outcome: Fits | Lacks | N
     return tuple(found[:_MOST])
 
 
-def _alternatives(model: Model, gpu: Gpu, tried: Tried, longest: int | None) -> Iterator[Iterator[Alternative]]:
+def _alternatives(model: Model, gpu: Gpu, tried: Trial, longest: int | None) -> Iterator[Iterator[Alternative]]:
     """Kinds of changes, each from small to large. longest: request that fits, where the engine fails at that."""
     if longest is not None and longest > _SHORTEST:
         most = longest // 1024 * 1024

@@ -16,7 +16,7 @@ from harness.sizing.known import loaded_bytes
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """What is the same in all settings that are tried. used_bytes: of the entry's own kind of GPU, by others."""
 
     shape: ModelShape

@@ -97,7 +97,7 @@ class BringUp:
 class ComposeService:
     """Service of one container. `keep()` leaves it to run when the harness ends."""
 
-    def __init__(self, record: memory.Remembered, bring_up: BringUp | None = None) -> None:
+    def __init__(self, record: memory.ServiceRecord, bring_up: BringUp | None = None) -> None:
         self.name = record.name
         self.endpoint = Endpoint(record.url)
         self.stack = Stack(record.marker)
@@ -115,7 +115,7 @@ class ComposeService:
         return self._record.digest
 
     @property
-    def record(self) -> memory.Remembered | None:
+    def record(self) -> memory.ServiceRecord | None:
         return self._record
 
     def start(self) -> None:
@@ -253,7 +253,7 @@ class ComposeService:
         return memory.attached_name(self.name, self.stack.project.rpartition("-")[2])
 
 
-def grace_of(grace: float, record: memory.Remembered) -> float:
+def grace_of(grace: float, record: memory.ServiceRecord) -> float:
     """Seconds to wait for a container that is to end: not less than its entry gives open requests."""
     known = any(engine.name == record.engine for engine in ENGINES)  # no sidecar
     started_with = Invocation(record.args, record.environment)
@@ -269,8 +269,8 @@ def compose_services(
     return [ComposeService(record_of(each, plan), bring_up) for each in plan.containers]
 
 
-def record_of(service: ServicePlan | Sidecar, plan: StackPlan, runtime: str = "compose") -> memory.Remembered:
-    return memory.Remembered(
+def record_of(service: ServicePlan | Sidecar, plan: StackPlan, runtime: str = "compose") -> memory.ServiceRecord:
+    return memory.ServiceRecord(
         name=service.name,
         model=service.model,
         runtime=runtime,

@@ -32,7 +32,7 @@ def pull(image: str, say: Callable[[str], None], cancelled: threading.Event) -> 
         client.images.get(image)
         return
     repository, tag = parse_repository_tag(image)
-    pulled = _Pulled()
+    pulled = _PullProgress()
     try:
         for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
             if cancelled.is_set():
@@ -45,7 +45,7 @@ def pull(image: str, say: Callable[[str], None], cancelled: threading.Event) -> 
         raise _cannot_pull(image, str(getattr(error, "explanation", None) or error)) from error
 
 
-class _Pulled:
+class _PullProgress:
     """How far a pull is, from Docker's events. Layers are fetched a few at a time, and unpacked in their order."""
 
     def __init__(self, beat: float = 5.0) -> None:

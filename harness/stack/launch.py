@@ -41,7 +41,7 @@ def local_launch(
     command = (_resolve(program),) if program else model.engine.command or engine.program
     told = _told_version(engine, command)
     scratch = f"/tmp/harness-{uuid.uuid4().hex[:8]}"
-    asked_for = _Asked(model, "local", engine, command, told or model.engine.version, model.gpu, scratch)
+    asked_for = _Launch(model, "local", engine, command, told or model.engine.version, model.gpu, scratch)
     return asked_for.launch(port, changes, revision)
 
 
@@ -57,7 +57,7 @@ def embedded_launch(
     engine = engine_of(model)
     face = () if engine.name == DEFAULT_ENGINE else ("--engine", engine.name)
     name = gpu or model.gpu or DEFAULT_GPU
-    asked_for = _Asked(model, "embedded", engine, (*emulator_command(), *face), model.engine.version, name, None)
+    asked_for = _Launch(model, "embedded", engine, (*emulator_command(), *face), model.engine.version, name, None)
     return asked_for.launch(port, changes, revision)
 
 
@@ -70,7 +70,7 @@ def _told_version(engine: Engine, command: tuple[str, ...]) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Launch:
     """What is to be started. scratch: beginning of the paths that are its own; None where it needs none."""
 
     model: Model

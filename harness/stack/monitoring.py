@@ -17,7 +17,7 @@ DATA_SOURCE = "harness-prometheus"
 
 
 @dataclass(frozen=True)
-class Watched:
+class ScrapeTarget:
     """One running service. model: its entry. host: its name on the stack's network."""
 
     model: str
@@ -25,11 +25,13 @@ class Watched:
     port: int = CONTAINER_PORT
 
 
-def watched_of(plan: StackPlan) -> list[Watched]:
-    return [Watched(service.model, service.name) for service in plan.services]
+def watched_of(plan: StackPlan) -> list[ScrapeTarget]:
+    return [ScrapeTarget(service.model, service.name) for service in plan.services]
 
 
-def prometheus(services: Sequence[Watched], *, host_port: int = PROMETHEUS_PORT, image: str | None = None) -> Sidecar:
+def prometheus(
+    services: Sequence[ScrapeTarget], *, host_port: int = PROMETHEUS_PORT, image: str | None = None
+) -> Sidecar:
     """Prometheus that reads these services. image: another one than the file's."""
     files = (
         ConfigFile("prometheus.yaml", "/etc/prometheus/prometheus.yml", scrape_text(services)),
@@ -53,7 +55,7 @@ def grafana(*, host_port: int = GRAFANA_PORT, prometheus_url: str = "http://prom
 DASHBOARDS = "/etc/harness/dashboards"
 
 
-def scrape_text(services: Sequence[Watched]) -> str:
+def scrape_text(services: Sequence[ScrapeTarget]) -> str:
     """prometheus.yml: every service by its name, with its entry as label `model`."""
     ordered = sorted(set(services), key=lambda each: (each.model, each.host))
     targets = [{"targets": [f"{each.host}:{each.port}"], "labels": {"model": each.model}} for each in ordered]

@@ -105,7 +105,7 @@ class Machine:
 
 
 @dataclass
-class _Rest:
+class _FreeMachine:
     """What is left of the machine while services are planned one after another."""
 
     gpus: list[str] | None
@@ -153,9 +153,9 @@ def plan_stack(
     """
     gpus = None if machine.gpus is None else list(machine.gpus)
     uncounted = (str(index) for index in count() if str(index) not in machine.used)
-    rest = _Rest(gpus, list(machine.ports), uncounted, used_ports=_asked(models))
+    rest = _FreeMachine(gpus, list(machine.ports), uncounted, used_ports=_asked(models))
     services = [
-        _Planned(model, replica, machine, emulator_image).service(
+        _PlannedContainer(model, replica, machine, emulator_image).service(
             rest, (changes or {}).get(model.name), (revisions or {}).get(model.name)
         )
         for model in models
@@ -179,7 +179,7 @@ def _asked(models: Sequence[Model]) -> set[int]:
 
 
 @dataclass(frozen=True)
-class _Planned:
+class _PlannedContainer:
     """One container to be planned."""
 
     model: Model
@@ -187,7 +187,7 @@ class _Planned:
     machine: Machine
     emulator_image: str | None
 
-    def service(self, rest: _Rest, changes: Mapping[str, str] | None, revision: str | None) -> ServicePlan:
+    def service(self, rest: _FreeMachine, changes: Mapping[str, str] | None, revision: str | None) -> ServicePlan:
         model, engine = self.model, engine_of(self.model)
         version = engine.version(model.engine.version)
         container = engine.container(model, version, with_token=self.machine.token_file is not None)

@@ -67,7 +67,7 @@ class ProcessService:
     """Service of one launched process and all that it started. `keep()` leaves it to run when the harness ends."""
 
     def __init__(
-        self, launch: Launch, record: memory.Remembered | None = None, *, outlives_harness: bool = False
+        self, launch: Launch, record: memory.ServiceRecord | None = None, *, outlives_harness: bool = False
     ) -> None:
         """outlives_harness: it stays where the harness is killed, also before `keep()`."""
         self.name = launch.name
@@ -80,7 +80,7 @@ class ProcessService:
         self._tails: list[_Tail] = _tails(record)
 
     @classmethod
-    def found_again(cls, record: memory.Remembered) -> ProcessService:
+    def found_again(cls, record: memory.ServiceRecord) -> ProcessService:
         """The handle of a process that an earlier command left running."""
         port = int(record.url.rsplit(":", 1)[-1])
         launch = Launch(
@@ -103,7 +103,7 @@ class ProcessService:
         return self._record.digest if self._record is not None else self._launch.digest
 
     @property
-    def record(self) -> memory.Remembered | None:
+    def record(self) -> memory.ServiceRecord | None:
         return self._record
 
     def start(self) -> None:
@@ -124,7 +124,7 @@ class ProcessService:
             raise
         if self._watchdog is not None:
             self._watchdog.watch(self._popen.pid)
-        self._record = memory.Remembered(
+        self._record = memory.ServiceRecord(
             name=self.name,
             model=self.name,
             runtime=self._launch.runtime,
@@ -364,7 +364,7 @@ def _created(pid: int) -> float | None:
         return None
 
 
-def _process(record: memory.Remembered | None) -> psutil.Process | None:
+def _process(record: memory.ServiceRecord | None) -> psutil.Process | None:
     """The launcher's process; None when it has gone and its number may belong to another."""
     if record is None or record.pid is None:
         return None
@@ -375,7 +375,7 @@ def _process(record: memory.Remembered | None) -> psutil.Process | None:
         return None
 
 
-def _tails(record: memory.Remembered | None) -> list[_Tail]:
+def _tails(record: memory.ServiceRecord | None) -> list[_Tail]:
     return [] if record is None else [_Tail(Path(path)) for path in _files(record.log)]
 
 

@@ -7,7 +7,7 @@ from harness.stack.process import ProcessService
 from harness.stack.service import OwnService
 
 
-def service_of(record: state.Remembered) -> OwnService:
+def service_of(record: state.ServiceRecord) -> OwnService:
     """The handle of a remembered service."""
     if record.runtime == "swarm":
         from harness.stack.swarm import SwarmService
@@ -48,7 +48,7 @@ def abandoned() -> list[OwnService]:
     ]
 
 
-def _somebody_works_with(record: state.Remembered) -> bool:
+def _somebody_works_with(record: state.ServiceRecord) -> bool:
     """A service of a probe or bench that is under way is theirs to stop."""
     return record.attached is not None and state.owner_lives(record)
 

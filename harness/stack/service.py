@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from harness.engines.endpoint import Endpoint
-from harness.stack.state import Remembered
+from harness.stack.state import ServiceRecord
 
 Phase = Literal["starting", "pulling", "downloading", "loading", "warming up", "ready", "stopping", "exited", "unknown"]
 
@@ -69,7 +69,7 @@ class OwnService(Service, Protocol):
     """A service that the harness itself started, now or earlier."""
 
     @property
-    def record(self) -> Remembered | None:
+    def record(self) -> ServiceRecord | None:
         """What is remembered of it; None before it was started."""
         ...
 

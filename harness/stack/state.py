@@ -35,7 +35,7 @@ _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
-class Remembered:
+class ServiceRecord:
     """One started service. model: the entry it serves; several replicas of one have names of their own.
 
     runtime: compose, swarm, local or embedded. pid, created: the process and the moment it began (seconds since 1970),
@@ -108,7 +108,7 @@ def attached_name(name: str, start: str) -> str:
     return name if name.endswith(f"-{start}") else f"{name[:30]}-{start}"
 
 
-def remember(record: Remembered) -> None:
+def remember(record: ServiceRecord) -> None:
     """Write or replace the record of this name."""
     write_atomically(path_of(record.name), (json.dumps(asdict(record), indent=1) + "\n").encode())
 
@@ -117,17 +117,17 @@ def forget(name: str) -> None:
     path_of(name).unlink(missing_ok=True)
 
 
-def recall(name: str) -> Remembered | None:
+def recall(name: str) -> ServiceRecord | None:
     """The record of this name; None when there is none that can be read."""
     try:
         document = read_json_object(path_of(name))
-        record = as_type(Remembered, document, path_of(name)) if document.get("schema") == SCHEMA else None
+        record = as_type(ServiceRecord, document, path_of(name)) if document.get("schema") == SCHEMA else None
     except UsageError:  # damaged, or written by another version with other fields
         return None
     return record if record is not None and _can_be(record) else None
 
 
-def _can_be(record: Remembered) -> bool:
+def _can_be(record: ServiceRecord) -> bool:
     """Whether there can be such processes and files: what is damaged must not end whoever looks for them, nor another's
     process.
     """
@@ -143,7 +143,7 @@ def _can_be(record: Remembered) -> bool:
     )
 
 
-def recall_all() -> list[Remembered]:
+def recall_all() -> list[ServiceRecord]:
     """All records, by name."""
     names = sorted(path.stem for path in subfolder("services").glob("*.json"))
     return [record for record in map(recall, names) if record is not None]
@@ -177,7 +177,7 @@ def owned_by_us() -> dict[str, Any]:
     return {"attached": os.getpid(), "attached_created": psutil.Process().create_time()}
 
 
-def owner_lives(record: Remembered) -> bool:
+def owner_lives(record: ServiceRecord) -> bool:
     """Whether the harness that will stop an attached service itself is still there."""
     try:
         owner = psutil.Process(record.attached)

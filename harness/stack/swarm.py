@@ -215,7 +215,7 @@ def _is_local(image: str) -> bool:
 class SwarmService(ComposeService):
     """Service of one Swarm service with one task at a time. `keep()` leaves it to run when the harness ends."""
 
-    def __init__(self, record: memory.Remembered, deployment: Deployment | None = None) -> None:
+    def __init__(self, record: memory.ServiceRecord, deployment: Deployment | None = None) -> None:
         super().__init__(record)
         self.stack: SwarmStack = SwarmStack(record.marker)
         self._deployment = deployment

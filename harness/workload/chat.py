@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from harness.workload.drawn import Drawn
+from harness.workload.drawn import DrawnWorkload
 from harness.workload.hashing import hash_of
-from harness.workload.history import Exchange, History, KeepAll, parse_history
+from harness.workload.history import History, KeepAll, PastTurn, parse_history
 from harness.workload.lengths import Fixed, Lengths, mean, parse_lengths
 from harness.workload.pauses import NO_PAUSE, Pauses, parse_pauses
 from harness.workload.prompts import prompt
@@ -58,7 +58,7 @@ class Chat:
     total_most: tokens that the service takes, where it tells.
     """
 
-    base: Drawn
+    base: DrawnWorkload
     turns: Lengths = ONE
     think_time: Pauses = NO_PAUSE
     system_tokens: int = 0
@@ -139,7 +139,7 @@ class Chat:
         return cls(
             **told
             | {
-                "base": Drawn.from_dict(fields["base"]),
+                "base": DrawnWorkload.from_dict(fields["base"]),
                 "turns": parse_lengths(fields["turns"]),
                 "think_time": parse_pauses(fields["think_time"]),
                 "history": parse_history(fields["history"]),
@@ -178,7 +178,7 @@ class Talk:
 
     def __init__(self, chat: Chat, number: int) -> None:
         self.chat, self.number, self.turn = chat, number, 0
-        self.said: list[Exchange] = []
+        self.said: list[PastTurn] = []
         self.random = random.Random(derive(chat.base.seed, "script", number))
         self._texts = 0
         self._seen: list[tuple[int, int]] = []  # of answered requests: messages, and tokens beyond those asked
@@ -281,7 +281,7 @@ class Talk:
         answered = request.max_new_tokens if reply.output_tokens is None else reply.output_tokens
         if reply.finish_reason in _ENDED_BY_MODEL:
             answered = max(0, answered - 1)  # the token that ended it is the template's next time
-        self.said.append(Exchange(request.prompt, reply.text, question + answered))
+        self.said.append(PastTurn(request.prompt, reply.text, question + answered))
         if reply.input_tokens is not None:
             self._seen.append((len(request.messages) + 1, reply.input_tokens - request.input_tokens))
 

@@ -16,7 +16,7 @@ from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
 
 @dataclass(frozen=True)
-class Drawn(SingleRequests):
+class DrawnWorkload(SingleRequests):
     """Lengths drawn from two distributions, or, with pairs, both at once from one row of a file.
 
     salt: changes the words and nothing else. A run takes its own id, because an engine that is asked the same prompts
@@ -69,7 +69,7 @@ class Drawn(SingleRequests):
         }
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Drawn:
+    def from_dict(cls, fields: dict[str, Any]) -> DrawnWorkload:
         """Raises UsageError."""
         pairs = None
         if fields["pairs"] is not None:
@@ -121,10 +121,10 @@ def drawn(
     salt: str = "",
     shared: int = 0,
     vocabulary: Vocabulary | None = None,
-) -> Drawn:
+) -> DrawnWorkload:
     """A workload from its distributions, or their texts. Raises UsageError."""
     inputs, outputs = parse_lengths(input_tokens, "input_tokens"), parse_lengths(output_tokens, "output_tokens")
-    return Drawn(
+    return DrawnWorkload(
         name,
         inputs,
         outputs,

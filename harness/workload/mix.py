@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.workload.chat import Chat
-from harness.workload.drawn import Drawn
+from harness.workload.drawn import DrawnWorkload
 from harness.workload.hashing import hash_of
 from harness.workload.request import Player, Script
 
@@ -17,7 +17,7 @@ SLOTS = 10  # workloads of a mix: divides the numbers that a level has
 class Mix:
     """The last digit of a number says whose it is. weights: how often each is meant, for the manifest."""
 
-    parts: tuple[Drawn | Chat, ...]
+    parts: tuple[DrawnWorkload | Chat, ...]
     weights: tuple[float, ...] = ()
 
     @property
@@ -48,7 +48,7 @@ class Mix:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Mix:
         """Raises UsageError."""
-        kinds: dict[str, type[Drawn | Chat]] = {"drawn": Drawn, "chat": Chat}
+        kinds: dict[str, type[DrawnWorkload | Chat]] = {"drawn": DrawnWorkload, "chat": Chat}
         parts = tuple(kinds[each["kind"]].from_dict(each) for each in fields["parts"])
         return cls(parts, tuple(fields["weights"]))
 

@@ -19,7 +19,7 @@ from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
 
 @dataclass(frozen=True)
-class Replayed(SingleRequests):
+class ReplayedWorkload(SingleRequests):
     """The rows of a trace, whatever the service allows. window: which of them, and how much faster."""
 
     trace: Trace
@@ -63,7 +63,7 @@ class Replayed(SingleRequests):
         }
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Replayed:
+    def from_dict(cls, fields: dict[str, Any]) -> ReplayedWorkload:
         """Raises UsageError where the file has changed since."""
         window = Window(**fields["window"])
         trace = read_trace(TraceFile(**fields["file"]), window)
@@ -103,11 +103,11 @@ def replayed(
     seed: int,
     salt: str = "",
     vocabulary: Vocabulary | None = None,
-) -> Replayed:
+) -> ReplayedWorkload:
     """A workload from a trace, or from its file. window: what was, or is to be, read of it. Raises UsageError."""
     window = window or Window()
     trace = source if isinstance(source, Trace) else read_trace(TraceFile.of(source), window)
-    return Replayed(trace, window, seed, salt, vocabulary=vocabulary or assumed_vocabulary())
+    return ReplayedWorkload(trace, window, seed, salt, vocabulary=vocabulary or assumed_vocabulary())
 
 
 def require_same(trace: Trace, sha256: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.workload.chat import Chat
-from harness.workload.drawn import Drawn, drawn
+from harness.workload.drawn import DrawnWorkload, drawn
 from harness.workload.history import parse_history
 from harness.workload.lengths import Lengths, parse_lengths
 from harness.workload.mix import Mix
@@ -74,7 +74,7 @@ class UserSpec:
         salt: str = "",
         vocabulary: Vocabulary | None = None,
         limits: Mapping[str, int | float] | None = None,
-    ) -> Drawn | Chat:
+    ) -> DrawnWorkload | Chat:
         """limits: of the service, under TGI's names. Raises UsageError."""
         for side in ("input_tokens", "output_tokens"):
             self._read(side, lambda text, side=side: parse_lengths(text, side))
@@ -107,7 +107,7 @@ def workload_of(
     salt: str,
     words: Callable[[bool], Vocabulary],
     limits: Mapping[str, int | float],
-) -> Drawn | Chat | Mix:
+) -> DrawnWorkload | Chat | Mix:
     """What these users ask, each with a seed of its own. words: of prompts with a system message, or without. limits:
     of the service, under TGI's names. Raises UsageError.
     """

@@ -11,19 +11,19 @@ from typing import Any, Protocol
 
 from harness.workload.chat import Chat
 from harness.workload.dataset import Dataset, dataset
-from harness.workload.drawn import Drawn, drawn
+from harness.workload.drawn import DrawnWorkload, drawn
 from harness.workload.mix import Mix
-from harness.workload.replayed import Replayed, replayed
+from harness.workload.replayed import ReplayedWorkload, replayed
 from harness.workload.request import LEVEL_NUMBERS, Player, Script
 
 __all__ = [
     "LEVEL_NUMBERS",
-    "Asked",
+    "AnyWorkload",
     "Chat",
     "Dataset",
-    "Drawn",
+    "DrawnWorkload",
     "Mix",
-    "Replayed",
+    "ReplayedWorkload",
     "Workload",
     "dataset",
     "drawn",
@@ -72,21 +72,27 @@ class Workload(Protocol):
         ...
 
 
-Asked = Drawn | Replayed | Dataset | Chat | Mix
-KINDS: dict[str, type[Asked]] = {"drawn": Drawn, "replayed": Replayed, "dataset": Dataset, "chat": Chat, "mix": Mix}
+AnyWorkload = DrawnWorkload | ReplayedWorkload | Dataset | Chat | Mix
+KINDS: dict[str, type[AnyWorkload]] = {
+    "drawn": DrawnWorkload,
+    "replayed": ReplayedWorkload,
+    "dataset": Dataset,
+    "chat": Chat,
+    "mix": Mix,
+}
 
 
-def from_dict(fields: dict[str, Any]) -> Asked:
+def from_dict(fields: dict[str, Any]) -> AnyWorkload:
     """The workload that said this of itself with `as_dict`. Raises UsageError where its file has changed since."""
     return KINDS[fields["kind"]].from_dict(fields)
 
 
-def summarise(workload: Asked, requests: int | None = None) -> dict[str, Any]:
+def summarise(workload: AnyWorkload, requests: int | None = None) -> dict[str, Any]:
     """The lengths of the first requests, as they are drawn with this seed: how many, and their spread.
 
     requests: how many there will be, as far as that is known. A trace is summarised whole.
     """
-    if isinstance(workload, Replayed):
+    if isinstance(workload, ReplayedWorkload):
         requests = len(workload.trace.rows)
     lengths = [workload.lengths(number) for number in range(requests or SAMPLED_REQUESTS)]
     return {

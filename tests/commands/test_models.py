@@ -17,7 +17,7 @@ from harness.catalog.models import Model, parse_catalogue
 from harness.catalog.shapes import find_shape, kv_bytes_per_token, parameters
 from harness.cli import run as main
 from harness.commands.models import (
-    Settings,
+    EntryOverrides,
     add_model,
     add_text,
     check_models,
@@ -437,7 +437,7 @@ def test_what_no_card_holds_is_said(hub: Path) -> None:
 
 def test_one_answer_has_one_size(hub: Path) -> None:
     """gpt-oss-20b is 12.8 GiB in MXFP4, in the first line and in the sum; nobody advises to quantise it again."""
-    added = add_model(publish("openai/gpt-oss-20b"), name="it", gpu="RTX4090", settings=Settings(gpu="T4"))
+    added = add_model(publish("openai/gpt-oss-20b"), name="it", gpu="RTX4090", settings=EntryOverrides(gpu="T4"))
     text = add_text(added)
     assert added.model.engine.name == "vllm"
     assert "TGI 3.3.7 does not serve it: its entry says vllm" in text
@@ -463,18 +463,18 @@ def test_the_last_line_and_the_exit_code_say_the_same(hub: Path, capsys: pytest.
 def test_settings_of_the_command_line(hub: Path) -> None:
     """They stand in the entry that is added, and only for the answer in a check."""
     repo = publish("tencent/Hunyuan-7B-Instruct")
-    wanted = Settings(gpu="L4", gpus=2, engine="vllm:0.30.0", quantize="fp8")
+    wanted = EntryOverrides(gpu="L4", gpus=2, engine="vllm:0.30.0", quantize="fp8")
     added = add_model(repo, name="it", settings=wanted).model
     assert (added.gpu, added.gpus, added.quantize, added.dtype) == ("L4", 2, "fp8", None)
     assert (added.engine.name, added.engine.version) == ("vllm", "0.30.0")
-    (plain,) = check_models(["it"], settings=Settings(quantize="none", gpus=1))
-    (packed,) = check_models(["it"], settings=Settings(gpus=1))
+    (plain,) = check_models(["it"], settings=EntryOverrides(quantize="none", gpus=1))
+    (packed,) = check_models(["it"], settings=EntryOverrides(gpus=1))
     assert weights_bytes(plain.outcome) > 1.7 * weights_bytes(packed.outcome)
     for wrong, words in (
-        (Settings(quantize="mxfp9"), "--quantize: expected one of"),
-        (Settings(dtype="float8"), "--dtype: expected one of"),
-        (Settings(engine="triton"), "unknown engine 'triton'"),
-        (Settings(engine="vllm:new"), "no version of vLLM"),
+        (EntryOverrides(quantize="mxfp9"), "--quantize: expected one of"),
+        (EntryOverrides(dtype="float8"), "--dtype: expected one of"),
+        (EntryOverrides(engine="triton"), "unknown engine 'triton'"),
+        (EntryOverrides(engine="vllm:new"), "no version of vLLM"),
     ):
         with pytest.raises(UsageError, match=words):
             check_models(["it"], settings=wrong)

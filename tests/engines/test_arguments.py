@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.catalog.limits import Limits
-from harness.engines.arguments import Flag, Flags, Taken, limit_flags, read_flags, release, require_own, words
+from harness.engines.arguments import Flag, Flags, ReservedFlags, limit_flags, read_flags, release, require_own, words
 from harness.errors import UsageError
 
 FLAGS = Flags(
@@ -29,7 +29,7 @@ FLAGS = Flags(
     flexible=True,
 )
 BARE = Flags("Bare", {"-c": Flag(also=("--ctx-size",)), "-ctk": Flag()}, like_argparse=False)
-TAKEN = Taken(
+TAKEN = ReservedFlags(
     keys={"--max-len": "limits/max_total_tokens"},
     places={"--port": "Write `port` in the entry."},
     secrets={"--api-key": "Set HARNESS_API_KEY."},
@@ -125,7 +125,7 @@ def test_arguments_that_are_refused(args: list[str], found: str, advice: str) ->
 def test_flag_that_ended_names_what_is_there_instead() -> None:
     """A flag of older releases is refused with its end and what took its place."""
     with pytest.raises(UsageError, match=r"1\.9\.0 was the last that has it") as error:
-        require_own(["--swap", "4"], FLAGS, (2, 0, 0), Taken(), "tiny")
+        require_own(["--swap", "4"], FLAGS, (2, 0, 0), ReservedFlags(), "tiny")
     assert error.value.advice == "Leave it out: there is no swap any more."
 
 

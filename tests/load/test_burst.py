@@ -14,7 +14,7 @@ import pytest
 
 from harness.engines import APIS
 from harness.engines.endpoint import Endpoint
-from harness.load.burst import Answered, Burst, Patience, _Gate, send_burst
+from harness.load.burst import Burst, BurstAnswer, Patience, _Gate, send_burst
 from harness.workload.request import Request
 
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
@@ -256,7 +256,7 @@ def test_the_gate_opens_when_the_last_request_is_there() -> None:
     """Not before, however long that takes."""
 
     async def main() -> list[bool]:
-        gate, answers = _Gate(3), [Answered(each, 0) for each in ask(3)]
+        gate, answers = _Gate(3), [BurstAnswer(each, 0) for each in ask(3)]
         opening = asyncio.ensure_future(gate.open_when_all_are_there())
         seen = []
         for number in range(3):

@@ -11,24 +11,24 @@ import pyarrow.parquet as pq
 
 from harness.engines.endpoint import Endpoint
 from harness.load.samplers import SAMPLERS
-from harness.load.samplers.base import NotMeasured, Reading, Sampled, own
+from harness.load.samplers.base import NotMeasured, SampledService, SampledValue, own
 from harness.load.samplers.host import HostSampler
 from harness.load.sampling import SCHEMA, Samples, Sampling
 from harness.measure.run_folder import RunFolder
 from harness.measure.server import read_server
 from tests.waiting import until
 
-NOBODY = Sampled(Endpoint("http://127.0.0.1:9"))
+NOBODY = SampledService(Endpoint("http://127.0.0.1:9"))
 
 
 class _Told:
     name = "told"
     closed = 0
 
-    def __init__(self, service: Sampled) -> None:
+    def __init__(self, service: SampledService) -> None:
         self.reads = 0
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[SampledValue]:
         self.reads += 1
         return [own("told_ratio", self.reads / 4, of="a")]
 
@@ -40,7 +40,7 @@ class _Silent(_Told):
     name = "silent"
     asked = 0
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[SampledValue]:
         type(self).asked += 1
         raise NotMeasured("there is none here")
 
@@ -92,7 +92,7 @@ def test_a_host_that_computes_is_busy() -> None:
 def test_it_can_be_written_while_readings_still_come(tmp_path: Path) -> None:
     """After Ctrl-C the table holds whole readings, although the reading goes on beside the writing."""
     samples, enough = Samples(), threading.Event()
-    six = [Reading("a", 1.0)] * 6
+    six = [SampledValue("a", 1.0)] * 6
 
     def read() -> None:
         while not enough.wait(0.0002):

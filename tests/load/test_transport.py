@@ -17,7 +17,7 @@ import pytest
 from harness.engines import APIS
 from harness.load import transport as transport_module
 from harness.load.connection import Address, Connector, Exchange
-from harness.load.recorder import Asked, Recorder
+from harness.load.recorder import Recorder, RequestInProgress
 from harness.load.stamps import Clock
 from harness.load.transport import Transport
 from harness.measure.journal import JournalWriter
@@ -216,7 +216,7 @@ def test_connections_opened_ahead_are_used() -> None:
 def test_answers_are_recorded_though_the_client_is_never_idle(tmp_path: Path) -> None:
     """What is over reaches the journal within a moment, however busy the reader: a kill must not cost more."""
     told: list[RequestRecord] = []
-    asked = Asked(RequestRecord("one", 0, 0.0, "in_flight"), stream=False)
+    asked = RequestInProgress(RequestRecord("one", 0, 0.0, "in_flight"), stream=False)
     with serving(says(OK)) as port, transport_to(f"http://127.0.0.1:{port}") as transport:
         recorder = Recorder(APIS["tgi"], transport, JournalWriter(tmp_path / "journal.log"), 0.0, told.append)
         transport.work = lambda until: False  # no idle time

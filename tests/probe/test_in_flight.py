@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.drive.in_flight import at_steps, beside, carried, running_at_death
 from harness.drive.judging import judge
-from harness.load.burst import Answered, Burst
+from harness.load.burst import Burst, BurstAnswer
 from harness.probe.setting import Load
 from harness.workload.request import Request
 from tests.probe.engines.law import Row
@@ -46,10 +46,10 @@ class Told:
         self.sent.append([at for at, row in enumerate(self.rows) if any(row is each for each in given)])
 
 
-def read(engine: Told, turns: list[int], seed: int) -> list[Answered]:
+def read(engine: Told, turns: list[int], seed: int) -> list[BurstAnswer]:
     """What a client sees that reads so many of the engine's forwards in each of its turns."""
     answers = [
-        Answered(Request("x", row.input, row.new, seed=at), 0, sent_at=0.0) for at, row in enumerate(engine.rows)
+        BurstAnswer(Request("x", row.input, row.new, seed=at), 0, sent_at=0.0) for at, row in enumerate(engine.rows)
     ]
     forwards, moment = list(engine.sent), 0.0
     for count in [*turns, len(forwards)]:
@@ -83,7 +83,7 @@ def test_what_was_there_at_a_step_is_never_counted_too_high(rows: list[Row], tur
     found = at_steps(in_order, range(1, len(rows) + 1))
     assert len(found) == len(rows)
     assert all(0 < counted <= engine.tokens for counted in found)
-    silent = Answered(Request("x", 5, 5), 0, sent_at=0.0)
+    silent = BurstAnswer(Request("x", 5, 5), 0, sent_at=0.0)
     assert at_steps([*in_order, silent], [len(rows), len(rows) + 1]) == found[-1:]
 
 
@@ -104,22 +104,22 @@ def test_a_prompt_client_counts_all(rows: list[Row]) -> None:
 def test_chats_that_ended_before_the_last_wave_are_not_beside_it() -> None:
     """Three chats ran together, and one was left when the prompt of the second wave was read, which ended at once."""
     ends = (2.0, 2.0, 9.0)
-    first = [Answered(Request("x", 24, 64), 0, 0.0, [1.0, end], end) for end in ends]
+    first = [BurstAnswer(Request("x", 24, 64), 0, 0.0, [1.0, end], end) for end in ends]
     assert beside(first) == 3
     for tokens in ([5.0, 6.0], [5.0]):
-        joined = Answered(Request("x", 900, 4), 1, 3.0, tokens)
+        joined = BurstAnswer(Request("x", 900, 4), 1, 3.0, tokens)
         assert beside([*first, joined]) == 1 + (len(tokens) > 1)
 
 
 @pytest.mark.parametrize(("asked", "told", "early"), [(9, 9, 0), (9, 3, 1), (9, None, 1), (2048, 1024, 0)])
 def test_an_answer_that_the_model_ended_is_counted(asked: int, told: int | None, early: int) -> None:
     """By the engine's own count, else by its tokens; a chunk is whole, and so is what the client left."""
-    ended = Answered(Request("x", 50, asked), 0, 0.0, [1.0, 2.0], 2.0, 200, output_tokens=told)
-    left = Answered(Request("x", 50, 9), 0, 0.0, [1.0], left=True)
+    ended = BurstAnswer(Request("x", 50, asked), 0, 0.0, [1.0, 2.0], 2.0, 200, output_tokens=told)
+    left = BurstAnswer(Request("x", 50, 9), 0, 0.0, [1.0], left=True)
     assert judge(Load("write", ()), Burst((ended, left), "done", 3.0)).ended_early == early
 
 
 def test_at_a_death_the_newest_token_was_not_yet_written() -> None:
     """Two chats with 3 and 1 tokens: the engine lived with 2 and 0 of them in its cache."""
-    two = [Answered(Request("x", 100, 9), 0, 0.0, [1.0, 2.0, 3.0]), Answered(Request("x", 50, 9), 0, 0.0, [3.0])]
+    two = [BurstAnswer(Request("x", 100, 9), 0, 0.0, [1.0, 2.0, 3.0]), BurstAnswer(Request("x", 50, 9), 0, 0.0, [3.0])]
     assert running_at_death(two) == 152

@@ -12,7 +12,7 @@ from harness.input_files import as_type
 from harness.measure.run_folder import Manifest
 from harness.probe.file import ProbeFile
 from harness.report.capacity import capacity_document
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.comparison_page import comparison_document
 from harness.report.document import Document
 from harness.report.history import history_document
@@ -75,13 +75,13 @@ def searched(
     told: Manifest | None = None,
     price: float = 0.8,
     users: float | None = None,
-) -> Searched:
+) -> SearchReport:
     report = capacity_report((2000, knee), (8000, knee / 2), price=price, users=users)
     flags = {"MAX_BATCH_PREFILL_TOKENS": "4096", "MAX_CONCURRENT_REQUESTS": "128"}
     measured = told or manifest(
         [], gpu=gpu, flags=flags, image="ghcr.io/x/tgi:3.3.7", image_digest="sha256:" + "a" * 64
     )
-    return Searched(report, report.as_dict(), measured, f"capacity-{gpu}")
+    return SearchReport(report, report.as_dict(), measured, f"capacity-{gpu}")
 
 
 def probe_file(**changes: Any) -> dict[str, Any]:
@@ -149,13 +149,13 @@ def gone() -> Document:
 def begun() -> Document:
     """A search that was ended before its first level."""
     report = CapacityReport("m", "users", SLO, Habits(), None, (HistoryCapacity(None, _NOTHING, (), ()),))
-    return capacity_document(Searched(report, report.as_dict(), None, "begun"))
+    return capacity_document(SearchReport(report, report.as_dict(), None, "begun"))
 
 
 def surface() -> Document:
     """A search over four histories."""
     report = capacity_report((1000, 80.0), (4000, 40.0), (16000, 12.0), (64000, 3.0))
-    return capacity_document(Searched(report, report.as_dict(), manifest([], gpu="H100"), "surface"))
+    return capacity_document(SearchReport(report, report.as_dict(), manifest([], gpu="H100"), "surface"))
 
 
 def three_gpus() -> Document:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.capacity.what_binds import section
 from harness.report.document import Bullets
 from harness.stats.binding import Binding, Resource
@@ -58,7 +58,7 @@ def test_the_nearest_level_that_tells_is_read(by_load: dict[int, Resource], line
     history = told(by_load)
     whole = searched()
     report = replace(whole.report, histories=(history,))
-    found = section(Searched(report, report.as_dict(), None, "made-up"))
+    found = section(SearchReport(report, report.as_dict(), None, "made-up"))
     assert found is not None
     bullets = found.blocks[0]
     assert isinstance(bullets, Bullets)

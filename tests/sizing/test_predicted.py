@@ -6,7 +6,7 @@ import pytest
 
 from harness.catalog.models import Model, parse_catalogue
 from harness.engines import accepted
-from harness.sizing.predicted import BUDGET, Compared, compare, predict, suspicion
+from harness.sizing.predicted import BUDGET, LimitComparison, compare, predict, suspicion
 
 
 def model(entry: str) -> Model:
@@ -26,13 +26,13 @@ def test_only_what_both_sides_have_is_compared() -> None:
 )
 def test_it_is_said_in_words(found: int, words: str) -> None:
     """More or less, never a sign alone."""
-    assert words in Compared(BUDGET, 1000, found).text()
+    assert words in LimitComparison(BUDGET, 1000, found).text()
 
 
 @pytest.mark.parametrize(("found", "said"), [(860, False), (840, True), (1140, False), (1160, True)])
 def test_a_large_difference_points_at_the_entry(found: int, said: bool) -> None:
     """More than fifteen percent is not the sum's own error."""
-    assert (suspicion([Compared(BUDGET, 1000, found)], "m") is not None) == said
+    assert (suspicion([LimitComparison(BUDGET, 1000, found)], "m") is not None) == said
 
 
 @pytest.mark.parametrize(

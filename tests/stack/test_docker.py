@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import MissingError, UsageError
 from harness.stack import compose_service, compose_stack, docker, docker_images
-from harness.stack.state import Remembered
+from harness.stack.state import ServiceRecord
 
 
 def test_pull_is_told_in_bytes() -> None:
@@ -27,7 +27,7 @@ def test_pull_is_told_in_bytes() -> None:
         {"status": "Download complete", "id": "b"},
         {"status": "Extracting", "id": "b", "progressDetail": {"current": 1, "total": 2}},
     ]
-    pulled = docker_images._Pulled(beat=0)
+    pulled = docker_images._PullProgress(beat=0)
     told = [pulled.after(event) or "" for event in events]
     assert told[0] == "pulling the image"
     assert told[-1].startswith("pulling the image: 3.00 MiB of 6.00 MiB, ")
@@ -39,7 +39,7 @@ def test_pull_is_told_in_bytes() -> None:
 
 def test_pull_is_told_now_and_then() -> None:
     """Docker reports ten times a second for minutes; a change of what is done is told at once."""
-    pulled = docker_images._Pulled(beat=1000)
+    pulled = docker_images._PullProgress(beat=1000)
     part = {"status": "Downloading", "id": "a", "progressDetail": {"current": 1, "total": 9}}
     assert [pulled.after(part) is None for _ in range(3)] == [False, True, True]
     assert pulled.after({"status": "Download complete", "id": "a"}) == "unpacking the image: 0 B of 9 B"
@@ -69,7 +69,7 @@ def test_no_docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_engine_gets_the_time_that_its_entry_gives() -> None:
     """A longer drain than TGI's own is waited for, but not of an engine that has served nobody yet."""
-    plain = Remembered("m", "compose", "http://127.0.0.1:1")
+    plain = ServiceRecord("m", "compose", "http://127.0.0.1:1")
     longer = replace(plain, environment={"GRACEFUL_TERMINATION_TIMEOUT": "300"})
     assert compose_service.grace_of(100, longer) == 310
     assert compose_service.grace_of(15, longer) == 15

@@ -20,7 +20,15 @@ import yaml
 from harness.serve.serving import open_service
 from harness.serve.target import Target
 from harness.stack.document import compose_file
-from harness.stack.monitoring import DASHBOARDS, DATA_SOURCE, Watched, grafana, prometheus, scrape_text, source_text
+from harness.stack.monitoring import (
+    DASHBOARDS,
+    DATA_SOURCE,
+    ScrapeTarget,
+    grafana,
+    prometheus,
+    scrape_text,
+    source_text,
+)
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs promtool (`apt-get install prometheus`)"
@@ -42,7 +50,7 @@ def promtool(*arguments: str | Path) -> None:
 @needs_promtool
 def test_promtool_takes_the_configuration(tmp_path: Path) -> None:
     """With names that need quoting, and the rules that it reads."""
-    text = scrape_text([Watched("one", "one"), Watched("it's: {two}", "two")])
+    text = scrape_text([ScrapeTarget("one", "one"), ScrapeTarget("it's: {two}", "two")])
     rules = tmp_path / "alerts.yml"
     rules.write_text(compose_file("alerts.yaml"), encoding="utf-8")
     assert "/etc/prometheus/alerts.yml" in text
@@ -156,7 +164,7 @@ def test_grafana_finds_everything_without_a_click() -> None:
 
 def test_source_is_where_prometheus_is() -> None:
     """The address in Grafana's data source is the sidecar's name and port."""
-    sidecar = prometheus([Watched("one", "one")])
+    sidecar = prometheus([ScrapeTarget("one", "one")])
     assert f"http://{sidecar.name}:{sidecar.port}" in source_text("http://prometheus:9090")
 
 

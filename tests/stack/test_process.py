@@ -218,7 +218,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_reused_process_number_is_not_taken_for_ours(launcher: str) -> None:
     """The number alone proves nothing: the moment it began must be the same."""
     me = psutil.Process(os.getpid())
-    record = state.Remembered("old", "local", "http://127.0.0.1:1", pid=me.pid, created=me.create_time() - 100)
+    record = state.ServiceRecord("old", "local", "http://127.0.0.1:1", pid=me.pid, created=me.create_time() - 100)
     service = ProcessService.found_again(record)
     assert not service.state().running
     service.stop(grace=1)

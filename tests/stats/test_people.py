@@ -9,7 +9,7 @@ import pytest
 
 from harness.catalog.slo import parse_slo
 from harness.report.capacity import capacity_document
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.capacity_text import to_text
 from harness.report.to_markdown import to_markdown
 from harness.stats.binding import Binding
@@ -97,7 +97,7 @@ def test_nobody_is_counted_where_nothing_says_how_one_asks() -> None:
         assert document["cost"]["per_user_month"] is None
         assert "fleet" not in document["cost"]
         assert report.money.why_not == NO_HABITS
-        for text in (to_text(report), to_markdown(capacity_document(Searched(report, document, None, "x")))):
+        for text in (to_text(report), to_markdown(capacity_document(SearchReport(report, document, None, "x")))):
             assert "--sessions-per-hour" in text
             assert "per user" not in text
             assert "users need" not in text

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UsageError
-from harness.load.samplers.base import Reading, own, unmeasured
+from harness.load.samplers.base import SampledValue, own, unmeasured
 from harness.load.sampling import Samples
 from harness.measure.records import Records
 from harness.measure.run_folder import Level, RunFolder
@@ -54,7 +54,7 @@ def test_the_share_of_the_prefix_cache() -> None:
 def test_what_samplers_wrote_is_read(tmp_path: Path) -> None:
     """Shared names come back as series, one for each set of labels; the page's own metrics do not."""
     samples = Samples()
-    samples.add(1.0, [Reading("tgi_queue_size", 4.0), own("running", 2), own("gpu_power_watts", 70, gpu="0")])
+    samples.add(1.0, [SampledValue("tgi_queue_size", 4.0), own("running", 2), own("gpu_power_watts", 70, gpu="0")])
     samples.add(2.0, [own("running", 3), unmeasured("host", "nobody looks")])
     folder = RunFolder(tmp_path)
     samples.write(folder.server)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.workload.chat import Chat, Talk
-from harness.workload.history import HISTORIES, Exchange, parse_history
+from harness.workload.history import HISTORIES, PastTurn, parse_history
 from harness.workload.lengths import parse_lengths
 from harness.workload.mix import Mix
 from harness.workload.pauses import parse_pauses
@@ -95,7 +95,7 @@ def test_the_shared_prefix_is_that_long(shared: int | None, same_system: bool, s
 @given(st.lists(st.integers(1, 50), max_size=12), st.integers(1, 120))
 def test_what_is_kept_is_the_latest(tokens: list[int], most: int) -> None:
     """Of the turns the last ones, within the bound, and never fewer than fit."""
-    said = [Exchange(f"q{number}", "a", count) for number, count in enumerate(tokens)]
+    said = [PastTurn(f"q{number}", "a", count) for number, count in enumerate(tokens)]
     assert parse_history("keep_all").sent(said) == said
     assert list(parse_history(f"last({most})").sent(said)) == said[max(0, len(said) - most) :]
     kept = list(parse_history(f"tokens({most})").sent(said))

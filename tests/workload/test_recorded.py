@@ -12,7 +12,7 @@ import pytest
 from harness.errors import UsageError
 from harness.workload.lengths import Listed, parse_lengths
 from harness.workload.recorded import recorded
-from harness.workload.workload import Drawn, drawn, from_dict
+from harness.workload.workload import DrawnWorkload, drawn, from_dict
 from tests.workload.traces.samples import AZURE, SHAREGPT, parquet
 
 TOGETHER = "".join(f"{length} {length + 1}\n" for length in range(10, 1010, 10))
@@ -76,7 +76,7 @@ def test_recorded_lengths_travel_without_their_file(tmp_path: Path) -> None:
         text = json.dumps(workload.as_dict())
         Path(path).unlink()
         again = from_dict(json.loads(text))
-        assert isinstance(again, Drawn)
+        assert isinstance(again, DrawnWorkload)
         assert [again.request(number) for number in range(20)] == [workload.request(number) for number in range(20)]
         write(tmp_path, TOGETHER)
 

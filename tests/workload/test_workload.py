@@ -13,7 +13,7 @@ import pytest
 from harness.errors import UsageError
 from harness.workload.seeds import derive, random_bytes, uniform
 from harness.workload.traces.window import Window
-from harness.workload.workload import Asked, dataset, drawn, from_dict, replayed, summarise
+from harness.workload.workload import AnyWorkload, dataset, drawn, from_dict, replayed, summarise
 
 TRACE = "timestamp_s,input_tokens,output_tokens\n5,30,3\n6,40,0\n7,2000000,9\n"
 
@@ -25,7 +25,7 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
-def each(trace: Path) -> list[Asked]:
+def each(trace: Path) -> list[AnyWorkload]:
     return [
         drawn("chat", "normal:100:20:10:200", "uniform:5:9", seed=4, salt="run-1", shared=8),
         replayed(trace, Window(duration=1.5, speed=2.0), seed=4, salt="run-1"),

@@ -9,7 +9,7 @@ from harness.catalog.accepts import Accepts
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
-from harness.engines.arguments import Taken, Value, changed, limit_flags, require_known, require_own, words
+from harness.engines.arguments import ReservedFlags, Value, changed, limit_flags, require_known, require_own, words
 from harness.engines.base import Invocation, Place
 from harness.engines.llamacpp import source
 from harness.engines.llamacpp.flags import FLAGS, NEWEST, TITLE, VARIABLES, asks_for_one_cache, number, setting
@@ -99,7 +99,9 @@ def invocation(
         "--cache-type-k": model.kv_cache_dtype,
         "--cache-type-v": model.kv_cache_dtype,
     }
-    taken = Taken(keys=_keys_taken(model), places=_places_taken(), secrets={"--api-key": _OPEN, "--hf-token": _TOKEN})
+    taken = ReservedFlags(
+        keys=_keys_taken(model), places=_places_taken(), secrets={"--api-key": _OPEN, "--hf-token": _TOKEN}
+    )
     given = require_own(own.args, FLAGS, version, taken, model.name)
     _require_no_variable(options, environment, model.name)
     if place.container:

@@ -13,7 +13,16 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.shapes import find_shape
 from harness.catalog.version import EVER, Version, version_text
-from harness.engines.arguments import Taken, Value, changed, limit_flags, read_flags, require_known, require_own, words
+from harness.engines.arguments import (
+    ReservedFlags,
+    Value,
+    changed,
+    limit_flags,
+    read_flags,
+    require_known,
+    require_own,
+    words,
+)
 from harness.engines.base import Place
 from harness.engines.sglang.log import BELOW_CONTEXT
 from harness.errors import UsageError
@@ -86,7 +95,7 @@ def arguments_for(model: Model, version: Version, place: Place, *, revision: str
         )
     own = {flag for flag, _ in FLAGS.given(model.engine.args)}
     asked = _asked(model, version, place, revision)
-    taken = Taken(
+    taken = ReservedFlags(
         keys={flag: key for flag, key in _keys().items() if asked.get(flag) or flag == "--model-path"},
         places={"--host": "Write `listen`.", "--port": "Write `port`."},
         secrets={

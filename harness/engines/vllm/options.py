@@ -13,7 +13,7 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import EVER, Version, version_text
 from harness.engines.arguments import (
-    Taken,
+    ReservedFlags,
     Value,
     changed,
     limit_flags,
@@ -111,7 +111,7 @@ def arguments_for(model: Model, version: Version, place: Place, *, revision: str
         )
     own = {flag for flag, _ in FLAGS.given(model.engine.args)}
     asked = _asked(model, version, place, revision)
-    taken = Taken(
+    taken = ReservedFlags(
         keys={flag: key for flag, key in _keys(model).items() if asked.get(flag) or flag == "--model"},
         places={"--host": "Write `listen`.", "--port": "Write `port`.", "--uds": "It is reached by its port."},
         secrets={

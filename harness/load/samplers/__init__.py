@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.load.samplers.base import Sampled, Sampler
+from harness.load.samplers.base import SampledService, Sampler
 from harness.load.samplers.engine import EngineSampler
 from harness.load.samplers.gpu import GpuSampler
 from harness.load.samplers.host import HostSampler
 
-SAMPLERS: tuple[Callable[[Sampled], Sampler], ...] = (
+SAMPLERS: tuple[Callable[[SampledService], Sampler], ...] = (
     HostSampler,
     GpuSampler,
     EngineSampler,

@@ -18,7 +18,7 @@ from harness.text import one_line
 _LONGEST = 300  # characters of a label
 
 
-class Reading(NamedTuple):
+class SampledValue(NamedTuple):
     """One row of server.parquet without its moment. labels: sorted by name."""
 
     metric: str
@@ -26,14 +26,14 @@ class Reading(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-def own(name: str, value: float, **labels: str) -> Reading:
+def own(name: str, value: float, **labels: str) -> SampledValue:
     """A figure under a name of ours, to be told from a page's own."""
     # A driver's or a process's own words: half a character among them would keep the whole file from being written.
     shown = sorted((label, one_line(text)[:_LONGEST]) for label, text in labels.items())
-    return Reading(f"{SHARED}{name}", float(value), tuple(shown))
+    return SampledValue(f"{SHARED}{name}", float(value), tuple(shown))
 
 
-def unmeasured(name: str, why: str) -> Reading:
+def unmeasured(name: str, why: str) -> SampledValue:
     """Says in the file that a sampler has nothing to tell, and why."""
     return own(f"{name}{UNMEASURED}", 1.0, why=why)
 
@@ -43,7 +43,7 @@ class NotMeasured(Exception):
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledService:
     """The service beside whose load is sampled. info: who answers there; None where nobody looked."""
 
     endpoint: Endpoint
@@ -59,7 +59,7 @@ class Sampler(Protocol):
 
     name: str  # what its figures' names begin with
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[SampledValue]:
         """What it is like now; nothing where it did not answer this time. Raises NotMeasured."""
         ...
 

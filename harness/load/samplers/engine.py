@@ -16,7 +16,7 @@ from harness.engines import ENGINES
 from harness.engines.base import Engine
 from harness.engines.client import Client, NoAnswer
 from harness.engines.gauges import NOTHING_TOLD, Gauges
-from harness.load.samplers.base import Reading, Sampled, own
+from harness.load.samplers.base import SampledService, SampledValue, own
 from harness.redaction import REDACTED, is_secret, redact
 
 _TIMEOUT = 5.0  # seconds for one page
@@ -32,14 +32,14 @@ class EngineSampler:
 
     name = "engine"
 
-    def __init__(self, service: Sampled) -> None:
+    def __init__(self, service: SampledService) -> None:
         self.latest: Gauges = NOTHING_TOLD
         self.missed = 0
         self._client = Client(service.endpoint, _TIMEOUT)
         self._engine = _engine_of(service)
         self._silent = Counter[str]()
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[SampledValue]:
         try:
             page = self._client.get("/metrics")
             if not page.ok:
@@ -72,17 +72,17 @@ class EngineSampler:
         return page.text if page.ok else ""
 
 
-def _engine_of(service: Sampled) -> Engine | None:
+def _engine_of(service: SampledService) -> Engine | None:
     return next((each for each in ENGINES if service.info is not None and each.name == service.info.engine), None)
 
 
-def page_readings(text: str) -> list[Reading]:
+def page_readings(text: str) -> list[SampledValue]:
     """All samples of one page in the Prometheus text format. Raises ValueError where the text is no such page."""
     text = needed(text)
     written = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines()}
     return [
         # The parser gives every counter the suffix that OpenMetrics asks for; TGI's have none.
-        Reading(
+        SampledValue(
             each.name if each.name in written else each.name.removesuffix("_total"),
             each.value,
             tuple(sorted(map(_without_secret, each.labels.items()))),

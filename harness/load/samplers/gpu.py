@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import psutil
 
 from harness.load.samplers import amd, nvidia
-from harness.load.samplers.base import NotMeasured, Reading, Sampled, own
+from harness.load.samplers.base import NotMeasured, SampledService, SampledValue, own
 from harness.load.samplers.cards import Card, NoLibrary
-from harness.load.samplers.who_serves import Elsewhere, serving_processes
+from harness.load.samplers.who_serves import ServedElsewhere, serving_processes
 
 IN_USE = 0.02  # of a card's memory: more than a desktop or a context without a model takes of a large one
 
@@ -35,11 +35,11 @@ class GpuSampler:
 
     name = "gpu"
 
-    def __init__(self, service: Sampled) -> None:
+    def __init__(self, service: SampledService) -> None:
         self._service = service
         self._cards: list[Card] | None = None
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[SampledValue]:
         try:
             if self._cards is None:
                 self._cards = self._those_that_serve()
@@ -60,7 +60,7 @@ class GpuSampler:
             raise NotMeasured("the engine is emulated, and no GPU serves")
         try:
             serving = serving_processes(self._service.endpoint.url)
-        except Elsewhere as error:
+        except ServedElsewhere as error:
             raise NotMeasured(str(error)) from error
         here = _cards_here()
         held = [card for card in here if serving.hold(card.processes())]

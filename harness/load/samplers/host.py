@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import psutil
 
 from harness.load.contention import stolen, throttled, waiting
-from harness.load.samplers.base import Reading, Sampled, own
+from harness.load.samplers.base import SampledService, SampledValue, own
 
 
 class HostSampler:
@@ -26,11 +26,11 @@ class HostSampler:
 
     name = "host"
 
-    def __init__(self, service: Sampled) -> None:
+    def __init__(self, service: SampledService) -> None:
         self._processors = os.cpu_count() or 1
         self._before: tuple[float, Mapping[str, float]] | None = None
 
-    def read(self) -> Sequence[Reading]:
+    def read(self) -> Sequence[SampledValue]:
         now, counters = time.monotonic(), self._counters()
         before, self._before = self._before, (now, counters)
         found = {

@@ -16,7 +16,7 @@ _FORWARDERS = ("ssh", "kubectl", "socat", "cloudflared", "tailscaled", "nginx", 
 _DOCKER_PROXY = "docker-proxy"
 
 
-class Elsewhere(Exception):
+class ServedElsewhere(Exception):
     """The service does not run on this machine, or it cannot be seen whether it does; the text says so."""
 
 
@@ -48,7 +48,7 @@ def serving_processes(url: str) -> ServingProcesses:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     if not _this_machine(host):
-        raise Elsewhere(f"the service runs elsewhere ({host})")
+        raise ServedElsewhere(f"the service runs elsewhere ({host})")
     try:
         listener = _listener(port)
         if listener is None:
@@ -59,7 +59,9 @@ def serving_processes(url: str) -> ServingProcesses:
             return ServingProcesses(name, frozenset(), address)
         return ServingProcesses(name, _family(listener), own=not name.startswith(_FORWARDERS))
     except (psutil.Error, ProcessLookupError) as error:  # it may end while it is looked at
-        raise Elsewhere(f"the process that answers at port {port} cannot be seen: {type(error).__name__}") from error
+        raise ServedElsewhere(
+            f"the process that answers at port {port} cannot be seen: {type(error).__name__}"
+        ) from error
 
 
 def _this_machine(host: str) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.report.capacity import bounds, curve, habits, levels, overload, settings, surface, validity, what_binds
-from harness.report.capacity.subject import Searched, answer, unit_of
+from harness.report.capacity.subject import SearchReport, answer, unit_of
 from harness.report.document import Document, Notice, Section, Sheet, Verdict
 from harness.report.words import gpus, moment
 from harness.units import format_count
 
 # In reading order. A new section is a file with a function `section`, and one line here.
-SECTIONS: tuple[Callable[[Searched], Section | None], ...] = (
+SECTIONS: tuple[Callable[[SearchReport], Section | None], ...] = (
     habits.section,
     bounds.section,
     curve.section,
@@ -24,7 +24,7 @@ SECTIONS: tuple[Callable[[Searched], Section | None], ...] = (
 )
 
 
-def capacity_document(searched: Searched) -> Document:
+def capacity_document(searched: SearchReport) -> Document:
     """What a capacity search's report says."""
     manifest = searched.manifest
     about = [] if manifest is None else [manifest.engine, gpus(manifest)]
@@ -43,7 +43,7 @@ def capacity_document(searched: Searched) -> Document:
     )
 
 
-def _title(searched: Searched) -> str:
+def _title(searched: SearchReport) -> str:
     manifest = searched.manifest
     card = f" on {gpus(manifest)}" if manifest is not None and manifest.gpu else ""
     histories = [each.history for each in searched.report.histories if each.history is not None]
@@ -53,14 +53,14 @@ def _title(searched: Searched) -> str:
     return f"Emulated: {title[:1].lower()}{title[1:]}" if searched.emulated else title
 
 
-def _verdict(searched: Searched) -> Verdict:
+def _verdict(searched: SearchReport) -> Verdict:
     found = searched.report.first.answer
     if found.holds == 0:
         return Verdict("nothing holds", "bad")
     return Verdict("decided", "good") if found.narrow else Verdict("interval still wide", "care")
 
 
-def _notices(searched: Searched) -> list[Notice]:
+def _notices(searched: SearchReport) -> list[Notice]:
     found = []
     if searched.emulated:
         text = "Emulated: the engine was a simulation in real time. These figures show the harness, not a GPU."
@@ -72,7 +72,7 @@ def _notices(searched: Searched) -> list[Notice]:
     return found
 
 
-def _card(searched: Searched) -> tuple[tuple[str, str], ...]:
+def _card(searched: SearchReport) -> tuple[tuple[str, str], ...]:
     report, manifest = searched.report, searched.manifest
     first = report.first.answer
     unit = unit_of(report.unit)
@@ -90,7 +90,7 @@ def _card(searched: Searched) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _sheet(searched: Searched) -> Sheet:
+def _sheet(searched: SearchReport) -> Sheet:
     """One row per level."""
     columns = (
         "model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import Searched, load_of
+from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.document import Paragraph, Section, Table
 from harness.stats.outcome import Outcome
 from harness.units import format_count, format_duration, format_percent
@@ -11,7 +11,7 @@ _WORDS = {"holds": "holds", "breaks": "breaks", "undecided": "not decided"}
 _COLUMNS = ("History", "At", "Bound", "Limit", "Within the limit", "Needed", "Margin", "Decision")
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """Of each history; None where nothing was measured."""
     rows = []
     for each in searched.report.histories:

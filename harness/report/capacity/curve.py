@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from harness.report.capacity.subject import Searched, load_of, unit_of
+from harness.report.capacity.subject import SearchReport, load_of, unit_of
 from harness.report.document import Axis, Chart, Mark, Paragraph, Section, Series
 from harness.stats.capacity_report import HistoryCapacity
 from harness.units import format_count, format_duration, format_percent
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """A point per level; None where nothing was measured."""
     charts = [_share(searched), _latency(searched)]
     shown = tuple(chart for chart in charts if chart is not None)
@@ -27,7 +27,7 @@ def _name(each: HistoryCapacity) -> str:
     return "as asked" if each.history is None else f"{format_count(each.history)} tokens"
 
 
-def _share(searched: Searched) -> Chart | None:
+def _share(searched: SearchReport) -> Chart | None:
     series, said, needed = [], [], set()
     for each in searched.report.histories:
         known = sorted(
@@ -60,7 +60,7 @@ def _share(searched: Searched) -> Chart | None:
     )
 
 
-def _loads(searched: Searched) -> list[Mark]:
+def _loads(searched: SearchReport) -> list[Mark]:
     """Of a single history."""
     if len(searched.report.histories) > 1:
         return []
@@ -69,7 +69,7 @@ def _loads(searched: Searched) -> list[Mark]:
     return [Mark("x", load, name) for name, load in marks if load is not None]
 
 
-def _latency(searched: Searched) -> Chart | None:
+def _latency(searched: SearchReport) -> Chart | None:
     series, said = [], []
     for each in searched.report.histories:
         for label, of in (("TTFT p95", "ttft_p95"), ("ITL p95", "itl_p95")):

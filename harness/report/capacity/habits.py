@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import Searched, load_of
+from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.document import Bullets, Facts, Section
 from harness.report.money_words import money_lines, price_words, usd
 from harness.stats.people import NO_HABITS
 from harness.units import format_count, format_duration, format_number
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """None where no level can speak for the capacity."""
     report = searched.report
     flow, found, ends = report.first.at_capacity, report.people, report.people_range
@@ -34,7 +34,7 @@ def section(searched: Searched) -> Section | None:
     return Section("People, GPUs and cost", (Facts(tuple(pairs)), Bullets(lines)))
 
 
-def card(searched: Searched) -> list[tuple[str, str]]:
+def card(searched: SearchReport) -> list[tuple[str, str]]:
     """What one million generated tokens cost, and the GPUs for the users that were asked for."""
     money = searched.report.money
     if money.cost is None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.capacity_text import level_table
 from harness.report.document import Section
 from harness.units import format_count
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """A table for each history."""
     report = searched.report
     tables = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import Searched, load_of
+from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.document import Bullets, Section
 from harness.stats.capacity_report import HistoryCapacity
 from harness.units import format_count, format_duration, format_number, format_percent
@@ -10,13 +10,13 @@ from harness.units import format_count, format_duration, format_number, format_p
 TIMES, LEAST, MOST = 1.5, 1.2, 2.2  # of the estimate: what is asked about, and what may answer
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """None where no limit was found."""
     lines = [_line(searched, each) for each in searched.report.histories if each.answer.best]
     return Section(f"Overload: at {TIMES:g} times", (Bullets(tuple(lines)),)) if lines else None
 
 
-def _line(searched: Searched, each: HistoryCapacity) -> str:
+def _line(searched: SearchReport, each: HistoryCapacity) -> str:
     best = each.answer.best or 0.0
     where = "" if each.history is None else f"With {format_count(each.history)} tokens of history: "
     beyond = [

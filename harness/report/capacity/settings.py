@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.document import Code, Facts, Section
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """None where the run is gone."""
     manifest = searched.manifest
     if manifest is None:

@@ -13,7 +13,7 @@ from harness.units import format_count
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchReport:
     """document: of capacity.json. manifest: of the last run that levels were measured in; None where it is gone. name:
     of the folder.
     """
@@ -28,7 +28,7 @@ class Searched:
         return self.manifest is not None and self.manifest.emulated
 
 
-def answer(searched: Searched) -> str:
+def answer(searched: SearchReport) -> str:
     """The interval in a sentence, of the first history and of the last where there are several."""
     report = searched.report
     chosen = report.histories if len(report.histories) == 1 else (report.histories[0], report.histories[-1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import Searched, load_of, unit_of
+from harness.report.capacity.subject import SearchReport, load_of, unit_of
 from harness.report.capacity_text import history_line, surface_table
 from harness.report.document import Axis, Block, Chart, Paragraph, Section, Series
 from harness.units import format_count
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """None where no figures were kept."""
     report = searched.report
     table = surface_table(report)
@@ -22,7 +22,7 @@ def section(searched: Searched) -> Section | None:
     return Section("History card", tuple(blocks))
 
 
-def _chart(searched: Searched) -> Chart:
+def _chart(searched: SearchReport) -> Chart:
     report = searched.report
     known = [(each.history, each.answer) for each in report.histories if each.history is not None]
     points, intervals, said = [], [], []

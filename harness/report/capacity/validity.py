@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import Searched
+from harness.report.capacity.subject import SearchReport
 from harness.report.capacity_text import people_lines
 from harness.report.document import Bullets, Section
 from harness.report.words import plural
 from harness.units import format_count, format_duration, format_percent
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """For each history its levels and notes; then what was assumed of people."""
     report = searched.report
     lines = []

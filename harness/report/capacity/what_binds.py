@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import Searched, load_of
+from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.document import Block, Bullets, Paragraph, Section
 from harness.stats.capacity_report import HistoryCapacity
 from harness.stats.gains import Gain, gains
@@ -22,7 +22,7 @@ CHANGES = {
 }
 
 
-def section(searched: Searched) -> Section | None:
+def section(searched: SearchReport) -> Section | None:
     """By the levels nearest to the estimate that tell, of each history."""
     blocks: list[Block] = []
     several = len(searched.report.histories) > 1
@@ -36,7 +36,7 @@ def section(searched: Searched) -> Section | None:
     return Section("What limits, what to change first, and what it buys", tuple(blocks)) if blocks else None
 
 
-def _binds(searched: Searched, each: HistoryCapacity) -> list[str]:
+def _binds(searched: SearchReport, each: HistoryCapacity) -> list[str]:
     """One resource, read at the nearest level that tells; both where the levels below and above the limit differ."""
     found, unit = each.beside_the_limit, searched.report.unit
     if not found:
@@ -62,7 +62,7 @@ def _side(each: HistoryCapacity, outcome: Outcome) -> str:
     return ", above the limit," if outcome.load > best else ", below the limit,"
 
 
-def _gains(searched: Searched, each: HistoryCapacity) -> list[str]:
+def _gains(searched: SearchReport, each: HistoryCapacity) -> list[str]:
     """Estimates, each named as one; where there is none, that it is not measured and what would measure it."""
     manifest = searched.manifest
     found = gains(searched.report, each, {} if manifest is None else manifest.flags)
@@ -76,7 +76,7 @@ def _gains(searched: Searched, each: HistoryCapacity) -> list[str]:
     ]
 
 
-def _gain(searched: Searched, gain: Gain, each: HistoryCapacity) -> str:
+def _gain(searched: SearchReport, gain: Gain, each: HistoryCapacity) -> str:
     unit = searched.report.unit
     about = f"{'at most ' if gain.at_most else ''}about {load_of(_rounded(gain.load, unit), unit)}"
     high = "no end known" if gain.high is None else _short(gain.high, unit)
@@ -84,7 +84,7 @@ def _gain(searched: Searched, gain: Gain, each: HistoryCapacity) -> str:
     return line if gain.setting is None else f"{line} To measure: {_command(searched, gain.setting, each)}."
 
 
-def _command(searched: Searched, setting: str, each: HistoryCapacity) -> str:
+def _command(searched: SearchReport, setting: str, each: HistoryCapacity) -> str:
     """The comparison with this setting at the load that one without it is estimated to hold."""
     load = each.answer.best or each.answer.holds or 1.0
     unit = searched.report.unit

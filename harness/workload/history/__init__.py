@@ -6,20 +6,20 @@ import re
 from collections.abc import Callable
 
 from harness.errors import UsageError
-from harness.workload.history.exchange import Exchange, History
+from harness.workload.history.exchange import History, PastTurn
 from harness.workload.history.keep_all import KeepAll
-from harness.workload.history.last import Last
-from harness.workload.history.summary import Summary
-from harness.workload.history.tokens import Tokens
+from harness.workload.history.last import KeepLast
+from harness.workload.history.summary import KeepSummary
+from harness.workload.history.tokens import KeepTokens
 from harness.workload.tokens import parse_tokens
 
-__all__ = ["HISTORIES", "Exchange", "History", "KeepAll", "parse_history"]
+__all__ = ["HISTORIES", "History", "KeepAll", "PastTurn", "parse_history"]
 
 HISTORIES: dict[str, tuple[str, Callable[[int], History]]] = {
     "keep_all": ("keep_all", lambda number: KeepAll()),
-    "last": ("last(TURNS)", Last),
-    "tokens": ("tokens(4k)", Tokens),
-    "summary": ("summary(300)", Summary),
+    "last": ("last(TURNS)", KeepLast),
+    "tokens": ("tokens(4k)", KeepTokens),
+    "summary": ("summary(300)", KeepSummary),
 }
 """Name -> how it is written, and what is made of the number in its brackets."""
 

@@ -10,7 +10,7 @@ from harness.workload.request import Message, Reply, Request
 
 
 @dataclass(frozen=True)
-class Exchange:
+class PastTurn:
     """A question with its answer. tokens: of both, the answer's by the server's own count where it tells one."""
 
     question: str
@@ -25,11 +25,11 @@ class Exchange:
 class History(Protocol):
     """What of a conversation goes with the next question. str(): as locustfiles write it."""
 
-    def sent(self, said: Sequence[Exchange]) -> Sequence[Exchange]:
+    def sent(self, said: Sequence[PastTurn]) -> Sequence[PastTurn]:
         """Of all that was said, in order, what is sent."""
         ...
 
-    def between(self, said: list[Exchange]) -> Generator[Request, Reply, None]:
+    def between(self, said: list[PastTurn]) -> Generator[Request, Reply, None]:
         """What is asked between two turns for the history's own sake; may change what was said. Mostly nothing."""
         ...
 

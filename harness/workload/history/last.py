@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from harness.workload.history.exchange import Exchange, nothing_between
+from harness.workload.history.exchange import PastTurn, nothing_between
 from harness.workload.request import Reply, Request
 
 
 @dataclass(frozen=True)
-class Last:
+class KeepLast:
     """So many turns, each a question with its answer. What leaves at the front moves all the rest, so that an engine's
     prefix cache finds the system prompt at most.
     """
 
     turns: int
 
-    def sent(self, said: Sequence[Exchange]) -> Sequence[Exchange]:
+    def sent(self, said: Sequence[PastTurn]) -> Sequence[PastTurn]:
         return said[-self.turns :]
 
-    def between(self, said: list[Exchange]) -> Generator[Request, Reply, None]:
+    def between(self, said: list[PastTurn]) -> Generator[Request, Reply, None]:
         return nothing_between()
 
     def __str__(self) -> str:

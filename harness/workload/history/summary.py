@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from harness.workload.history.exchange import Exchange
+from harness.workload.history.exchange import PastTurn
 from harness.workload.request import Message, Reply, Request
 
 _ASK = "Summarise what we said so far, so that we can go on from your summary alone."
@@ -13,7 +13,7 @@ _ASK_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Summary:
+class KeepSummary:
     """After each turn from the second on the model is asked for a summary of at most so many tokens, of the summary
     before and the turn that leaves. It stands in the history in the model's own words. Such a request has a record of
     its own, with the note `summary` and without a turn; the user waits for it. One that fails leaves the history as it
@@ -22,10 +22,10 @@ class Summary:
 
     most: int
 
-    def sent(self, said: Sequence[Exchange]) -> Sequence[Exchange]:
+    def sent(self, said: Sequence[PastTurn]) -> Sequence[PastTurn]:
         return said
 
-    def between(self, said: list[Exchange]) -> Generator[Request, Reply, None]:
+    def between(self, said: list[PastTurn]) -> Generator[Request, Reply, None]:
         if len(said) < 2:
             return
         *old, latest = said
@@ -42,7 +42,7 @@ class Summary:
         )
         if reply.error is None:
             tokens = self.most if reply.output_tokens is None else reply.output_tokens
-            said[:] = [Exchange(_ASK, reply.text, tokens + _ASK_TOKENS), latest]
+            said[:] = [PastTurn(_ASK, reply.text, tokens + _ASK_TOKENS), latest]
 
     def __str__(self) -> str:
         return f"summary({self.most})"

@@ -17,7 +17,7 @@ from harness.workload.traces.form import Opening, Reading, TraceForm
 from harness.workload.traces.row import Record, TraceRow
 from harness.workload.traces.seek import find_place, records_from, skip_before
 from harness.workload.traces.tally import FATES, Tally
-from harness.workload.traces.window import DATASET_ROWS, Chosen, Window, choose, first_rows
+from harness.workload.traces.window import DATASET_ROWS, ChosenRows, Window, choose, first_rows
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ def _known() -> str:
     return f"Known: {'; '.join(form.about for form in TRACE_FORMS)}."
 
 
-def _trace(file: TraceFile, form: TraceForm, reading: Reading, chosen: Chosen, tally: Tally, *, timed: bool) -> Trace:
+def _trace(
+    file: TraceFile, form: TraceForm, reading: Reading, chosen: ChosenRows, tally: Tally, *, timed: bool
+) -> Trace:
     has_blocks = any(row.blocks for row in chosen.rows)
     return Trace(
         file,

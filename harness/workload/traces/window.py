@@ -40,7 +40,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenRows:
     """The rows that are sent, in the order of their moments, and sha256 over them as they stand in the file.
 
     cut: the file goes on.
@@ -53,7 +53,7 @@ class Chosen:
 
 def choose(
     rows: Iterable[Timed], window: Window, tally: Tally, name: str, *, ordered: bool, zero: int | None = None
-) -> Chosen:
+) -> ChosenRows:
     """The rows of the window. zero: the moment that the trace begins at, where its first rows are passed over.
 
     Raises UsageError where there is none, and for moments that cannot belong together.
@@ -76,10 +76,10 @@ def choose(
     if window.loop:
         paced = tuple(_repeated(paced, window, name))
     _count_least(paced, tally)
-    return Chosen(paced, digest.hexdigest(), reader.cut)
+    return ChosenRows(paced, digest.hexdigest(), reader.cut)
 
 
-def first_rows(rows: Iterable[Timed], most: int, tally: Tally, name: str) -> Chosen:
+def first_rows(rows: Iterable[Timed], most: int, tally: Tally, name: str) -> ChosenRows:
     """The first rows of a data set, in the file's order, whenever they were. Raises UsageError where there is none."""
     iterator = iter(rows)
     kept = [row for _, row in islice(iterator, most)]
@@ -89,7 +89,7 @@ def first_rows(rows: Iterable[Timed], most: int, tally: Tally, name: str) -> Cho
     for number, row in enumerate(kept):
         _add(digest, number, row)
     _count_least(kept, tally)
-    return Chosen(tuple(kept), digest.hexdigest(), next(iterator, None) is not None)
+    return ChosenRows(tuple(kept), digest.hexdigest(), next(iterator, None) is not None)
 
 
 def _count_least(rows: Sequence[TraceRow], tally: Tally) -> None:

@@ -13,7 +13,7 @@ from harness.catalog.limits import Limits
 from harness.engines import engine_named
 from harness.engines.base import EngineInfo
 from harness.engines.endpoint import Endpoint
-from harness.load.samplers.base import Reading, Sampled, own
+from harness.load.samplers.base import SampledService, SampledValue, own
 from harness.load.samplers.engine import EngineSampler, needed, page_readings
 
 PAGE = """# HELP tgi_request_count Total number of requests
@@ -106,10 +106,10 @@ def served() -> Iterator[str]:
 
 
 def sampler(url: str, engine: str) -> EngineSampler:
-    return EngineSampler(Sampled(Endpoint(url), EngineInfo(engine, None, None, True, Limits())))
+    return EngineSampler(SampledService(Endpoint(url), EngineInfo(engine, None, None, True, Limits())))
 
 
-def told(readings: Sequence[Reading]) -> dict[str, float]:
+def told(readings: Sequence[SampledValue]) -> dict[str, float]:
     """The figures that engines share."""
     return {each.metric: each.value for each in readings if each.metric.startswith("harness:")}
 

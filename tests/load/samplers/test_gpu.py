@@ -18,7 +18,7 @@ import pytest
 from harness.catalog.limits import Limits
 from harness.engines.base import EngineInfo
 from harness.engines.endpoint import Endpoint
-from harness.load.samplers.base import NotMeasured, Sampled
+from harness.load.samplers.base import NotMeasured, SampledService
 from harness.load.samplers.gpu import GpuSampler
 from tests.load.samplers.made_up_nvml import A_CARD, made_up_library, say
 
@@ -50,7 +50,7 @@ def here() -> Iterator[str]:
 
 
 def read(url: str, **info: bool) -> dict[tuple[str, str], float]:
-    service = Sampled(Endpoint(url), EngineInfo("vllm", None, None, info.get("emulated", False), Limits()))
+    service = SampledService(Endpoint(url), EngineInfo("vllm", None, None, info.get("emulated", False), Limits()))
     return {
         (each.metric.removeprefix("harness:"), dict(each.labels)["gpu"]): each.value
         for each in GpuSampler(service).read()

@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.workload.traces.clock import NANO
 from harness.workload.traces.row import Timed, TraceRow
 from harness.workload.traces.tally import Tally
-from harness.workload.traces.window import Chosen, Window, choose, first_rows
+from harness.workload.traces.window import ChosenRows, Window, choose, first_rows
 
 
 def rows(*seconds: float) -> Iterator[Timed]:
@@ -22,11 +22,11 @@ def rows(*seconds: float) -> Iterator[Timed]:
         yield round(at * NANO), TraceRow(0.0, number + 1, 5, session_id=f"s{number}")
 
 
-def pick(*seconds: float, tally: Tally | None = None, ordered: bool = True, **window: float | bool) -> Chosen:
+def pick(*seconds: float, tally: Tally | None = None, ordered: bool = True, **window: float | bool) -> ChosenRows:
     return choose(rows(*seconds), Window(**window), tally or Tally(), "t", ordered=ordered)  # type: ignore[arg-type]
 
 
-def shown(chosen: Chosen) -> list[tuple[float, int | None]]:
+def shown(chosen: ChosenRows) -> list[tuple[float, int | None]]:
     return [(row.offset, row.input_tokens) for row in chosen.rows]
 
 
