@@ -41,7 +41,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:  # a zero byte in the name
-        raise UsageError(f"is no file's name: {error}", where=repr(str(path))) from error
+        raise UsageError(f"is not a file's name: {error}", where=repr(str(path))) from error
     if len(content) > most:
         raise UsageError(f"is larger than {most >> 20} MiB", where=str(path))
     return bytes(content)

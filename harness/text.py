@@ -12,7 +12,7 @@ _ACTS = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""The text with what a terminal would act on, and what is no character, written as `\x1b`."""
+    r"""The text with what a terminal would act on, and what is not a character, written as `\x1b`."""
     if _ACTS.search(text) is None:
         return text
     return _ACTS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -340,7 +340,7 @@ def test_pinned_file_is_fetched_once(
     ("name", "program", "code", "said"),
     [
         ("missing", "./llama-server", 2, "the model's file cannot be opened: /nowhere/none.gguf"),
-        ("text", "./llama-server", 2, "the model's file is no GGUF file"),
+        ("text", "./llama-server", 2, "the model's file is not a GGUF file"),
         ("too-large", "./with-little-memory", 4, "the KV cache does not fit into memory: 7.6"),
         ("wrong-value", "./llama-server", 2, "--flash-attn has a value that llama.cpp refuses"),
         ("unknown-argument", "./llama-server", 2, "does not know the argument --nope"),

@@ -109,7 +109,7 @@ _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 def _field(config: Config, *names: str) -> int:
     found = integer(config, *names)
     if found is None or found < 1:
-        wrong = "no" if found is None else f"{found} is no size for"
+        wrong = "no" if found is None else f"{found} is not a size for"
         raise UsageError(f"{wrong} {names[0]!r}", where="config.json", advice="Give the shape of this model by hand.")
     return found
 

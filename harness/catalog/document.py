@@ -97,7 +97,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, file: str) -> tuple[Value, list[Mistake]]:
-    """The document's root and the mistakes of its form. Raises CatalogueError where it is no YAML or empty."""
+    """The document's root and the mistakes of its form. Raises CatalogueError where it is not valid YAML or empty."""
     try:
         yaml = YAML(typ="rt")
         yaml.max_depth = _MOST_DEPTH

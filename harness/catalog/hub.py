@@ -272,7 +272,7 @@ def token_is_accepted(token: str, *, endpoint: str | None = None) -> bool:
 
 
 def _api(endpoint: str | None) -> HfApi:
-    """A token with a line end at its end is no header, and comes so out of files."""
+    """A token read from a file may end in a line break, which a header must not hold."""
     token = os.environ.get("HF_TOKEN", "").strip()
     chosen = _endpoint(endpoint)
     return HfApi(endpoint=None if chosen is None else _behind_redirects(chosen), token=token or None)
@@ -504,12 +504,12 @@ def _translated(repo: str, kind: str = "model") -> Iterator[None]:
         advice = f"Check the id; for a private {kind} set HF_TOKEN."
         raise UsageError("is not on the Hub, or is private", where=repo, advice=advice) from error
     except HFValidationError as error:
-        raise UsageError("is no Hub id", where=repo, advice="Write it as ORGANISATION/NAME.") from error
+        raise UsageError("is not a Hub id", where=repo, advice="Write it as ORGANISATION/NAME.") from error
     except HfHubHTTPError as error:
         raise _refused(repo, error) from error
     except ValueError as error:  # of the JSON parsers, which some of these errors also are
         advice = "Check HF_ENDPOINT: a proxy or a page to log in may answer instead."
-        raise MissingError("the Hub answered what is no JSON", where=repo, advice=advice) from error
+        raise MissingError("the Hub answered what is not valid JSON", where=repo, advice=advice) from error
     except OSError as error:
         slow = "timed out" in str(error).lower() or "timeout" in type(error).__name__.lower()
         raise _unreachable(repo, kind, slow=slow) from error

@@ -119,7 +119,7 @@ def contradictions(layer: Layer, accepts: Accepts | None) -> list[Mistake]:
     found += [_order(limits, lower, upper, strict) for lower, upper, strict in order]
     found.append(_bounded(limits.get("max_total_tokens"), layer.get("context_length"), strict=False))
     answer = layer.get("answer_tokens")
-    if answer is not None and not answer.key.startswith("defaults/"):  # a default is no claim about this model
+    if answer is not None and not answer.key.startswith("defaults/"):  # a default is not a claim about this model
         found.append(_bounded(answer, limits.get("max_total_tokens"), strict=True))
     for name, setting in layer.get("env", {}).items():
         found.append(_set_twice(name, setting, layer, accepts.twins if accepts else {}))
@@ -313,7 +313,7 @@ def _text(example: str) -> Parser:
 
 
 def _handed_on(value: Value) -> str:
-    """A text that a process will be given: no kernel takes a zero byte in it, and half a surrogate is no character."""
+    """A text that a process will be given: no kernel takes a zero byte, and half a surrogate is not a character."""
     if "\0" in value.text or any("\ud800" <= each <= "\udfff" for each in value.text):
         raise _Wrong(f"expected text without zero bytes and lone surrogates, found {value.found}")
     return value.text

@@ -15,7 +15,7 @@ def parse_version(text: str) -> Version | None:
     """`3.3.7`, `v2.0`, `3.3.6-dev0`, `0.32.0rc1`, `b6710` -> three numbers; a missing part counts as the newest of its
     line, a fourth is left out.
 
-    None for a text that is no release number.
+    None for a text that is not a release number.
     """
     match = _RELEASE.fullmatch(text.strip())
     if match is None:

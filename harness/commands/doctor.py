@@ -297,7 +297,7 @@ def _weights(model: Model) -> Finding:
     if model.is_local:
         folder = Path(model.repo).expanduser()
         verdict: Verdict = "ok" if folder.is_dir() else "fail"
-        return Finding("weights", verdict, f"{folder}{'' if folder.is_dir() else ' is no directory'}")
+        return Finding("weights", verdict, f"{folder}{'' if folder.is_dir() else ' is not a directory'}")
     size = size_of_files(model)
     free = shutil.disk_usage(docker_folder()).free
     if size is None:

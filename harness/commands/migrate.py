@@ -184,7 +184,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _spelled(target: Engine, path: str, value: Any) -> str:
-    """`--max-model-len 8192` for a limit, the key itself for what is no limit."""
+    """`--max-model-len 8192` for a limit, the key itself for what is not a limit."""
     section, _, name = path.partition("/")
     if section != "limits":
         return f"{path}: {value}" if path != "repo" else str(value)

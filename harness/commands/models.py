@@ -59,7 +59,7 @@ class EntryOverrides:
 
 
 def engine_choice(text: str) -> EngineChoice:
-    """`vllm` or `vllm:0.32.0`. Raises UsageError for an unknown engine, or what is no version."""
+    """`vllm` or `vllm:0.32.0`. Raises UsageError for an unknown engine, or what is not a version."""
     name, _, version = text.partition(":")
     engine = engine_named(name, "--engine")
     engine.version(version or engine.accepts.newest)
@@ -118,7 +118,7 @@ def check_models(
 ) -> list[Fit]:
     """Whether these entries (all, where none is named) fit their GPUs, or the given one, by their engines' memory laws.
 
-    A Hub id that is no entry is looked up. Raises UsageError: wrong catalogue, unknown name, no GPU named and none
+    A Hub id that is not an entry is looked up. Raises UsageError: wrong catalogue, unknown name, no GPU named and none
     here. MissingError: a shape that only the Hub knows, and the Hub cannot be asked.
     """
     settings = settings or EntryOverrides(gpu=gpu)

@@ -260,7 +260,9 @@ class _Probe:
         if self.options.write and (why := self._not_written()):
             return [f"{why[0].upper()}{why[1:]}."]
         said = ", ".join(f"{name}={value}" for name, value in self._beside_limits(found).items())
-        return [f"These limits need {said} as well, which is no limit: put it under env: in the entry."] if said else []
+        return (
+            [f"These limits need {said} as well, which is not a limit: put it under env: in the entry."] if said else []
+        )
 
     def _beside_limits(self, found: Recommendation) -> dict[str, str]:
         """What the proof was given beside limits, by the engine's own names."""

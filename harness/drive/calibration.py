@@ -110,7 +110,7 @@ def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
 
 
 def _require_whole(outcome: LoadOutcome) -> None:
-    """What was cut off is no floor: it would be stored, and taken for this machine's from then on."""
+    """What was cut off is not a floor: it would be stored, and taken for this machine's from then on."""
     if outcome.interrupted:
         raise KeyboardInterrupt  # the runner told of it in its outcome: its level had to end in order first
     ended_by = {level.ended_by for level in outcome.levels}

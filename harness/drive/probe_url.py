@@ -62,7 +62,7 @@ class _Asking:
         engine = next((each for each in ENGINES if each.name == self.info.engine), None)
         if engine is None:
             raise ServiceError(
-                f"is no engine that is known here ({self.info.engine}): it tells no limits to check",
+                f"is not an engine that is known here ({self.info.engine}): it tells no limits to check",
                 where=self.endpoint.url,
                 advice="`harness bench --url` measures it.",
             )

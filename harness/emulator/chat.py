@@ -80,7 +80,7 @@ def _rendered(app: App, chat: Chat, tools: Any) -> str:
 
 
 def _next_call_id(chat: Chat) -> str:
-    """One more than the highest id of earlier calls, or a random one where those are no numbers."""
+    """One more than the highest id of earlier calls, or a random one where those are not numbers."""
     try:
         ids = [int(call.id) for message in chat.messages for call in message.tool_calls]
     except ValueError:

@@ -13,7 +13,7 @@ kinds, with the keys they take besides `kind`:
     slow_health       seconds                     /health answers that much later
     stream_cut        after_events, every         the connection ends in the middle of an event
     stream_error      after_events, every, text   an error event in a 200 stream, then its end
-    stream_garbage    after_events, every         bytes that are no event
+    stream_garbage    after_events, every         bytes that are not an event
     stream_split      size, seconds               events leave in pieces of so many bytes
     stream_glue       events                      so many events leave together
 

@@ -237,7 +237,7 @@ def _call_schema(tool: Tool) -> dict[str, Any]:
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a tool call as the model wrote it. Raises Refused when it is no such JSON."""
+    """Name and arguments of a tool call as the model wrote it. Raises Refused when it is not such JSON."""
     try:
         value = _call(text)
     except JsonError as error:

@@ -377,7 +377,7 @@ class Launcher:
         self._webserver_crashed(plan, Failed(f"Error: WebServer(Axum({os_error}))"))
 
     def _address(self) -> str:
-        """Where to listen: 127.0.0.1 unless told; a HOSTNAME that is no address is what a container has."""
+        """Where to listen: 127.0.0.1 unless told; a HOSTNAME that is not an address is what a container has."""
         hostname = self.options.hostname
         if "hostname" not in self.options.given or hostname == "localhost":
             return "127.0.0.1"

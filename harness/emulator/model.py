@@ -67,7 +67,7 @@ def _told_shape(name: str) -> ModelShape | None:
         try:
             return ModelShape(**json.loads(told))
         except (ValueError, TypeError) as error:
-            raise NoSuchModel(f"{SHAPE_VARIABLE} is no shape: {error}") from None
+            raise NoSuchModel(f"{SHAPE_VARIABLE} is not a shape: {error}") from None
     entry = _entry(name)
     return entry.shape if entry is not None else None
 

@@ -42,7 +42,7 @@ ERROR_KINDS = (
     "refused",  # no connection
     "stream_broken",  # the connection ended in the middle of the answer
     "empty",  # a complete answer without a single token
-    "protocol",  # bytes that are no answer of this API
+    "protocol",  # bytes that are not an answer of this API
     "http",  # another HTTP error status
     "dropped",  # was due, but nobody was free to send it
 )

@@ -108,7 +108,7 @@ def changed(own: Mapping[str, str], changes: Mapping[str, str] | None) -> dict[s
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word of a command line is a flag: it begins with a dash and is no negative number."""
+    """Whether a word of a command line is a flag: it begins with a dash and is not a negative number."""
     return word.startswith("-") and word != "-" and not re.fullmatch(r"-\d[\d.e+-]*", word)
 
 

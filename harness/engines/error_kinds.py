@@ -49,12 +49,12 @@ _UNAVAILABLE = {
 
 
 def refusal(http_status: int, body: bytes) -> Answer:
-    """What an answer says whose status is no success."""
+    """What an answer says whose status is not success."""
     return Answer(error_kind=error_kind(http_status, body), error_message=error_message(body))
 
 
 def error_kind(http_status: int, body: bytes) -> str:
-    """The kind of an answer whose status is no success."""
+    """The kind of an answer whose status is not success."""
     payload = json_object(body)
     told = None if payload is None else _told(payload) or _unavailable(http_status, payload)
     if payload is None and http_status == 503:

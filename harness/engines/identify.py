@@ -101,7 +101,7 @@ def _unknown(client: Client) -> ServiceError | UsageError:
             return UsageError(found, where=client.url, advice=advice)
     statuses = ", ".join(f"{path}: HTTP {client.page(path).status}" for path in _LOOKED_AT)
     return ServiceError(
-        f"something answers, but is no server that is known here ({statuses})",
+        f"something answers, but is not a server that is known here ({statuses})",
         where=client.url,
         advice="Check host and port; --model-name makes it be asked as an OpenAI-style server.",
     )

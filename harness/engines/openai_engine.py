@@ -83,7 +83,7 @@ def generate_once(client: Client, model_name: str, timeout: float) -> str | None
 
 
 def has_token(reply: Reply) -> bool:
-    """Whether an answer that is no stream holds at least one token, by its own count or by its text."""
+    """Whether an answer that is not a stream holds at least one token, by its own count or by its text."""
     document = as_mapping(reply.document)
     counted = as_count(as_mapping(document.get("usage")).get("completion_tokens"))
     choices = document.get("choices")

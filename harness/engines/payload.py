@@ -33,7 +33,7 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-MOST_COUNT = 10**9  # tokens or requests; beyond, a number is no count, and no record has room for it
+MOST_COUNT = 10**9  # tokens or requests; beyond, a number is not a count, and no record has room for it
 _TEXT_MOST = 200  # characters of a reason or a name
 
 
@@ -59,7 +59,7 @@ def at_once(
     input_tokens: int | None = None,
     finish_reason: str | None = None,
 ) -> Answer:
-    """An answer that is no stream: all of its tokens arrive in one event, with the last slice.
+    """An answer that is not a stream: all of its tokens arrive in one event, with the last slice.
 
     tokens: the server's count, None if it tells none. shown: whether there is any text.
     """

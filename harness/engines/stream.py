@@ -178,7 +178,7 @@ class StreamReading:
         self._carry, self._base = b"", 0  # what no event was made of yet, and where in the body it begins
         self._heard = False  # an event with text: the first one is looked at more closely than the rest
         self._learned = 0
-        self._document: list[bytes] | None = None  # the body, where it is no stream
+        self._document: list[bytes] | None = None  # the body, where it is not a stream
         self.too_large = False  # more without an end than any answer has; what follows is not looked at
         self._blank_so_far = True
 

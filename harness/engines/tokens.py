@@ -20,7 +20,7 @@ class Route:
     """One form of a tokenizer route. body: of the call, from the text and the model's name. count: tokens in the
     answer's document. spans: for each token the characters [start, stop); None where the route does not tell places.
 
-    Both raise ValueError, KeyError or TypeError where the document is no such answer.
+    Both raise ValueError, KeyError or TypeError where the document is not such an answer.
     """
 
     path: str
@@ -33,7 +33,7 @@ class Route:
 class Tokenizer:
     """A service's own tokenizer. count: tokens of a text as a bare prompt, special tokens that it adds included.
 
-    spans: None where it does not tell places. Both raise NoAnswer, and ValueError where an answer is no answer.
+    spans: None where it does not tell places. Both raise NoAnswer, and ValueError where the answer cannot be read.
     """
 
     route: Route

@@ -1,4 +1,4 @@
-"""A set of requests sent at once, and what became of each: how a prober asks. No Locust, no rates, no statistics.
+"""Sends a set of requests at once and records the outcome of each: the load of a probe. No Locust, rates or statistics.
 
 Waves: the requests of one wave are sent together; the next wave follows when all of the wave before have their first
 token, or as many tokens as `min_tokens_before_next_wave` says. A watchdog ends the burst when the service died, or when

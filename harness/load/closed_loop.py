@@ -31,10 +31,10 @@ class ClosedLoop:
             self._there.set()
 
     def use(self, user: StreamUser) -> None:
-        """Asks until the level is over, then rests; of a user for whom Locust has something to do in between, once.
+        """Asks until the level is over, then sleeps; only once where Locust has something else to do for the user in between.
 
-        All in one task where that can be: Locust's own turn would send the next request through the hub's queue, behind
-        every read.
+        All requests in one Locust task where possible: a new task would queue the next request in the hub, behind every
+        read.
         """
         self._there.wait()
         if user.number is None:

@@ -73,7 +73,7 @@ class Tls:
         connected.sendall(self._leaving.read())
 
     def decrypt(self, data: bytes) -> bytes:
-        """What these bytes, and those before them, hold. Raises ssl.SSLError where they are no TLS."""
+        """What these bytes, and those before them, hold. Raises ssl.SSLError where they are not TLS."""
         self._arrived.write(data)
         found = []
         try:

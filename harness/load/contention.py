@@ -1,4 +1,4 @@
-"""How long this process was ready to run and did not: the machine's own words, all counters since it began.
+"""How long this process was ready to run but did not: the kernel's counters, each since the machine or thread began.
 
 - run queue: other work had the processor (/proc/thread-self/schedstat, its second number)
 - stolen: the hypervisor gave it to another guest (/proc/stat, `steal`, of all processors)

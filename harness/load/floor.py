@@ -1,6 +1,6 @@
 """The client's own error on this machine, for a run under Locust's own command, after its load.
 
-`harness calibrate` measures and remembers it, in a process of its own: here users of this load are still about.
+`harness calibrate` measures and remembers it, in a process of its own: here the users of this load are still running.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _SHAPES_MOST = 8192
 
 
 class ProtocolError(ValueError):
-    """The bytes are no HTTP/1.1 answer."""
+    """The bytes are not a valid HTTP/1.1 answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def parse_head(raw: bytes) -> Head:
 def _length(fields: Mapping[bytes, bytes]) -> int | None:
     text = fields.get(b"content-length")
     if text is not None and not (text.isdigit() and len(text) <= _DIGITS_MOST):
-        raise ProtocolError("Content-Length is no number that a body can have")
+        raise ProtocolError("Content-Length is not a valid length")
     return None if text is None else int(text)
 
 

@@ -1,4 +1,4 @@
-"""The live view: what the load processes say, merged into one line."""
+"""The live view: the reports of all load processes, merged into one line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A process that Locust's own command started, as one in which users ask.
+"""A load process that Locust's own command started: joins a run and obeys its orders.
 
 A journal is written into the run's folder where this process sees it; on another machine it is written to a folder of
-its own and its bytes are handed to whoever keeps the run as they come.
+its own and its bytes are sent to whoever records the run as they are written.
 """
 
 from __future__ import annotations

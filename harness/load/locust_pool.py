@@ -1,4 +1,4 @@
-"""Processes that Locust's own command started, over Locust's connections: its workers, or its only process."""
+"""The load processes that Locust's own command started: its workers or its only process, over Locust's connections."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LEVEL_ORDERS = ("prepare", "begin")
 
 
 class LocustPool(Pool):
-    """Those that are there when a plan comes share its numbers; one that comes later is told what runs, and asks under
-    numbers of its own. The answers of a level that was ended from here are awaited.
+    """Processes that are connected when a run begins share its request numbers; one that connects later is told what
+    runs, and has numbers of its own. The answers of a level that was ended from here are awaited.
     """
 
     start_after, patience = 0.05, 0.1

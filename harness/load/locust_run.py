@@ -1,4 +1,4 @@
-"""A run under Locust's own command: what a test of its becomes, with the same levels, rules and records as any other.
+"""A run under Locust's own command: turns a Locust test into levels with the same rules and records as any other run.
 
 Lives in Locust's master, or in its only process. A level is a target number of users: changing it, on Locust's page, by
 key or by a LoadTestShape, begins the next level. The ramp to the target belongs to the level's warm-up.
@@ -21,7 +21,7 @@ from locust.runners import STATE_SPAWNING
 from harness.errors import HarnessError, ServiceError
 from harness.load import runner
 from harness.load.floor import floor_of
-from harness.load.locust_asking import GRACE, Asking, asking_of, planned
+from harness.load.locust_plan import GRACE, LocustSettings, plan_run, settings_of
 from harness.load.locust_pool import LocustPool
 from harness.load.messages import USERS_CHANGED
 from harness.load.stream_user import StreamUser
@@ -84,12 +84,12 @@ class LocustRuns:
 
     def _begin(self) -> None:
         try:
-            asking = asking_of(self._users(self._environment))
+            settings = settings_of(self._users(self._environment))
             options = self._environment.parsed_options
             run_time = float(options.run_time) if options is not None and options.run_time else None
             target = lambda: int(self._runner.target_user_count)  # noqa: E731
             host = str(self._environment.host or "")
-            self._run = LocustRun(self._pool, asking, host, target, run_time, headless=self.headless)
+            self._run = LocustRun(self._pool, settings, host, target, run_time, headless=self.headless)
         except HarnessError as error:
             self._end(error)
             return
@@ -129,7 +129,7 @@ class LocustRun:
     def __init__(
         self,
         pool: LocustPool,
-        asking: Asking,
+        settings: LocustSettings,
         host: str,
         target: Callable[[], int],
         run_time: float | None,
@@ -148,7 +148,7 @@ class LocustRun:
         self._by_ourselves: str | None = None
         self._streams = 0
         first = Level(0, users=target(), duration=run_time)
-        self.recorder, self._plan = planned(asking, host, first, len(pool.there))
+        self.recorder, self._plan = plan_run(settings, host, first, len(pool.there))
 
     @property
     def _level(self) -> Level:

@@ -1,4 +1,4 @@
-"""One process in which users ask: it obeys orders, and says how it is getting on (messages.py).
+"""One load process: runs levels as it is ordered, and reports its progress (messages.py).
 
 What differs between a process of our own and one that Locust's own command started is in worker.py and locust_join.py.
 """

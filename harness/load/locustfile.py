@@ -1,4 +1,4 @@
-"""Runs a locustfile, in a load process, and says what its users ask."""
+"""Loads a locustfile, in a load process, and describes what its users ask."""
 
 from __future__ import annotations
 

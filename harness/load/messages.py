@@ -1,4 +1,4 @@
-"""What the two sides of a load tell each other: whoever runs the levels, and the processes in which users ask.
+"""The messages between whoever runs the levels and the load processes, in which the users ask.
 
 There is one set of messages and two carriers: pipes to processes of our own (worker_pool.py, worker.py), and Locust's
 own connections between its master and its workers (locust_pool.py, locust_join.py), which in a run of one process go

@@ -1,4 +1,4 @@
-"""Locust's own page in a load process, on 127.0.0.1, with the statistics of all load processes of the run."""
+"""Locust's own web page in a load process, on 127.0.0.1, with the statistics of all load processes of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load is to be, as a value that one process hands to another as JSON, and what comes back."""
+"""LoadPlan: what a load process is to send, as JSON between processes; and LoadOutcome: how the load went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes in which users ask, as whoever runs the levels sees them; how messages reach them is a subclass's."""
+"""Pool: the load processes as whoever runs the levels sees them; a subclass says how messages reach them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From raw facts to records: decoding, between the reads, in slices short enough not to hold up the next one.
+"""Turns what was read into records: decodes between the reads, in pieces too short to delay the next read.
 
 Answers in flight are decoded more than once a second, so that what waits stays bounded however long they become, and
 their tokens are noted in the journal; finished ones become a record there at once.
@@ -306,7 +306,7 @@ def _take(record: RequestRecord, answer: Answer, moments: list[float]) -> None:
 
 
 def _notes(record: RequestRecord, answer: Answer, fields: Mapping[bytes, bytes], *, cut: bool) -> str | None:
-    """What was odd about an answer that is no failure."""
+    """What was odd about an answer that is not a failure."""
     words = []
     if not answer.streamed:
         kind = _NO_TYPE.sub(b"", fields.get(b"content-type", b"").partition(b";")[0])[:60].decode()

@@ -1,4 +1,4 @@
-"""Plays a workload with made-up answers, to say beforehand what would be asked. Sends nothing."""
+"""Plays a workload with made-up answers, to show what would be asked. Sends nothing."""
 
 from __future__ import annotations
 

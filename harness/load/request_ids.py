@@ -1,4 +1,4 @@
-"""Names of requests: UUIDs that the run and its seed decide, so that the same run asks under the same names again."""
+"""Request ids: UUIDs derived from the run's id and seed, so that the same run uses the same ids again."""
 
 from __future__ import annotations
 

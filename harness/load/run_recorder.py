@@ -1,6 +1,4 @@
-"""Keeps a run of a load, whoever drives it: its folder and manifest, what is sampled beside it, and at the end one
-store of all records.
-"""
+"""Records a run: its folder and manifest, the samples beside the load, and at the end one file of all records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What open and closed loop have in common: a level begins, sends until it is over, and waits for the answers."""
+"""A level while it runs, in open and closed loop: it begins, sends until it is over, and waits for the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads all samplers beside a load, once a second in one thread, and keeps what they said for server.parquet.
+"""Reads all samplers beside a load, once a second in one thread, and collects their values for server.parquet.
 
 Until that is written, at the end of the load, all of it also goes to a journal as it comes, from which a run that was
 killed is reported.

@@ -1,4 +1,4 @@
-"""One load process at work: what it asks, over which connections, into which journal, and how it is getting on."""
+"""Session: what one load process sends, over which connections, and into which journal it records."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class Session:
         return self._encode(prepared.script, request, level, prepared.index, prepared.sent_before + 1, session_id)
 
     def back_off(self, exchange: Exchange | None) -> float:
-        """Seconds that a user waits for what became of its last request, before it asks again."""
+        """Seconds that a user waits after a request that failed, before it asks again."""
         if exchange is None or exchange.error in UNSENT or self._turned_away(exchange):
             return self.pause
         return min(UNSENT_WAIT, FAILED_WAIT * self.failed_in_a_row)

@@ -1,4 +1,4 @@
-"""When the users of a closed loop begin, and how they fall out of step.
+"""When the users of a closed loop start, and how they are kept from asking in step.
 
 Users of equal lengths who begin within milliseconds are answered together, and ask together again, for as long as the
 load lasts: each waits behind the prompts of all others. Real users do not. So their starts are spread over the time

@@ -1,4 +1,4 @@
-"""The user that locustfiles derive theirs from: what it asks is its own, what sends for it is its process's."""
+"""StreamUser: the base class of locustfiles' users. It says what is asked; the load process sends it (`drivers`)."""
 
 from __future__ import annotations
 

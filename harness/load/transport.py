@@ -5,8 +5,8 @@ nothing else. Framing, decoding and records follow later, in slices between the 
 is the kernel's, a read may be late by anything less than one gap without changing a figure. So the reader may also
 gather what arrives within PAUSE and pay for one wake-up instead of many.
 
-A stamp belongs to the last segment of a read. Where the reader was away for longer than a moment, the stretch is noted
-in `absences`, so that events whose own moment was lost can be counted.
+A stamp belongs to the last segment of a read. Where the reader was away for longer than a moment, the time is noted in
+`absences`, so that events whose own moment was lost can be counted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _now = time.monotonic
 
 
 class Absences:
-    """Stretches in which no socket was looked at: `starts` and `ends`, CLOCK_MONOTONIC seconds, rising; the latest."""
+    """Times in which no socket was read: `starts` and `ends`, CLOCK_MONOTONIC seconds, rising; the latest ones only."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
@@ -122,17 +122,17 @@ class Transport:
     # Reading
 
     def _begin_to_wait(self) -> None:
-        """The last thing before the loop waits: all that was to do is done."""
+        """Called by the event loop right before it waits."""
         self._waits_from = _now()
 
     def _on_beat(self) -> None:
         self._beat_due = _now() + BEAT
 
     def _waited(self) -> None:
-        """The first thing after it. A wait that lasted is no absence, but for its end: whatever came made this process
-        ready to run, and other work on the machine may have kept it from running. That the run queue tells. What it
-        does not tell (a process that was stopped, a control group that was frozen, a hypervisor that ran another guest)
-        shows in a beat that is late, and may have begun right after the one before.
+        """Called right after it. Only the end of a long wait may be an absence: what arrived made this process ready to
+        run, and other work on the machine may have kept it from running. The run queue tells for how long. What it does
+        not tell (a stopped process, a frozen control group, a hypervisor that ran another guest) shows in a beat that
+        is late; such an absence may have begun right after the beat before.
         """
         now = _now()
         waited = now - self._waits_from

@@ -1,4 +1,4 @@
-"""A conversation of one user: each request when the one before has been answered and thought about."""
+"""Plays one user's conversation: each request follows the answer before it and the think time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a load process is doing, once a second: its own health for the verdict, and figures for the live view."""
+"""Once a second, the health of a load process, for the validity of the run, and its figures for the live view."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def read_entries(path: Path, start: int = 0) -> Iterator[tuple[int, bytes, int]]
     if start == 0 and not content.startswith(MAGIC):
         if MAGIC.startswith(content):
             return  # killed before the first line was written
-        raise UsageError("is no journal of this version", where=str(path))
+        raise UsageError("is not a journal of this version", where=str(path))
     at = len(MAGIC) if start == 0 else 0
     while at + _ENTRY.size <= len(content):
         kind, length, checksum = _ENTRY.unpack_from(content, at)

@@ -98,7 +98,7 @@ class Records:
         return np.fromiter(map(holds.__getitem__, self.notes.tolist()), bool, len(self))
 
     def select(self, chosen: NDArray[Any]) -> Records:
-        """The requests of a mask or of indices, in that order; neighbours are no copies."""
+        """The requests of a mask or of indices, in that order; neighbours are not copies."""
         rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool(np.all(np.diff(rows) == 1)):
             return self._between(int(rows[0]), int(rows[-1]) + 1)
@@ -333,7 +333,7 @@ def write_parquet(records: Records, path: Path) -> None:
 
 
 def read_parquet(path: Path) -> Records:
-    """Records of a finished run. Raises UsageError where the file is no such table."""
+    """Records of a finished run. Raises UsageError where the file is not such a table."""
     import pyarrow as pa
 
     try:

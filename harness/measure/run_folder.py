@@ -138,7 +138,7 @@ REPEAT = re.compile(r"repeat-\d+")
 
 
 def repeats_in(path: Path) -> list[Path]:
-    """The run folders that a folder of repeats holds, in their order; the path itself where it is no such folder."""
+    """The run folders that a folder of repeats holds, in their order; the path itself where it is not such a folder."""
     if not path.is_dir() or (path / "manifest.json").exists():
         return [path]
     found = [each for each in path.iterdir() if REPEAT.fullmatch(each.name) and each.is_dir()]

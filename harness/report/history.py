@@ -31,7 +31,7 @@ _TOO_FEW = "too few points"
 _HOW = (
     "One point per run, or per group of repeats (geometric mean). Changed for good: the series divides there better "
     f"than {100 * (1 - LEVEL):g} % of its own shuffles do (E-divisive), which are made so that a night resembles the "
-    "one before; a single odd point is no change. Of figures that never changed, one in a hundred shows a change by "
+    "one before; a single odd point is not a change. Of figures that never changed, one in a hundred shows a change by "
     "chance, and up to one in twenty where each night is much like the last. "
     f"Fewer than {FEWEST} points are too few to tell. Runs of another "
     "model, card, engine or question are a series of their own; releases, images and commits may change along one, "

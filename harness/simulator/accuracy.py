@@ -164,7 +164,7 @@ def read(path: Path) -> list[Reading | Outcome]:
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except yaml.YAMLError as error:
-        raise UsageError(f"is no YAML: {error}", where=str(path)) from error
+        raise UsageError(f"is not valid YAML: {error}", where=str(path)) from error
     sections = document if isinstance(document, dict) else {}
     rows = [row for name, section in sections.items() if name != "meta" for row in section or ()]
     if not rows:

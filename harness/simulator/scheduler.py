@@ -236,7 +236,7 @@ class Scheduler:
         for request, _, _ in call.prompts:
             if request.computed == request.input_length:
                 self._ends.setdefault(tick + request.expected_tokens - 1, []).append(request)
-        # A separate prefill is no tick of the run: only its own rows can end here.
+        # A separate prefill is not a tick of the run: only its own rows can end here.
         if call.of_run:
             finished = self._ends.pop(tick, [])
         else:

@@ -42,7 +42,7 @@ class World:
 
 
 def world_from_mapping(entries: Mapping[str, Any], where: str = "scenario") -> World:
-    """A World from a scenario file's section. Raises UsageError for an unknown key or a value that is no number."""
+    """A World from a scenario file's section. Raises UsageError for an unknown key or a value that is not a number."""
     known = {field.name for field in fields(World)}
     for key, value in entries.items():
         if key not in known:

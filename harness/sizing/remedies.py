@@ -14,7 +14,7 @@ from harness.sizing.tried import Trial
 
 _MOST = 3
 _SHORTEST = 2048
-"""A context below this is no remedy."""
+"""A context below this is not a remedy."""
 
 Alternative = tuple[str, Model, Gpu]
 

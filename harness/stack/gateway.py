@@ -14,7 +14,7 @@ from harness.stack.sidecar import ConfigFile, Sidecar, body_of
 NAME = "gateway"
 FIRST_PORT = 4000  # LiteLLM's own
 CONTAINER_FILE = "/etc/litellm/config.yaml"
-REQUEST_TIMEOUT = 3600.0  # seconds; a long answer of a busy engine is no failure
+REQUEST_TIMEOUT = 3600.0  # seconds; a long answer of a busy engine is not a failure
 
 
 @dataclass(frozen=True)

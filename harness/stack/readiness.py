@@ -125,7 +125,7 @@ class _Wait:
         changed = self.log.feed_all(self.service.log_lines())
         if not state.running:
             raise self.failed(state)
-        if state.preparing:  # an image of many gigabytes is no start that takes too long
+        if state.preparing:  # an image of many gigabytes is not a start that takes too long
             self.prepared = time.monotonic()
         if self.left() < 0:
             raise self.out_of_time()

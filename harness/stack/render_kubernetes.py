@@ -44,7 +44,7 @@ HEADER = f"""\
 # - for the autoscalers Prometheus and the Prometheus Adapter, see there.
 """
 SCALER_COMMENT = """\
-# Scales on QUEUE_METRIC, the requests that wait for a place in a pod's batch. The metric is no built-in one:
+# Scales on QUEUE_METRIC, the requests that wait for a place in a pod's batch. The metric is not a built-in one:
 # Prometheus must scrape the pods (they carry the usual annotations), and the Prometheus Adapter must hand it on:
 #   rules:
 #     custom:

@@ -64,7 +64,7 @@ def require_swarm() -> None:
             " --advertise-addr 127.0.0.1`.",
         )
     if not swarm.get("ControlAvailable"):
-        raise MissingError("this node of the swarm is no manager", advice="Run it on a manager (`docker node ls`).")
+        raise MissingError("this node of the swarm is not a manager", advice="Run it on a manager (`docker node ls`).")
 
 
 def exposure() -> str | None:

@@ -17,7 +17,7 @@ CHANCE = frozenset(("client_cpu", "client_loop_lag", "late_events", "schedule_la
 SERVICE = ("model", "revision", "engine", "image_digest", "gpu", "gpus", "driver", "processes", "harness_version")
 SUBJECT = ("model", "revision", "gpu", "gpus")  # what nobody changes by the way: its figures are another thing's
 ONE_SIDE = (*SUBJECT, "engine", "image_digest")  # what repeats of one setting have in common
-LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: what befalls more of them is no chance
+LEFT_OUT_MOST = 0.2  # share of a side's runs that may be left out: more than that is not chance
 
 
 def fit_runs(runs: Sequence[Fit], side: str) -> tuple[list[Fit], list[str], list[str]]:
@@ -56,7 +56,7 @@ def service_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def not_the_same_service(base: Sequence[RunFigures], new: Sequence[RunFigures], same: Collection[str]) -> list[str]:
-    """Why a side's runs are no repeats of one thing, and what of `same` differs between the sides."""
+    """Why a side's runs are not repeats of one thing, and what of `same` differs between the sides."""
     found = [
         f"{side}'s runs are not of one service: {name} is {_told(one)} in {runs[0].path.resolve().name} and "
         f"{_told(other)} in {run.path.resolve().name}"

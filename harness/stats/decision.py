@@ -88,8 +88,8 @@ def decide(shares: Sequence[BoundShare]) -> Decision:
 
 
 def bound_shares(records: Records, slo: Slo) -> tuple[BoundShare, ...]:
-    """Of each bound on a quantile; bounds on `max` and `mean` are no shares and are left out. records: those due in the
-    window, in order of time, those without an outcome included.
+    """Of each bound on a quantile; bounds on `max` and `mean` are left out, since no share decides them. records: those
+    due in the window, in order of time, those without an outcome included.
     """
     return tuple(bound_share(records, bound) for bound in slo.bounds if bound.statistic in QUANTILES)
 

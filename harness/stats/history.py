@@ -125,7 +125,7 @@ class Series:
 
 @dataclass(frozen=True)
 class History:
-    """left_out: what was found and is no point of a series, and why."""
+    """left_out: what was found and is not a point of a series, and why."""
 
     series: tuple[Series, ...]
     left_out: tuple[str, ...] = ()

@@ -90,7 +90,7 @@ def _put_together(path: str, pairs: list[tuple[int, int]], in_pairs: bool) -> Re
 
 
 def _list_of_numbers(path: str) -> tuple[list[tuple[int, int]], bool] | None:
-    """The numbers of a list, and whether it has two to a line; None where the first line is no list's."""
+    """The numbers of a list, and whether it has two to a line; None where the file is not such a list."""
     pairs: list[tuple[int, int]] = []
     wanted = 0
     if open_container(Path(path), path).kind != "csv":

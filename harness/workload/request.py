@@ -30,7 +30,7 @@ class Request:
     where there is none to tell, and for first turns. counted: False where the text was given and its length in tokens
     is only estimated. messages: what was said before the prompt. history_tokens: so many of input_tokens are what was
     said before. heard: the workload is handed the answer with its text, which has to be read for it. purpose: of a
-    request that is no turn of the user's, such as `summary`.
+    request that is not a turn of the user's, such as `summary`.
     """
 
     prompt: str

@@ -224,7 +224,7 @@ def test_the_checkpoints_own_method(section: dict[str, Any], method: str | None)
             "layers of the kind 'heavily_compressed_attention' are not reckoned here",
         ),
         ({"model_type": "acme", "hidden_size": 64, "num_attention_heads": 4}, "no 'num_hidden_layers'"),
-        ({"model_type": "llama", "num_hidden_layers": 0}, "0 is no size for 'num_hidden_layers'"),
+        ({"model_type": "llama", "num_hidden_layers": 0}, "0 is not a size for 'num_hidden_layers'"),
     ],
 )
 def test_what_is_not_reckoned_says_so(config: dict[str, Any], words: str) -> None:

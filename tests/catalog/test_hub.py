@@ -80,7 +80,7 @@ def test_a_revision_is_resolved_to_its_commit(hub: str) -> None:
         ("org/list", None, UsageError, "config.json: expected a JSON object"),
         ("org/refused", None, MissingError, "org/refused: the Hub refused the request (403). HF_TOKEN is not valid"),
         ("org/odd", None, UsageError, "org/odd: has no config.json, and harness does not know its shape"),
-        ("a/b/c", None, UsageError, "a/b/c: is no Hub id. Write it as ORGANISATION/NAME."),
+        ("a/b/c", None, UsageError, "a/b/c: is not a Hub id. Write it as ORGANISATION/NAME."),
     ],
 )
 def test_errors_say_what_to_do_and_never_the_token(
@@ -186,7 +186,7 @@ def test_what_lacks_beside_the_weights_is_said(files: dict[str, bytes], words: s
 def test_a_page_to_log_in_is_no_hub(hub: str) -> None:
     """HTML where JSON is expected: exit 3, and what it may be."""
     Hub.infos["org/one"] = b"<html>Please log in</html>"
-    with pytest.raises(MissingError, match=r"org/one: the Hub answered what is no JSON\. Check HF_ENDPOINT"):
+    with pytest.raises(MissingError, match=r"org/one: the Hub answered what is not valid JSON\. Check HF_ENDPOINT"):
         describe("org/one", endpoint=hub)
 
 

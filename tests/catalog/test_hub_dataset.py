@@ -94,7 +94,7 @@ def test_offline_asks_nobody(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("org/many", UsageError, "org/many: has 2 files: one.jsonl, two.csv. Name one: --dataset org/many:one.jsonl"),
         ("org/gated", MissingError, "org/gated: is gated, and this machine has no token"),
         ("org/broken", MissingError, "org/broken: the Hub answered 500"),
-        ("a/b/c", UsageError, "a/b/c: is no Hub id. Write it as ORGANISATION/NAME."),
+        ("a/b/c", UsageError, "a/b/c: is not a Hub id. Write it as ORGANISATION/NAME."),
         ("a b", UsageError, "--dataset a b: no data set's name. Write ORGANISATION/NAME:FILE."),
         ("", UsageError, "--dataset : no data set's name"),
     ],

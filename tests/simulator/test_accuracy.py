@@ -151,7 +151,9 @@ def test_the_table_and_the_document(measurements: Path, capsys: pytest.CaptureFi
     assert "unknown model: not predicted" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("text", "found"), [("open: [", "is no YAML"), ("meta: {}", "holds no rows"), (None, "read")])
+@pytest.mark.parametrize(
+    ("text", "found"), [("open: [", "is not valid YAML"), ("meta: {}", "holds no rows"), (None, "read")]
+)
 def test_a_bad_file_is_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, found: str
 ) -> None:

@@ -24,7 +24,7 @@ _CAUSES: Mapping[str, FailureCause] = {
     "crash": "other",
     "unknown": "other",
 }
-# Options that move memory, or how prompts are read, and are no limit of ours.
+# Options that move memory, or how prompts are read, and are not limits of ours.
 _MOVE_MEMORY = (
     "--ubatch-size",
     "--kv-unified",

@@ -67,7 +67,7 @@ CAUSES: tuple[Cause, ...] = (
         "not-gguf",
         "entry",
         r"invalid magic characters: '[^\n]*expected 'GGUF'|failed to read magic",
-        "the model's file is no GGUF file",
+        "the model's file is not a GGUF file",
         "Name a .gguf file; convert_hf_to_gguf.py of llama.cpp makes one of a safetensors repo.",
         2,
     ),

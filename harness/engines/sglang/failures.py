@@ -88,7 +88,7 @@ CAUSES: tuple[Cause, ...] = (
         "step-and-page",
         "limits",
         r"chunked_prefill_size must be divisible by page_size",
-        "max_batch_prefill_tokens is no multiple of the KV cache's page",
+        "max_batch_prefill_tokens is not a multiple of the KV cache's page",
         "Set it to a multiple of 128.",
         2,
     ),

@@ -50,7 +50,7 @@ def _generates(client: Client, timeout: float) -> bool:
 
 
 def _refused() -> tuple[type[Exception], ...]:
-    """What TGI's client raises for an answer that is no success, but for validation."""
+    """What TGI's client raises for an answer that is not a success, except for validation."""
     from text_generation import errors
 
     return (

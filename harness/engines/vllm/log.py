@@ -52,7 +52,7 @@ def _kv(log: VllmLog, match: re.Match[str]) -> None:
 
 
 def _given(log: VllmLog, match: re.Match[str]) -> None:
-    """A Python dictionary; one with values that are no literals is left alone."""
+    """A Python dictionary; one with values that are not literals is left alone."""
     try:
         found = ast.literal_eval(match[1])
     except (ValueError, SyntaxError, MemoryError, RecursionError):

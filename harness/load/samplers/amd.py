@@ -1,4 +1,4 @@
-"""AMD's GPUs, by the bindings that come with ROCm (they are no package of ours: each fits its own release).
+"""AMD's GPUs, by the bindings that come with ROCm (not a package we depend on: each release of ROCm has its own).
 
 Units by AMD SMI's Python API reference: watts, percent, MB, MHz; a figure that a card does not have is the text "N/A".
 """

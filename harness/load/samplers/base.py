@@ -1,6 +1,6 @@
-"""What a sampler is: something that is asked once a second how it is, and says so as named numbers.
+"""The protocol of a sampler: read once a second beside a load, it returns named numbers.
 
-Names follow Prometheus: the unit stands in the name (`gpu_power_watts`), a share from 0 to 1 ends in `_ratio`, and what
+Names follow Prometheus: the unit is in the name (`gpu_power_watts`), a share from 0 to 1 ends in `_ratio`, and what
 only grows in `_total`. The statistics and the reports go by these endings, so that a new figure needs no further line.
 """
 

@@ -1,4 +1,4 @@
-"""The engine's own metrics: its page of /metrics as it stands, and beside it the figures that all engines share.
+"""The engine's own metrics: its /metrics page unchanged, and beside it the figures that all engines share.
 
 An engine may tell some of these (Gauges, each as `harness:<name>`) on further pages, of which nothing else is kept.
 """
@@ -77,7 +77,7 @@ def _engine_of(service: SampledService) -> Engine | None:
 
 
 def page_readings(text: str) -> list[SampledValue]:
-    """All samples of one page in the Prometheus text format. Raises ValueError where the text is no such page."""
+    """All samples of one page in the Prometheus text format. Raises ValueError where the text is not such a page."""
     text = needed(text)
     written = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines()}
     return [

@@ -1,4 +1,4 @@
-"""The GPUs that serve, where they can be told from others: power, energy, memory, use, clocks, and what slows them.
+"""The GPUs that serve the model: power, energy, memory, utilisation, clocks, and what throttles them.
 
 Only where the service's own process holds a GPU of this host are the figures that GPU's: those of a card that is merely
 here say nothing of a service that runs elsewhere, or that computes on another one.

@@ -1,7 +1,7 @@
 """The client's own machine: whether it has room for the load, or others use it meanwhile.
 
 How long each load process was kept off its processor is its own to tell (measure/client.py, by load/contention.py);
-here stands what concerns the machine, from the same counters.
+this is about the machine, from the same counters.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Machine:
 
     @cached_property
     def weights(self) -> int:
-        """Bytes of the weights as they are loaded. A tied head is no tensor of its own."""
+        """Bytes of the weights as they are loaded. A tied head is not a tensor of its own."""
         if self.weight_bytes is not None:
             return self.weight_bytes // self.shards
         return weight_bytes(self.shape, self.quantize, self.dtype, self.shards)

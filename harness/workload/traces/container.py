@@ -127,11 +127,11 @@ def unpacked(path: Path, name: str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=name, advice="Name a trace file.") from error
     except ValueError as error:  # a NUL in the name
-        raise UsageError("is no file's name", where=name) from error
+        raise UsageError("is not a file's name", where=name) from error
     if stat.S_ISDIR(found.st_mode):
         raise UsageError("is a directory", where=name, advice="Name a file in it.")
     if not stat.S_ISREG(found.st_mode):
-        raise UsageError("is no regular file", where=name, advice="Name a file: it is read more than once.")
+        raise UsageError("is not a regular file", where=name, advice="Name a file: it is read more than once.")
     try:
         with _opened(path) as file:
             yield file

@@ -19,7 +19,7 @@ _BLANK = " \t\r\n"
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 # A fraction stays the text that it is, so that no digit of a moment is lost.

@@ -45,7 +45,7 @@ def find_place(container: Container, head: Head, clock: Clock, offset: int) -> P
     columns = list(head.records[0].fields) if container.kind == "csv" else None
 
     def is_before(line: bytes) -> bool | None:
-        """None for what is no row by itself."""
+        """None for what is not a row by itself."""
         try:
             record = _record(line, columns, container.name)
             return None if record is None else clock.read(record) - zero < offset
@@ -114,7 +114,7 @@ def records_from(container: Container, head: Head, place: Place) -> Iterator[Rec
 
 
 def _record(line: bytes, columns: list[str] | None, name: str) -> Record | None:
-    """None where the line is no record by itself."""
+    """None where the line is not a record by itself."""
     try:
         if columns is None:
             return next(json_lines(io.BytesIO(line), name), None)

@@ -147,8 +147,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name, message in (
         ("none", "No such file"),
         ("", "is a directory. Name a file in it."),
-        ("pipe", "is no regular file"),
-        ("a\0b", "is no file's name"),
+        ("pipe", "is not a regular file"),
+        ("a\0b", "is not a file's name"),
         ("x" * 300, "File name too long"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -33,7 +33,7 @@ _ALIGNMENT = 32
 
 
 class NoGguf(ValueError):
-    """The file is no GGUF, or lacks what a shape needs; the text is llama.cpp's own where it has one."""
+    """The file is not a GGUF file, or lacks what a shape needs; the text is llama.cpp's own where it has one."""
 
 
 @dataclass(frozen=True)

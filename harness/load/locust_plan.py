@@ -1,4 +1,4 @@
-"""What the user classes of a locustfile ask together, and the run that comes of it under Locust's own command."""
+"""From the user classes of a locustfile to the run that Locust's own command makes of them: its settings and plan."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _SHARED = ("api", "stream", "model_name", "timeout", "seed")
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What the user classes of a run ask. They share all of it but what each asks."""
+class LocustSettings:
+    """What the user classes of a run have in common, and what each asks (`users`)."""
 
     api: str | None
     stream: bool
@@ -43,8 +43,8 @@ class Asking:
     users: Mapping[str, UserSpec]  # by user class
 
 
-def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
-    """What these classes ask. Raises UsageError for values that cannot be read, or that differ where they must not."""
+def settings_of(classes: Sequence[type[StreamUser]]) -> LocustSettings:
+    """What these classes say. Raises UsageError for values that cannot be read, or that differ where they must not."""
     if not classes:
         raise UsageError("no user class is derived from StreamUser", advice="See locustfiles/chat.py.")
     for name in _SHARED:
@@ -62,16 +62,16 @@ def asking_of(classes: Sequence[type[StreamUser]]) -> Asking:
     if len(classes) > SLOTS:
         raise UsageError(f"{len(classes)} user classes, at most {SLOTS} can be told apart")
     users = {each.__name__: spec_of(each) for each in classes}
-    return Asking(first.api, first.stream, first.model_name, timeout, first.seed, users)
+    return LocustSettings(first.api, first.stream, first.model_name, timeout, first.seed, users)
 
 
-def planned(asking: Asking, host: str, level: Level, processes: int) -> tuple[RunRecorder, LoadPlan]:
+def plan_run(settings: LocustSettings, host: str, level: Level, processes: int) -> tuple[RunRecorder, LoadPlan]:
     """Folder, manifest and plan of a run whose first level is this. Raises HarnessErrors."""
     _refuse_folder_in_use()
     if not host:
         raise UsageError("no host", advice="Name the service with --host http://host:port.")
-    info, endpoint = identify(endpoint_at(host.rstrip("/"), asking.model_name))
-    api = asking.api or default_api(info)
+    info, endpoint = identify(endpoint_at(host.rstrip("/"), settings.model_name))
+    api = settings.api or default_api(info)
     plain = vocabulary_of(endpoint)
 
     @cache
@@ -79,28 +79,28 @@ def planned(asking: Asking, host: str, level: Level, processes: int) -> tuple[Ru
         return framed(plain, endpoint, api, system=system)
 
     salt = f"{time.time_ns():x}"
-    workload = workload_of(tuple(asking.users.values()), asking.seed, salt, words, info.limits.known())
+    workload = workload_of(tuple(settings.users.values()), settings.seed, salt, words, info.limits.known())
     anchor = Anchor.now()
     folder = RunFolder.create(_output_folder(anchor.utc, info.model_id or "service", workload.name))
     manifest = begin_manifest(
         folder, anchor, info, endpoint, workload, (level,), program="locust",
-        api=api, stream=asking.stream, seed=asking.seed, timeout=asking.timeout, processes=processes,
+        api=api, stream=settings.stream, seed=settings.seed, timeout=settings.timeout, processes=processes,
     )  # fmt: skip
     plan = LoadPlan(
         url=endpoint.url,
         api=api,
         model_name=endpoint.model_name or "",
-        stream=asking.stream,
+        stream=settings.stream,
         extras=extras_of(info).as_dict(),
-        timeout=asking.timeout,
+        timeout=settings.timeout,
         workload=workload.as_dict(),
-        seed=asking.seed,
+        seed=settings.seed,
         folder=str(folder.path.resolve()),
         clock_monotonic=anchor.monotonic,
         processes=processes,
         spread=True,
         jitter=0.0 if workload.converses else JITTER,
-        users=tuple(asking.users),
+        users=tuple(settings.users),
         grace=GRACE,
     )
     return RunRecorder(folder, manifest, info, endpoint), plan
