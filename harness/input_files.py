@@ -1,4 +1,4 @@
-"""Files that people or other programs wrote: read within bounds, and refused in one line that says what is wrong.
+"""Reads files that people or other programs wrote: within bounds, and refused in one line that says what is wrong.
 
 A file may be cut, of another program, or made to hurt: nested a thousand levels deep, with integers of 5,000 digits, or
 with aliases that multiply. Whatever comes of such a file here is a UsageError. msgspec is imported here alone.
@@ -48,14 +48,14 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 class _OncePerKey(yaml.SafeLoader):
-    """Of a key that stands twice, the last would win unseen; YAML itself has no such mappings."""
+    """Of a key that is there twice, the last would win unseen; YAML itself has no such mappings."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[tuple[str, str]]()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
                 if (key.tag, key.value) in seen:
-                    found = f"{key.value!r} stands twice"
+                    found = f"{key.value!r} is there twice"
                     raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
                 seen.add((key.tag, key.value))
         return dict(super().construct_mapping(node, deep))
@@ -99,7 +99,7 @@ def as_type(
 ) -> T:
     """A dataclass from a document, with the types that its fields say; keys that it does not have are passed over.
 
-    readers: of types that stand in the document as a text, which raise ValueError. Raises UsageError that names the
+    readers: of types that the document holds as text, which raise ValueError. Raises UsageError that names the
     place, such as `$.levels[0].users`.
     """
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the terminal: noted by a handler, raised as KeyboardInterrupt where it can be heard.
+"""Ctrl-C, SIGTERM and SIGHUP: noted by a handler, and raised as KeyboardInterrupt where that can be caught.
 
 A handler runs between any two instructions. Raised in a destructor, a weak reference's callback or the middle of
 asyncio, an exception is printed and lost, and with it the user's wish; raised while a process is being started, it

@@ -1,4 +1,4 @@
-"""May we measure at all? A list of named checks of the running service."""
+"""Checks of the running service before a measurement: may we measure at all? CHECKS is the list."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Intent:
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. verdict: `ok`, `warn` (the run stands, mind this) or `fail` (a run would measure nothing)."""
+    """One finding. verdict: `ok`, `warn` (the run is valid, mind this) or `fail` (a run would measure nothing)."""
 
     name: str
     verdict: str

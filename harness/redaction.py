@@ -1,7 +1,7 @@
-"""Which values are secrets, by their name or by their own look, and texts without them.
+"""Recognises secrets by their name or look, and takes them out of texts.
 
-What is known as a secret, such as a value of an entry's `env` that is named like one, is also taken out where it stands
-in the middle of another text: a command line, a server's message, a log line.
+What is known as a secret, such as a value of an entry's `env` that is named like one, is also taken out in the middle
+of another text: a command line, a server's message, a log line.
 """
 
 from __future__ import annotations

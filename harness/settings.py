@@ -1,4 +1,4 @@
-"""A run's YAML: options of a command under their own names, for `--config FILE`."""
+"""Reads the YAML of `--config FILE`: options of a command under their own names."""
 
 from __future__ import annotations
 

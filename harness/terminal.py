@@ -1,4 +1,4 @@
-"""Progress to stderr, results to stdout; works without a terminal, one line per change."""
+"""Prints progress to stderr and results to stdout; without a terminal, one line per change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of a server, a file or a path, made harmless for its reader: a terminal, Markdown, XML."""
+"""Makes text of a server, a file or a path harmless for its reader: a terminal, Markdown, XML."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CODE = re.compile(r"(`[^`]+`)")
 
 
 def markdown(text: str) -> str:
-    """The text as Markdown shows it to the letter, on one line; what stands in backticks is code, in which nothing acts
+    """The text as Markdown shows it to the letter, on one line; what is in backticks is code, in which nothing acts
     but the bar of a table.
     """
     parts = _CODE.split(one_line(text))

@@ -1,4 +1,4 @@
-"""What an entry may say to one engine where the words are the engine's own: the catalogue is told it by the engines."""
+"""What an engine accepts in an entry where the words are its own (`quantize`); the engines tell the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of a config.json, as its class in Transformers would have them: nested ones, other names, defaults.
+"""Fields of a config.json as its class in Transformers reads them: nested ones, other names, defaults.
 
 The defaults and the names are in config_classes.json.
 """
@@ -23,12 +23,12 @@ def text_config(config: Config) -> dict[str, Any]:
     while isinstance(inner := next((nested[key] for key in _NESTED if nested.get(key)), None), Mapping):
         nested = inner
     classes, outer = config_classes(), str(config.get("model_type", ""))
-    said = nested.get("model_type") if nested is not config else None  # else the language model's fields stand outside
+    said = nested.get("model_type") if nested is not config else None  # else the language model's fields are outside
     family = str(said or classes.get(outer, {}).get("text") or outer)
     # A null is said too: `"sliding_window": null` switches a default off.
     own = {**{key: value for key, value in config.items() if key not in _NESTED}, **nested, "model_type": family}
     known = classes.get(family, {})
-    # A file may use another name than the class does; the class's default must not stand beside it.
+    # A file may use another name than the class does; the class's default must not be added to it.
     renamed = {name: own[other] for other, name in known.get("names", {}).items() if other in own and name not in own}
     return {**known.get("defaults", {}), **own, **renamed}
 

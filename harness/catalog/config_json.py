@@ -1,7 +1,7 @@
-"""config.json -> ModelShape: what a repository's own file says of its model, and how TGI's launcher reads a shape.
+"""config.json -> ModelShape: what a repository's own file says of its model, and how TGI's launcher reads it.
 
 What the file leaves out is filled in from the defaults of its class in Transformers (config_classes.json);
-what a family has by its code rather than by its configuration stands here, read in modeling_*.py of Transformers 5.24.
+what a family has by its code rather than by its configuration is here, read in modeling_*.py of Transformers 5.24.
 Image and audio towers are not counted: the headers of the weights have them (catalog/hub.py).
 """
 
@@ -21,7 +21,7 @@ from harness.input_files import brief
 
 
 def shape_from_config(config: Config, name: str | None = None) -> ModelShape:
-    """The shape that a config.json describes. Raises UsageError that names what is missing or not reckoned."""
+    """The shape that a config.json describes. Raises UsageError that names what is missing or not known."""
     try:
         shape = _shape_from_config(config, name)
         if mistake := shape.mistake():
@@ -89,7 +89,7 @@ def _refuse_other_kinds(text: Config, family: str, architecture: str) -> None:
 
 def _not_reckoned(what: str) -> UsageError:
     return UsageError(
-        f"{what} is not reckoned here",
+        f"{what} is not known to harness",
         where="config.json",
         advice="Give the shape of this model by hand, or leave it to `harness probe`, which measures.",
     )

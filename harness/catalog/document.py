@@ -1,4 +1,4 @@
-"""A YAML file as values that know their line, and the list of what is wrong with it.
+"""Reads a YAML file into values that know their line, and a list of mistakes.
 
 Scalars keep the text that was written, so that `revision: 0123456` and `version: 3.10` mean what they look like.
 Repeated keys are found here; what a key may hold is the business of schema.py. ruamel.yaml is imported here alone.
@@ -160,7 +160,7 @@ class _Reader:
         shared = node.anchor is not None or id(node) in self._seen
         self._seen.add(id(node))
         if any(node is each for each in self._open):
-            self.mistakes.append(Mistake(line, key, "an alias of the mapping that it stands in"))
+            self.mistakes.append(Mistake(line, key, "an alias of the mapping that it is in"))
             return Value("null", line)
         self._open.append(node)
         try:

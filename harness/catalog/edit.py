@@ -1,6 +1,6 @@
-"""Changes to models.yaml that touch no other character of it: the text is edited at the places that the parser names.
+"""Edits models.yaml without touching any other character of it: at the places that the parser names.
 
-A round trip through a YAML library keeps most of a file, but moves a comment that stands behind the last key of an
+A round trip through a YAML library keeps most of a file, but moves a comment that follows the last key of an
 entry, and re-indents what it writes; a file that people keep by hand should come back as they left it.
 """
 
@@ -151,7 +151,7 @@ def _insert_below(text: str, at: int, lines: list[str]) -> str:
 
 
 def with_values(text: str, file: str, name: str, values: Mapping[str, object]) -> str:
-    """The file's text with these keys of the entry set to other single values; new ones stand below its repo."""
+    """The file's text with these keys of the entry set to other single values; new ones are put below its repo."""
     entry = _entry(text, file, name)
     places = [(entry.entries[key], value) for key, value in values.items() if key in entry.entries]
     new = {key: value for key, value in values.items() if key not in entry.entries}

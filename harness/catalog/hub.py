@@ -1,9 +1,9 @@
-"""What the Hugging Face Hub, or a local directory, says of a model: revision, shape, exact size of the weights.
+"""Looks a model up, on the Hugging Face Hub or in a local directory: revision, shape, exact size of the weights.
 
 Only headers are read: of each safetensors file the first 100 kB, of the rest config.json. Of data sets, the names of
 their files, and a file itself (hub_dataset.py says which). huggingface_hub is imported
 here and nowhere else, and its errors end here. A token is taken from where that library finds it (HF_TOKEN, or the file
-that `hf auth login` writes) and stands in no message.
+that `hf auth login` writes) and is in no message.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HubModel:
     """One model. repo: its name now. revision: the commit; None for a directory. weight_bytes: of the files that an
     engine loads; None where neither files nor shape tell it.
 
-    shape: None where it is not reckoned, then no_shape says why. size_source: where weight_bytes is from, best first:
+    shape: None where it is not known, then no_shape says why. size_source: where weight_bytes is from, best first:
     the headers of the safetensors files, the sizes of other weight files, arithmetic on config.json. quantize: the
     checkpoint's own method. dtype: as config.json has it. model_type, architecture: what an engine goes by. licence: as
     its page has it. text_files: tokenizer and sampling. notes: what is odd about it, in sentences.
@@ -155,7 +155,7 @@ def _notes(repo: str, now: str, names: frozenset[str], config: Mapping[str, Any]
 
 
 def resolve_revision(repo: str, revision: str | None = None, *, endpoint: str | None = None) -> str:
-    """The commit that a branch, a tag or nothing stands for now. Raises like `describe`."""
+    """The commit that a branch, a tag or nothing means now. Raises like `describe`."""
     with _translated(repo):
         api = _api(endpoint)
         info = _described(repo, lambda: api.model_info(repo, revision=revision, timeout=TIMEOUT))
@@ -464,14 +464,14 @@ _TOWERS = ("vision_config", "audio_config", "visual")
 
 
 def _compared(
-    shape: ModelShape, held: int, reckoned: int, config: Mapping[str, Any]
+    shape: ModelShape, held: int, computed: int, config: Mapping[str, Any]
 ) -> tuple[ModelShape, tuple[str, ...]]:
     """The shape with what only the files know of, and what is said where both differ by more than a tenth."""
-    more = held - reckoned
+    more = held - computed
     if more > 0 and any(config.get(key) for key in _TOWERS):
         shape = replace(shape, vision_parameters=more // 2)
-    elif abs(more) > 0.1 * reckoned and held > 2**20:
-        files, ours = format_bytes(held), format_bytes(reckoned)
+    elif abs(more) > 0.1 * computed and held > 2**20:
+        files, ours = format_bytes(held), format_bytes(computed)
         return shape, (f"Its files hold {files} of weights, its config.json amounts to {ours}; the files count.",)
     return shape, ()
 

@@ -1,4 +1,4 @@
-"""A file of a data set on the Hugging Face Hub: found, pinned to a commit, and fetched into the Hub's own cache.
+"""Finds a file of a data set on the Hugging Face Hub, pins its commit, and fetches it into the Hub's own cache.
 
 Without a network, or with HF_HUB_OFFLINE, what the cache holds is taken, and said so.
 """

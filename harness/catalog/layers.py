@@ -1,4 +1,4 @@
-"""Which layers of a model keep a KV cache, behind which window, and which are split into experts: from its config.json.
+"""Which layers of a model have a KV cache, which of these a window, and which have experts: from its config.json.
 
 Families spell this in many ways; Transformers 5 writes `layer_types` and `mlp_layer_types`, older files a period, an
 offset, a list of indices, or a string of letters.
@@ -53,7 +53,7 @@ class Layers:
 
 
 def read_layers(text: Config, family: str, count: int) -> Layers:
-    """The layers that these fields describe. Raises UsageError for a kind of layer that is not reckoned here."""
+    """The layers that these fields describe. Raises UsageError for a kind of layer that is not known to harness."""
     experts = _experts(text)
     letters = text.get("hybrid_override_pattern")
     if isinstance(letters, str) and letters:
@@ -134,7 +134,7 @@ _WORDS: Mapping[str, LayerKind] = {
 
 def _unknown(key: str, found: object) -> UsageError:
     return UsageError(
-        f"{key}: layers of the kind {found!r} are not reckoned here",
+        f"{key}: layers of the kind {found!r} are not known to harness",
         where="config.json",
         advice="`harness probe` measures what the engine makes of them.",
     )

@@ -1,4 +1,4 @@
-"""The limits of a serving engine under one set of names, whatever an engine calls them itself."""
+"""Limits: the limits of a serving engine under one set of names for all engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers without attention: Mamba, linear attention, short convolutions. Their weights, and the state of one chat.
+"""Layers without attention (Mamba, linear attention, short convolutions): their weights, and the state of one chat.
 
 Counted matrix by matrix from modeling_*.py of Transformers 5.24. A state has a fixed size, however long a chat grows.
 """
@@ -25,18 +25,18 @@ class Mixer:
 
 
 def mixer_of(text: Config, family: str, plan: Layers) -> Mixer:
-    """The mixers of a model. Raises UsageError for one that is not reckoned here."""
+    """The mixers of a model. Raises UsageError for one that is not known to harness."""
     layers = plan.count if family == "falcon_h1" else plan.mixers
     if not layers:
         return Mixer()
     hidden = _of(text, "hidden_size", "d_model")
-    for reckon in (_gated_delta, _kimi_delta, _short_convolution, _lightning, _mamba2, _mamba1):
-        found = reckon(text, family, hidden)
+    for compute in (_gated_delta, _kimi_delta, _short_convolution, _lightning, _mamba2, _mamba1):
+        found = compute(text, family, hidden)
         if found is not None:
             parameters, state = found
             return Mixer(layers, parameters, layers * state)
     raise UsageError(
-        f"{layers} layers of model type {family!r} have no attention, and what they have is not reckoned here",
+        f"{layers} layers of model type {family!r} have no attention, and what they have is not known to harness",
         where="config.json",
         advice="`harness probe` measures what the engine makes of them.",
     )

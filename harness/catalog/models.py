@@ -1,4 +1,4 @@
-"""models.yaml -> Model: what can be served, with its limits and its SLO."""
+"""Reads models.yaml: Model, what can be served, with its limits and its SLO."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EngineChoice:
     """Which engine serves: its name and version, or an image, or a command that replaces it.
 
     image: as given, instead of the version's own. command: a program and its arguments. variant: the kind of image.
-    args: further arguments of the engine, handed on as they stand.
+    args: further arguments of the engine, passed on unchanged.
     """
 
     name: str = DEFAULT_ENGINE
@@ -163,7 +163,7 @@ def catalogue_path(path: str | Path | None = None) -> Path:
 
 
 def _packaged() -> Any:
-    """The wheel's copy; in an editable checkout there is none, and the repository's own file stands for it."""
+    """The wheel's copy; in an editable checkout there is none, and the repository's own file takes its place."""
     packaged = files("harness").joinpath("data/models.yaml")
     return packaged if packaged.is_file() else Path(__file__).resolve().parents[2] / "models.yaml"
 

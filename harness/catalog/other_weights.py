@@ -1,4 +1,4 @@
-"""Weights that no field of a shape counts: what single families have besides, or lack, of what the fields say.
+"""Weights that the shape's fields do not count: what single families have besides, or lack.
 
 Counted matrix by matrix from modeling_*.py of Transformers 5.24.
 """

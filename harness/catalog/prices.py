@@ -1,4 +1,4 @@
-"""What GPUs cost where nobody gives a price; the figures, their dates and their sources are in prices.yaml."""
+"""Rental prices of GPUs, where nobody gives one; figures, dates and sources are in prices.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each key of models.yaml may hold: KEYS is the list, and reading goes through it.
+"""KEYS: what each key of models.yaml may hold, and how it is read.
 
 A layer (the defaults, or one entry) becomes nested Settings, which know where they were written, so that a
 contradiction between two of them can be reported at its line. Every mistake is noted; nothing here stops at the first.

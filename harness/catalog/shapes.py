@@ -34,7 +34,7 @@ class ModelShape:
     q_lora, kv_lora, rope_dim, v_head_dim: multi-head latent attention (DeepSeek V2/V3); 0 otherwise. index_head_dim:
     of the key by which sparse attention chooses its tokens, cached beside it (DeepSeek V3.2).
     positions: learned position embeddings. linear_bias, norm_bias: all linear layers, all norms have one.
-    attention_layers, feed_forward_layers: that have one at all; 0 stands for every layer. kv_layers: with a KV cache of
+    attention_layers, feed_forward_layers: that have one at all; 0 means every layer. kv_layers: with a KV cache of
     their own, 0 for all with attention. global_kv_heads, global_head_dim: of layers without a window where they differ.
     mixer_layers: with Mamba, linear attention or a convolution of mixer_parameters weights each; state_values: numbers
     that one running chat keeps in all of them. query_gate: the attention's output is gated, one gate per value.

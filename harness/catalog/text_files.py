@@ -1,4 +1,4 @@
-"""What lies beside a model's weights and decides how it is asked: tokenizer, chat template, its own sampling."""
+"""The files beside a model's weights that decide how it is asked: tokenizer, chat template, sampling defaults."""
 
 from __future__ import annotations
 

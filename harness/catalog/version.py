@@ -1,4 +1,4 @@
-"""Release numbers: the one place that reads them, for every engine."""
+"""Parses and prints release numbers, for every engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 Version = tuple[int, int, int]
 EVER: Version = (0, 0, 0)
-NEWEST_OF_LINE = 99  # stands for a part that was left out: `3.3` is the newest 3.3.x
+NEWEST_OF_LINE = 99  # for a part that was left out: `3.3` is the newest 3.3.x
 
 _RELEASE = re.compile(r"[vb]?(\d+)(?:\.(\d+))?(?:\.(\d+)(?:\.\d+)?)?(?:[-+].*|\.?(?:rc|a|b|post|dev)\d*.*)?")
 

@@ -1,4 +1,4 @@
-"""The application that commands register with, and how each shows what it found."""
+"""The Typer application that commands register with, and how results are printed."""
 
 from __future__ import annotations
 

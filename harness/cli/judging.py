@@ -1,4 +1,4 @@
-"""Commands that look at what was measured: reports, comparisons, baselines."""
+"""Commands about results that are there already: reports, comparisons, baselines, histories; and `ab`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that load a service and say what it does."""
+"""Commands that put load on a service and measure it."""
 
 from __future__ import annotations
 

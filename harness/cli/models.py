@@ -1,4 +1,4 @@
-"""Commands of the catalogue."""
+"""Commands of the catalogue of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled and explained once; and the target that they name."""
+"""Options that several commands share, each defined and explained once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.serve.target import Target
 
 
 def _from_file(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
-    """`--config FILE`: options of the command as YAML; what stands on the command line wins."""
+    """`--config FILE`: options of the command as YAML; what is on the command line wins."""
     if path is not None:
         from harness.settings import read_settings
 

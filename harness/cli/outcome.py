@@ -1,4 +1,4 @@
-"""What became of a command: one line on stderr for every failure, and the exit code."""
+"""Runs a command: every failure becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands around a running service: from the machine that is looked at to the service that is stopped."""
+"""Commands around a running service: check the machine, start, look, stop; and the emulator alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from harness.errors import UsageError
 def doctor(
     models: ModelsArg = None, gpu: GpuOption = None, catalogue: CatalogueOption = None, json: JsonOption = False
 ) -> int:
-    """Check this machine: Docker, Compose, GPU, disk, token, ports; each finding with the command that mends it.
+    """Check this machine: Docker, Compose, GPU, disk, token, ports; each finding with the command that fixes it.
 
     With models named, also what each of them needs: image, memory, port, room for the weights, access on the Hub.
 

@@ -1,1 +1,1 @@
-"""One file per command; each reads like the table of contents of its stage. They drive; the stages decide."""
+"""One file per command: it drives the stages, which decide."""

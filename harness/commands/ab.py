@@ -1,4 +1,4 @@
-"""Two variants of an entry, started in turn on the same GPU and asked the same: which one is slower, and how sure.
+"""`harness ab`: starts two variants of an entry in turn on the same GPU, asks both the same, and says which is slower.
 
 The sides take turns in the order A, B, B, A, ..., so that a machine that drifts speaks for neither, and each pair asks
 what one seed draws.
@@ -19,7 +19,7 @@ from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_run import PlannedRun
 from harness.drive.gate_file import read_gate
 from harness.drive.options import seconds
-from harness.drive.series import take_turns
+from harness.drive.series import run_series
 from harness.errors import Interrupted, UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
@@ -111,7 +111,7 @@ def ab(
     order, pair_began = list(turns(most)), time.monotonic()
     interrupted = Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
     try:
-        for place, done in enumerate(take_turns(_turns(sides, order, plan, folder), progress)):
+        for place, done in enumerate(run_series(_turns(sides, order, plan, folder), progress)):
             if done.interrupted:
                 raise interrupted
             runs[order[place]].append(RecordedRun(read_run(done.folder)))

@@ -1,4 +1,4 @@
-"""`harness baseline`: keep the repeats that later runs are compared with."""
+"""`harness baseline`: stores the repeats that later runs are compared with."""
 
 from __future__ import annotations
 

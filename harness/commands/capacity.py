@@ -1,4 +1,4 @@
-"""How many users, and how sure: search the highest load whose SLO holds, level by level against the live service."""
+"""`harness capacity`: searches the highest load that holds the SLO, level by level against the live service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.drive.bench_plan import AskedUsers, BenchPlan, Loads
 from harness.drive.bench_run import PlannedRun
 from harness.drive.capacity_book import CapacityBook
 from harness.drive.capacity_plan import CapacityOptions, CapacityPlan, make_plan
-from harness.drive.series import take_turns
+from harness.drive.series import run_series
 from harness.errors import Interrupted, ServiceError
 from harness.load.run_recorder import RunRecorder
 from harness.load.runner import CUT_OFF
@@ -54,7 +54,7 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
     """
     plan = make_plan(target, options)
     book = CapacityBook.open(plan, options, progress)
-    for result in take_turns(_turns(target, plan, options.asked, book, progress), progress):
+    for result in run_series(_turns(target, plan, options.asked, book, progress), progress):
         advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
         if result.interrupted:
             raise Interrupted(where=str(book.folder), advice=advice)

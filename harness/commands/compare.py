@@ -1,4 +1,4 @@
-"""Two runs, or two groups of repeats, side by side; a gate for CI."""
+"""`harness compare`: two runs, or two groups of repeats, side by side; a gate for CI."""
 
 from __future__ import annotations
 

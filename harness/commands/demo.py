@@ -1,4 +1,4 @@
-"""Up, probe, bench, report on the embedded emulator: what the tool does, without a GPU and without Docker."""
+"""`harness demo`: up, probe, bench and report on the embedded emulator, without a GPU or Docker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`harness doctor`: what this machine has, and the command that mends what it lacks."""
+"""`harness doctor`: what this machine has, and the command that fixes what it lacks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OLDEST_DRIVER = (525, 60, 13)  # CUDA 12 minor version compatibility; NVIDIA's 
 @dataclass(frozen=True)
 class Finding:
     """One line of the examination. verdict: fail where a command would end with exit code 2 or 3. fix: the command that
-    mends it.
+    fixes it.
     """
 
     name: str
@@ -66,7 +66,7 @@ def as_text(findings: Sequence[Finding]) -> str:
     for each in findings:
         lines.append(f"{each.verdict:<5} {each.name}: {each.found}")
         if each.fix and each.verdict != "ok":
-            lines.append(f"      mend it: {each.fix}")
+            lines.append(f"      fix: {each.fix}")
     if not any(each.name == "docker" and each.verdict == "ok" for each in findings):
         lines.append("Without Docker everything still runs on the emulator: harness demo")
     return "\n".join(lines)
@@ -263,7 +263,7 @@ def _fits(model: Model, gpu: str | None) -> Finding:
             return Finding("memory", "warn", "names no GPU, and there is none here: nothing to fit into")
         fit = check(model, find_gpu(named)) if named else fit_here(model, here)
     except (UsageError, MissingError) as error:
-        return Finding("memory", "warn", f"cannot be reckoned: {error.found}")
+        return Finding("memory", "warn", f"cannot be computed: {error.found}")
     if fit.fits is None:
         return Finding("memory", "warn", fit.reason)
     remedy = f"in its entry: {fit.remedies[0]}" if fit.remedies else f"harness models check {model.name}"

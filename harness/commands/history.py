@@ -1,4 +1,4 @@
-"""`harness history`: figures of many runs over time, on one page and in the forms that others read."""
+"""`harness history`: figures of many runs over time, on one page and in formats for other tools."""
 
 from __future__ import annotations
 

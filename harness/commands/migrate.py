@@ -1,4 +1,4 @@
-"""`harness migrate`: an entry said to another engine, setting by setting, and as a new entry."""
+"""`harness migrate`: translates an entry for another engine, setting by setting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PLAIN_KEYS = (
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One setting: what it was, what it becomes (empty where nothing), and what to know or to do instead."""
+    """One setting: its value, what it becomes (empty where nothing), and what to know or to do instead."""
 
     setting: str
     value: str
@@ -164,7 +164,7 @@ def _translated(
 
 
 def _settings(model: Model, source: Engine) -> Iterator[tuple[str, Any]]:
-    """What the entry says, by path; a variable that another key stands for goes by that key."""
+    """What the entry says, by path; a variable that another key sets goes by that key."""
     for key in _PLAIN_KEYS:
         value = getattr(model, key)
         if value is not None and value != getattr(Model("", ""), key):

@@ -1,4 +1,4 @@
-"""`harness models`: show the catalogue, say whether its entries fit their GPUs, and add entries to it."""
+"""`harness models`: list the catalogue, check whether entries fit their GPUs, add entries, update them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EntryOverrides:
-    """What the command line says instead of an entry. engine: a name, or NAME:VERSION."""
+    """What the command line sets over an entry. engine: a name, or NAME:VERSION."""
 
     gpu: str | None = None
     gpus: int | None = None
@@ -283,7 +283,7 @@ def add_model(
     if found.shape is not None and not _in_table(found):
         keys["shape"] = _shape_keys(found.shape)
     if found.no_shape is not None:
-        notes = (*notes, f"Its memory cannot be reckoned before a start: {found.no_shape}.")
+        notes = (*notes, f"Its memory cannot be computed before a start: {found.no_shape}.")
     add_entry(path, draft.name, keys)
     model = load_catalogue(path).models[draft.name]
     fit = dataclasses.replace(check(model, card), support=support_of(model, asked)) if card else None

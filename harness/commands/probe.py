@@ -286,7 +286,7 @@ class _Probe:
 
 
 def _own_shape(model: Model) -> ModelShape | None:
-    """As the files of a directory have it; None of one that is not reckoned, which can be probed all the same."""
+    """As the files of a directory have it; None of one that is not known, which can be probed all the same."""
     try:
         return known_shape(model)
     except UsageError:

@@ -16,7 +16,7 @@ from harness.drive.aa import store
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_result import BenchResult
 from harness.drive.bench_run import PlannedRun
-from harness.drive.series import take_turns
+from harness.drive.series import run_series
 from harness.errors import UsageError
 from harness.measure.run import read_run
 from harness.measure.run_folder import RunFolder, run_name
@@ -90,7 +90,7 @@ def repeat(
         )
         for number in range(times)
     )
-    results = list(take_turns(turns, progress))
+    results = list(run_series(turns, progress))
     runs = [read_run(each.folder) for each in results]
     spreads = spreads_of(recorded(runs))
     stored = keep and len(runs) == times and all(each.summary.valid for each in results)

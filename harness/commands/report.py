@@ -1,4 +1,4 @@
-"""Make reports again from folders that are there already: runs, also killed ones, capacity searches and probes."""
+"""`harness report`: makes the reports of folders that are there already: runs, killed ones too, searches and probes."""
 
 from __future__ import annotations
 

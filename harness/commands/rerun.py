@@ -1,4 +1,4 @@
-"""`harness rerun`: the same run again, by its manifest alone, or what is no longer to be had.
+"""`harness rerun`: makes a run again from its manifest, or says what is no longer available.
 
 What can be looked at is looked at before a service is started (the rows of a trace, the locustfile), the rest before
 the first request: another revision, image, flag or question would be another run under the same name.
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.drive.asking import read_rows
 from harness.drive.bench_options import plan_from
 from harness.drive.bench_plan import AskedRows, AskedUsers, BenchPlan
 from harness.drive.bench_result import BenchResult
 from harness.drive.bench_run import PlannedRun, bench, locustfile_of
 from harness.drive.capacity_book import FILE as CAPACITY
 from harness.drive.options import allowed
+from harness.drive.plan_workload import read_rows
 from harness.engines.client import base_url
 from harness.errors import UsageError
 from harness.input_files import brief

@@ -1,4 +1,4 @@
-"""`harness up`: plan, start, wait until each model truly answers, and leave it to run."""
+"""`harness up`: plans, starts, waits until each model truly answers, and leaves it running."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from harness.units import format_count, format_duration
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One service that was started: where it answers, what it allows, and how it is.
+    """One service that was started: where it answers, what it allows, and its phase (of stack.service).
 
-    phase: a Phase of stack.service. detail: why, when it is not ready. seconds: of this start; 0 when it was up before.
-    predicted: limits as reckoned before the start, beside those found. may_die: why it may end under load all the same.
+    detail: why, when it is not ready. seconds: of this start; 0 when it was up before. predicted: the limits predicted
+    before the start, beside those found. may_die: why it may end under load all the same.
     """
 
     name: str
@@ -241,7 +241,7 @@ _GRACE_UNREADY = 15.0
 
 
 def predicted_of(service: Service, limits: Limits) -> tuple[LimitComparison, ...]:
-    """Limits as reckoned before the start, beside what is in force."""
+    """Limits as predicted before the start, beside what is in force."""
     record = getattr(service, "record", None)
     return tuple(compare(record.predicted, limits.known())) if record is not None else ()
 

@@ -1,1 +1,1 @@
-"""What commands have done step by step: one start of a probe, what a load would be, what repeats differ by."""
+"""The steps behind the commands: one start of a probe, one run of levels, repeats, baselines, files of a search."""

@@ -1,4 +1,4 @@
-"""What repeats of the same thing were seen to differ by, kept in the state folder.
+"""The spread measured between repeats of the same thing (A/A), stored in the state folder.
 
 `bench --repeat N --aa` writes it, and `compare` judges single runs of the same service, workload and machine by it.
 """
@@ -55,7 +55,7 @@ def find(run: Run) -> Spreads:
 
 
 def key_of(run: Run) -> dict[str, Any]:
-    """What must be the same for one run's spread to hold for another; the load stands in the spreads."""
+    """What must be the same for one run's spread to hold for another; the load is part of each spread."""
     asked = {name: parts for name, parts in question_of(run.manifest).items() if name != "load"}
     host = {name: run.manifest.host.get(name) for name in ("system", "cpus", "memory_bytes")}
     return {**service_of(run.manifest), "asked": asked, "host": host}

@@ -1,4 +1,4 @@
-"""The options of `bench` as people write them, and the plan that they make: read once, here."""
+"""The options of `bench` as people write them, parsed here once into a BenchPlan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.workload.pauses import Pauses, parse_pauses
 from harness.workload.traces.window import Window
 
 _MAY_BE_ZERO = ("--warmup", "--think-time", "--trace-start")
-_LOCAL = ("/", "./", "../", "~")  # how a path begins where an address on the Hub could stand
+_LOCAL = ("/", "./", "../", "~")  # how a path begins where an address on the Hub could be
 Number = TypeVar("Number", int, float)
 
 

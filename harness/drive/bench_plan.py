@@ -1,4 +1,4 @@
-"""What a run is to be, as values: the options of `bench` after they were read once (bench_options.py)."""
+"""BenchPlan: the options of `bench` as values, after bench_options.py has parsed them."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Loads:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """A run that is to be. slo: asked for, None leaves it to the entry. timeout: seconds, of one request. think_time:
+    """What a run is to do. slo: asked for, None leaves it to the entry. timeout: seconds, of one request. think_time:
     between an answer and the user's next request. in_step: users begin at once and stay in step. output: the run's
     folder. report: for people too.
     """

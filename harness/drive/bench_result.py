@@ -1,4 +1,4 @@
-"""What a run that was recorded amounts to, and the exit code that follows."""
+"""BenchResult: the summary of a recorded run, and the exit code that follows from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: check the service, run its levels, keep what happened, say what it amounts to."""
+"""One run of `bench`: check the service, run the levels, record them, summarise."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from pathlib import Path
 from harness import preflight, terminal
 from harness.catalog.slo import Slo
 from harness.drive import calibration
-from harness.drive.asking import Askers, as_the_users_say, make_workload, read_rows, who_asks, workload_of
 from harness.drive.bench_plan import AskedUsers, BenchPlan
 from harness.drive.bench_result import BenchResult, conclude
 from harness.drive.explain import REHEARSED, Explanation, explain
+from harness.drive.plan_workload import (
+    RequestSource,
+    levels_and_users,
+    make_workload,
+    read_rows,
+    with_user_settings,
+    workload_of,
+)
 from harness.drive.reports import finish
 from harness.engines import engine_named
 from harness.engines.failure import Failure
@@ -43,15 +50,15 @@ from harness.workload.workload import AnyWorkload, Chat, Dataset, DrawnWorkload
 
 _LAST_LINES = 1000
 
-# Levels of a run as they are asked for: when the next one is, the one before stands in the recorder's manifest and
+# Levels of a run as they are asked for: when the next one is, the one before is in the recorder's manifest and
 # its folder's journals.
 AskedLevels = Callable[[RunRecorder], Iterator[Level]]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is to be. name: what it is, for the terminal. levels: in place of the plan's. check: looks at the
-    manifest of what is about to be asked, and raises HarnessErrors where it shall not be.
+    """A run still to be made. name: for the terminal. levels: in place of the plan's. check: is given the manifest
+    before the first request, and raises HarnessErrors to call the run off.
     """
 
     target: Target
@@ -67,7 +74,7 @@ def bench(turn: PlannedRun, progress: Callable[[str], None]) -> BenchResult:
     rows = _inputs(plan, progress)
     # The load processes first: they get ready while the service is looked at.
     with WorkerPool(plan.processes) as pool:
-        levels, users = who_asks(pool, plan, rows, progress)
+        levels, users = levels_and_users(pool, plan, rows, progress)
         with open_service(turn.target, say=progress) as served:
             recorder, outcome, death = _measure(turn, rows or users, served, pool, progress, levels)
         with _pointing_to(recorder.folder):
@@ -79,7 +86,7 @@ def explain_bench(target: Target, plan: BenchPlan, progress: Callable[[str], Non
     model = None if target.model is None else resolve_model(target)
     rows = _inputs(plan, progress)
     with WorkerPool(1) as pool:
-        levels, users = who_asks(pool, plan, rows, progress)
+        levels, users = levels_and_users(pool, plan, rows, progress)
         limits = model.limits.known() if model is not None else {}
         workload = workload_of(plan, rows or users, lambda system: assumed_vocabulary(), limits)
         count = len(rows.rows) if rows is not None and rows.timed else REHEARSED
@@ -97,14 +104,14 @@ def _inputs(plan: BenchPlan, progress: Callable[[str], None]) -> Trace | None:
 
 def _measure(
     turn: PlannedRun,
-    asked: Askers,
+    asked: RequestSource,
     served: RunningService,
     pool: WorkerPool,
     progress: Callable[[str], None],
     levels: tuple[Level, ...],
 ) -> tuple[RunRecorder, LoadOutcome, Failure | None]:
     """Check the service, begin the run's folder, and run the levels; with the engine's death where it died."""
-    plan = as_the_users_say(turn.plan, asked, served)
+    plan = with_user_settings(turn.plan, asked, served)
     workload = make_workload(plan, served, asked)
     for note in workload.notes() if isinstance(workload, Dataset) else ():
         progress(note)
@@ -113,7 +120,7 @@ def _measure(
     if served.model and secrets_of(served.model.env):
         folder.path.chmod(0o700)
     if turn.levels is not None:
-        levels = ()  # each stands in the manifest from when it begins
+        levels = ()  # each is in the manifest from when it begins
     manifest = _manifest(folder, served, turn.target, plan, workload, levels)
     if turn.check is not None:
         with _unused(folder, plan):

@@ -1,4 +1,4 @@
-"""The client's own error on this machine: load on an engine that keeps a known schedule. Stored for later runs."""
+"""Measures the client's own error on this machine, by a load on a null engine with a known schedule, and stores it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _require_whole(outcome: LoadOutcome) -> None:
 def errors(records: list[RequestRecord], truths: Mapping[str, Truth], start: float) -> tuple[Any, Any, int]:
     """The client's own errors, seconds: of each TTFT, of each gap; and how many events there were.
 
-    start: CLOCK_MONOTONIC seconds that 0 stands for in the records. The true TTFT begins when the request reached the
+    start: CLOCK_MONOTONIC seconds of the records' 0. The true TTFT begins when the request reached the
     engine's kernel, so that waiting inside the engine is not counted as the client's.
     """
     ttft: list[float] = []

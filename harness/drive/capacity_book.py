@@ -1,4 +1,4 @@
-"""capacity.json: what a search has measured so far, written anew whenever a level ends, and read again by --resume."""
+"""capacity.json: what a search has measured so far, rewritten when a level ends, and read again by --resume."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CapacityBook:
 
     @classmethod
     def open(cls, plan: CapacityPlan, options: CapacityOptions, progress: Say) -> CapacityBook:
-        """A new folder, or with --resume what stands in one. Raises UsageError."""
+        """A new folder, or with --resume the book that is in it. Raises UsageError."""
         if not options.resume:
             stamp = run_name(datetime.now(timezone.utc), plan.model, None, "capacity")
             folder = RunFolder.create(options.asked.output or Path("reports") / stamp).path

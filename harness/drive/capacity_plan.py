@@ -1,4 +1,4 @@
-"""What a capacity search is to find, as values: the options of `harness capacity`, read once."""
+"""CapacityPlan: the options of `harness capacity` as values, parsed here once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bench would send, and what that would cost; nothing is sent and nothing started."""
+"""`bench --explain`: what a bench would send and what that would cost; nothing is sent or started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEFT_OUT = ("parts", "hash", "vocabulary", "prompt_overhead_tokens", "overhead_
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one level, None where only the engine's speed decides. begun: conversations, or requests that stand alone."""
+    """Of one level, None where only the engine's speed decides. begun: conversations, or single requests."""
 
     level: Level
     begun: float | None

@@ -86,7 +86,7 @@ class GitStore:
         return _commit(f"refs/remotes/origin/{self.branch}")
 
     def _entries(self, tip: str | None) -> dict[str, tuple[str, str, str, str]]:
-        """What stands at the top of the branch: name -> mode, kind, id, name."""
+        """The entries at the top of the branch: name -> mode, kind, id, name."""
         if tip is None:
             return {}
         found = {}

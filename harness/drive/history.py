@@ -1,4 +1,4 @@
-"""Where the history of figures comes from: run folders and folders of repeats, and what baselines were over time."""
+"""Reads the points of a history: from run folders, folders of repeats, and all versions of the baselines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _saved(baseline: Baseline) -> Iterator[Point]:
 
 
 def _places(folder: Path, deep: int) -> Iterator[Path]:
-    """Each run that stands alone, and each folder of repeats."""
+    """Each single run, and each folder of repeats."""
     if not folder.is_dir() or folder.name.startswith(".") or (folder / FILE).exists():
         return
     if (folder / "manifest.json").exists() or repeats_in(folder) != [folder]:

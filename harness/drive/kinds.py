@@ -1,4 +1,4 @@
-"""KINDS: all that a report can be made of, by the file that its folder holds."""
+"""KINDS: the kinds of folders that a report can be made of, each recognised by a file in it."""
 
 from __future__ import annotations
 

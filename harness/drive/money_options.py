@@ -1,4 +1,4 @@
-"""Options that ask for money and size, as people write them."""
+"""Parses the options about money and size (--for-users, --api-price, ...)."""
 
 from __future__ import annotations
 

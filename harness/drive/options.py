@@ -1,4 +1,4 @@
-"""Options that several commands take, from text to value."""
+"""Parses options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def seconds(text: str, option: str, *, zero: bool = False) -> float:
 
 
 def allowed(text: str | None, known: Collection[str], advice: str = "") -> frozenset[str]:
-    """The keys of --allow, which stand with commas. advice: what to say besides of one that is none of those known.
+    """The keys of --allow, separated by commas. advice: what else to say of a key that is not known.
     Raises UsageError.
     """
     found = [part.strip() for part in (text or "").split(",") if part.strip()]

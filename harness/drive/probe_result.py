@@ -1,4 +1,4 @@
-"""What `harness probe` is asked, and what it answers."""
+"""The options of `harness probe`, and its result."""
 
 from __future__ import annotations
 

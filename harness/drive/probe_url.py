@@ -29,7 +29,7 @@ from harness.units import format_duration
 
 _MOST_CONCURRENT = 256  # more requests at once than that are not sent to somebody else's service
 _UNTOLD = (
-    "max_batch_total_tokens, max_batch_prefill_tokens and what the memory holds: they stand only in the engine's log,"
+    "max_batch_total_tokens, max_batch_prefill_tokens and what the memory holds: they are only in the engine's log,"
     " and finding them needs starts of our own (`harness probe MODEL`)"
 )
 

@@ -1,4 +1,4 @@
-"""From a run's records to its summary and its reports, in its folder or elsewhere."""
+"""Writes a run's summary and reports, in its folder or elsewhere."""
 
 from __future__ import annotations
 

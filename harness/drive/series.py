@@ -1,5 +1,5 @@
-"""Runs one after another, each asked for when the one before is known: a list, a cycle of seeds, sides in turn, or a
-search. Whoever gives the next one may look at what became of those before.
+"""A series of runs, each requested when the result of the one before is known: a list, a cycle of seeds, two sides in
+turn, or a search. Whoever gives the next one may look at the results so far.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from harness.drive.bench_result import BenchResult
 from harness.drive.bench_run import PlannedRun, bench
 
 
-def take_turns(turns: Iterable[PlannedRun], progress: Callable[[str], None]) -> Iterator[BenchResult]:
+def run_series(turns: Iterable[PlannedRun], progress: Callable[[str], None]) -> Iterator[BenchResult]:
     """Each run's result as it ends; the last one of all after Ctrl-C. Raises HarnessErrors.
 
-    Each opens its service anew where no `up` has left it running, which belongs to what runs differ by.
+    Each run starts its own service where no `up` has left one running: starts are part of what runs differ by.
     """
     for turn in turns:
         if turn.name is not None:

@@ -1,4 +1,4 @@
-"""A process that is an engine to the outside, on a machine without a GPU: the simulator behind a real clock.
+"""Plays an engine, on a machine without a GPU: the simulator behind a real clock, as a process with the engine's API.
 
 In: the engine's flags and environment, requests over HTTP. Out: its log, answers, errors and exit codes. Only ever run
 as a process (`harness emulate`, `python -m harness.emulator`): nothing that measures imports it, so it cannot grade

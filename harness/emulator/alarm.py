@@ -1,4 +1,4 @@
-"""Wake-ups to the microsecond: an event loop's own timers round to a millisecond, a step of a small model."""
+"""Wake-ups with microsecond precision: an event loop's own timers round to a millisecond, a step of a small model."""
 
 from __future__ import annotations
 

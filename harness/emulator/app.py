@@ -1,4 +1,4 @@
-"""One served model: everything that the routes share, and what happens to a request before its route sees it.
+"""What all routes share: the served model, and the checks of a request before its route sees it.
 
 The order is the router's: path (404), key (401), method (405), content type (415), size (413), JSON (400, 422).
 """

@@ -1,4 +1,4 @@
-"""What a client may ask: the request bodies of every route, their defaults, and how serde reads them.
+"""Request bodies of every route: fields, defaults, and how serde reads them.
 
 Field order, types and defaults are those of router/src/lib.rs, sagemaker.rs and vertex.rs: a field without a default
 that is not an Option refuses `null` and must be there.

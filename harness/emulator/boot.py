@@ -1,4 +1,4 @@
-"""How long the phases of a start take, and a wait that a signal can cut short."""
+"""How long the phases of a start take, with a wait that a signal can interrupt."""
 
 from __future__ import annotations
 

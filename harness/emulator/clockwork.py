@@ -1,4 +1,4 @@
-"""A scheduler behind the real clock: one forward at a time, each lasting as long as the cost model says.
+"""Runs a scheduler by the real clock: one forward at a time, each lasting as long as the cost model says.
 
 A forward ends at an absolute moment and the next one begins there, so that delays of this process do not add up. Its
 tokens are handed out in one pass, in batch order.

@@ -1,4 +1,4 @@
-"""The routes of two clouds, on top of the others: /vertex and SageMaker's /invocations."""
+"""Two cloud providers' routes: /vertex and SageMaker's /invocations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/docs and /api-doc/openapi.json: a description of the routes, made from the request shapes themselves."""
+"""/docs and /api-doc/openapi.json: describes the routes, from the request bodies' own definitions."""
 
 from __future__ import annotations
 

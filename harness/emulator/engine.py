@@ -1,4 +1,4 @@
-"""TGI's scheduler behind the real clock, with what TGI's router counts and logs of it."""
+"""TGI's scheduler by the real clock, with what TGI's router counts and logs of it."""
 
 from __future__ import annotations
 

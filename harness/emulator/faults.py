@@ -1,4 +1,4 @@
-"""What may go wrong, on demand. A scenario lists faults, each with its kind and when it strikes.
+"""Faults on demand: a scenario lists them, each with its kind and when it happens.
 
 kinds, with the keys they take besides `kind`:
     download_error    text                        the download fails, exit 1

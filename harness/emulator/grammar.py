@@ -1,4 +1,4 @@
-"""Grammars and tools: what the router refuses, and a text that satisfies what it accepts.
+"""Grammars and tools: refuses what the router refuses, and makes a text that satisfies what it accepts.
 
 The router turns a JSON schema into a regular expression for the shard; here the schema (or the pattern) is turned at
 once into one text that matches, made of deterministic values.

@@ -1,4 +1,4 @@
-"""The emulated machine: what the options mean to the simulator's memory and cost models, and the truth about it."""
+"""The emulated machine: from the options to the simulator's memory and cost models, and its true limits."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Exchange:
     def respond(
         self, status: int, headers: Headers = (), body: bytes = b"", last: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """A whole answer in one write. last: headers that stand behind those of cross-origin sharing."""
+        """A whole answer in one write. last: headers that follow those of cross-origin sharing."""
         if self.finished:
             return
         head = self._head(status, headers, [*last, ("content-length", str(len(body)))])

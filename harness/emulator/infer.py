@@ -1,4 +1,4 @@
-"""From a valid request to its answer: permits, the turns of long answers, and who is told of each token.
+"""From a valid request to its answer: the concurrency limit, the turns of long answers, and who gets each token.
 
 router/src/infer/mod.rs. A Generation is one answer being made; its listener is the HTTP side that wants it.
 """

@@ -1,4 +1,4 @@
-"""The bytes of a JSON body, read as far as serde_json reads them before it complains, with its texts and positions.
+"""Reads the bytes of a JSON body as far as serde_json does before it complains, with its texts and positions.
 
 A position is taken at the end of what was consumed; what was only looked at is one byte further (serde_json 1.0,
 read.rs and de.rs). What a value must be is in `serde`.

@@ -1,4 +1,4 @@
-"""The stand-in for text-generation-launcher: checks, log lines, failures and exit codes of TGI's own.
+"""Plays text-generation-launcher: TGI's checks, log lines, failures and exit codes.
 
 One process plays launcher, shard and router. The order of checks and lines is that of launcher/src/main.rs, then of
 backends/v3/src/main.rs and lib.rs, then of router/src/server.rs.

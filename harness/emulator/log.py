@@ -130,7 +130,7 @@ class Log:
         self.router("INFO", target, where, "Success", [Span(name, values)])
 
     def raw(self, text: str) -> None:
-        """A line as it stands."""
+        """A line, unchanged."""
         data = (text + "\n").encode("utf-8", "replace")
         try:
             os.write(self._fd, data)

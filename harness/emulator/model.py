@@ -1,4 +1,4 @@
-"""Which model is served: its config.json (or the shape table's stand-in for one), its chat template, its name."""
+"""The served model: its config.json (or one made from the shape table), chat template and name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that a request can fail with, in the router's words (router/src/infer/mod.rs, validation.rs)."""
+"""Errors of a request, in the router's words (router/src/infer/mod.rs, validation.rs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the parts of a finished request took, as TGI's router tells it in headers and log."""
+"""How long the parts of a finished request took, as TGI's router reports it in headers and log."""
 
 from __future__ import annotations
 

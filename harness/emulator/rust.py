@@ -1,4 +1,4 @@
-"""Values as Rust prints them: JSON without spaces, durations, and the Debug form of structs for the log."""
+"""Prints values as Rust does: JSON without spaces, durations, and the Debug form of structs for the log."""
 
 from __future__ import annotations
 

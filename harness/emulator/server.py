@@ -1,4 +1,4 @@
-"""The router: everything behind one port, from warm-up's result to the last answer."""
+"""Plays TGI's router: everything behind one port, from the end of warm-up to the last answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat messages to a prompt, as the router renders them: the model's own template, or a built-in one.
+"""Turns chat messages into a prompt as the router does: by the model's own template, or a built-in one.
 
 minijinja is close enough to jinja2 that the same template gives the same text; what differs is set here.
 """

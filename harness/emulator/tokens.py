@@ -1,7 +1,7 @@
-"""A deterministic tokenizer of words, and the words that answers are made of.
+"""A deterministic tokenizer of words, and the words of which answers are made.
 
 Every plain word is one token, together with the space before it, as byte-level tokenizers of today have it; so are up
-to four punctuation marks in a row and each further white-space character. `<s>` stands before every prompt. The
+to four punctuation marks in a row and each further white-space character. `<s>` begins every prompt. The
 identity of a known word is its place in a table, that of any other piece a hash, so that the same text has the same
 tokens in every process.
 """

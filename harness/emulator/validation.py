@@ -1,4 +1,4 @@
-"""What the router checks before a request may queue: its order and its texts (router/src/validation.rs)."""
+"""The router's checks before a request may queue: their order and texts (router/src/validation.rs)."""
 
 from __future__ import annotations
 

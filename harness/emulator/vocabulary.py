@@ -1,7 +1,7 @@
-"""A model's own tokenizer.json, so that a local model's prompts have the counts that they have in reality.
+"""Reads a model's own tokenizer.json, so that prompts have the token counts that they have in reality.
 
 Reads what models served today have: byte-level BPE (GPT-2, Llama 3, Qwen), BPE on word marks with bytes as a last
-resort (Llama 2, Mistral), and plain word lists. Anything else is refused, and the built-in words stand in.
+resort (Llama 2, Mistral), and plain word lists. Anything else is refused, and the built-in words are used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Unsupported(ValueError):
 
 
 def _byte_letters() -> dict[int, str]:
-    """GPT-2's letters for bytes: printable ones stand for themselves, the others for code points from 256 on."""
+    """GPT-2's letters for bytes: printable ones are themselves, the others for code points from 256 on."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     return {**{byte: chr(byte) for byte in plain}, **{byte: chr(256 + i) for i, byte in enumerate(others)}}
@@ -227,7 +227,7 @@ def _pattern(step: Mapping[str, Any]) -> str:
 
 
 def _prefix_ids(processor: Mapping[str, Any] | None, added: Mapping[str, int]) -> list[int]:
-    """The special tokens that stand before a single text."""
+    """The special tokens before a single text."""
     for step in _flat(processor, "processors"):
         if step["type"] == "TemplateProcessing":
             ids: list[int] = []

@@ -1,4 +1,4 @@
-"""Request heads and bodies as hyper reads them: what it accepts, what it refuses, and with which status."""
+"""Reads request heads and bodies as hyper does: what it accepts, what it refuses, and with which status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that differs between one serving engine and another, and between one HTTP API and another.
+"""All that differs between serving engines, and between HTTP APIs.
 
 In: a model, a Request, or the engine's own log lines and pages. Out: how to start it, bytes to send, token events,
 limits. Bytes and values only: no clock, no process. An engine is a folder here and a line in ENGINES; nobody outside

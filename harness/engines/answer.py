@@ -1,4 +1,4 @@
-"""What the bytes of one answer said, at its end or while it comes."""
+"""Answer: what the bytes of one answer said, at its end or while it comes."""
 
 from __future__ import annotations
 

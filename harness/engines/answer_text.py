@@ -1,4 +1,4 @@
-"""The text of an answer for workloads that go on with it: read apart from counts and moments, and only where wanted."""
+"""Reads the text of an answer, for workloads that continue with it; apart from counts and moments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP API for generating text: what asks, and what reads the answer."""
+"""The protocol of an HTTP API for generating text: encodes requests and decodes answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAI routes: POST /v1/chat/completions and POST /v1/completions, as TGI and other engines serve them."""
+"""The OpenAI APIs: POST /v1/chat/completions and POST /v1/completions, as TGI and other engines serve them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.engines.payload import (
 from harness.engines.stream import EventKind, Memory, Stream, StreamEvent, StreamReading
 from harness.workload.request import Request
 
-# Where the text of a chunk may stand: what reasoning models think is generated, sent and waited for like the rest.
+# Where the text of a chunk may be: what reasoning models think is generated, sent and waited for like the rest.
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls")
 _THOUGHT_KEYS = ("reasoning_content", "reasoning")
 
@@ -89,7 +89,7 @@ class _OpenAiApi:
         if choice is None:
             stream.strange = stream.strange or not (counts or payload.get("usage"))
             return _mark(stream, counts, None)
-        if "prompt_progress" in payload:  # llama.cpp's, while it reads the prompt; a role may stand in it
+        if "prompt_progress" in payload:  # llama.cpp's, while it reads the prompt; it may hold a role
             return None
         reason = as_text(choice.get("finish_reason"))
         stream.finish_reason = stream.finish_reason or reason
@@ -141,7 +141,7 @@ class _OpenAiApi:
         raise NotImplementedError
 
     def _text(self, choice: Mapping[str, Any]) -> Sequence[Any]:
-        """What was generated, in the members where it may stand; none where there is no text."""
+        """What was generated, in the members where it may be; none where there is no text."""
         raise NotImplementedError
 
     def text_in(self, payload: Mapping[str, Any]) -> Piece | None:

@@ -1,4 +1,4 @@
-"""Command lines of engines that take arguments: their flags by release, our limits in their words, a user's own words.
+"""Command lines of engines: flags by release, our limits as flags, and the user's own arguments.
 
 Pure: words in, words out. An engine's folder holds the table of its flags; what is done with one is the same for all.
 """
@@ -34,7 +34,7 @@ class Flags:
     one between two of them a flag counts as known where either has it. instead: by flag, what to take where a release
     does not have it.
 
-    like_argparse: as Python's argparse reads them: a unique beginning of a long flag stands for it, `--flag=value` is
+    like_argparse: as Python's argparse reads them: a unique beginning of a long flag means it, `--flag=value` is
     `--flag value`, and `--no-flag` is the same flag's other way. flexible: `--max_model_len` is `--max-model-len`, and
     `--config.key` is a part of `--config`.
     """
@@ -152,7 +152,7 @@ class ReservedFlags:
 def require_own(
     args: Sequence[str], flags: Flags, version: Version, taken: ReservedFlags, where: str
 ) -> tuple[str, ...]:
-    """The entry's own arguments, as they stand. where: the entry.
+    """The entry's own arguments, unchanged. where: the entry.
 
     Raises UsageError for one that a key of the entry sets already, one that the harness itself sets, a secret, and a
     flag that this release does not have. Flags that the table does not know are left to the engine.
@@ -215,7 +215,7 @@ def limit_flags(
 
 
 def read_flags(text: str, title: str, instead: Mapping[str, str], **reading: bool) -> Flags:
-    """From its text: `releases 0.1.0 0.2.0`, then a line per flag: `--flag,-f [since [until]]`; `-` stands for all."""
+    """From its text: `releases 0.1.0 0.2.0`, then a line per flag: `--flag,-f [since [until]]`; `-` means all."""
     known: dict[str, Flag] = {}
     releases: list[Version] = []
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""What an engine is to the rest of the harness: the protocol that each folder here keeps, and its nouns.
+"""The protocol of an engine, which each folder here implements, and the types that it uses.
 
 An Engine says how it is started (Invocation, Container), what its log means (StartLog, Failure), how it is recognised
 and asked (Client, Api), what its pages tell (EngineInfo, Gauges), and how its limits are called. Nobody else knows.
@@ -252,7 +252,7 @@ class Engine(Protocol):
     title: str  # for people
     app: str  # the value of app.kubernetes.io/name
     program: tuple[str, ...]  # how a process of this host is started where neither entry nor option names a program
-    default_api: str  # of APIS; bare_api: the one that takes a prompt as it stands, without a chat template
+    default_api: str  # of APIS; bare_api: the one that takes a prompt unchanged, without a chat template
     bare_api: str
     extras: Extras  # fields of a body that it knows beside the common ones
     health_path: str
@@ -292,8 +292,8 @@ class Engine(Protocol):
         ...
 
     def forgotten_variables(self) -> frozenset[str]:
-        """Names that the engine reads and that must not come from the user's own environment; a trailing `*` stands
-        for whatever follows.
+        """Names that the engine reads and that must not come from the user's own environment; a trailing `*` matches
+        whatever follows.
         """
         ...
 
@@ -375,7 +375,7 @@ class Engine(Protocol):
         ...
 
     def memory_law(self, model: Model) -> MemoryLaw | None:
-        """How the entry's memory is reckoned before a start; None where it is not."""
+        """Which arithmetic gives the entry's memory before a start; None where it is not."""
         ...
 
     def memory_flags(self, model: Model) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Causes of a failed start that are nobody's in particular: container runtime, GPU driver, Hub, disk, NCCL, ports.
+"""Causes of failed starts that all engines share: container runtime, GPU driver, Hub, disk, NCCL, ports.
 
 Patterns are texts of Docker, CUDA, PyTorch, NCCL and the Hugging Face Hub's client. An engine puts these groups between
 its own causes; see failure.py for why the order matters.

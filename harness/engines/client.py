@@ -1,4 +1,4 @@
-"""Plain calls to a service: the one ordinary client, on the same way as the load.
+"""Client: plain HTTP calls to a service, by the same way (proxy, certificates, redirects) as the load.
 
 One rule for all that is asked beside the load: HARNESS_PROXY or none, certificates as route.py says, redirects followed
 once and then known (`url` is where the service really is, which the load then asks directly), bodies of a bounded size.

@@ -1,4 +1,4 @@
-"""Which events of an OpenAI-style stream hold tokens and how many, from what the server told: an event is not a token.
+"""Which events of an OpenAI-style stream hold tokens, and how many, from the counts that the server sends.
 
 A server may tell how many tokens there are so far in some events or in all of them, or for the whole answer at its end,
 or never. Each count cuts the stream into parts; within a part, events with text hold at least one token each, and those

@@ -1,4 +1,4 @@
-"""Where a service answers, and the key that it is asked with."""
+"""Endpoint: where a service answers, and its API key."""
 
 from __future__ import annotations
 

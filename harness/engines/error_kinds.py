@@ -1,4 +1,4 @@
-"""Which error kind a refusal or a failure is, from its status and the JSON that came with it."""
+"""The error kind of a refusal or failure, from its status and JSON body."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Why an engine did not start or died: from the lines of its log to a named cause with what to change.
+"""Why an engine did not start or died: from its log lines to a named cause and what to change.
 
 Each engine has a list of causes of its own, in which the common ones (causes.py) are put. The first cause in the list
-that is found in the log is the answer, so the specific ones stand before the general ones, and causes before their
+that is found in the log is the answer, so the specific ones come before the general ones, and causes before their
 consequences.
 """
 
@@ -19,7 +19,7 @@ FailureKind = Literal["memory", "limits", "entry", "machine", "download", "crash
 class Failure:
     """A failed start, or a death while serving.
 
-    cause: a name of CAUSES, or `unknown`. kind: memory (less of something may mend it), limits (limits that
+    cause: a name of CAUSES, or `unknown`. kind: memory (less of something may fix it), limits (limits that
     contradict each other or the budget), entry (the model's entry is wrong), machine (this machine lacks something),
     download, crash, unknown. found: what happened, in one sentence. advice: what to change, with a value. exit_code:
     2, 3 or 4 as the command ends with. worth_a_retry: whether the same start may succeed a second time. line: the

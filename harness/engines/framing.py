@@ -1,4 +1,4 @@
-"""What a service adds to the texts of a prompt: its chat template, and the tokens that begin a text.
+"""Measures what a service adds to a prompt's texts: its chat template, and the tokens that begin a text.
 
 Measured on the service itself, with prompts whose words are one token each. For APIs that take messages by answers of
 one token, whose `usage` counts the prompt as every request's does; for those that take one text by the tokenizer, or so

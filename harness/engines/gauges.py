@@ -1,4 +1,4 @@
-"""Gauges: what an engine's pages tell of its work, under names that all engines share."""
+"""Gauges: figures of an engine's pages, under names that all engines share."""
 
 from __future__ import annotations
 

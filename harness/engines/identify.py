@@ -1,6 +1,4 @@
-"""Who answers at an endpoint: each engine of ENGINES is asked whether it is itself, then kinds that are only known by
-their answers.
-"""
+"""Recognises who answers at an endpoint: asks each engine of ENGINES, then servers known only by their answers."""
 
 from __future__ import annotations
 

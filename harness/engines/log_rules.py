@@ -1,4 +1,4 @@
-"""What lines of a start's log mean, as a table: the first pattern that is found in a line acts on the log."""
+"""Rules for reading a start's log: the first pattern found in a line acts on the log."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Single figures of a page in Prometheus' text format, read once a second beside a load: a line is looked for, the page
-is not parsed.
-"""
+"""Reads single figures of a page in Prometheus' text format by searching for their lines, without parsing the page."""
 
 from __future__ import annotations
 

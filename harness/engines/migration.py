@@ -1,4 +1,4 @@
-"""What a setting of one engine becomes on another: the noun of the tables in `engines/<name>/coming_from.py`."""
+"""Types of the tables in `engines/<name>/coming_from.py`: what a setting of one engine becomes on another."""
 
 from __future__ import annotations
 

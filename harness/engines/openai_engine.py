@@ -1,4 +1,4 @@
-"""What engines share that serve OpenAI's routes: /v1/models, one generated token, errors, the emulator's mark.
+"""What engines with OpenAI's routes share: /v1/models, one generated token, errors, the emulator's header.
 
 An engine's folder asks these; identify.py does too, for servers that are known by their answers alone.
 """

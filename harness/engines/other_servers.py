@@ -1,4 +1,4 @@
-"""Servers that are asked but never started here, known by their OpenAPI page.
+"""Servers that are recognised but never started here, by their OpenAPI page.
 
 llama-cpp-python 0.3.36 (llama_cpp/server/app.py), `transformers serve` 5.24.
 """

@@ -1,4 +1,4 @@
-"""JSON bodies: written the same way for every API, and read without trusting that a field has its type."""
+"""JSON bodies: written the same way for every API, and read without trusting the types of fields."""
 
 from __future__ import annotations
 

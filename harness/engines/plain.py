@@ -1,4 +1,4 @@
-"""What an engine is that differs from others in little: a base class with an answer to every question.
+"""PlainEngine: a base class with a default answer to every question about an engine.
 
 An engine of its own kind overrides what it knows better. What is left says nothing rather than something wrong: no
 limit, no gauge, no cause that is not everybody's.

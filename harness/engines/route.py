@@ -1,6 +1,4 @@
-"""The way to a service, the same for its load and for all that is asked of it beside: whose certificates are trusted,
-which proxy lies between, and which key is sent.
-"""
+"""How a service is reached, by the load and by all other requests: proxy, trusted certificates, key."""
 
 from __future__ import annotations
 
@@ -34,15 +32,15 @@ def trusted() -> ssl.SSLContext:
 
 
 def refuse_secrets(url: str) -> None:
-    """Raises UsageError, which does not show it, for a URL with a name or password, which would stand in a run's
-    manifest and report; and for one with a query, which often is a key, and can stand before no route.
+    """Raises UsageError, which does not show it, for a URL with a name or password, which would appear in a run's
+    manifest and report; and for one with a query, which often is a key, and no route can follow it.
     """
     place = url.partition("://")[2]
     if "@" in place.partition("/")[0]:
         raise UsageError("the URL holds a name or password", advice="Leave it out; HARNESS_API_KEY is sent as a token.")
     if "?" in place or "#" in place:
         advice = "Write http://host:port/path; HARNESS_API_KEY is sent as a token."
-        raise UsageError("the URL holds a query, behind which no route can stand", advice=advice)
+        raise UsageError("the URL holds a query, behind which no route can follow", advice=advice)
 
 
 def refuse_unsendable(key: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Plain calls to a service, on the same way as its load."""
+"""requests' Session for plain calls to a service, by the same way as its load."""
 
 from __future__ import annotations
 

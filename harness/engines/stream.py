@@ -1,4 +1,4 @@
-"""Server-sent events of a token stream, read in slices as they come and at a cost of well under a microsecond each.
+"""Reads the server-sent events of a token stream in slices as they arrive, well under a microsecond each.
 
 The events of one stream differ in a few values only. So the first one is read as JSON, and its form is remembered, in
 which those values are open. Later events are read in the first of three ways that fits:

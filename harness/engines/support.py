@@ -1,4 +1,4 @@
-"""Can this release of an engine serve this architecture: by code of its own, by Transformers', or not.
+"""Whether an engine's release can serve an architecture: by its own code, by Transformers', or not.
 
 The answers are read from the engines' own registries; each engine's folder has them in architectures.txt, with the day
 and the releases that were read. What lies between two releases that differ is not known, and is called that.
@@ -41,7 +41,7 @@ class Architecture(Protocol):
 
 @dataclass(frozen=True)
 class NamedArchitecture:
-    """Of a model whose shape is not reckoned."""
+    """Of a model whose shape is not known."""
 
     model_type: str
     architecture: str

@@ -1,4 +1,4 @@
-"""How many tokens a text is by the service's own tokenizer, whichever of the known routes it has."""
+"""Counts the tokens of a text by the service's own tokenizer, by whichever known route it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words that a service's own tokenizer counts as one token each."""
+"""The words that a service's tokenizer counts as one token each."""
 
 from __future__ import annotations
 

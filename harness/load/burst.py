@@ -169,7 +169,7 @@ class _Sender:
         self.answers = [each for wave in self.waves for each in wave]
         self.began = self.moved = time.monotonic()
         self.stirred = asyncio.Event()  # a token or an end came
-        self.turn: float | None = None  # the moment that stands for this turn of the event loop
+        self.turn: float | None = None  # the moment of this turn of the event loop
         self.doubt: float | None = None  # since when a failed generation makes us doubt that the service lives
 
     async def run(self) -> Burst:

@@ -31,7 +31,7 @@ class ClosedLoop:
             self._there.set()
 
     def use(self, user: StreamUser) -> None:
-        """Asks until the level is over, then sleeps; only once where Locust has something else to do for the user in between.
+        """Asks until the level is over, then sleeps; asks only once where Locust has more to do for the user meanwhile.
 
         All requests in one Locust task where possible: a new task would queue the next request in the hub, behind every
         read.

@@ -18,7 +18,7 @@ class LoadPlan:
     with their moments. timeout: seconds for one request.
     think_time: seconds between an answer and the same user's next request. spread, jitter: of a closed loop, see
     load/starts.py; jitter is the mean pause as a share of the answer's time, where there is no think time. folder: the
-    run's folder, where each process keeps its journal. clock_monotonic: the moment that 0 stands for in the records.
+    run's folder, where each process keeps its journal. clock_monotonic: the moment of the records' 0.
     run_id: part of the requests' ids; None: the folder's name. extras: fields of engines.api.Extras. locustfile: whose
     users ask; None: the plain one's. users: names of their classes in the order of a mix, where these are there
     already. grace: seconds for which open answers are awaited at the end; None: as long as each may last.

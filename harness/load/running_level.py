@@ -85,7 +85,7 @@ class RunningLevel:
         return float("inf") if most is None else most
 
     def end(self, reason: str) -> None:
-        """No more requests from now on; the first reason stands."""
+        """No more requests from now on; the first reason is kept."""
         if not self.over.is_set():
             self.ended_by = reason
             self.over.set()

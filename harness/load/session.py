@@ -117,7 +117,7 @@ class Session:
         self._hub = get_hub()
         self._told = told
         self._api = APIS[plan.api]
-        self._key = service_key()  # of this machine's environment: a Locust worker may stand elsewhere
+        self._key = service_key()  # of this machine's environment: a Locust worker may run elsewhere
         self.transport = Transport(Address.of(plan.url, proxy()), Clock(), plan.timeout)
         self._journal = JournalWriter(RunFolder(Path(plan.folder)).journal(process))
         self.counts_events = self._api.counts_events and plan.stream

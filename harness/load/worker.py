@@ -41,7 +41,7 @@ LACKING = 3  # exit code of a load process that this machine gives no room
 
 
 class PlainUser(StreamUser):
-    """Asks what the plan says, where no locustfile stands behind it."""
+    """Asks what the plan says, where there is no locustfile."""
 
 
 class Worker(LocustWorker):
@@ -202,7 +202,7 @@ def say(what: str, **facts: Any) -> None:
 
 
 def keep_stdout() -> None:
-    """What a locustfile or its libraries print must not stand between our lines."""
+    """What a locustfile or its libraries print must not come between our lines."""
     global _out
     _out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

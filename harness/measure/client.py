@@ -1,4 +1,4 @@
-"""What the load processes note about themselves: whether the client, not the server, made the numbers.
+"""The load processes' samples of themselves: whether the client, not the server, limited the figures.
 
 In the journal while the run lasts, in client.json afterwards.
 """

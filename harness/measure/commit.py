@@ -1,4 +1,4 @@
-"""Which commit of the working directory a run was made at: what a figure over many runs is looked up by."""
+"""The git commit of the working directory, by which a figure in a history is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to disk as they come, and back: an append-only log per load process that survives a kill at any byte.
+"""Writes requests to disk as they happen: an append-only log per load process that survives a kill at any byte.
 
 A log is a magic line, then entries: kind (1 byte), length of the payload (4), CRC-32 of kind and payload (4), payload.
 Kinds: BEGIN when a request is sent, TOKENS while its answer comes, END with all of it when its outcome is known, NOTE
@@ -181,7 +181,7 @@ def read_journal(folder: Path) -> Journal:
 
 class JournalReader:
     """Reads a run's logs piece by piece, each as far as it was written since the last time: what a level wrote is then
-    read once, however many were before it. A request that has not ended by then is in flight, and stands in the piece
+    read once, however many were before it. A request that has not ended by then is in flight, and is in the piece
     in which it ends again.
     """
 

@@ -1,4 +1,4 @@
-"""How many requests an open loop is expected to bring: the integral of its rate. Pure arithmetic on a level's plan."""
+"""How many requests an open loop is expected to send: the integral of its rate. Pure arithmetic on a level's plan."""
 
 from __future__ import annotations
 

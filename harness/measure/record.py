@@ -1,4 +1,4 @@
-"""The noun everything turns around: what happened to one request, raw facts only."""
+"""RequestRecord, the central type: what happened to one request, raw facts only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RequestRecord:
     first_share: of a `per_answer`, what share of the answer's text its first event held, by bytes.
     input_tokens, output_tokens: the server's own counts, null if it tells none.
     asked_*: tokens that the workload meant. history_tokens: so many of the prompt's were said before the question, as
-    far as the workload counts them; null for a request that stands alone. glued_events: events that arrived together
+    far as the workload counts them; null for a single request. glued_events: events that arrived together
     with an earlier one.
     queue_time: seconds that the request waited inside the server, where the server tells.
     error_kind: a key of the summary's `errors`; null unless the request failed or was dropped.

@@ -1,4 +1,4 @@
-"""All requests of a run as columns: what statistics work on, and what records.parquet holds."""
+"""Records: all requests of a run as columns, for statistics, and the schema of records.parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole run from its folder, also of one that was killed: manifest, records, and what the client said of itself."""
+"""Reads a whole run from its folder, also a killed one: manifest, records, and the client's samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, and manifest.json, which says what was run where and under which plan."""
+"""A run's folder: the names of its files, and manifest.json, which says what was run, where, and by which plan."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def run_name(start: datetime, model: str, gpu: str | None, workload: str) -> str
 
 @dataclass(frozen=True)
 class Level:
-    """One offered load held for a while: the plan, and what became of it. Seconds, run-relative where they are moments.
+    """One offered load for a while: the plan, and its outcome. Seconds, run-relative where they are moments.
 
     users: closed loop; rate: open loop, requests per second; both None for a trace. arrival: None in a closed loop.
     warmup: as asked; None leaves it to the default rule of stats/window.py. started_at: None until it began.
@@ -307,7 +307,7 @@ class Manifest:
 
 
 def clock_entry(anchor: Anchor) -> dict[str, Any]:
-    """`clock` of the manifest: the moment that 0 stands for in the records."""
+    """`clock` of the manifest: the moment of the records' 0."""
     return {"monotonic": anchor.monotonic, "utc": utc_text(anchor.utc)}
 
 

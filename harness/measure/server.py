@@ -1,5 +1,5 @@
-"""What was read beside a run, from server.parquet: the engine's figures under the names that all engines share, and
-what the harness itself saw of GPUs and of the client's machine.
+"""Reads server.parquet: the engine's figures under names that all engines share, and samples of GPUs and the client's
+machine.
 """
 
 from __future__ import annotations

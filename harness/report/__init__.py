@@ -1,1 +1,1 @@
-"""How it is shown: one file per format, each a function of a Summary; computes nothing."""
+"""Renders results: a Document per kind of result, a file per format; computes nothing."""

@@ -63,7 +63,7 @@ def sentence(each: HistoryCapacity, unit: str) -> str:
 
 
 def level_line(outcome: Outcome, unit: str) -> str:
-    """What became of a level, while the search runs."""
+    """The outcome of a level, while the search runs."""
     return f"{_load(outcome.load)} {_unit(unit)}: {_share(outcome)}, {_word(outcome)}"
 
 

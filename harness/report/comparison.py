@@ -15,7 +15,7 @@ from harness.stats.run_figure import THROUGHPUT
 from harness.text import markdown, visible
 from harness.units import format_duration, format_number, format_percent
 
-FEW = 2  # problems that the last line names; all stand above it
+FEW = 2  # problems that the last line names; all are listed above it
 HOW = (  # to read the table
     "In brackets: 95 % interval of the ratio; each run counts as one value. Spread: how much runs of the same thing "
     "differ (standard deviation). Smallest: the change that such repeats find in 80 % of cases, with the number of "

@@ -1,4 +1,4 @@
-"""Document: what a report says, whatever it is of and however it is shown. Sections hold it, formats loop over them.
+"""Document: the content of a report, whatever its kind and format. It has sections; formats render them.
 
 A report of a kind (harness/report/run, capacity, ...) makes a Document of its object; a format (to_<name>.py) renders
 any Document. Nothing here computes, and nothing here knows HTML.
@@ -20,7 +20,7 @@ Unit = Literal["", "s", "share"]
 
 @dataclass(frozen=True)
 class Paragraph:
-    """soft: how to read what stands beside it."""
+    """soft: how to read what is beside it."""
 
     text: str
     soft: bool = False
@@ -54,7 +54,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Code:
-    """What is copied as it stands: settings, a command."""
+    """What is copied unchanged: settings, a command."""
 
     text: str
 

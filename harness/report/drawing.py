@@ -17,7 +17,7 @@ Spec = dict[str, Any]
 
 NARROW, WIDE = 360, 940  # width of a picture in pixels: of one on a phone, and of one over the whole page
 HEIGHT, STRIP = 240, 150  # of a chart, and of one beneath others
-ROW, AROUND = 34, 100  # of a name of the y axis, and of what stands above and beneath all of them
+ROW, AROUND = 34, 100  # of a name of the y axis, and of what is above and below all of them
 LOG_FROM = 30.0  # largest over smallest value from which on a linear scale hides the small ones
 SECONDS_FROM = 2.0  # seconds from which on an axis is in seconds, not milliseconds
 _PER_LETTER, _PER_KEY = 7, 40  # pixels of a name in the legend, and of the sign before it
@@ -232,7 +232,7 @@ def _bars(series: Series, x: _Scale, y: _Scale) -> list[Spec]:
 
 
 def _points(chart: Chart, place: Spec, x: _Scale, y: _Scale) -> list[Spec]:
-    """Marks of single values; also of those that stand alone in a line, which would not be seen otherwise."""
+    """Marks of single values; also of those that are alone in a line, which would not be seen otherwise."""
     layers = []
     for hollow in (False, True):
         rows = [

@@ -1,4 +1,4 @@
-"""A history in the forms that others read.
+"""A history in the formats of other tools.
 
 - Bencher Metric Format: {benchmark: {measure: {value, lower_value, upper_value}}}, of the newest point
   (https://bencher.dev/docs/reference/bencher-metric-format).
@@ -57,7 +57,7 @@ def _custom(history: History, *, smaller: bool) -> str:
 
 
 def to_openmetrics(history: History) -> str:
-    """One gauge per figure, with the key as labels. Lines of a gauge stand together, moments of a series in order."""
+    """One gauge per figure, with the key as labels. Lines of a gauge are together, moments of a series in order."""
     trends = [(series, trend) for series in history.series for trend in series.trends]
     lines = []
     for figure in dict.fromkeys(trend.figure for _, trend in trends):

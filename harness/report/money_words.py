@@ -1,4 +1,4 @@
-"""Money and size in words, for every report that has them."""
+"""Costs and sizes in words, for every report that has them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _answer(names: Sequence[str], documents: Sequence[Document]) -> str:
     return f"{'; '.join(said)}.{_cheapest(names, documents)}"
 
 
-# Of `cost`: what is compared, in words, and where it stands. The first that two of them have.
+# Of `cost`: what is compared, in words, and where it is. The first that two of them have.
 _COSTS = (
     ("A month of GPUs for {users} users", ("fleet", "per_month")),
     ("A million generated tokens", ("per_million_output_tokens",)),

@@ -1,4 +1,4 @@
-"""Figures of a level as texts, with their units and, where there is no figure, the reason in a word."""
+"""Figures of a level as texts, with units and, where there is no figure, the reason."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a target to a service that answers: runtimes, checks before a start, containers beside the models."""
+"""From a target to a service that answers: choice of runtime, checks before a start, sidecars beside the models."""

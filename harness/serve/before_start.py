@@ -1,5 +1,4 @@
-"""What can be known before a model is started on a real GPU: does it fit, is the disk large enough, does the Hub let
-us.
+"""Checks before a model is started on a real GPU: does it fit, is the disk large enough, does the Hub give access.
 
 Only what is certain ends the command; an estimate is told and leaves the decision to the engine.
 """

@@ -1,4 +1,4 @@
-"""From a target to a service that answers: found running, started for the command, or somebody else's.
+"""Gives a command a service that answers: one that runs already, one started for the command, or somebody else's.
 
 Docker's library is imported where a container is really meant: it takes longer to load than the emulator to start.
 """
@@ -37,8 +37,8 @@ from harness.stack.url import UrlService
 class RunningService:
     """A service that answers. model: its entry, None for a URL. ready: how its start went, None where it was up before.
 
-    ours: it was started for this command and is stopped after it. entry: of a variant the
-    name in the catalogue that it comes from.
+    ours: it was started for this command and is stopped after it. entry: of a variant, the name of its entry in the
+    catalogue.
     """
 
     service: Service
@@ -137,8 +137,7 @@ def service_for(
     outlives_harness: bool = False,
     say: Say = _quiet,
 ) -> OwnService:
-    """A service of this model as the target says, not yet started; each call gives a new one, which whoever starts it
-    stops.
+    """A service for this model and target, not started yet; each call makes a new one, which its caller stops.
 
     changes: the engine's environment variables that differ from the entry's; an empty value takes one away. revision:
     where the entry pins none. port: of 127.0.0.1; None takes the entry's, else a free one. outlives_harness: a process

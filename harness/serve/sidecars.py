@@ -41,7 +41,7 @@ def require_possible(names: Collection[str], runtimes: Collection[str], models: 
     if len(set(runtimes)) > 1:
         raise UsageError("--gateway and --monitoring need all models on one runtime")
     if taken := sorted(set(models) & set(names)):
-        raise UsageError(f"a model is called {taken[0]}, as what is to stand beside it", advice="Rename the entry.")
+        raise UsageError(f"a model is called {taken[0]}, as a service beside it", advice="Rename the entry.")
 
 
 def fetch_images(names: Sequence[str], *, may_leave_out: bool, say: Say) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a command works on: a model of the catalogue on some runtime, or somebody else's service."""
+"""Target: what a command works on, a model of the catalogue on some runtime or somebody else's service."""
 
 from __future__ import annotations
 

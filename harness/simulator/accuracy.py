@@ -1,4 +1,4 @@
-"""How far the model of capacity and latency is from published measurements.
+"""Compares the model of capacity and latency with published measurements.
 
     python -m harness.simulator.accuracy FILE [--json] [--rows]
 

@@ -1,4 +1,4 @@
-"""Long answers: TGI runs them in chunks of at most 1024 tokens and queues the grown prompt again after each.
+"""Long answers in TGI: made in chunks of at most 1024 tokens, the grown prompt queued again after each.
 
 router/src/validation.rs:25, 151-200 and router/src/infer/mod.rs:130-197 of TGI 3.3.7. The layer above the scheduler
 does this, be it the emulator's HTTP side or a run in virtual time.

@@ -1,4 +1,4 @@
-"""Whether a model fits a GPU, by the memory law of whichever engine is to serve it: one question, one kind of answer.
+"""Whether a model fits a GPU, by the memory law of its engine: one question, one kind of answer.
 
 An engine names its law and hands over what that law reads of an entry (engines/base.MemoryLaw); LAWS has the laws.
 """

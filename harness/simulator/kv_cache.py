@@ -1,4 +1,4 @@
-"""Blocks of the KV cache: which are free, which a request holds, and which prompts stay cached.
+"""Blocks of TGI's KV cache: which are free, which a request holds, and which prompts stay cached.
 
 Behaviour of TGI's v3 router (backends/v3/src/block_allocator.rs and radix.rs of TGI 3.3.7). Block 0 is reserved for
 health checks and never handed out. With prefix caching a trie remembers prompts (never generated text) with their

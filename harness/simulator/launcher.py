@@ -1,4 +1,4 @@
-"""Decisions of TGI's launcher before any process starts (launcher/src/main.rs of TGI 3.3.7, lines as noted).
+"""What TGI's launcher decides before any process starts (launcher/src/main.rs of TGI 3.3.7, lines as noted).
 
 They read the model's config.json the way the launcher does, with what it fails to see. Log lines are returned with the
 decision, as (level, text), for whoever prints them.

@@ -605,8 +605,8 @@ def _padded_budget(resolved: ResolvedPlan, loaded: tuple[Part, ...], total: int)
 def padded_bytes(resolved: ResolvedPlan, rows: int, length: int, new: int) -> int:
     """Memory of a padded batch at its largest: `rows` prompts of `length` tokens that grow by `new` tokens.
 
-    At prefill the logits of every position and the attention scores of one layer stand beside the activations; at the
-    end keys and values have their full length, and one layer's are copied while they grow.
+    At prefill the logits of every position and the attention scores of one layer are held beside the activations; at
+    the end keys and values have their full length, and one layer's are copied while they grow.
     """
     plan = resolved.plan
     shape, width = plan.shape, dtype_bytes(plan.dtype)

@@ -1,4 +1,4 @@
-"""Arithmetic of TGI's Rust code, where a result depends on it."""
+"""Arithmetic as in TGI's Rust code, where a result depends on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Continuous batching: which requests the engine runs together, one call to its shard at a time.
+"""TGI's continuous batching: which requests run together, one call to the shard at a time.
 
 The loop and the pick of TGI's v3 router (backends/v3/src/backend.rs, queue.rs of TGI 3.3.7) together with what the
 Python shard decides (chunk lengths, which requests still run: models/flash_causal_lm.py). A pure state machine: the
@@ -31,7 +31,7 @@ class EngineSettings:
     max_batch_total_tokens: the budget that warm-up returned (padded models: that was set). chunking, prefix_cache,
     padded, speculate: what the shard says of itself. faithful_put_back: a prompt that is put back into the queue after
     its blocks were found enters the prefix cache although it was never computed. faithful_pin_deadlock: a prefix lookup
-    pins the whole node in which the prefix ends. Both are faults of TGI 3.3.7 that users meet; off mends them.
+    pins the whole node in which the prefix ends. Both are faults of TGI 3.3.7 that users meet; off fixes them.
     """
 
     max_batch_prefill_tokens: int

@@ -1,4 +1,4 @@
-"""What can end an engine under load although it starts: memory that nothing measured before the first request.
+"""Why an engine that starts may still run out of memory under load: what nothing measured before the first request.
 
 One function per law of fit.LAWS, each with the sources of what it says; sentences for people.
 """
@@ -89,7 +89,7 @@ def of_vllm(plan: VllmPlan, pool: Pool) -> tuple[str, ...]:
 
 
 def of_sglang(plan: SglangPlan) -> tuple[str, ...]:
-    """Nothing is profiled: a reserve by rule stands for prefill and graphs (arg_groups/memory_hook.py)."""
+    """Nothing is profiled: a reserve by rule is kept for prefill and graphs (arg_groups/memory_hook.py)."""
     said = []
     usual = default_fraction(plan)
     if plan.mem_fraction_static is not None and plan.mem_fraction_static > usual:

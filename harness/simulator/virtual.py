@@ -1,4 +1,4 @@
-"""A whole run in virtual time: requests with their lengths in, one record per request out.
+"""Simulates a whole run in virtual time: requests with their lengths in, one record per request out.
 
 The same scheduler that answers behind HTTP, with a clock that jumps from one event to the next. Every answer is as long
 as was said, so a token's moment is the end of the forward that made it: the records' token moments are slices of one

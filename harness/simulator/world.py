@@ -1,4 +1,4 @@
-"""What is true of one machine beyond the data sheets: every physical quantity of the model can be set here.
+"""World: what is true of one machine beyond the data sheets; every physical quantity of the model can be set here.
 
 The emulator takes a World that may differ from the model's own assumptions, so that a prober is not graded by the very
 formulas it guesses with.

@@ -1,4 +1,4 @@
-"""Whether an entry's model fits a GPU, why not, and what would: by its engine's memory law, with every limit it has."""
+"""Whether an entry's model fits a GPU, why not, and what would fit: by its engine's memory law and all its limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.units import format_bytes, format_count
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether one model fits one kind of GPU. fits: None where the engine's memory cannot be reckoned.
+    """Whether one model fits one kind of GPU. fits: None where the engine's memory cannot be computed.
 
     outcome: the sum, None where it is not the memory that decides. remedies: what would fit instead, each tried by the
     same arithmetic. estimate: what the figures rest on, where that is less than measured starts. support: whether the
@@ -147,11 +147,11 @@ def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
     except UsageError as error:  # limits that its engine does not have
         return said(error.found, False)
     if law is None:
-        unknown = f"how much memory {engine.title} takes in this form is not reckoned here; `harness probe` finds out"
+        unknown = f"the memory that {engine.title} takes in this form is not known here; `harness probe` finds out"
         return said(unknown, None)
     try:
         shape = shape_of(model)
-    except UsageError as error:  # of an architecture that is not reckoned
+    except UsageError as error:  # of an architecture that is not known
         if model.is_local or known_shape(model) is not None:
             raise
         return said(f"{error.found}; `harness probe` finds out what it takes", None)

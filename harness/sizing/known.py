@@ -1,4 +1,4 @@
-"""What is known of an entry's model: its shape, and the bytes of its weights as files and as they are loaded."""
+"""The shape of an entry's model, and the bytes of its weights as files and as loaded."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def loaded_bytes(model: Model, shape: ModelShape) -> int | None:
         return None
     law = engine_of(model).memory_law(model)
     converts = law is not None and model.quantize in law.lighter
-    reckoned = weight_bytes(shape, stored_as(model, shape), model.dtype)
-    return None if model.weight_bytes > (1.2 if converts else 1.8) * reckoned else model.weight_bytes
+    computed = weight_bytes(shape, stored_as(model, shape), model.dtype)
+    return None if model.weight_bytes > (1.2 if converts else 1.8) * computed else model.weight_bytes

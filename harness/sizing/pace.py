@@ -1,4 +1,4 @@
-"""Whether a bound on the gap between tokens can hold on a card at all: by the cost model, for one chat alone."""
+"""Whether an SLO's bound on the gap between tokens can be met on a card at all: by the cost model, for a single chat"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sum said before a start beside what the start then told: a wrong shape shows at the first one."""
+"""Compares the limits predicted before a start with those the start told: a wrong shape shows at the first start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUSPICIOUS = 0.15
 
 @dataclass(frozen=True)
 class LimitComparison:
-    """One limit, in tokens. off_by: found against predicted, as a share of predicted; -0.1 for a tenth less."""
+    """One limit, in tokens. off_by: by how much the found one differs, as a share of the predicted; -0.1: a tenth less."""
 
     name: str
     predicted: int
@@ -44,7 +44,7 @@ class LimitComparison:
 
 
 def predict(model: Model, gpu: str | None = None) -> dict[str, int]:
-    """The budget that a start of this entry would tell, by name of the limit. Empty where it is not reckoned.
+    """The budget that a start of this entry would tell, by name of the limit. Empty where it is not known.
 
     gpu: the card that it gets, where the entry names none. Nobody is asked.
     """

@@ -1,4 +1,4 @@
-"""What would make a model fit: first on the card at hand, then more of them, then other cards; each tried."""
+"""What would make a model fit: other settings on this card, more cards, other cards; each is tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One setting of an entry on one card, asked of its engine's memory law."""
+"""One setting of an entry on one card, tried by its engine's memory law."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Trial:
         )
 
     def refusal(self, model: Model, gpu: Gpu) -> str | None:
-        """What the engine does not do on this card. Compute capability 0.0 stands for another maker's, which is not
+        """What the engine does not do on this card. Compute capability 0.0 means another maker's, which is not
         judged.
         """
         law, candidate = engine_of(model).memory_law(model), self.candidate(model, gpu)

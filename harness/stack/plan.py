@@ -78,7 +78,7 @@ class ServicePlan:
 class StackPlan:
     """All containers of one Compose project. token_file: of mode 0600 on this host; None without a token.
 
-    sidecars: what stands beside the models, such as the gateway.
+    sidecars: what runs beside the models, such as the gateway.
     """
 
     project: str

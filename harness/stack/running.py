@@ -1,4 +1,4 @@
-"""What earlier commands left running, found again from the state folder."""
+"""Services that earlier commands left running, found by the state folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One running instance of an engine, whatever runs it: a container, a local process, or somebody else."""
+"""Service: one running instance of an engine, in a container, a local process, or somebody else's."""
 
 from __future__ import annotations
 

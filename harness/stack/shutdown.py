@@ -1,4 +1,4 @@
-"""The end of a service that must not be cut in half."""
+"""Ends a service in order, even when another signal comes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness import interrupts
 from harness.engines import ENGINES
 from harness.stack.service import Service
 
-SERVED = 100.0  # seconds; stands for what a service needs that has served
+SERVED = 100.0  # seconds; what a service needs that has served
 
 
 def whole_grace(grace: float, engine: str, told: int | None) -> float:

@@ -1,6 +1,6 @@
 """A container beside the models: the gateway, Prometheus, Grafana. What it is, for all render targets.
 
-What is the same everywhere stands in Compose's own words in a file of compose/; what depends on the stack is put in as
+What is the same everywhere is, in Compose's own words, in a file of compose/; what depends on the stack is put in as
 configuration files.
 """
 

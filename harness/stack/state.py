@@ -44,7 +44,7 @@ class ServiceRecord:
     entry. attached: process number of the harness that will stop it itself, None once it was left to run. args: the
     engine's arguments behind the command. environment: the engine's options, no secrets. service: its name in the
     Compose project. limits: what was in force when it became ready, because the log that says so may be gone later.
-    predicted: the same as reckoned before the start.
+    predicted: the same as predicted before the start.
     """
 
     name: str
@@ -101,7 +101,7 @@ def safe_name(text: str) -> str:
 
 
 def attached_name(name: str, start: str) -> str:
-    """Attached services stand under a name of their own: they never hide one that was left running.
+    """Attached services have a name of their own: they never hide one that was left running.
 
     start: what tells this start from others. A name that has it already, because it was found again, stays.
     """

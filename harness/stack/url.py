@@ -1,4 +1,4 @@
-"""Somebody else's service: it can be asked, but neither started nor stopped nor read."""
+"""Somebody else's service at a URL: it can be asked, but neither started nor stopped; its log cannot be read."""
 
 from __future__ import annotations
 

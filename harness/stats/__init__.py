@@ -1,4 +1,4 @@
-"""What it amounts to: pure functions of records.
+"""Computes all figures: pure functions of records.
 
-In: RequestRecords and bounds. Out: a Summary, the one object that reports see. The only place that computes figures.
+In: RequestRecords and bounds. Out: a Summary, the one object that reports see. Nothing else computes figures.
 """

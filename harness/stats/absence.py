@@ -1,4 +1,4 @@
-"""Why a request lacks a figure that others have: a figure that cannot be had is neither good nor bad."""
+"""Why a request has no value of a metric: one that cannot be known is neither good nor bad."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about how the answers came and how their tokens were counted; part of validity.RULES and validity.WARNINGS."""
+"""Validity rules about how answers arrived and how their tokens were counted; part of validity.RULES and WARNINGS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which resource binds at a load: what the engine itself tells, what the client saw, and the bound that is nearest.
+"""Which resource binds at a load: from the engine's gauges, the client's records and the tightest bound.
 
 Looked at in this order, as each hides those behind it: a client that is late measures itself; a request that is refused
 never reaches the engine; a full KV cache keeps chats waiting or puts them back, whatever the GPU could compute. Where

@@ -1,4 +1,4 @@
-"""Capacity: the highest load that holds the SLO, read off the levels of one run; capacity_search.py looks for it."""
+"""Capacity by the levels of one run: the highest load that holds the SLO; capacity_search.py searches for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.stats.level_stats import LevelStats
 class Capacity:
     """unit: `users` or `requests per second`; None where nothing can be said.
 
-    highest: the highest level that stands and holds the SLO, with none below it that breaks it; a lower level that
+    highest: the highest valid level that holds the SLO, with none below it that breaks it; a lower level that
     holds but is invalid says nothing against it. above: the next level that was tried, which may be one that holds and
     is invalid; broken: the next that breaks the SLO. None where there is none.
     """

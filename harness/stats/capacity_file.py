@@ -1,4 +1,4 @@
-"""A CapacityReport from the document of capacity.json, with the run beside it that its levels were measured in."""
+"""Reads capacity.json as a CapacityReport, with the run beside it in which its levels were measured."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def require_sound(document: Mapping[str, Any], where: object) -> None:
     if not all(0 <= number <= _MOST for number in numbers) or not all(level.load > 0 for level in levels):
         raise UsageError("not as expected: a number is beyond all bounds", where=str(where))
     if len(set(histories)) < len(histories) or (found.cost is not None and found.cost.gpus < 1):
-        raise UsageError("not as expected: a history stands twice, or gpus is 0", where=str(where))
+        raise UsageError("not as expected: a history is there twice, or gpus is 0", where=str(where))
 
 
 NOT_KEPT = Figures(math.nan, math.nan, math.nan, math.nan, None, Binding(None, "not kept by the version that measured"))

@@ -1,4 +1,4 @@
-"""What a capacity search amounts to, for one history length or several: the one object that its reports see."""
+"""CapacityReport: the result of a capacity search, for one history length or several; what its reports see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""May two runs be compared at all? Each may stand, and both asked the same of what is to be the same service."""
+"""Whether two runs may be compared at all: both valid, and both asked the same of what is to be the same service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two groups of repeats side by side: the ratio of each figure, what it could be, and whether that passes a gate.
+"""Compares two groups of repeats: the ratio of each figure, its interval, and whether that passes a gate.
 
 A ratio above 1 means that NEW's figure is larger. effect.py says how it and its interval come from the runs, and
 good_share.py how answers that never came are counted. The interval decides: what it cannot exclude is never passed.

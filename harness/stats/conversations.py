@@ -1,4 +1,4 @@
-"""Of workloads that go on with their answers: how conversations ended, and the time to first token as they grow."""
+"""Figures of conversations: how they ended, and TTFT as they grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a bound hold on a level? The share of what meets it, how sure that share is, and what follows.
+"""Whether a level holds a bound: the share of requests that meet it, its interval, and the decision that follows.
 
 A bound on a quantile, such as p95 of TTFT within 1 s, holds where at least that share (95 %) is within the limit. The
 share of one level is an estimate: its interval is that of interval.py, taken between batches of consecutive requests.

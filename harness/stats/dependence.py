@@ -1,4 +1,4 @@
-"""How much a series that hangs together tells: the independent samples it amounts to.
+"""How many independent samples a correlated series is worth.
 
 Requests close in time share a queue, a batch and a server's mood. The variance of their mean is therefore taken between
 batches of consecutive ones (non-overlapping batch means). Short runs do not have batches longer than the memory of a

@@ -1,4 +1,4 @@
-"""What is known of one level, and what a rule may say about it."""
+"""Evidence: what is known of one level; Reason: what a validity rule may say about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ About = Literal["client", "server", "data"]
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a level's figures may not stand. found, limit: in words, with units. advice: what to do next."""
+    """Why a level's figures may be invalid. found, limit: in words, with units. advice: what to do next."""
 
     rule: str
     found: str

@@ -1,4 +1,4 @@
-"""One metric of one level, as figures: mean, quantiles, and how sure they are."""
+"""A metric of one level as figures: mean, quantiles, and their confidence intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a change would buy, as far as the levels of a search carry it: estimates with their reasoning, nothing measured.
+"""Estimates what a change would gain, from the levels of a search: with their reasoning, not measured.
 
 A decode step reads the weights once, and of each chat its KV cache; so its time is a fixed part and one that grows with
 the chats (R. Pope et al., "Efficiently Scaling Transformer Inference", MLSys 2023, section 2.2). ITL over the load is

@@ -1,4 +1,4 @@
-"""What a candidate may cost: limits by figure."""
+"""Gate: how much worse a candidate may be, by figure."""
 
 from __future__ import annotations
 

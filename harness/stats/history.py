@@ -1,4 +1,4 @@
-"""Figures of one question over many runs: a series per key, a trend per figure, and where it changed for good."""
+"""Figures of many runs over time: a series per key, a trend per figure, and where it changed for good."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def point_of(runs: Sequence[RecordedRun], name: str) -> Point:
 
 
 def mistake_of(point: Point) -> str | None:
-    """What no point can have though its types are right, such as one that stands in a file; None where it has none."""
+    """What no point can have though its types are right, such as one that is in a file; None where it has none."""
     if not point.starts or not all(map(is_moment, point.starts)):
         return "starts: expected moments in UTC"
     if missing := [name for name in SERVICE if name not in point.service]:

@@ -1,4 +1,4 @@
-"""How sure: 95 % confidence intervals of quantiles and shares, without assuming a distribution or independence.
+"""95 % confidence intervals of quantiles and shares, without assuming a distribution or independence.
 
 How many samples lie at or below the true quantile is a binomial count, so its interval is found on the scale of shares
 and read off the sample's own quantile function (R. S. Woodruff, "Confidence Intervals for Medians and Other Position

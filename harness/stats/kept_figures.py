@@ -1,4 +1,4 @@
-"""The figures of runs without their records: all that a comparison reads, some kilobytes for each run.
+"""The figures of a run without its records: all that a comparison reads, some kilobytes for each run.
 
 Made once from the records, by the same code that a comparison uses, so that it finds the same with either. What a later
 release computes in another way differs by its version, which is part of a baseline's key.

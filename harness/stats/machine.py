@@ -1,4 +1,4 @@
-"""Whether the machines had room for the run: the client's, which others may use, and the GPUs, which may slow down."""
+"""Validity rules about the machines: whether others used the client's, and whether GPUs were throttled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def why_late(evidence: Evidence, busy_least: float, otherwise: str) -> str:
     """
     seconds, processors = max(evidence.window.length, 1e-9), _processors(evidence)
     throttled, stolen, queue = (_each(evidence, name) for name in ("throttled", "stolen", "run_queue"))
-    # A thread that its quota holds back stands in the run queue meanwhile; one that is stolen from seems to run.
+    # A thread that its quota holds back is in the run queue meanwhile; one that is stolen from seems to run.
     other = max(0.0, queue - throttled)
     most = max(throttled, stolen / processors, other)
     busy = max((each.cpu_fraction for each in evidence.samples), default=0.0)

@@ -1,4 +1,4 @@
-"""What the service itself said of the requests that failed: per error kind, the first message and the most frequent."""
+"""The service's own messages about failed requests: per error kind, the first and the most frequent."""
 
 from __future__ import annotations
 

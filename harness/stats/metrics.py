@@ -1,4 +1,4 @@
-"""METRICS: what each figure means. Nothing else computes them; reports, SLOs and comparisons go through the list.
+"""METRICS: the formula of each metric. Nothing else computes them; reports, SLOs and comparisons go through the list.
 
 Formulas are over t_1 ... t_n, the moments of a request's token events, and N, its generated tokens.
 """

@@ -1,4 +1,4 @@
-"""Money and size: what tokens and users cost, how many GPUs so many users need, and when an API is cheaper.
+"""Costs and sizes: the price of tokens and users, how many GPUs N users need, and when an API is cheaper.
 
 Every formula here can be checked by hand from four numbers: the price of an hour, the tokens per second, the users that
 one deployment holds, and the share of its capacity that is really used. A deployment is what was measured: one service

@@ -1,4 +1,4 @@
-"""From a load to people: who is behind so many chats at once, over a busy hour and over a day.
+"""From a load to people: how many users are behind N concurrent chats, over a busy hour and over a day.
 
 J. D. C. Little, "A Proof for the Queuing Formula L = lambda W", Operations Research 9 (1961) 383-387: of X requests per
 second that each take R seconds X R are being answered at once; with a pause of Z seconds before the next one X (R + Z)

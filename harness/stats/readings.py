@@ -1,4 +1,4 @@
-"""Odd results read by rules: what stands out on a level, the figures that show it, a likely cause, and what to try.
+"""READINGS: rules that notice unusual results, each with the figures that show it, a likely cause, and what to try.
 
 A cause is likely, not proved: each rule says what else it looked at. What is expected at a load is not said, nor
 what may be chance. Of healthy made-up services fewer than one sweep in a hundred has any reading

@@ -1,4 +1,4 @@
-"""Resampled quantiles of large samples, fast: requests are drawn in blocks, values are held as counts on a grid.
+"""Bootstrap quantiles of large samples, fast: requests are drawn in blocks, values are counted on a grid.
 
 Blocks of consecutive requests are drawn instead of single ones, so that what neighbours have in common stays in the
 result (H. R. Künsch, "The Jackknife and the Bootstrap for General Stationary Observations", Annals of Statistics 17

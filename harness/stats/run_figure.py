@@ -1,4 +1,4 @@
-"""The figures of one level of one run, and how well the requests of that run alone pin them down."""
+"""The figures of one level of one run, each with its standard error from that run's requests alone."""
 
 from __future__ import annotations
 

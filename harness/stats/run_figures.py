@@ -1,4 +1,4 @@
-"""A run as a comparison reads it: what it is of, whether it is fit to be judged, and the figures of its levels."""
+"""A run as a comparison sees it: its manifest, why it may not be judged, and the figures of its levels."""
 
 from __future__ import annotations
 

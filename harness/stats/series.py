@@ -1,4 +1,4 @@
-"""What charts show, already aggregated: latency over time, and distributions as a few hundred points."""
+"""The data of charts, already aggregated: latency over time, and distributions as a few hundred points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's own gauges amount to over one level: how full it was, and what would falsify the figures.
+"""The engine's gauges over one level: how full it was, and what would falsify the figures.
 
 Two things an engine does in silence: it puts running chats back when its KV cache is full (preemption, retraction),
 which shows as long gaps, and it answers parts of prompts from its prefix cache, which shows as short first tokens.

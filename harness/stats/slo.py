@@ -1,4 +1,4 @@
-"""Attainment and goodput: which requests meet an SLO, and does the level hold it."""
+"""SLO attainment and goodput: which requests meet the SLO, and whether the level holds it."""
 
 from __future__ import annotations
 

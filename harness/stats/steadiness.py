@@ -1,4 +1,4 @@
-"""Is the server steady? Queues that grow, silences, and whether two parts of a level differ."""
+"""Validity rules about steadiness: queues that grow, silences, and parts of a level that differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Summary: the one object that reports see, made from records, manifest and what the client said of itself."""
+"""Summary: the one object that reports see, made from records, manifest and the client's samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service does at each history length and load: cells that were measured, and what lies between them.
+"""Figures at each history length and load: measured cells, and interpolation between them.
 
 Measured are the levels that the searches asked for, which lie where they tell most: beside the limit of each history.
 Between two loads of one history, and between two histories, figures are interpolated: in a straight line of their

@@ -1,4 +1,4 @@
-"""What GPUs and the client's machine were like over one level, and what the power cost per token."""
+"""GPUs and the client's machine over one level, and the energy per token."""
 
 from __future__ import annotations
 

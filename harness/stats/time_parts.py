@@ -1,4 +1,4 @@
-"""Where the time goes: TTFT and end-to-end latency of a level taken apart, as means per request, which add up.
+"""Where the time goes: the parts of TTFT and of end-to-end latency of a level, as means per request that add up.
 
 The client's clock gives what it saw: when a request was due, sent, first heard of, and when its tokens came. The
 engine's own histograms, as sums and counts before and after the level, give the wait in its queue and its work on the

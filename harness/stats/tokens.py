@@ -1,4 +1,4 @@
-"""How many tokens the events of a run hold: as told with each, or what was told of the whole answer, divided.
+"""How many tokens each event holds: as told with it, or the whole answer's count divided over its events.
 
 Where the server tells an answer's count only as a whole, its events share it: the first one by its share of the text,
 which is what TPOT rests on, the others evenly. Where it tells none, nothing is known of that answer.

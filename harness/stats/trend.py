@@ -1,4 +1,4 @@
-"""Does a level get slower or faster while it lasts? A line, or a step, through the medians of blocks of time.
+"""Whether a level gets slower or faster while it lasts: a line, or a step, through the medians of blocks of time.
 
 A line, or a step at a moment in the middle, is drawn through their logarithms by least squares, so that its rise is a
 ratio. Neighbouring blocks share a queue: the correlation of the residuals is corrected for as of an autoregressive

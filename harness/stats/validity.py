@@ -1,4 +1,4 @@
-"""May this run stand? RULES: each a function of the evidence of one level, each "no" with a reason and a next step.
+"""RULES: reasons for which a run is invalid; each a function of one level's evidence, with what to do next.
 
 Any reason takes the level's verdict away. One that speaks of the server (errors, a queue that grows) does not spoil the
 lower levels of a sweep: to go beyond what the server holds is what a sweep is for. Warnings leave the verdict alone.
@@ -53,7 +53,7 @@ Rule = Callable[[Evidence], Iterator[Reason]]
 
 def incomplete(evidence: Evidence) -> Iterator[Reason]:
     """The level was cut off: what is missing may differ from what is there. One that had ended in order before is not
-    touched by what became of the run.
+    touched by the outcome of the run.
     """
     if not evidence.manifest.complete and not evidence.level.in_order and evidence.level.ended_by != "service_gone":
         yield _incomplete(evidence.manifest)
@@ -472,12 +472,12 @@ WARNINGS: tuple[Rule, ...] = (
 
 
 def reasons(evidence: Evidence) -> tuple[Reason, ...]:
-    """Every reason why this level does not stand; none if it does."""
+    """Every reason why this level is invalid; none if it is valid."""
     return tuple(reason for rule in RULES for reason in rule(evidence))
 
 
 def warnings(evidence: Evidence) -> tuple[Reason, ...]:
-    """What to know when reading the figures, though they stand."""
+    """What to know when reading the figures, though they are valid."""
     return tuple(reason for rule in WARNINGS for reason in rule(evidence))
 
 

@@ -1,4 +1,4 @@
-"""What is asked, independent of when.
+"""Makes what is asked, independent of when.
 
 In: a distribution of lengths, a trace or a locustfile's parameters, and a seed. Out: Requests, the same ones for the
 same seed. Knows no clock, no engine and no network.

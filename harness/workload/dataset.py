@@ -1,4 +1,4 @@
-"""A workload that is a data set: its rows one after another, whenever a user is free or a request is due."""
+"""A workload from a data set: its rows one after another, whenever a user is free or a request is due."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Dataset(SingleRequests):
         """What of the file is not asked, for the terminal."""
         later = sum(not self._stands_alone(row) for row in self.trace.rows)
         unanswered = len(self.trace.rows) - later - len(self.asked)
-        notes = [f"left out: {later:,} later turns of conversations, since each request stands alone"] if later else []
+        notes = [f"left out: {later:,} later turns of conversations, since each request is sent alone"] if later else []
         if unanswered:
             notes.append(f"left out: {unanswered:,} without the length of an answer; --output-tokens gives one")
         return notes

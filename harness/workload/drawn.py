@@ -1,4 +1,4 @@
-"""A workload whose lengths are drawn: from two distributions, or from the pairs of a file."""
+"""A workload whose lengths are drawn at random: from two distributions, or from the pairs of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workload says of the people behind it: how many questions a session has, and how long they think between."""
+"""What a workload says about its users: how many questions a session has, and how long they think between."""
 
 from __future__ import annotations
 

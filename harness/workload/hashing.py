@@ -1,4 +1,4 @@
-"""The hash by which two runs are known to have asked the same."""
+"""A hash of what a run asked: equal for runs that asked the same."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def parse_lengths(text: str | int | Lengths, side: Side = "input_tokens") -> Len
 
 
 def of_recorded(lengths: RecordedLengths, side: Side) -> Listed:
-    """How often each length stands in a file, whatever stands beside it."""
+    """How often each length is in a file, whatever is beside it."""
     counts = lengths.counts(0 if side == "input_tokens" else 1)
     return Listed(tuple(counts), tuple(counts.values()), lengths)
 

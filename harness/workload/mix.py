@@ -1,4 +1,4 @@
-"""Several workloads as one, such as those of the user classes of a locustfile."""
+"""Several workloads as one: those of the user classes of a locustfile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workloads with a name, each a file of locustfiles/: the one place where its lengths stand.
+"""Finds a workload by name: a file of locustfiles/.
 
 Files of the working directory's locustfiles/ win over those that ship with harness. Answers of the latter stay at or
 below 1,024 tokens: beyond, TGI runs a request in pieces and queues it anew between them

@@ -1,4 +1,4 @@
-"""Texts of an exact length in tokens, put together from words that are one token each.
+"""Makes texts of an exact length in tokens, from words that are one token each.
 
 Every prompt begins with words that number it, so that no two prompts of a run share more than a few first tokens: the
 engine's prefix cache would otherwise answer from memory, and the time to first token would be that of a repeated
@@ -39,7 +39,7 @@ def prompt(
 def prompt_of_blocks(
     vocabulary: Vocabulary, tokens: int, seed: int, name: str, number: int, blocks: tuple[int, ...], block_tokens: int
 ) -> tuple[str, int]:
-    """A text in which each block stands for a given number: equal numbers from the beginning on are an equal beginning.
+    """A text in which each block belongs to a given number: equal numbers from the beginning on are an equal beginning.
 
     Blocks are the engine's: what it adds before the text belongs to the first, so that two prompts with k leading
     blocks in common share k * block_tokens tokens. Other numbers are other words from the block's first on, but for one
@@ -72,7 +72,7 @@ class _BlockTexts:
         self._kept_words = 0
 
     def text(self, block: int, words: int, *, first: bool) -> str:
-        """So many words that tell the number from the first on; first: they stand at the beginning of the prompt."""
+        """So many words that tell the number from the first on; first: they are at the beginning of the prompt."""
         key = (block, words, first)
         text = self._kept.get(key)
         if text is None:
@@ -149,5 +149,5 @@ def _made_blocks(words: tuple[str, ...], seed: int) -> tuple[str, ...]:
 
 
 def _first_words(block: str, words: int) -> str:
-    """The first words of a block; the blank stands before each."""
+    """The first words of a block; a blank comes before each."""
     return " " + " ".join(block[1:].split(" ", words)[:words])

@@ -1,4 +1,4 @@
-"""Lengths as they were recorded: in a list of numbers, or in any trace or data set that tells them.
+"""Recorded lengths: from a list of numbers, or from any trace or data set that has them.
 
 A list has a number to a line, or two, of a prompt and its answer. Of a file that holds pairs, prompts and answers are
 drawn together, as they came: long questions and long answers go together in some services and not in others.

@@ -1,4 +1,4 @@
-"""A workload that is a trace: its rows at their moments, with their lengths and shared beginnings."""
+"""A workload from a trace: its rows at their moments, with their lengths and shared beginnings."""
 
 from __future__ import annotations
 

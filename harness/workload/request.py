@@ -1,4 +1,4 @@
-"""One thing to ask of a model, and what came back."""
+"""Request: one thing to ask of a model; Reply: the answer."""
 
 from __future__ import annotations
 

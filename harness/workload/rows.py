@@ -1,4 +1,4 @@
-"""A row of a trace as a request: its own text, or words in its length, with the beginnings that its blocks name."""
+"""A row of a trace as a request: its own text, or words of its length that begin as its blocks say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomness by address: the same seed, purpose and number give the same value, whatever was asked before.
+"""Random values by address: the same seed, purpose and number give the same value, in any order.
 
 Each purpose draws from a stream of its own, so that what is asked can change without moving when it is asked. Values
 come from SHAKE-128 (FIPS 202), which is the same on every machine and Python.

@@ -1,4 +1,4 @@
-"""What workloads of single requests have in common: nothing goes on with an answer."""
+"""What workloads of single requests have in common."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.workload.request import Player, Request, Script, alone
 
 
 class SingleRequests(ABC):
-    """Each number is one request, which stands alone."""
+    """Each number is one single request."""
 
     @abstractmethod
     def request(self, number: int) -> Request:

@@ -1,4 +1,4 @@
-"""Numbers of tokens as people write them: `4096`, `4k`.
+"""Parses numbers of tokens as people write them: `4096`, `4k`.
 
 k is 1,024 and m is 1,024 * 1,024, in either case. Tokens are counted in powers of two wherever the field names a size:
 a 4k, 8k or 128k model has a context of 4,096, 8,192 or 131,072 tokens, and benchmarks that are named by their lengths

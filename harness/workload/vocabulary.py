@@ -18,7 +18,7 @@ _STARTERS_TRIED = 24
 
 Span = tuple[int, int]
 Tokenize = Callable[[str], Sequence[Span]]
-"""Text -> for each token the characters [start, stop) that it covers; (n, n) for a token that stands for no text."""
+"""Text -> for each token the characters [start, stop) that it covers; (n, n) for a token without text."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Vocabulary:
     """words: one token each behind a blank. starters: one token each also at the very beginning of a text.
 
     overhead: tokens that the engine adds to a prompt by itself, such as one for the beginning of the text, or its chat
-    template. per_exchange: as many more for each question with its answer that stand before. checked: the engine's own
+    template. per_exchange: as many more for each question with its answer that come before. checked: the engine's own
     tokenizer said so of the words, or, where it has no route for that, the counts of its answers (by_usage); framed:
     the service itself of the tokens that it adds.
     """

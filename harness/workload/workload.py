@@ -1,6 +1,6 @@
 """What is asked, as a value: conversations by number, most of them of one Request; the same ones in every process.
 
-A Workload travels to the load processes as JSON (`as_dict`, `from_dict`) and stands in the manifest as `describe` says.
+A Workload travels to the load processes as JSON (`as_dict`, `from_dict`) and is in the manifest as `describe` says.
 """
 
 from __future__ import annotations

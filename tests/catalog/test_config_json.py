@@ -161,7 +161,7 @@ def test_no_default_stands_beside_what_the_file_calls_otherwise(
 
 def test_a_copy_under_a_model_type_of_its_own_is_still_not_reckoned() -> None:
     """Its class tells what it is."""
-    with pytest.raises(UsageError, match="a model of class DeepseekV4ForCausalLM is not reckoned here"):
+    with pytest.raises(UsageError, match="a model of class DeepseekV4ForCausalLM is not known to harness"):
         shape_from_config({"model_type": "deepseek_ref", "architectures": ["DeepseekV4ForCausalLM"]})
 
 
@@ -217,11 +217,11 @@ def test_the_checkpoints_own_method(section: dict[str, Any], method: str | None)
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "t5", "is_encoder_decoder": True}, "an encoder with a decoder is not reckoned here"),
-        ({"model_type": "zamba2"}, "model type 'zamba2' is not reckoned here"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "an encoder with a decoder is not known to harness"),
+        ({"model_type": "zamba2"}, "model type 'zamba2' is not known to harness"),
         (
             {"model_type": "llama", "num_hidden_layers": 2, "layer_types": ["heavily_compressed_attention"] * 2},
-            "layers of the kind 'heavily_compressed_attention' are not reckoned here",
+            "layers of the kind 'heavily_compressed_attention' are not known to harness",
         ),
         ({"model_type": "acme", "hidden_size": 64, "num_attention_heads": 4}, "no 'num_hidden_layers'"),
         ({"model_type": "llama", "num_hidden_layers": 0}, "0 is not a size for 'num_hidden_layers'"),

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from harness.drive.asking import read_rows
 from harness.drive.bench_options import BenchOptions, plan_of
 from harness.drive.bench_plan import BenchPlan
+from harness.drive.plan_workload import read_rows
 from harness.errors import UsageError
 from tests.workload.traces.samples import AZURE, BAILIAN, SHAREGPT
 

@@ -172,8 +172,8 @@ def test_a_gate_is_read_from_yaml(tmp_path: Path) -> None:
     [
         ("limits: {tftt_p95: 10%}", "Did you mean 'ttft_p95'"),
         ("limit: {}", "Did you mean 'limits'"),
-        ("limits: {itl_p50: 5%, itl_p50: 90%}", "'itl_p50' stands twice"),
-        ("default: 1%\nlimits: {}\ndefault: 90%\n", "'default' stands twice"),
+        ("limits: {itl_p50: 5%, itl_p50: 90%}", "'itl_p50' is there twice"),
+        ("default: 1%\nlimits: {}\ndefault: 90%\n", "'default' is there twice"),
         ("limits: {ttft_p95: fast}", "expected a share such as 10% or 0.1, found 'fast'"),
         ("default: -1", "expected a share"),
         ("limits: {ttft_p95: 5}", "expected a share such as 10% or 0.1, found 5"),

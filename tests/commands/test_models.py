@@ -504,7 +504,7 @@ def test_what_is_not_reckoned_is_added_all_the_same(hub: Path) -> None:
     added = add_model("org/v4", gpu="H200")
     assert added.fit is not None
     assert added.fit.fits is None
-    assert "model type 'deepseek_v4' is not reckoned here" in add_text(added)
+    assert "model type 'deepseek_v4' is not known to harness" in add_text(added)
     assert (added.model.engine.name, added.support.kind) == ("vllm", "native")
     assert added.good
 

@@ -49,7 +49,7 @@ def test_later_turns_do_not_stand_alone(tmp_path: Path) -> None:
     workload = dataset(path, seed=1)
     assert [row.text for row in workload.asked] == ["Be brief.\n\nWhat is a KV cache?"]
     assert workload.notes() == [
-        "left out: 1 later turns of conversations, since each request stands alone",
+        "left out: 1 later turns of conversations, since each request is sent alone",
         "left out: 1 without the length of an answer; --output-tokens gives one",
     ]
     asked = dataset(path, seed=1, output_tokens="uniform:1:50")

@@ -1,4 +1,4 @@
-"""The emulator in the dress of another engine: vLLM, SGLang, llama.cpp.
+"""The other engines that the emulator can play: vLLM, SGLang, llama.cpp.
 
 One package per face: `start` has its arguments, log lines and failures, `serving` its routes, frames and metrics. The
 laws of memory and admission behind them are simulator/laws and simulator/policies.

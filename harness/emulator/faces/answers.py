@@ -1,4 +1,4 @@
-"""From what a body asks to an answer, token by token, and to who wants it: the same for every face.
+"""Makes an answer token by token and hands it to a listener; the same for every engine played here.
 
 An answer's text is known from its beginning (tokens.Speech), so where it ends by itself, at a stop string or at its
 length is known too; the scheduler only decides when its tokens come.

@@ -1,4 +1,4 @@
-"""OpenAI's bodies as all faces read them: a chat or a prompt, how long the answer may be, and what is told of it."""
+"""Reads OpenAI's request bodies: a chat or a prompt, how long the answer may be, and what is reported with it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Fields:
 class Asked:
     """A body in our words. most: as asked, None for as much as fits. usage: at the end; every: of each frame.
 
-    timed: what the engine measured stands in each frame. top: likeliest tokens to name beside each; None without log
+    timed: what the engine measured is in each frame. top: likeliest tokens to name beside each; None without log
     probabilities.
     """
 

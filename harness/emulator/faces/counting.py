@@ -1,4 +1,4 @@
-"""What an engine counts of its steps and answers, under whatever names it has for them."""
+"""Counts steps and answers, for the metrics of any engine."""
 
 from __future__ import annotations
 

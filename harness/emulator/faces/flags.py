@@ -1,4 +1,4 @@
-"""The command lines of the other engines: every option is known by name, a few are understood, a wrong one is refused.
+"""Command lines of the other engines: every option is known by name, a few are understood, a wrong one is refused.
 
 flags/*.txt hold the names. vLLM and SGLang read their arguments with argparse, and so does this; llama.cpp has a parser
 of its own. The emulator's own options come on top, with a variable each, so that a container can be told.

@@ -1,4 +1,4 @@
-"""OpenAI's routes as all faces answer them; how a frame looks and what is refused is each face's own."""
+"""OpenAI's routes, common to all engines played here; frames and refusals are each engine's own."""
 
 from __future__ import annotations
 

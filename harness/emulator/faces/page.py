@@ -1,4 +1,4 @@
-"""A /metrics page as the Python client of Prometheus writes it, which vLLM and SGLang use too."""
+"""Writes a /metrics page as the Python client of Prometheus does, which vLLM and SGLang use too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One face from its first line to its exit code: what all of them do alike between their own lines.
+"""Runs an engine's emulation from its first line to its exit code: what all have in common.
 
 A face says what it logs, refuses and serves (Face); here are the boot's phases, signals, faults, the clock behind the
 scheduler, the port, and the file with the truth.

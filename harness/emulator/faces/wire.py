@@ -1,4 +1,4 @@
-"""What the faces share of HTTP: routes, JSON in and out, keys, frames of a stream, and the header of all answers.
+"""HTTP as the other engines have in common: routes, JSON, keys, stream frames, and a header on every answer.
 
 Every answer carries `x-harness-emulator: 1`, by which nobody takes it for a GPU's.
 """

@@ -1,4 +1,4 @@
-"""llama.cpp's own server, llama-server, b8672 and newer: everything that is llama.cpp's and nobody else's.
+"""llama.cpp's own server, llama-server, b8672 and newer.
 
 flags: arguments by build · options: an entry's · slots: limits become slots and shares · source: the GGUF file ·
 images · log: start-up lines · failures · info: /props, /metrics, /slots · facts.

@@ -1,4 +1,4 @@
-"""What a start of llama.cpp allows and what it tells a prober: slots, the cache they share or split, one step."""
+"""What a start of llama.cpp shows a prober: slots, the cache that they share or split, the size of a step."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Every failed start ends with exit code 1, so that only its words tell the cause: those of common/arg.cpp, download.cpp
 and hf-cache.cpp, src/llama*.cpp, ggml and tools/server of 0c1e57098, seen in b11549. With `--fit on` each error of the
-model's file stands twice.
+model's file comes twice.
 """
 
 from __future__ import annotations

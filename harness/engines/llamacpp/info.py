@@ -1,4 +1,4 @@
-"""What llama-server says of itself while it runs: /props, /v1/models, /metrics and /slots."""
+"""Reads llama-server's pages: /props, /v1/models, /metrics and /slots."""
 
 from __future__ import annotations
 

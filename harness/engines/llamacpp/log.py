@@ -1,4 +1,4 @@
-"""llama-server's start-up log: which phase it is in, and the slots that it made.
+"""Reads llama-server's start-up log: its phase, and the slots that it made.
 
 Texts of b8672 to b11549 (tools/server/server.cpp, server-context.cpp, src/llama-context.cpp, llama-kv-cache.cpp). The
 column between the tag and the text names a function that moves from build to build, and is not looked at. At the

@@ -1,4 +1,4 @@
-"""What llama.cpp's memory law reads of an entry: the file's type or size, and how the cache is cut."""
+"""What llama.cpp's memory law needs of an entry: the file's type or size, and how the cache is split."""
 
 from __future__ import annotations
 

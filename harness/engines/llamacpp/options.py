@@ -1,4 +1,4 @@
-"""What an entry becomes on llama-server's command line, and what of its own arguments would contradict that."""
+"""An entry as llama-server's command line, and which of the entry's own arguments would contradict it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SGLang, 0.4.6 to 0.5.23: everything that is SGLang's and nobody else's.
+"""SGLang, 0.4.6 to 0.5.23.
 
 options: arguments of the launcher by release, flags.txt their names · images · log: start-up lines · failures · info:
 /v1/models, /server_info and /metrics · facts: what a start shows · coming_from: entries of other engines.

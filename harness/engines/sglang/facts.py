@@ -1,4 +1,4 @@
-"""What a start of SGLang tells: the limits in force, what a prober may build on, and what a failure means.
+"""What a start of SGLang shows: the limits in force, facts for a prober, and what a failure means.
 
 The KV cache is a pool of tokens in pages, usually of one. An answer is cut so that prompt and answer stay two tokens
 below the smaller of context and pool (managers/tp_worker.py, max_req_len; managers/scheduler.py, `max_req_len - input -

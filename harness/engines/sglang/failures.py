@@ -1,7 +1,7 @@
 """Why SGLang did not start or died: its own causes among the common ones.
 
 Patterns are texts of 0.4.6 to 0.5.23 and of Python's argparse. A scheduler that fails has its parent kill the whole
-tree, itself included: exit code 137 is then no want of main memory, and the cause stands above.
+tree, itself included: exit code 137 is then no want of main memory, and the cause is above.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What SGLang says of itself: /v1/models, /server_info and /metrics."""
+"""Reads SGLang's pages: /v1/models, /server_info and /metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SGLang's start-up log: which phase it is in, and the limits of its one line that has them all.
+"""Reads SGLang's start-up log: its phase, and the limits in its one line that has them all.
 
 Texts of 0.4.6 to 0.5.23 (srt/managers/scheduler.py, model_executor/, mem_cache/memory_pool.py). Lines begin with the
 time and the rank, and have no level.

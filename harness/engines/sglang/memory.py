@@ -1,4 +1,4 @@
-"""What SGLang's memory law reads of an entry: its limits, and arguments of its own that move memory."""
+"""What SGLang's memory law needs of an entry: its limits, and its own arguments that move memory."""
 
 from __future__ import annotations
 

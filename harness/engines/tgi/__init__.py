@@ -1,4 +1,4 @@
-"""Text Generation Inference, 1.0 to 3.3.7: everything that is TGI's and nobody else's.
+"""Text Generation Inference, 1.0 to 3.3.7.
 
 options: environment variables by release · images · log: start-up lines · failures · info: /info and /metrics ·
 first_answer · api: /generate_stream, /generate.
@@ -82,7 +82,7 @@ class Tgi:
             return Invocation(environment=environment)
         if "API_KEY" in environment:
             raise UsageError(
-                "env/API_KEY would stand in the stack's file and in TGI's log",
+                "env/API_KEY would be in the stack's file and in TGI's log",
                 where=model.name,
                 advice="Take it out: the port is open to this host only.",
             )

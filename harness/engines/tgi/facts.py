@@ -1,4 +1,4 @@
-"""What a start of TGI tells a prober: how the model keeps its cache and reads prompts, and what a failure means."""
+"""What a start of TGI shows a prober: how the model keeps its cache and reads prompts, and what a failure means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One token through TGI's own client: whether it really generates."""
+"""Generates one token through TGI's own client, to see whether the service really generates."""
 
 from __future__ import annotations
 

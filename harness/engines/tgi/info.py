@@ -1,4 +1,4 @@
-"""What TGI says of itself: /info, /metrics and one generated token."""
+"""Reads TGI's pages: /info and /metrics."""
 
 from __future__ import annotations
 

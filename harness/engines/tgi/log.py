@@ -1,4 +1,4 @@
-"""TGI's start-up log: which phase it is in, and the limits that it nowhere else tells.
+"""Reads TGI's start-up log: its phase, and the limits that are told nowhere else.
 
 Texts are those of TGI 1.0 to 3.3.7 (launcher/src/main.rs, router/src, backends/v3/src,
 server/text_generation_server). Lines come as the runtimes give them: without colours, JSON records turned into plain

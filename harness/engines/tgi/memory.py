@@ -1,4 +1,4 @@
-"""What TGI's memory law reads of an entry: its limits, and the variables of `env` that move memory."""
+"""What TGI's memory law needs of an entry: its limits, and the variables of `env` that move memory."""
 
 from __future__ import annotations
 

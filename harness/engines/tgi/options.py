@@ -205,7 +205,7 @@ def options_for(
         **model.env,
         **(changes or {}),
     }
-    # An option that is empty is not set; what TGI does not know is handed on as it stands, unless a change empties it.
+    # An option that is empty is not set; what TGI does not know is passed on unchanged, unless a change empties it.
     free = {name for name, value in model.env.items() if value == "" and name not in OPTIONS} - set(changes or {})
     options = {name: str(value) for name, value in wanted.items() if value not in (None, "") or name in free}
     if model.engine.args or model.file:

@@ -1,4 +1,4 @@
-"""vLLM, 0.10 to 0.32: everything that is vLLM's and nobody else's.
+"""vLLM, 0.10 to 0.32.
 
 options: arguments of `vllm serve` by release, flags.txt their names · images · log: start-up lines · failures · info:
 /v1/models, /version and /metrics · facts: what a start shows.

@@ -1,4 +1,4 @@
-"""What a start of vLLM tells: the limits in force, what a prober may build on, and what a failure means.
+"""What a start of vLLM shows: the limits in force, facts for a prober, and what a failure means.
 
 The KV cache is a pool of blocks, the first of which is the null block that no request gets (v1/core/block_pool.py).
 What is printed as its size is what requests of max_model_len would fill, that block counted in: with n blocks of size s

@@ -1,8 +1,8 @@
 """Why vLLM did not start or died: its own causes among the common ones.
 
 Patterns are texts of 0.10 to 0.32 and of Python's argparse. The front end ends with `Engine core initialization failed.
-See root cause above`; what is above is of the engine's process, whose lines may come later, so that consequences stand
-last. Texts of configuration classes come wrapped by pydantic; they are looked for as they stand.
+See root cause above`; what is above is of the engine's process, whose lines may come later, so that consequences come
+last. Texts of configuration classes come wrapped by pydantic; they are looked for unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What vLLM says of itself: /v1/models, /version and /metrics."""
+"""Reads vLLM's pages: /v1/models, /version and /metrics."""
 
 from __future__ import annotations
 

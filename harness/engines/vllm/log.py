@@ -1,4 +1,4 @@
-"""vLLM's start-up log: which phase it is in, and what it chose.
+"""Reads vLLM's start-up log: its phase, and what it chose.
 
 Texts of 0.10 to 0.32 (vllm/v1/engine/core.py, v1/worker, v1/core/kv_cache_utils.py, config/model.py,
 config/scheduler.py, entrypoints). Every line begins with the process it is of: `(EngineCore pid=9) INFO 11-30 ...`.

@@ -1,4 +1,4 @@
-"""The share within the SLO, and latency, against the load: the knee, and where to run."""
+"""The share within the SLO, and latency, against the load: where it breaks, and where to run."""
 
 from __future__ import annotations
 

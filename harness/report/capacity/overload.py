@@ -1,4 +1,4 @@
-"""What happens beyond the capacity: at one and a half times, by the level nearest to it."""
+"""What happens beyond the capacity, at the level nearest to one and a half times it."""
 
 from __future__ import annotations
 

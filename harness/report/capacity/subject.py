@@ -1,4 +1,4 @@
-"""A capacity search as its report sees it, and the words that all sections share."""
+"""SearchReport: a capacity search as its report sees it, and the words that all sections share."""
 
 from __future__ import annotations
 

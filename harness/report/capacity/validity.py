@@ -1,4 +1,4 @@
-"""What the answer rests on, and how sure it is."""
+"""What the answer is based on, and how sure it is."""
 
 from __future__ import annotations
 

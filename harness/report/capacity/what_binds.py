@@ -1,4 +1,4 @@
-"""What limits at the knee, what to change first, and what that would buy as far as the levels carry an estimate."""
+"""What limits at the capacity, what to change first, and the gain where the levels allow an estimate."""
 
 from __future__ import annotations
 

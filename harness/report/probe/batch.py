@@ -1,4 +1,4 @@
-"""Speed over the number of chats at once: where one more brings little."""
+"""Speed over the number of concurrent chats: from where one more gains little."""
 
 from __future__ import annotations
 

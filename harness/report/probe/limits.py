@@ -1,4 +1,4 @@
-"""Every limit, where it is from, and the boundary that was found."""
+"""Every limit, its source, and the boundary that was found."""
 
 from __future__ import annotations
 

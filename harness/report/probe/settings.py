@@ -7,7 +7,7 @@ from harness.report.document import Bullets, Code, Section
 
 
 def section(found: ProbeFile) -> Section | None:
-    """To be copied as it stands."""
+    """To be copied unchanged."""
     flags = "\n".join(f"{name}={value}" for name, value in found.recommended_flags.items())
     lines = tuple(f"{name}: {why}" for name, why in found.reasons.items())
     blocks = (*((Code(flags),) if flags else ()), *((Bullets(lines),) if lines else ()))

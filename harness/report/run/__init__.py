@@ -1,4 +1,4 @@
-"""The report of one run: its sections, and what stands above them."""
+"""The report of one run: its sections, and what is above them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def verdict(summary: Summary) -> Verdict:
 
 
 def notices(summary: Summary) -> list[Notice]:
-    """What stands at the top of every report, worst first."""
+    """What is at the top of every report, worst first."""
     found, total = [], summary.total
     if not summary.complete:
         text = "Incomplete: the figures cover what was recorded before the run ended. Do not quote them."

@@ -1,4 +1,4 @@
-"""What each level was asked, and what came of it."""
+"""The plan and the outcome of each level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands out, read by rules, with evidence and what to try first."""
+"""Unusual results, noticed by rules, with evidence and what to try first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of every request that was due, and what the service said of those that failed."""
+"""The outcome of every request that was due, and the service's messages about those that failed."""
 
 from __future__ import annotations
 

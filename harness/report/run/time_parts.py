@@ -1,4 +1,4 @@
-"""Where the time goes, per level: parts of TTFT that add up, with what nobody explains."""
+"""Where the time goes, per level: parts of TTFT that add up, with the unexplained rest."""
 
 from __future__ import annotations
 

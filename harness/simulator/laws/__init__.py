@@ -1,4 +1,4 @@
-"""GPU memory of a start of vLLM, SGLang or llama.cpp: how large its KV cache becomes, or why it does not start.
+"""Memory laws of vLLM, SGLang and llama.cpp: how large the KV cache becomes, or why the engine does not start.
 
 One module per engine; each reads its own settings and gives a Pool or a DoesNotStart. TGI's law is simulator/memory.py.
 """

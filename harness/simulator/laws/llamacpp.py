@@ -1,4 +1,4 @@
-"""llama.cpp: weights by the file's type, the pool of all slots by -c and -np, compute buffers; what is unset is fitted.
+"""llama.cpp's memory: weights by file type, one pool for all slots by -c and -np, compute buffers; else it is fitted.
 
 src/llama-context.cpp, tools/server/server-context.cpp and common/fit.cpp of build 11549, seen running on a CPU: how -c,
 -np and --kv-unified set the sizes. Sizes of file types: tools/quantize/README.md. A compute buffer holds the logits of

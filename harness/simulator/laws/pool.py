@@ -1,4 +1,4 @@
-"""What the memory laws share: the machine that a model is loaded on, and what comes out of a start."""
+"""Types that the memory laws share: the machine that a model is loaded on, and the outcome of a start."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class DoesNotStart:
-    """Why it does not start. text: of the engine's own exception. stage: where it stands then.
+    """Why it does not start. text: of the engine's own exception. stage: where it is then.
 
     longest: the longest request that would fit, where the engine names it. parts: what would have to fit.
     """

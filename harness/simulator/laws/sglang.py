@@ -1,4 +1,4 @@
-"""SGLang: what is free after loading, less the share that is left to activations and graphs; the rest in tokens.
+"""SGLang's memory: what is free after loading, less a share for activations and graphs, becomes tokens.
 
 srt/arg_groups/memory_hook.py (the default fraction), srt/mem_cache/kv_cache_configurator.py (_profile_available_bytes,
 resolve_max_num_reqs) and srt/managers/tp_worker.py (get_worker_info) of 0.5.23.

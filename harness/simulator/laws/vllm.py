@@ -1,4 +1,4 @@
-"""vLLM: a share of the GPU less weights, the peak of one profiled step and CUDA graphs; the rest in blocks.
+"""vLLM's memory: a share of the GPU, less weights, the peak of a profiled step and CUDA graphs, becomes blocks.
 
 vllm/v1/worker/gpu_worker.py (determine_available_memory) and vllm/v1/core/kv_cache_planning.py of 0.32. The terms were
 fitted to the 55 starts that llm-d-planner logged on H100 (accuracy/results/v0.19.0, 2026-04): the KV cache of dense

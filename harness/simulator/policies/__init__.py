@@ -1,4 +1,4 @@
-"""Who runs when the KV cache is a pool in which requests grow: the admission laws of vLLM, SGLang and llama.cpp.
+"""Scheduling policies of vLLM, SGLang and llama.cpp, whose KV cache is a pool in which requests grow.
 
 Each is a state machine with the same verbs as the scheduler of TGI (simulator/scheduler.py): enqueue, next_call,
 complete. None reserves an answer's whole length, so each has its own way out when the pool is full: vLLM preempts,

@@ -1,4 +1,4 @@
-"""What the three laws share: requests that grow token by token, one call at a time, and who is told what came of it."""
+"""What the three policies share: requests that grow token by token, one call at a time, and their outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's blocks: which are free, who holds them, and which whole ones stay findable by their content.
+"""vLLM's KV blocks: which are free, who holds them, and which full ones can be found again by their content.
 
 vllm/v1/core/block_pool.py and kv_cache_manager.py of 0.32. Block 0 is the null block and never handed out. A block that
 nobody holds is free even while its content can still be found; it is lost when the block is handed out again, the one

@@ -1,4 +1,4 @@
-"""llama.cpp: slots. Whoever finds none waits; what runs is never put back.
+"""llama.cpp's policy: slots. A request waits for a free slot; one that runs is never preempted.
 
 tools/server/server-context.cpp, seen running (build 11549). Slots that generate take one token each of a step, the rest
 of it goes to prompts, one slot after the other. Nothing is admitted by memory: a pool that all slots share is simply

@@ -1,4 +1,4 @@
-"""SGLang: prompts first, in batches of their own; admitted by what the running ones are expected to need still.
+"""SGLang's policy: prompts first, in batches of their own, admitted by what running requests are expected to need.
 
 srt/managers/scheduler.py, schedule_policy.py (PrefillAdder), schedule_batch.py (retract_decode) and
 scheduler_components/new_token_ratio_tracker.py of 0.5.23, first come first served, without overlap.

@@ -1,4 +1,4 @@
-"""SGLang's pool: tokens that are free, that requests hold, and that the radix tree keeps for whoever comes next.
+"""SGLang's token pool: tokens that are free, held by requests, or kept by the radix tree for later requests.
 
 srt/mem_cache/radix_cache.py of 0.5.23. Only how many tokens are where is kept, not which.
 """

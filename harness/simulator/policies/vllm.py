@@ -1,4 +1,4 @@
-"""vLLM: every step shares its tokens between decodes and prompts; who finds no block makes the last one start again.
+"""vLLM's policy: each step shares its tokens between decodes and prompts; without a free block the latest is preempted.
 
 vllm/v1/core/sched/scheduler.py of 0.32 (schedule, _preempt_request), first come first served. Asynchronous scheduling
 is left out: there a step is planned before the one before has ended, so that blocks come free one step later.

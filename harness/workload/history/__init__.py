@@ -1,4 +1,4 @@
-"""What of a conversation goes with the next question: HISTORIES, each a file of this folder."""
+"""HISTORIES: policies for how much of a conversation is sent with the next question; a file of this folder each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a conversation remembers, turn by turn."""
+"""PastTurn, a question with its answer, and the protocol of a history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that was said."""
+"""The whole conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The latest turns."""
+"""The latest N turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As many of the latest turns as a number of tokens holds."""
+"""As many of the latest turns as fit N tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens one block hash stands for: as the form says, held against the lengths beside the hashes."""
+"""How many tokens a block hash covers: as the form says, checked against the lengths beside the hashes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZES = tuple(2**power for power in range(15))
 
 @dataclass(frozen=True)
 class Blocks:
-    """tokens: of one block. source: what says so. column: where the hashes stand; None where there are none."""
+    """tokens: of one block. source: what says so. column: where the hashes are; None where there are none."""
 
     column: str | None
     tokens: int

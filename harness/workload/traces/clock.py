@@ -1,4 +1,4 @@
-"""Moments, and the unit that they are in. A unit that nothing tells is asked for, never guessed.
+"""Parses moments and decides their unit. A unit that nothing tells is asked for, never guessed.
 
 What decides, in this order: `--trace-time-unit`; dates, which need none; the form of the file, where its publisher says
 so; the column's name (`arrival_ms`); numbers that are moments since 1970, which only one unit puts into our decades.

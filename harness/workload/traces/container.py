@@ -1,4 +1,5 @@
-"""Files of records, whatever is in them: CSV, JSON lines, a JSON list or document, Parquet; gzip and zstd too.
+"""Reads the records of a file, whatever they hold: CSV, JSON lines, a JSON list or document, Parquet; gzip and zstd
+too.
 
 Which it is, the first bytes say, not the name. Records are read one by one: what is not asked for is not read.
 """

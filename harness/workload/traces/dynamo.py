@@ -1,7 +1,7 @@
 """NVIDIA Dynamo's request traces: JSON lines of ended requests, with agents' sessions and a hash for each full block.
 
 Schema dynamo.request.trace.v1, https://docs.nvidia.com/dynamo (Agent Tracing). Lines are written as requests end, so
-the whole file is read. Between an answer and the next request of a session stand its tools: that is the pause.
+the whole file is read. Between an answer and the next request of a session its tools run: that is the pause.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each form of a trace has in common: it recognises its files, and reads them row by row."""
+"""The protocol of a form of trace: it recognises its files and reads them row by row."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Opening:
 class Reading:
     """How one file is read. clock: None where it tells no moments, or none are wanted.
 
-    rows: makes rows of records, and counts in the Tally what they are altered in. ordered: rows stand in the order of
+    rows: makes rows of records, and counts in the Tally what they are altered in. ordered: rows are in the order of
     their moments, but for small disorder, and moments count from the first row. Else from the earliest. whole: a row is
     all that is sent to the engine; False: it is a turn, without what was said before. alone: what a row is does not
     depend on the rows before it, so that reading may begin anywhere.

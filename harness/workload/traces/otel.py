@@ -2,7 +2,7 @@
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/. Only spans of a model call are sent: those of an agent repeat the
 sum of its calls. A conversation goes by `gen_ai.conversation.id`, else by its trace; an agent inside another agent is a
-conversation `outer/span`. Between an answer and the next call of a conversation stand its tools: that is the pause.
+conversation `outer/span`. Between an answer and the next call of a conversation its tools run: that is the pause.
 Spans are written as they end, in no order, so the whole file is read.
 """
 

@@ -1,4 +1,4 @@
-"""Reads a trace or a data set: finds its form, and takes what is wanted of it."""
+"""Reads a trace or a data set: finds its form, and takes the part that is wanted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TraceFile:
 
 @dataclass(frozen=True)
 class Trace:
-    """What is sent of a file. timed: its rows have moments. sha256: over the rows as they stand in the file.
+    """What is sent of a file. timed: its rows have moments. sha256: over the rows as they are in the file.
 
     clock, blocks: the unit of moments and the size of blocks, and what says so. notes: what whoever runs it should
     know, rows that were dropped, altered or moved among it. counts: of rows by these three. whole: a row is all that is
@@ -106,7 +106,7 @@ def read_trace(file: TraceFile, window: Window | None = None) -> Trace:
     records, zero = _from_start(container, head, reading, window)
     chosen = choose(reading.rows(records, tally), window, tally, file.name, ordered=reading.ordered, zero=zero)
     if chosen.cut and tally.of("moved"):
-        tally.remark("its rows are not quite in order: one that stands far behind the last that is sent is not seen")
+        tally.remark("its rows are not quite in order: one that comes far behind the last that is sent is not seen")
     return _trace(file, form, reading, chosen, tally, timed=True)
 
 

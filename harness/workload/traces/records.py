@@ -1,4 +1,4 @@
-"""Our own records.parquet: what a run sent, to be sent again, in the lengths that the server counted, else as asked."""
+"""Our own records.parquet as a trace: what a run sent, in the lengths that the server counted, else as asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trace is made of: one request as it was recorded, and the record of the file that it was read from."""
+"""TraceRow: one request as it was recorded; Record: the record of the file that it was read from."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where in a long file to begin, for a part of a trace that lies far from its beginning.
+"""Finds where to begin in a long file, for a part of a trace that is far from its beginning.
 
-Rows stand in the order of their moments but for small disorder. So lines can be found by bisection, and in a packed
+Rows are in the order of their moments but for small disorder. So lines can be found by bisection, and in a packed
 file, which has to be unpacked from its beginning, by one line of each block. What cannot be found so is read row by
 row.
 """

@@ -1,4 +1,4 @@
-"""Conversations of a trace whose rows only share a name: which turn a row is."""
+"""Conversations of a trace whose rows only share a name: which turn each row is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows are not sent as they stand in the file, and why: nothing is dropped, altered or moved in silence."""
+"""Counts the rows that are not sent unchanged, with the reason: nothing is dropped, altered or moved silently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FATES: tuple[Fate, ...] = ("dropped", "altered", "moved")
 
 @dataclass
 class Tally:
-    """Counts rows by what became of them and why. remarks: what else whoever runs it should know."""
+    """Counts rows by their outcome and why. remarks: what else whoever runs it should know."""
 
     counts: Counter[tuple[Fate, str]] = field(default_factory=Counter)
     remarks: dict[str, None] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 https://github.com/uw-syfi/TraceLab, data under CC BY 4.0. A call is sent when its last input was there, a message of
 the user's or a tool's result; its answer lasts until the round's last event. The trace has no hashes: blocks are made
 of `prefix_tokens`, so that a call shares with those before it in its session what the provider found in its cache.
-What sessions share is not in it, nor which session is another's sub-agent. Rows stand session by session, so the whole
+What sessions share is not in it, nor which session is another's sub-agent. Rows are ordered by session, so the whole
 file is read.
 """
 

@@ -1,9 +1,9 @@
 """Weka's traces of coding agents: a JSON object for each conversation, with sub-agents and a hash for each full block.
 
 https://github.com/callanjfox/kv-cache-tester, and as data sets on the Hub (semianalysisai/cc-traces-weka-...). Moments
-are seconds since the conversation's start; what stands between an answer and the next request, tools and people, is
+are seconds since the conversation's start; what is between an answer and the next request, tools and people, is
 its `think_time`. Sub-agents' moments count from their start in the first, from the conversation's start in the second.
-In the first the entry of a sub-agent stands where its result came: of the 59 that say how long they took, each began
+In the first the entry of a sub-agent is where its result came: of the 59 that say how long they took, each began
 0.1 s or more after the answer that had asked for it and the next request came 3.7 s or more after the entry.
 """
 

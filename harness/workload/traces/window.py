@@ -1,7 +1,7 @@
-"""The part of a trace that is sent, and its pace: from where, for how long, how much faster, how often.
+"""The part of a trace that is sent: from where, for how long, how much faster, how often.
 
-Reading ends soon after the last row that is wanted, however long the file is. Rows that do not stand in the order of
-their moments are put into it; how far apart they may stand and still be found follows from the disorder that is met.
+Reading ends soon after the last row that is wanted, however long the file is. Rows that are not in the order of their
+moments are put into it; how far apart they may be and still be found follows from the disorder that is met.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Window:
 
 @dataclass(frozen=True)
 class ChosenRows:
-    """The rows that are sent, in the order of their moments, and sha256 over them as they stand in the file.
+    """The rows that are sent, in the order of their moments, and sha256 over them as they are in the file.
 
     cut: the file goes on.
     """
@@ -136,7 +136,7 @@ class _Reader:
             if offset < 0:
                 self._tally.drop("they lie before the first row's moment")
             elif offset < latest:
-                self._tally.move("they stand after later ones; sent at their moments")
+                self._tally.move("they come after later ones; sent at their moments")
             step_back = max(step_back, latest - offset)
             latest = max(latest, offset)
             if self._is_wanted(offset):

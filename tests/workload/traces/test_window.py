@@ -53,7 +53,7 @@ def test_rows_are_sent_at_their_moments_whatever_their_order() -> None:
     assert shown(pick(10, 12, 11, 9, tally=tally)) == [(0.0, 1), (1.0, 3), (2.0, 2)]
     assert tally.notes() == (
         "1 row dropped: they lie before the first row's moment",
-        "1 row moved: they stand after later ones; sent at their moments",
+        "1 row moved: they come after later ones; sent at their moments",
     )
     assert shown(pick(10, 12, 9, ordered=False)) == [(0.0, 3), (1.0, 1), (3.0, 2)]
 

@@ -1,4 +1,4 @@
-"""llama.cpp's face: `llama-server` of build 11549, as a client and a reader of its log and pages see it."""
+"""Plays llama.cpp's `llama-server`, build 11549, as a client and a reader of its log and pages see it."""
 
 from harness.emulator.faces.llamacpp.start import main
 

@@ -1,4 +1,4 @@
-"""What the head of a GGUF file tells of the model in it: its shape, its type, its size.
+"""Reads the head of a GGUF file: the model's shape, type and size.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: magic, version, counts, typed keys and values, then where
 each tensor begins. Of the tensors no more is read than whether the file has room for them: one cut off has not.

@@ -1,4 +1,4 @@
-"""What llama-server serves and counts: its routes, the frames of its streams, its slots and its metrics page."""
+"""llama-server's routes, stream frames, slots and metrics page."""
 
 from __future__ import annotations
 

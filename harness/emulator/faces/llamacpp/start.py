@@ -1,4 +1,4 @@
-"""From llama-server's first line to its exit code: arguments, the log, what does not load, and the end."""
+"""llama-server's start, from its first line to its exit code: arguments, log, failures, and the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SGLang's face: `python -m sglang.launch_server` of 0.5.23, as a client and a reader of its log and pages see it."""
+"""Plays SGLang's `python -m sglang.launch_server`, 0.5.23, as a client and a reader of its log and pages see it."""
 
 from harness.emulator.faces.sglang.start import main
 

@@ -1,4 +1,4 @@
-"""From SGLang's first line to its exit code: arguments, what is refused, the scheduler's process, and the end."""
+"""SGLang's start, from its first line to its exit code: arguments, refusals, the scheduler's process, and the end."""
 
 from __future__ import annotations
 

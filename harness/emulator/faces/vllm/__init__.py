@@ -1,4 +1,4 @@
-"""vLLM's face: `vllm serve` of 0.32.0, as a client, a reader of its log and a reader of its pages see it."""
+"""Plays `vllm serve`, 0.32.0, as a client and a reader of its log and pages see it."""
 
 from harness.emulator.faces.vllm.start import main
 

@@ -1,4 +1,4 @@
-"""What vLLM serves and counts: its routes, the frames of its streams, the names on its metrics page."""
+"""vLLM's routes, stream frames and metric names."""
 
 from __future__ import annotations
 

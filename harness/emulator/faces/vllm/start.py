@@ -1,4 +1,4 @@
-"""From vLLM's first line to its exit code: arguments, what is refused, the engine's process, and the end."""
+"""vLLM's start, from its first line to its exit code: arguments, refusals, the engine's process, and the end."""
 
 from __future__ import annotations
 

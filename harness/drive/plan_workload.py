@@ -1,4 +1,4 @@
-"""From what a plan asks to a workload: the rows of a file, or the users of a locustfile, which a load process runs."""
+"""Makes a plan's workload: from the rows of a file, or from the users of a locustfile, which a load process runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.workload.vocabulary import Vocabulary
 from harness.workload.workload import AnyWorkload, dataset, replayed
 
 Say = Callable[[str], None]
-Askers = Trace | Sequence[UserSpec]
+RequestSource = Trace | Sequence[UserSpec]
 
 
 def read_rows(plan: BenchPlan, progress: Say) -> Trace | None:
@@ -65,7 +65,7 @@ def _trace_file(rows: AskedRows, progress: Say) -> TraceFile:
     return TraceFile.of(file.path, name=file.name, source=file.as_dict(), **told)
 
 
-def who_asks(
+def levels_and_users(
     pool: WorkerPool, plan: BenchPlan, rows: Trace | None, progress: Say
 ) -> tuple[tuple[Level, ...], tuple[UserSpec, ...]]:
     """The levels, and the users of the workload's file; none where the rows of a file are asked."""
@@ -114,15 +114,15 @@ def _users(
     return tuple(users)
 
 
-def as_the_users_say(plan: BenchPlan, asked: Askers, served: RunningService) -> BenchPlan:
-    """The plan with what is left to the user classes, and else to the service."""
+def with_user_settings(plan: BenchPlan, asked: RequestSource, served: RunningService) -> BenchPlan:
+    """The plan with the user classes' API and streaming where it has none; else with what the service does best."""
     specs = () if isinstance(asked, Trace) else asked
     api = plan.api or next((each.api for each in specs if each.api is not None), None) or default_api(served.info)
     return replace(plan, api=api, stream=plan.stream and all(each.stream for each in specs))
 
 
-def make_workload(plan: BenchPlan, served: RunningService, asked: Askers) -> AnyWorkload:
-    """What is asked of this service, in words that it counts as one token each."""
+def make_workload(plan: BenchPlan, served: RunningService, asked: RequestSource) -> AnyWorkload:
+    """The workload for this service, made of words that it counts as one token each."""
     plain = vocabulary_of(served.endpoint)
 
     @cache
@@ -133,7 +133,7 @@ def make_workload(plan: BenchPlan, served: RunningService, asked: Askers) -> Any
 
 
 def workload_of(
-    plan: BenchPlan, asked: Askers, words: Callable[[bool], Vocabulary], limits: Mapping[str, int | float]
+    plan: BenchPlan, asked: RequestSource, words: Callable[[bool], Vocabulary], limits: Mapping[str, int | float]
 ) -> AnyWorkload:
     """What is asked: the rows of a file, or what the users of a locustfile say.
 
