@@ -6,11 +6,12 @@ Pure: words in, words out. An engine's folder holds the table of its flags; what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from harness.catalog.limits import Limits
+from harness.catalog.models import Model
 from harness.catalog.version import EVER, Version, parse_version, version_text
 from harness.errors import UsageError
 
@@ -209,6 +210,45 @@ def limit_flags(
             raise UsageError(f"{title} has no limit such as {name}", where=where, advice=lacking[name])
         spelled[names[name]] = as_text(value)
     return spelled
+
+
+# ---- an entry's `quantize` and `kv_cache_dtype`
+
+Quantizations = Mapping[str, tuple[Version, Version | None, str]]
+"""By word of `quantize`: the first and the last release that has it, and what the checkpoint stores."""
+
+
+def loaded_quantization(
+    model: Model, version: Version, known: Quantizations, of_checkpoint: Collection[str], title: str
+) -> str | None:
+    """The entry's `quantize` where the engine has to be told. of_checkpoint: what it finds in the checkpoint by itself.
+
+    Raises UsageError where this release cannot load it.
+    """
+    word = model.quantize
+    if word is None or word in of_checkpoint:
+        return None
+    since, until, _ = known.get(word, (EVER, None, word))
+    if since > version or (until is not None and version > until):
+        loads = sorted(name for name, (first, last, _) in known.items() if first <= version <= (last or version))
+        raise UsageError(
+            f"{title} {version_text(version)} cannot load quantize: {word}",
+            where=model.name,
+            advice=f"This release knows {', '.join(loads)}.",
+        )
+    return word
+
+
+def known_kv_cache(model: Model, version: Version, known: Mapping[str, Version], title: str) -> str | None:
+    """The entry's `kv_cache_dtype`. known: the first release of each. Raises UsageError for one of a later release."""
+    word = model.kv_cache_dtype
+    if word is not None and known.get(word, EVER) > version:
+        raise UsageError(
+            f"{title} {version_text(version)} has no KV cache of {word}",
+            where=model.name,
+            advice=f"Take one of {', '.join(name for name, since in known.items() if since <= version)}.",
+        )
+    return word
 
 
 # ---- tables and releases

@@ -21,7 +21,7 @@ SUSPICIOUS = 0.15
 
 @dataclass(frozen=True)
 class LimitComparison:
-    """One limit, in tokens. off_by: by how much the found one differs, as a share of the predicted; -0.1: a tenth less."""
+    """One limit, in tokens. off_by: how far the found one is off, as a share of the predicted; -0.1: a tenth less."""
 
     name: str
     predicted: int

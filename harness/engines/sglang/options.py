@@ -14,10 +14,13 @@ from harness.catalog.models import Model
 from harness.catalog.shapes import find_shape
 from harness.catalog.version import EVER, Version, version_text
 from harness.engines.arguments import (
+    Quantizations,
     ReservedFlags,
     Value,
     changed,
+    known_kv_cache,
     limit_flags,
+    loaded_quantization,
     read_flags,
     require_known,
     require_own,
@@ -50,7 +53,7 @@ LIMIT_NAMES: Mapping[str, str] = {
 _LACKING = {"max_input_tokens": "It bounds prompt and answer together: set max_total_tokens."}
 
 # First and last of the releases that were read which have the word; the catalogue's name of what it stores.
-_QUANTIZE: Mapping[str, tuple[Version, Version | None, str]] = {
+_QUANTIZE: Quantizations = {
     "awq": (EVER, None, "awq"),
     "awq_marlin": (EVER, None, "awq"),
     "gptq": (EVER, None, "gptq"),
@@ -121,9 +124,9 @@ def _asked(model: Model, version: Version, place: Place, revision: str | None) -
         "--revision": None if place.model_path else revision or model.revision,
         "--tp-size": model.gpus if model.gpus > 1 else None,
         "--dtype": model.dtype,
-        "--quantization": _quantization(model, version),
+        "--quantization": loaded_quantization(model, version, _QUANTIZE, _OF_THE_CHECKPOINT, "SGLang"),
         "--load-format": "bitsandbytes" if model.quantize == "bitsandbytes" else None,
-        "--kv-cache-dtype": _kv_cache(model, version),
+        "--kv-cache-dtype": known_kv_cache(model, version, _KV_CACHE, "SGLang"),
         "--trust-remote-code": model.trust_remote_code,
         **flags_of_limits(model, version),
     }
@@ -168,32 +171,6 @@ def limits_as_flags(
     if limits.max_concurrent_requests is not None:
         known["--max-queued-requests"] = str(max(1, limits.max_concurrent_requests - (limits.max_batch_size or 0)))
     return known
-
-
-def _quantization(model: Model, version: Version) -> str | None:
-    word = model.quantize
-    if word is None or word in _OF_THE_CHECKPOINT:
-        return None
-    since, until, _ = _QUANTIZE.get(word, (EVER, None, word))
-    if since > version or (until is not None and version > until):
-        known = sorted(name for name, (first, last, _) in _QUANTIZE.items() if first <= version <= (last or version))
-        raise UsageError(
-            f"SGLang {version_text(version)} cannot load quantize: {word}",
-            where=model.name,
-            advice=f"This release knows {', '.join(known)}.",
-        )
-    return word
-
-
-def _kv_cache(model: Model, version: Version) -> str | None:
-    word = model.kv_cache_dtype
-    if word is not None and _KV_CACHE.get(word, EVER) > version:
-        raise UsageError(
-            f"SGLang {version_text(version)} has no KV cache of {word}",
-            where=model.name,
-            advice=f"Take one of {', '.join(name for name, since in _KV_CACHE.items() if since <= version)}.",
-        )
-    return word
 
 
 def environment_for(model: Model, changes: Mapping[str, str] | None) -> dict[str, str]:

@@ -13,10 +13,13 @@ from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import EVER, Version, version_text
 from harness.engines.arguments import (
+    Quantizations,
     ReservedFlags,
     Value,
     changed,
+    known_kv_cache,
     limit_flags,
+    loaded_quantization,
     read_flags,
     require_known,
     require_own,
@@ -58,7 +61,7 @@ _LACKING = {
 }
 
 # First and last of the releases that were read which have the word; the catalogue's name of what it stores.
-_QUANTIZE: Mapping[str, tuple[Version, Version | None, str]] = {
+_QUANTIZE: Quantizations = {
     "awq": (EVER, None, "awq"),
     "awq_marlin": (EVER, None, "awq"),
     "gptq": (EVER, None, "gptq"),
@@ -135,8 +138,8 @@ def _asked(model: Model, version: Version, place: Place, revision: str | None) -
         "--revision": None if place.model_path else revision or model.revision,
         "--tensor-parallel-size": model.gpus if model.gpus > 1 else None,
         "--dtype": model.dtype,
-        "--quantization": _quantization(model, version),
-        "--kv-cache-dtype": _kv_cache(model, version),
+        "--quantization": loaded_quantization(model, version, _QUANTIZE, _OF_THE_CHECKPOINT, "vLLM"),
+        "--kv-cache-dtype": known_kv_cache(model, version, _KV_CACHE, "vLLM"),
         "--trust-remote-code": model.trust_remote_code,
         **limits_as_flags(model.limits, version, model.name),
     }
@@ -161,32 +164,6 @@ def limits_as_flags(limits: Limits, version: Version, where: str | None = None) 
     """Raises UsageError for a limit that vLLM, or this release of it, does not have."""
     flags = limit_flags(limits, LIMIT_NAMES, _LACKING, "vLLM", where)
     return {require_known(flag, FLAGS, version, where): value for flag, value in flags.items()}
-
-
-def _quantization(model: Model, version: Version) -> str | None:
-    word = model.quantize
-    if word is None or word in _OF_THE_CHECKPOINT:
-        return None
-    since, until, _ = _QUANTIZE.get(word, (EVER, None, word))
-    if since > version or (until is not None and version > until):
-        known = sorted(name for name, (first, last, _) in _QUANTIZE.items() if first <= version <= (last or version))
-        raise UsageError(
-            f"vLLM {version_text(version)} cannot load quantize: {word}",
-            where=model.name,
-            advice=f"This release knows {', '.join(known)}.",
-        )
-    return word
-
-
-def _kv_cache(model: Model, version: Version) -> str | None:
-    word = model.kv_cache_dtype
-    if word is not None and _KV_CACHE.get(word, EVER) > version:
-        raise UsageError(
-            f"vLLM {version_text(version)} has no KV cache of {word}",
-            where=model.name,
-            advice=f"Take one of {', '.join(name for name, since in _KV_CACHE.items() if since <= version)}.",
-        )
-    return word
 
 
 def environment_for(model: Model, changes: Mapping[str, str] | None, *, container: bool) -> dict[str, str]:
