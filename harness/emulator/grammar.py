@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from harness.emulator import rust
 from harness.emulator.bodies import Function, Grammar, Tool, ToolChoice
 from harness.emulator.json_reader import JsonError, Reader
+from harness.emulator.pattern import sample
 from harness.emulator.problems import TOOL, Refused, invalid
 from harness.emulator.serde import ANYTHING, TEXT, Field, Flat, Struct
-
-try:
-    import re._parser as regex_parser
-except ImportError:  # Python 3.10
-    import sre_parse as regex_parser
 
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _DEEPEST = 24
@@ -161,44 +156,11 @@ def _sample_string(schema: dict[str, Any]) -> str:
 
 
 def sample_pattern(pattern: str) -> str:
-    """A text that a regular expression matches; a pattern that cannot be read gives plain words, as nobody notices."""
+    """A text that a regular expression matches; a plain word for one that cannot be read, as nobody notices."""
     try:
-        return "".join(_sample_node(*node) for node in regex_parser.parse(pattern))
-    except (re.error, RecursionError, OverflowError):
+        return sample(pattern)
+    except (re.error, ValueError, RecursionError, OverflowError):
         return "the"
-
-
-def _sample_node(operator: Any, argument: Any) -> str:
-    name = str(operator)
-    if name == "LITERAL":
-        return chr(argument)
-    if name == "NOT_LITERAL":
-        return "a" if argument != ord("a") else "b"
-    if name == "ANY":
-        return "a"
-    if name == "IN":
-        return _sample_set(argument)
-    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        low, high, inner = argument
-        return "".join(_sample_node(*node) for node in inner) * max(low, min(int(high), 1))
-    if name == "SUBPATTERN":
-        return "".join(_sample_node(*node) for node in argument[-1])
-    if name == "BRANCH":
-        return "".join(_sample_node(*node) for node in argument[1][0])
-    return ""
-
-
-def _sample_set(items: Sequence[tuple[Any, Any]]) -> str:
-    operator, argument = items[0]
-    name = str(operator)
-    if name == "NEGATE":
-        excluded = {a for o, a in items[1:] if str(o) == "LITERAL"}
-        return next(c for c in "abcdefgh" if ord(c) not in excluded)
-    if name == "LITERAL":
-        return chr(argument)
-    if name == "RANGE":
-        return chr(argument[0])
-    return {"CATEGORY_DIGIT": "1", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "a"}.get(str(argument), "a")
 
 
 def tool_grammar(tools: list[Tool], choice: ToolChoice) -> tuple[list[Tool], Grammar] | None:

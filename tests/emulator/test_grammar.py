@@ -32,10 +32,28 @@ def test_what_is_said_satisfies_the_schema(schema: dict[str, Any], kind: str) ->
     jsonschema.validate(json.loads(check_grammar(Grammar(kind, schema), True)), schema)
 
 
-@pytest.mark.parametrize("pattern", ["[0-9]{3}", "a|b", "(yes|no)+", r"\d+-\w+", "[^ab]x?", "x{2,4}", "", "(?:q)"])
+PATTERNS = [
+    *("", "a|b", "(yes|no)+", "((a|b)c){2}", "(?:q)", "(?P<x>a)b", "(?i:abc)", "a(?#note)b", "(?=a)a", r"^\bfoo\b$"),
+    *("[0-9]{3}", "[^ab]x?", "[^a-z]+", r"[]a\]]", r"[\]x]", r"[\u00e9]", r"\d+-\w+", r"\.\x41\u00e9\101\n", ".."),
+    *("x{2,4}", "x{,3}y", "a{0}b", "a{0,0}b", "a{}", "a{2", "{", "a*?b+?"),
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_what_is_said_matches_the_pattern(pattern: str) -> None:
     """The text for a regular expression matches it as a whole."""
     assert re.fullmatch(pattern, sample_pattern(pattern))
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{4294967296}", "(a)(?(1)b|c)", "(" * 5000 + ")" * 5000])
+def test_a_pattern_that_cannot_be_read_gives_a_word(pattern: str) -> None:
+    """Not valid, beyond what Python reads, or of a kind that is not read here."""
+    assert sample_pattern(pattern) == "the"
+
+
+def test_a_repetition_without_measure_is_cut() -> None:
+    """No answer is so long; the memory of this machine is not filled with one."""
+    assert len(sample_pattern("(?:a{60000}){60000}")) < 1 << 18
 
 
 REFUSED = [
