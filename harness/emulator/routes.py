@@ -10,7 +10,7 @@ from harness.emulator.bodies import CHAT, COMPATIBLE, COMPLETION, GENERATE, SAGE
 from harness.emulator.chat import chat_completions, chat_tokenize
 from harness.emulator.clouds import invocations, vertex
 from harness.emulator.completions import completions
-from harness.emulator.docs import ASSETS, DOCS_PAGE, openapi
+from harness.emulator.docs import DOCS_PAGE, openapi
 from harness.emulator.http import Exchange
 from harness.emulator.native import compatible, generate, generate_stream, tokenize
 
@@ -50,11 +50,6 @@ def docs(app: App, exchange: Exchange, _: object) -> None:
     exchange.respond(200, [("content-type", "text/html")], DOCS_PAGE)
 
 
-def asset(app: App, exchange: Exchange, _: object) -> None:
-    kind, content = ASSETS[exchange.path.rpartition("/")[2]]
-    exchange.respond(200, [("content-type", kind)], content)
-
-
 def specification(app: App, exchange: Exchange, _: object) -> None:
     app.json(exchange, openapi(app.info.version))
 
@@ -77,7 +72,5 @@ ROUTES = [
     Route("/v1/models", "GET", models, open=True),
     Route("/docs", "GET", docs_redirect, open=True),
     Route("/docs/", "GET", docs, open=True),
-    Route("/docs//", "GET", docs, open=True),
-    *(Route(f"/docs/{name}", "GET", asset, open=True) for name in ASSETS),
     Route("/api-doc/openapi.json", "GET", specification, open=True),
 ]

@@ -322,6 +322,7 @@ def test_paths_and_methods(server: Emulator) -> None:
     assert server.ask("HEAD", "/info").headers["content-length"] == str(len(server.ask("GET", "/info").body))
     assert server.ask("GET", "/health?x=1").status == 200
     assert server.ask("GET", "/docs").headers["location"] == "/docs/"
+    assert b"/api-doc/openapi.json" in server.ask("GET", "/docs/").body
     specification = server.ask("GET", "/api-doc/openapi.json").json()
     assert "/v1/chat/completions" in specification["paths"]
     assert "max_new_tokens" in specification["components"]["schemas"]["GenerateParameters"]["properties"]
