@@ -30,38 +30,27 @@ READING = 0.15  # seconds for which a prompt is read: longer without a first tok
 
 
 @dataclass(frozen=True)
-class Prompts(MadeUp):
-    """A service with room, of whose prompts some are many times as long as the others: each waits for its own alone."""
+class Roomy(MadeUp):
+    """A service in which no request waits for a place. long: share of prompts that are `times` as long as the others,
+    each of which waits for its own alone. stalled: share of the gaps between tokens that last until another one's
+    prompt is read, `reading` seconds.
+    """
 
-    long: float = 0.04
+    long: float = 0.0
     times: float = 30.0
-    open_loop = True
-    whole = False
-
-    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
-        due = np.sort(random.uniform(0, seconds, random.poisson(load * seconds)))
-        first = (
-            0.05
-            * np.exp(random.normal(0, 0.2, len(due)))
-            * np.where(random.random(len(due)) < self.long, self.times, 1)
-        )
-        return records_of(due, first, 0.03 * np.exp(random.normal(0, 0.1, (len(due), 20))))
-
-
-@dataclass(frozen=True)
-class Stalling(MadeUp):
-    """Steps of the batch of which some wait until another one's prompt is read."""
-
-    share: float = 0.03
+    stalled: float = 0.0
     reading: float = 0.5
+    tokens: int = 41
     open_loop = True
     whole = False
 
     def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
         due = np.sort(random.uniform(0, seconds, random.poisson(load * seconds)))
-        gaps = 0.03 * np.exp(random.normal(0, 0.1, (len(due), 40)))
-        gaps += np.where(random.random(gaps.shape) < self.share, self.reading, 0.0)
-        return records_of(due, 0.1 * np.exp(random.normal(0, 0.2, len(due))), gaps)
+        first = 0.05 * np.exp(random.normal(0, 0.2, len(due)))
+        first *= np.where(random.random(len(due)) < self.long, self.times, 1)
+        gaps = 0.03 * np.exp(random.normal(0, 0.1, (len(due), self.tokens - 1)))
+        gaps += np.where(random.random(gaps.shape) < self.stalled, self.reading, 0.0)
+        return records_of(due, first, gaps)
 
 
 def sweep(
@@ -72,7 +61,7 @@ def sweep(
     put_back: float = 0.0,
 ) -> tuple[Reading, ...]:
     """What is read from a run of these loads. spoil: does something to the records of a level. put_back: of a second,
-    by the engine's counter. A service whose requests never wait for one another says so.
+    by the engine's counter.
     """
     levels, parts = list[Level](), list[Records]()
     for number, load in enumerate(loads):
@@ -89,9 +78,7 @@ def sweep(
     whole = concatenate(parts)
     ids = np.array([f"{number:08d}" for number in range(len(whole))], dtype=object)
     whole = replace(whole, request_id=ids)
-    return readings(
-        summarise(whole, manifest(levels), None, _told(whole, put_back, isinstance(service, Prompts))).levels
-    )
+    return readings(summarise(whole, manifest(levels), None, _told(whole, put_back, isinstance(service, Roomy))).levels)
 
 
 _MOMENTS = ("scheduled_at", "sent_at", "first_byte_at", "finished_at", "token_at")
@@ -144,8 +131,8 @@ def ill(rule: str, random: np.random.Generator) -> tuple[Reading, ...]:
     slots, kv = Slots(), KvBound(fits=30)
     beyond = [round(slots.knee * share) for share in (0.3, 1.5, 3.0)]
     cases: dict[str, Callable[[], tuple[Reading, ...]]] = {
-        "long_prefills": lambda: sweep(Prompts(), (4.0, 10.0), random),
-        "stalls": lambda: sweep(Stalling(), (2.0, 4.0), random),
+        "long_prefills": lambda: sweep(Roomy(long=0.04, tokens=21), (4.0, 10.0), random),
+        "stalls": lambda: sweep(Roomy(stalled=0.03), (2.0, 4.0), random),
         "put_back": lambda: sweep(kv, (10, 25), random, put_back=0.5),
         "queueing": lambda: sweep(slots, beyond, random),
         "full": lambda: sweep(slots, beyond, random),
