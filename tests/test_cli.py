@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from harness import cli
+from harness.cli.app import app
 
 
 def run(*arguments: str) -> int:
@@ -106,28 +110,24 @@ def test_options_come_from_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "'users'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "doctor",
-        "up",
-        "render",
-        "status",
-        "logs",
-        "down",
-        "probe",
-        "bench",
-        "report",
-        "compare",
-        "calibrate",
-        "demo",
-        "emulate",
-    ],
-)
-def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`harness COMMAND --help` ends well and shows a line to type."""
-    assert run(command, "--help") == 0
-    assert "Example: harness " in capsys.readouterr().out
+def commands(group: Any, *before: str) -> list[tuple[str, ...]]:
+    """Every command, with the words that call it."""
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        inner = commands(command, *before, name) if hasattr(command, "commands") else [(*before, name)]
+        found += inner
+    return found
+
+
+@pytest.mark.parametrize("command", commands(typer.main.get_command(app)), ids=" ".join)
+def test_every_command_explains_itself_with_an_example(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`harness COMMAND --help` ends well and shows a line to type, unbroken; what it does fits its list's one line."""
+    assert run(*command, "--help") == 0
+    said = capsys.readouterr().out
+    assert re.search(f"^  Example: harness {' '.join(command)}", said, re.MULTILINE)
+    assert len(said.splitlines()[2].strip()) <= 65
 
 
 def _listener() -> socket.socket:

@@ -10,17 +10,22 @@ from harness import __version__, terminal
 
 app = typer.Typer(
     name="harness",
-    help="Serve a model with Text Generation Inference, find its limits, load it, and report numbers to be trusted.",
+    help="Serve an open LLM, find its GPU's limits, load it, and learn how many users it serves.\n\n"
+    "Start with `harness demo`. `harness COMMAND --help` explains a command with an example.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-models_app = typer.Typer(help="The catalogue in models.yaml.", no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(
+    help="The catalogue in models.yaml, and any model of the Hub.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(models_app, name="models")
 
-baseline_app = typer.Typer(help="Stored repeats to compare with.", no_args_is_help=True, rich_markup_mode=None)
+baseline_app = typer.Typer(
+    help="Store repeats to compare later runs with.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(baseline_app, name="baseline")
 
 

@@ -47,12 +47,16 @@ from harness.errors import UsageError
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of runs, probes, capacity searches.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Of runs, probes, capacity searches.")],
     format: Annotated[
         Optional[list[str]], typer.Option(help="html, markdown, json, csv; may be repeated. Default: html, markdown.")
     ] = None,
-    output: Annotated[Optional[Path], typer.Option(help="A folder for the reports. Default: the run's own.")] = None,
-    charts: Annotated[Optional[Path], typer.Option(help="A folder for every chart as SVG and PNG.")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option(help="A folder for the reports. Default: the run's own.", metavar="DIR")
+    ] = None,
+    charts: Annotated[
+        Optional[Path], typer.Option(help="A folder for every chart as SVG and PNG.", metavar="DIR")
+    ] = None,
     for_users: ForUsersOption = None,
     peak: PeakOption = 1.0,
     spare: SpareOption = 1,
@@ -63,11 +67,13 @@ def report(
     profile: Annotated[Optional[str], typer.Option(help=PROFILE_HELP)] = None,
     json: JsonOption = False,
 ) -> int:
-    """Make the report of a folder again, also of a run that was killed; of several folders one report side by side.
+    """Make the report of a folder again, or of several side by side.
 
+    Of runs, probes and capacity searches; also of a run that was killed.
+
+    \b
     Example: harness report reports/2026-05-04T12-00-00Z-qwen2.5-7b-L4-chat
-
-    Side by side: harness report reports/capacity-l4 reports/capacity-h100 --output reports/which-gpu
+    Side by side: harness report reports/capacity-l4 reports/capacity-h100 --output reports/gpus
     """
     from harness.commands.report import report as make
     from harness.drive.money_options import money_question
@@ -84,15 +90,15 @@ def ab(
     other: Annotated[Optional[str], typer.Argument(metavar="OTHER", help="Another entry, for side B.")] = None,
     a: Annotated[
         Optional[list[str]],
-        typer.Option("--a", help="Of side A, over the entry; repeatable.", metavar="KEY=VALUE"),
+        typer.Option("--a", help="A setting of side A, over its entry's; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     b: Annotated[
         Optional[list[str]],
-        typer.Option("--b", help="Of side B, such as engine=vllm or limits.max_batch_size=16.", metavar="KEY=VALUE"),
+        typer.Option("--b", help="Of side B, likewise: engine=vllm, limits.max_batch_size=16.", metavar="KEY=VALUE"),
     ] = None,
     repeat: Annotated[Optional[int], typer.Option(min=2, help="Runs of each side. Default: 5.")] = None,
     until_decided: Annotated[
-        Optional[str], typer.Option(help="Go on until it is decided, for so long at most.", metavar="DURATION")
+        Optional[str], typer.Option(help="Run until it is decided, for this long at most.", metavar="DURATION")
     ] = None,
     users: UsersOption = None,
     rate: RateOption = None,
@@ -117,8 +123,11 @@ def ab(
     catalogue: CatalogueOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Start two variants of an entry in turn, ask both the same, and say in one sentence which is slower.
+    """Compare two variants of an entry, started in turn.
 
+    Both are asked the same; one sentence says which is slower.
+
+    \b
     Example: harness ab qwen2.5-7b --b engine=vllm --users 8 --until-decided 30m
     """
     from harness.commands.ab import ab as judge
@@ -159,8 +168,8 @@ def ab(
 
 
 AllowOption = Annotated[Optional[str], typer.Option(help="What may differ, such as engine,gpu.", metavar="KEY,...")]
-BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="Of the baseline.")]
-BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of repeats.")]
+BaselineName = Annotated[str, typer.Argument(metavar="NAME", help="The baseline's name.")]
+BaselineRuns = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of repeats.")]
 StoreOption = Annotated[
     Optional[str],
     typer.Option(
@@ -168,7 +177,8 @@ StoreOption = Annotated[
     ),
 ]
 RecordsOption = Annotated[
-    bool, typer.Option("--records", help="Keep every request too: to report on the runs again. Default: figures alone.")
+    bool,
+    typer.Option("--records", help="Store every request too, to report on the runs again. Default: the figures only."),
 ]
 
 
@@ -178,7 +188,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="BASE NEW",
-            help="Repeats of one setting each: a folder of them, or run folders with commas. With --baseline only NEW.",
+            help="Each a folder of repeats, or run folders separated by commas. With --baseline only NEW.",
         ),
     ],
     baseline: Annotated[
@@ -189,14 +199,16 @@ def compare(
     gate: GateOption = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
-    html: Annotated[Optional[Path], typer.Option(help="Write a page for people.")] = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write an HTML page.", metavar="FILE")] = None,
     json: JsonOption = False,
 ) -> int:
-    """Two groups of repeats, and a regression gate: exit 1 when NEW is worse beyond the limits or it cannot be told.
+    """Compare two runs, or groups of repeats: a gate for CI.
 
+    Exit 1 when NEW is worse beyond the limits, or when that cannot be told.
+
+    \b
     Example: harness compare reports/before reports/after --junit result.xml
-
-    With stored repeats: harness compare --baseline chat-l4 reports/after --allow engine,image_digest
+    With stored repeats: harness compare --baseline chat-l4 reports/after --allow engine
     """
     from harness.commands import compare as judge
 
@@ -224,9 +236,10 @@ def baseline_save(
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Keep repeats under a name.
+    """Store repeats under a name.
 
-    harness baseline save chat-l4 reports/before
+    \b
+    Example: harness baseline save chat-l4 reports/before
     """
     from harness.commands import baseline
 
@@ -239,12 +252,16 @@ def baseline_save(
 def baseline_promote(
     name: BaselineName,
     runs: BaselineRuns,
-    reason: Annotated[str, typer.Option(help="Why these take the place of those that are there.")],
+    reason: Annotated[str, typer.Option(help="Why they are replaced.", metavar="TEXT")],
     records: RecordsOption = False,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Put newer repeats in a baseline's place, and say why."""
+    """Replace a baseline's repeats by newer ones.
+
+    \b
+    Example: harness baseline promote chat-l4 reports/after --reason "vLLM 0.32"
+    """
     from harness.commands import baseline
 
     kept = baseline.promote(name, runs, reason, store, records=records)
@@ -254,7 +271,11 @@ def baseline_promote(
 
 @baseline_app.command("list")
 def baseline_list(store: StoreOption = None, json: JsonOption = False) -> int:
-    """What is stored."""
+    """List the baselines.
+
+    \b
+    Example: harness baseline list
+    """
     from harness.commands import baseline
 
     found = baseline.listed(store)
@@ -264,7 +285,11 @@ def baseline_list(store: StoreOption = None, json: JsonOption = False) -> int:
 
 @baseline_app.command("show")
 def baseline_show(name: BaselineName, store: StoreOption = None, json: JsonOption = False) -> int:
-    """What one is of, and how much its runs differ."""
+    """Show what a baseline is of, and how much its runs differ.
+
+    \b
+    Example: harness baseline show chat-l4
+    """
     from harness.commands import baseline
 
     found = baseline.show(name, store)
@@ -283,9 +308,10 @@ def baseline_check(
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
-    """The same as `compare --baseline NAME RUN...`.
+    """Compare runs with a baseline, as `compare --baseline` does.
 
-    harness baseline check chat-l4 reports/now --allow engine,image_digest
+    \b
+    Example: harness baseline check chat-l4 reports/now --allow engine,image_digest
     """
     from harness.commands.compare import compare_with_baseline
 
@@ -297,7 +323,8 @@ def baseline_check(
 @app.command()
 def history(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="[NAME]", help="Of a baseline: only what it is of. Default: everything.")
+        Optional[str],
+        typer.Argument(metavar="NAME", help="A baseline's: show only what it is of. Default: everything."),
     ] = None,
     runs: Annotated[
         Optional[list[Path]],
@@ -310,13 +337,19 @@ def history(
             " Default: html, markdown."
         ),
     ] = None,
-    output: Annotated[Optional[Path], typer.Option(help="A folder for them. Default: reports/history.")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option(help="A folder for them. Default: reports/history.", metavar="DIR")
+    ] = None,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Figures of many runs over time: the trend of each, where it changed for good, and what was new there.
+    """Show figures of many runs over time.
 
-    Example: harness history chat-l4        For others to read: harness history --format csv,bencher,openmetrics
+    The trend of each figure, where it changed for good, and what was new there.
+
+    \b
+    Example: harness history chat-l4
+    For other tools: harness history --format csv,bencher,openmetrics
     """
     from harness.commands import history as over_time
 

@@ -70,7 +70,9 @@ def probe(
         typer.Option(min=0, max=0.9, help="Share of the token budget that `balanced` gives for a longer history."),
     ] = 0.1,
     quick: Annotated[bool, typer.Option("--quick", help="Skip the proof under load; the result says so.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier probe of --output ended.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue where an earlier probe of --output ended.")
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the limits into models.yaml.")] = False,
     output: OutputOption = None,
     runtime: RuntimeOption = None,
@@ -83,8 +85,11 @@ def probe(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Find the GPU's real limits: largest history, token budget, batch; proved under load, with flags to set.
+    """Find the GPU's limits, and prove them under load.
 
+    The longest history, the token budget and the batch size, with flags to set.
+
+    \b
     Example: harness probe qwen2.5-7b --goal chats --write
     """
     from harness.commands.probe import ProbeOptions
@@ -128,28 +133,28 @@ def bench(
     dataset: Annotated[
         Optional[str],
         typer.Option(
-            help="Ask what this file of the Hugging Face Hub holds, at its own moments where it tells them and neither "
-            "--users nor --rate is given. A path that begins with ./ or / names a file here.",
+            help="Send what this file of the Hugging Face Hub holds, at its own times where it has them and neither "
+            "--users nor --rate is given. A path that begins with ./ or / names a local file.",
             metavar="REPO[@REVISION][:FILE]",
         ),
     ] = None,
     dataset_rows: Annotated[
-        Optional[int], typer.Option(min=1, help="Of --dataset, so many rows are asked. Default: 10000.")
+        Optional[int], typer.Option(min=1, help="How many rows of --dataset are sent. Default: 10000.", metavar="N")
     ] = None,
     trace_speed: Annotated[
-        Optional[float], typer.Option(help="Replay so many times as fast; --duration is that of the replay.")
+        Optional[float], typer.Option(help="Replay this many times as fast; --duration is that of the replay.")
     ] = None,
     trace_start: Annotated[
-        Optional[str], typer.Option(help="Begin so far into the trace, such as 10m.", metavar="DURATION")
+        Optional[str], typer.Option(help="Start this far into the trace, such as 10m.", metavar="DURATION")
     ] = None,
     trace_loop: Annotated[
-        bool, typer.Option("--trace-loop", help="Begin the trace again at its end, until --duration or --requests.")
+        bool, typer.Option("--trace-loop", help="Start the trace again at its end, until --duration or --requests.")
     ] = False,
     trace_form: Annotated[
-        Optional[str], typer.Option(help="How the file is written, where its first lines do not tell.")
+        Optional[str], typer.Option(help="The file's form, where its first lines do not tell.", metavar="FORM")
     ] = None,
     trace_time_unit: Annotated[
-        Optional[Literal["s", "ms", "us", "ns"]], typer.Option(help="Of its moments, where the file does not tell.")
+        Optional[Literal["s", "ms", "us", "ns"]], typer.Option(help="Unit of its times, where the file does not tell.")
     ] = None,
     trace_block_tokens: Annotated[
         Optional[int], typer.Option(min=1, help="Tokens of one block hash, where the file does not tell.")
@@ -165,7 +170,9 @@ def bench(
     workload: WorkloadOption = None,
     api: ApiOption = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
-    slo: Annotated[Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".')] = None,
+    slo: Annotated[
+        Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".', metavar="SLO")
+    ] = None,
     require_valid: Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")] = False,
     processes: ProcessesOption = 1,
     seed: SeedOption = 1,
@@ -183,14 +190,15 @@ def bench(
     output: OutputOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say what would be sent, and what it would cost; send nothing.")
+        bool, typer.Option("--explain", help="Say what would be sent and what that would cost; send nothing.")
     ] = False,
     web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
     repeat: Annotated[
-        Optional[int], typer.Option(min=1, help="Run it so many times, with other seeds: one side of `compare`.")
+        Optional[int],
+        typer.Option(min=1, help="Run it N times with different seeds: one side of `compare`.", metavar="N"),
     ] = None,
     aa: Annotated[
-        bool, typer.Option("--aa", help="With --repeat: store how much runs differ, to judge single ones by.")
+        bool, typer.Option("--aa", help="With --repeat: store how much the runs differ, to judge single runs by.")
     ] = False,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
@@ -201,9 +209,13 @@ def bench(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Drive Locust load at the live service and say how many users it serves within the SLO.
+    """Load a service and measure how many users it serves.
 
-    Example: harness bench qwen2.5-7b --users 1,4,16 --duration 60s --slo "ttft_p95=1s,itl_p95=60ms"
+    Within the SLO, level by level; records, summary and report are in the run's own folder.
+
+    \b
+    Example: harness bench qwen2.5-7b --users 1,4,16 --slo "ttft_p95=1s,itl_p95=60ms"
+    A service that runs already: harness bench --url http://127.0.0.1:8080 --rate 2,4
     """
     from harness.commands.bench import bench as measure
     from harness.drive.bench_options import BenchOptions, plan_of
@@ -269,8 +281,11 @@ def rerun(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
     json: JsonOption = False,
 ) -> int:
-    """Make a run again by its manifest: the same seeds, questions, levels and settings; or say what is no longer there.
+    """Make a run again from its manifest.
 
+    With the same seeds, questions, levels and settings; or says what is no longer available.
+
+    \b
     Example: harness rerun reports/20260101T120000Z-qwen2.5-7b-L4-questions
     """
     from harness.commands.rerun import rerun as make_again
@@ -296,16 +311,21 @@ def capacity(
     slo: Annotated[
         Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms". Default: the entry\'s.')
     ] = None,
-    budget: Annotated[str, typer.Option(help="Time for all levels together.")] = "20m",
-    level: Annotated[str, typer.Option(help="Length of a level beside the limit; others are shorter.")] = "60s",
+    budget: Annotated[str, typer.Option(help="Time for all levels together.", metavar="DURATION")] = "20m",
+    level: Annotated[
+        str, typer.Option(help="Length of a level close to the limit; others are shorter.", metavar="DURATION")
+    ] = "60s",
     start: Annotated[float, typer.Option(help="The first load.")] = 1.0,
     most: Annotated[Optional[float], typer.Option(help="The highest load that may be tried.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in --output; no level that ended is repeated.")
+        bool, typer.Option("--resume", help="Continue in --output; no level that ended is repeated.")
     ] = False,
     think_time: Annotated[
         Optional[str],
-        typer.Option(help="Pause between an answer and the user's next question. Default: as the workload has it."),
+        typer.Option(
+            help="Pause between an answer and the user's next question. Default: as the workload has it.",
+            metavar="PAUSE",
+        ),
     ] = None,
     turns: TurnsOption = None,
     sessions_per_hour: SessionsPerHourOption = None,
@@ -315,9 +335,11 @@ def capacity(
     spare: SpareOption = 1,
     api_price: ApiPriceOption = None,
     price: PriceOption = None,
-    input_tokens: Annotated[Optional[str], typer.Option(help="Prompt length, as `bench` takes it.")] = None,
-    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.")] = None,
-    workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.")] = None,
+    input_tokens: Annotated[
+        Optional[str], typer.Option(help="Prompt length, as `bench` takes it.", metavar="LENGTH")
+    ] = None,
+    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.", metavar="LENGTH")] = None,
+    workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.", metavar="NAME")] = None,
     api: ApiOption = None,
     processes: ProcessesOption = 1,
     seed: SeedOption = 1,
@@ -333,9 +355,12 @@ def capacity(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Search the highest load whose SLO holds, and say how sure that is and how many people are behind it.
+    """Search the highest load that holds the SLO.
 
-    Example: harness capacity qwen2.5-7b --slo "ttft_p95=1s,itl_p95=60ms" --think-time 30s --turns 6 --budget 20m
+    Says how sure that is, and how many people are behind it.
+
+    \b
+    Example: harness capacity qwen2.5-7b --slo "ttft_p95=1s" --think-time 30s --turns 6
     """
     from harness.commands.capacity import capacity as search
     from harness.drive.bench_options import BenchOptions, plan_of
@@ -378,13 +403,18 @@ def capacity(
 
 @app.command()
 def calibrate(
-    users: Annotated[str, typer.Option(help="Streams at once, `64,512`.")] = "1,16,64,256,512",
+    users: Annotated[
+        str, typer.Option(help="Concurrent streams, such as 64,512.", metavar="N,...")
+    ] = "1,16,64,256,512",
     processes: ProcessesOption = 1,
     missing: Annotated[bool, typer.Option("--missing", help="Measure only what no stored one covers.")] = False,
     json: JsonOption = False,
 ) -> int:
-    """Measure this machine's client alone: the error of TTFT and ITL that a load generator makes by itself; stored.
+    """Measure the load generator's own error on this machine.
 
+    Of TTFT and ITL, against an engine with a known schedule; stored for later runs.
+
+    \b
     Example: harness calibrate --users 64,512
     """
     from harness.commands.calibrate import calibrate as measure

@@ -24,6 +24,7 @@ from harness.errors import UsageError
 def models_list(catalogue: CatalogueOption = None, json: JsonOption = False) -> int:
     """List the catalogue.
 
+    \b
     Example: harness models list
     """
     from harness.commands.models import list_models, list_text
@@ -41,15 +42,18 @@ def models_check(
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
     engine: EngineOption = None,
-    all_gpus: Annotated[bool, typer.Option("--all-gpus", help="A table over every GPU of the sheets.")] = False,
+    all_gpus: Annotated[bool, typer.Option("--all-gpus", help="A table of every known GPU.")] = False,
     catalogue: CatalogueOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Say, before anything is started, whether models fit their GPU and why not. All of them when none is named.
+    """Check whether models fit their GPU, before any start.
 
-    Also whether the engine's release serves the architecture at all. Exit 1 where one does not fit or cannot be served.
+    All of the catalogue where none is named. Says why one does not fit and what would, and whether the engine's release
+    serves the architecture at all. Exit 1 where one does not fit or cannot be served.
 
-    Example: harness models check llama-3.1-8b --gpu L4        Any model: harness models check Qwen/Qwen3-8B --all-gpus
+    \b
+    Example: harness models check llama-3.1-8b --gpu L4
+    Any model: harness models check Qwen/Qwen3-8B --all-gpus
     """
     from harness.commands.models import EntryOverrides, all_gpus_text, check_all_gpus, check_models
     from harness.sizing.check import check_text
@@ -69,7 +73,9 @@ def models_check(
 @models_app.command("add")
 def models_add(
     repo: Annotated[str, typer.Argument(metavar="HUB_ID", help="A Hub id or a local directory.")],
-    name: Annotated[Optional[str], typer.Option(help="Its name in the catalogue. Default: from the id.")] = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="Its name in the catalogue. Default: from the id.", metavar="NAME")
+    ] = None,
     gpu: GpuOption = None,
     gpus: GpusOption = None,
     dtype: DtypeOption = None,
@@ -78,11 +84,12 @@ def models_add(
     catalogue: CatalogueOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Add a model to the catalogue; revision, sizes and defaults are filled in from the Hub.
+    """Add a model of the Hub to the catalogue.
 
-    The engine is the catalogue's own where that serves the model, else one that does. Exit 1 where the entry that was
-    written does not fit the GPU.
+    Revision, sizes and defaults are filled in from the Hub. The engine is the catalogue's own where that serves the
+    model, else one that does. Exit 1 where the entry that was written does not fit the GPU.
 
+    \b
     Example: harness models add Qwen/Qwen2.5-7B-Instruct --gpu L4
     """
     from harness.commands.models import EntryOverrides, add_model, add_text
@@ -100,8 +107,11 @@ def models_update(
     catalogue: CatalogueOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Compare entries with the Hub as it is now: revision, name and size. All of them when none is named.
+    """Compare entries with the Hub as it is now.
 
+    Revision, name and size; of all entries where none is named.
+
+    \b
     Example: harness models update qwen2.5-7b --write
     """
     from harness.commands.models import update_models, update_text
@@ -116,14 +126,21 @@ def migrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of models.yaml, or a Hub id that it serves.")],
     to: Annotated[str, typer.Option(metavar="ENGINE", help="`vllm`, `sglang` or `llamacpp`.")],
     write: Annotated[Optional[str], typer.Option(metavar="NAME", help="Add the new entry under this name.")] = None,
-    repo: Annotated[Optional[str], typer.Option(help="Other weights, where the engine needs them (GGUF).")] = None,
-    file: Annotated[Optional[str], typer.Option(help="The one file of the repo that is served (GGUF).")] = None,
+    repo: Annotated[
+        Optional[str], typer.Option(help="Other weights, where the engine needs them (GGUF).", metavar="HUB_ID")
+    ] = None,
+    file: Annotated[
+        Optional[str], typer.Option(help="The one file of the repo that is served (GGUF).", metavar="NAME")
+    ] = None,
     catalogue: CatalogueOption = None,
     json: JsonOption = False,
 ) -> int:
-    """An entry in another engine's terms: what each setting becomes, what has no counterpart, what changes by default.
+    """Translate an entry for another engine.
 
-    harness migrate qwen2.5-7b --to vllm --write qwen2.5-7b-vllm
+    What each setting becomes, what has no counterpart, and what changes by default.
+
+    \b
+    Example: harness migrate qwen2.5-7b --to vllm --write qwen2.5-7b-vllm
     """
     from harness.commands import migrate as migration
 

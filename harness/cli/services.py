@@ -19,7 +19,6 @@ from harness.cli.options import (
     OutputOption,
     RuntimeOption,
     UnsupportedOption,
-    UrlOption,
     targets_of,
 )
 from harness.errors import UsageError
@@ -29,11 +28,14 @@ from harness.errors import UsageError
 def doctor(
     models: ModelsArg = None, gpu: GpuOption = None, catalogue: CatalogueOption = None, json: JsonOption = False
 ) -> int:
-    """Check this machine: Docker, Compose, GPU, disk, token, ports; each finding with the command that fixes it.
+    """Check what this machine has and lacks.
 
-    With models named, also what each of them needs: image, memory, port, room for the weights, access on the Hub.
+    Docker, Compose, GPU, disk, token, ports: each finding with the command that fixes it. With models named, also what
+    each of them needs: image, memory, port, room for the weights, access on the Hub.
 
-    Example: harness doctor        Example for one model: harness doctor llama-3.1-8b
+    \b
+    Example: harness doctor
+    For a model: harness doctor llama-3.1-8b
     """
     from harness.commands.doctor import as_text
     from harness.commands.doctor import doctor as examine
@@ -51,7 +53,7 @@ def up(
     emulate: EmulateOption = False,
     gpu: GpuOption = None,
     catalogue: CatalogueOption = None,
-    url: UrlOption = None,
+    url: Annotated[Optional[str], typer.Option(hidden=True)] = None,
     gateway: Annotated[
         bool, typer.Option("--gateway", help="One OpenAI-style address for all models, by their name.")
     ] = False,
@@ -60,9 +62,13 @@ def up(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the rendered stack; start nothing.")] = False,
     json: JsonOption = False,
 ) -> int:
-    """Render the stack, start it, wait until the model truly answers, print endpoint and effective limits.
+    """Start models and wait until they answer.
 
-    Example: harness up qwen2.5-7b        Example without Docker: harness up qwen2.5-0.5b --runtime embedded
+    Renders the stack, starts it, waits until each model truly answers, and prints its endpoint and limits.
+
+    \b
+    Example: harness up qwen2.5-7b
+    Without Docker: harness up qwen2.5-0.5b --runtime embedded
     """
     if url is not None:
         raise UsageError("--url makes no sense here: a service that someone else runs is up already")
@@ -86,12 +92,15 @@ def render(
     emulate: EmulateOption = False,
     gpu: GpuOption = None,
     catalogue: CatalogueOption = None,
-    gateway: Annotated[bool, typer.Option("--gateway", help="With the gateway.")] = False,
+    gateway: Annotated[bool, typer.Option("--gateway", help="With one OpenAI-style address for all models.")] = False,
     monitoring: Annotated[bool, typer.Option("--monitoring", help="With Prometheus and Grafana.")] = False,
-    output: Annotated[Optional[Path], typer.Option(help="A folder for the files. Default: stdout.")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option(help="A folder for the files. Default: stdout.", metavar="DIR")
+    ] = None,
 ) -> int:
-    """Write the stack's files to stdout or into a folder; start nothing.
+    """Write the stack's files, and start nothing.
 
+    \b
     Example: harness render qwen2.5-7b --format compose
     """
     from harness.commands.render import render as write
@@ -104,8 +113,9 @@ def render(
 
 @app.command()
 def status(models: ModelsArg = None, json: JsonOption = False) -> int:
-    """What runs, its phase, effective limits and health.
+    """Show what runs: phase, limits, health.
 
+    \b
     Example: harness status
     """
     from harness.commands.status import status as look
@@ -119,10 +129,11 @@ def status(models: ModelsArg = None, json: JsonOption = False) -> int:
 @app.command()
 def logs(
     models: ModelsArg = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep showing lines as they come.")] = False,
 ) -> int:
     """Show the engines' logs.
 
+    \b
     Example: harness logs -f qwen2.5-7b
     """
     from harness.commands.status import logs as read
@@ -135,8 +146,11 @@ def logs(
 
 @app.command()
 def down(models: ModelsArg = None, json: JsonOption = False) -> int:
-    """Stop what `up` started and clean up; the model cache stays. All of it when no model is named.
+    """Stop what `up` started.
 
+    Everything where no model is named. The model cache stays.
+
+    \b
     Example: harness down
     """
     from harness.commands.status import down as stop
@@ -152,15 +166,14 @@ def down(models: ModelsArg = None, json: JsonOption = False) -> int:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def emulate() -> int:
-    """Serve the emulator of an engine on a port, alone: TGI's unless --engine says vllm, sglang or llamacpp.
+    """Serve an engine's emulator alone, on a port.
 
-    It takes the engine's own flags and environment variables too.
+    TGI's unless --engine says vllm, sglang or llamacpp. It takes the engine's own flags and environment variables too;
+    `python -m harness.emulator [--engine NAME] --help` lists them.
 
+    \b
     Example: harness emulate --port 8080 --gpu L4 --model Qwen/Qwen2.5-0.5B-Instruct
-
-    Another engine: harness emulate --engine vllm --port 8000 --model Qwen/Qwen2.5-0.5B-Instruct
-
-    All options: python -m harness.emulator [--engine NAME] --help
+    Another engine: harness emulate --engine vllm --port 8000
     """
     raise UsageError("emulate must be the first argument")
 
@@ -170,8 +183,11 @@ def demo(
     output: OutputOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Run up, probe, bench and report on the embedded emulator: no GPU, no Docker, under two minutes.
+    """Try it all on the emulator: up, probe, bench, report.
 
+    No GPU, no Docker, under two minutes.
+
+    \b
     Example: harness demo
     """
     from harness.commands.demo import demo as run_all
