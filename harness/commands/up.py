@@ -30,10 +30,11 @@ from harness.units import format_count, format_duration
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One service that was started: where it answers, what it allows, and its phase (of stack.service).
+    """One service that was started: where it answers, what it allows, and how it is.
 
-    detail: why, when it is not ready. seconds: of this start; 0 when it was up before. predicted: the limits predicted
-    before the start, beside those found. may_die: why it may end under load all the same.
+    phase: starting, pulling, downloading, loading, warming up, ready, stopping, exited or unknown. detail: why, when it
+    is not ready. seconds: of this start; 0 when it was up before. predicted: the limits predicted before the start,
+    beside those found. may_die: why it may end under load all the same.
     """
 
     name: str

@@ -19,8 +19,6 @@ class ErrorKind:
 GENERATION = ErrorKind(424, "generation", "Request failed during generation: ")
 OVERLOADED = ErrorKind(429, "overloaded", "Model is overloaded")
 VALIDATION = ErrorKind(422, "validation", "Input validation error: ")
-INCOMPLETE = ErrorKind(500, "incomplete_generation", "Incomplete generation")
-INCOMPLETE_STREAM = ErrorKind(500, "incomplete_generation_stream", "Incomplete generation stream")
 TEMPLATE = ErrorKind(422, "template_error", "Template error: ")
 TOOL = ErrorKind(422, "tool_error", "Tool error: ")
 

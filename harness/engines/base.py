@@ -95,7 +95,6 @@ class Hardware:
 
 
 NVIDIA = Hardware(accelerator="nvidia")
-CPU_ONLY = Hardware()
 
 
 @dataclass(frozen=True)

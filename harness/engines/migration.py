@@ -22,10 +22,6 @@ class Counterpart:
     env: Callable[[str], Mapping[str, str]] | None = None
     keys: Callable[[str], Mapping[str, Any]] | None = None
 
-    @property
-    def is_lost(self) -> bool:
-        return self.args is None and self.env is None and self.keys is None
-
 
 @dataclass(frozen=True)
 class Guide:

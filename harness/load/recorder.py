@@ -88,7 +88,7 @@ class Recorder:
     ) -> None:
         self._api, self._transport, self._journal, self._start, self._told = api, transport, journal, start, told
         self._sweep: deque[Exchange] = deque()
-        self._swept_at = self._judged_at = time.monotonic()
+        self._swept_at = time.monotonic()
         self._no_pause_until = 0.0
         self._recent = self._glued = 0
         self._all_recorded_at = time.monotonic()

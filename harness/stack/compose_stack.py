@@ -173,7 +173,3 @@ def _write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     scratch.replace(path)
-
-
-def stack_file_of(project: str) -> Path:
-    return Stack(project).file

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.engines import engine_named
 from harness.errors import UsageError
 from harness.stack.document import to_yaml
-from harness.stack.plan import CONTAINER_PORT, StackPlan
+from harness.stack.plan import CONTAINER_PORT
 from harness.stack.sidecar import ConfigFile, Sidecar, body_of
 
 NAME = "gateway"
@@ -43,10 +43,6 @@ def gateway(routes: Sequence[Route], *, host_port: int = FIRST_PORT, image: str 
     config = ConfigFile("gateway.yaml", CONTAINER_FILE, config_text(routes))
     body = body_of(NAME, "gateway.yaml", image)
     return Sidecar(NAME, "litellm", body, 4000, host_port, (config,))
-
-
-def routes_of(plan: StackPlan) -> list[Route]:
-    return [route_to(service.model, service.name, service.engine) for service in plan.services]
 
 
 def config_text(routes: Sequence[Route]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.stack.document import compose_file, to_yaml
-from harness.stack.plan import CONTAINER_PORT, StackPlan
+from harness.stack.plan import CONTAINER_PORT
 from harness.stack.sidecar import ConfigFile, Sidecar, body_of
 
 FILE = "monitoring.yaml"
@@ -23,10 +23,6 @@ class ScrapeTarget:
     model: str
     host: str
     port: int = CONTAINER_PORT
-
-
-def watched_of(plan: StackPlan) -> list[ScrapeTarget]:
-    return [ScrapeTarget(service.model, service.name) for service in plan.services]
 
 
 def prometheus(

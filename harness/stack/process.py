@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -407,11 +406,3 @@ def _as_script(launch: Launch) -> str:
 def emulator_command() -> tuple[str, ...]:
     """The embedded emulator in this very Python."""
     return (sys.executable, "-m", "harness.emulator")
-
-
-def wait_for_exit(service: ProcessService, seconds: float) -> State:
-    """The state once it has ended, or after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while (now := service.state()).running and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return now

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import UsageError
@@ -189,8 +189,3 @@ def _versioned(name: str, version: str) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def object_names(document: Mapping[str, Any], kind: str) -> Sequence[str]:
-    """Names of the document's Swarm objects, `configs` or `secrets`."""
-    return [str(each["name"]) for each in document.get(kind, {}).values()]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from harness.engines.endpoint import Endpoint
 from harness.stack.state import ServiceRecord
-
-Phase = Literal["starting", "pulling", "downloading", "loading", "warming up", "ready", "stopping", "exited", "unknown"]
 
 
 @dataclass(frozen=True)

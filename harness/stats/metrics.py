@@ -59,7 +59,6 @@ class Metric:
     formula: str
     of: Callable[[Records], Values]
     unit: str = "s"
-    lower_is_better: bool = True
     pooled: bool = False
     optional: bool = False
 

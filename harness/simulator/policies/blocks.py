@@ -26,11 +26,6 @@ class BlockPool:
     def free(self) -> int:
         return len(self._free)
 
-    @property
-    def findable(self) -> int:
-        """Blocks whose content can be found, held or not."""
-        return len(self._found)
-
     def needed(self, tokens: int) -> int:
         """Blocks for so many tokens."""
         return -(-tokens // self.size)
