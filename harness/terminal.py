@@ -66,7 +66,7 @@ def _leave() -> None:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """The text in lines of at most so many characters, parted where its parts are; a part that is longer is cut."""
+    """The text in lines of at most this many characters, parted where its parts are; a part that is longer is cut."""
     lines: list[str] = []
     for part in text.split(_BETWEEN):
         if lines and len(lines[-1]) + len(_BETWEEN) + len(part) <= width:

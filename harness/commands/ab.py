@@ -142,7 +142,7 @@ def _turns(sides: Sequence[Target], order: Sequence[int], plan: BenchPlan, folde
 
 
 def turns(repeats: int) -> Iterator[int]:
-    """A, B, B, A, A, B, ...: so many of each, 0 for A."""
+    """A, B, B, A, A, B, ...: this many of each, 0 for A."""
     for pair in range(repeats):
         yield from (0, 1) if pair % 2 == 0 else (1, 0)
 
@@ -150,8 +150,8 @@ def turns(repeats: int) -> Iterator[int]:
 def look(
     runs: tuple[Sequence[RunFigures], Sequence[RunFigures]], limits: Gate, looks: int, most: int = LEAST
 ) -> Comparison:
-    """One of several, which is as careful as all of them together need. looks: so many with this one. most: pairs that
-    there may be in the end.
+    """One of several, which is as careful as all of them together need. looks: this many with this one. most: pairs
+    that there may be in the end.
     """
     sure = sure_at_each(max(most, len(runs[0])))
     found = compare(runs[0], runs[1], limits, same=(), sure=sure)

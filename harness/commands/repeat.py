@@ -78,7 +78,7 @@ class RepeatResult:
 def repeat(
     target: Target, plan: BenchPlan, times: int, progress: Callable[[str], None], *, keep: bool = False
 ) -> RepeatResult:
-    """Run it so many times. keep: store the spread. Raises HarnessErrors; the repeats before stay on disk."""
+    """Run it this many times. keep: store the spread. Raises HarnessErrors; the repeats before stay on disk."""
     if keep and times < 3:
         raise UsageError("--aa measures how much runs differ", advice="Give --repeat 5 or more.")
     folder = RunFolder.create(plan.output or _default_folder(target, plan)).path

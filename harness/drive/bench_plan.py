@@ -46,7 +46,7 @@ class AskedUsers:
 class AskedRows:
     """What the rows of a file ask. place: its path, or where it lies on the Hub. replay: at the rows' own moments; None
     leaves it to whether they have such, where nobody says users or a rate. form, time_unit, block_tokens: where the
-    file does not tell. window: of a replay. rows: so many of a data set. output_tokens: in place of recorded answers.
+    file does not tell. window: of a replay. rows: this many of a data set. output_tokens: in place of recorded answers.
     """
 
     place: str

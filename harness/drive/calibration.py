@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 
 def floor_for(streams: int, processes: int, pool: WorkerPool, progress: Say) -> Floor:
-    """The stored floor that covers so many streams; where there is none it is measured now, within a few seconds."""
+    """The stored floor that covers this many streams; where there is none it is measured now, within a few seconds."""
     stored = find(streams, processes)
     if stored is not None:
         return stored
@@ -58,7 +58,7 @@ def floor_for(streams: int, processes: int, pool: WorkerPool, progress: Say) -> 
 
 
 def find(streams: int, processes: int) -> Floor | None:
-    """The stored floor of the fewest streams that are at least so many."""
+    """The stored floor of the fewest streams that are at least this many."""
     floors = [floor for floor in _load().get(_key(processes), ()) if floor.streams >= streams]
     return min(floors, key=lambda floor: floor.streams, default=None)
 
@@ -84,7 +84,7 @@ def best_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
 
 
 def measure_floor(streams: int, processes: int, pool: WorkerPool) -> Floor:
-    """Load a null engine with so many streams and compare every event with its log. Raises KeyboardInterrupt where a
+    """Load a null engine with this many streams and compare every event with its log. Raises KeyboardInterrupt where a
     signal cut it off, HarnessErrors where it did not come to its end.
     """
     itl = max(_ITL, streams / _EVENTS_MOST)

@@ -246,7 +246,7 @@ class _Loading:
         return best
 
     def _lasting(self, load: Load, more: int) -> Load:
-        """The load with so many answer tokens more for each chat: of a budget that is filled, instead of prompt."""
+        """The load with this many answer tokens more for each chat: of a budget that is filled, instead of prompt."""
         if load.kind == "fill":
             return loads.stretched(load, more) if len(load.waves) == 1 else load
         started, setting = self.started, self.setting

@@ -173,7 +173,7 @@ class _Asking:
         concurrency = self.limits.max_concurrent_requests
         if concurrency is not None and "max_concurrent_requests" not in boundary:
             lines.append(
-                f"max_concurrent_requests is {concurrency:,} as it says itself; so many were not sent at once."
+                f"max_concurrent_requests is {concurrency:,} as it says itself; that many were not sent at once."
             )
         lines += [
             f"{name} is by the service's own word only: requests at the limit and beyond it were not taken and refused"

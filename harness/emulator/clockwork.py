@@ -45,7 +45,7 @@ def ended(request: EngineRequest) -> str | None:
 class Clockwork:
     """One model server's inside; what is told to whom is the subclass's.
 
-    seconds: how long a call takes. admission: how long a prompt of so many tokens takes until it is queued.
+    seconds: how long a call takes. admission: how long a prompt of this many tokens takes until it is queued.
     before_call: told each call before it runs, gives seconds to add; it may fail it. dead: the model's process is gone.
     """
 

@@ -14,8 +14,8 @@ kinds, with the keys they take besides `kind`:
     stream_cut        after_events, every         the connection ends in the middle of an event
     stream_error      after_events, every, text   an error event in a 200 stream, then its end
     stream_garbage    after_events, every         bytes that are not an event
-    stream_split      size, seconds               events leave in pieces of so many bytes
-    stream_glue       events                      so many events leave together
+    stream_split      size, seconds               events leave in pieces of this many bytes
+    stream_glue       events                      this many events leave together
 
 after_requests: how many finished or running requests came before; at_running: how many run together; every: only each
 n-th one.

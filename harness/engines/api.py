@@ -40,7 +40,7 @@ class Extras:
         return bool(self.exact or self.least)
 
     def body(self, tokens: int, *, stream: bool) -> dict[str, Any]:
-        """The fields for an answer of so many tokens."""
+        """The fields for an answer of this many tokens."""
         least = {} if self.least is None else {self.least: tokens}
         return {**self.exact, **least, **(self.counts if stream else {})}
 

@@ -59,7 +59,7 @@ class EventKind(IntEnum):
 
 class StreamEvent(NamedTuple):
     """What one event was. plain: text, and nothing else that the stream would have to remember. size: of its text, in
-    bytes as they came, or about so many.
+    bytes as they came, or about this many.
     """
 
     kind: EventKind
@@ -346,7 +346,7 @@ class StreamReading:
 
 
 def _are_alike(joined: bytes, form: Form, events: int, lines: int) -> bool:
-    """Whether bytes that end like an event of the form are so many of them, none without text."""
+    """Whether bytes that end like an event of the form are this many of them, none without text."""
     return (
         lines == 2 * events
         and joined.startswith(form.head)

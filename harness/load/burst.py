@@ -98,7 +98,7 @@ def send_burst(
     """Send all waves and wait for their answers; an exception of the caller's thread (Ctrl-C) cuts them off.
 
     alive: asked all the time whether the service still runs. leave_after_tokens: leave when every request that was not
-    refused has so many; None waits for whole answers. waiting: so many requests need not have begun for that.
+    refused has this many; None waits for whole answers. waiting: this many requests need not have begun for that.
     min_tokens_before_next_wave: what each answer of a wave must have, or be over, before the next wave follows. extras:
     what the engine knows.
     """
@@ -136,7 +136,7 @@ class _Gate:
             self._all.set()
 
     async def open_when_all_are_there(self) -> None:
-        """At the latest after a while: a server may not let so many connect."""
+        """At the latest after a while: a server may not let this many connect."""
         if self.count > 1:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all.wait(), _GATHERING)

@@ -20,7 +20,7 @@ _WITHIN = 90.0  # seconds; a few on a machine at rest, and up to three tries
 
 
 def floor_of(streams: int, processes: int) -> Floor | None:
-    """The floor that covers so many streams in so many processes, measured now where none is stored yet; None where
+    """The floor that covers this many streams in this many processes, measured now where none is stored yet; None where
     that failed, which is said: the run holds without it. What the measuring says of itself goes to stderr.
     """
     asked = ["--users", str(streams), "--processes", str(processes), "--missing", "--json"]

@@ -14,7 +14,7 @@ from harness.units import format_count, format_duration, format_number
 
 RECENT = 10.0  # seconds that live figures look back
 _EVERY = 5.0  # seconds between lines where nobody watches
-# A level is ended as over-saturated after so many seconds, with so many requests waiting, a share of all that was due.
+# A level ends as over-saturated after as many seconds, with as many requests waiting, and such a share of all due.
 GROWTH_AFTER, GROWTH_LEAST, GROWTH_SHARE = 20.0, 20, 0.2
 
 

@@ -189,7 +189,7 @@ class Dispatcher:
         self._news.set()
 
     def _why(self) -> str:
-        """What ended the schedule: its duration, unless so many requests came first."""
+        """What ended the schedule: its duration, unless this many requests came first."""
         level = self._running.level
         if level.replays:
             return "trace"

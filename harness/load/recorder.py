@@ -51,7 +51,7 @@ class RequestInProgress:
     """A request under way: its record as far as it goes, and how its answer is being read.
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
-    called when the answer is over. heard: so many token events were decoded; noted: so many are in the journal.
+    called when the answer is over. heard: this many token events were decoded; noted: this many are in the journal.
     recorded: it is over, and its record is complete. text:
     gathers the answer's text where the workload wants it.
     """

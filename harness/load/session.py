@@ -139,7 +139,7 @@ class Session:
         self.counts.clear()
 
     def open_ahead(self, count: int) -> None:
-        """Open so many connections before they are needed, as far as the limit of open files allows."""
+        """Open this many connections before they are needed, as far as the limit of open files allows."""
         self.transport.open_ahead(min(count, self._most_open))
 
     def prepare(self, level: int, index: int, player: Player | None = None) -> PreparedRequest:

@@ -36,7 +36,7 @@ class StreamUser(User):
     workload: where lengths come from that are not given here. input_tokens, output_tokens: numbers or distributions, as
     `harness bench` takes them; of one turn. turns: of a conversation, likewise. think_time: between an answer and the
     user's next question, such as `5s` or `lognormal:8s:6s`. history: what goes with the next question: `keep_all`,
-    `last(6)`, `tokens(4k)`, `summary(300)`. system_tokens: of a system prompt. shared_prefix: so many tokens from the
+    `last(6)`, `tokens(4k)`, `summary(300)`. system_tokens: of a system prompt. shared_prefix: this many tokens from the
     beginning on are the same in all conversations; the system prompt where nothing is said.
 
     Tasks that yield are conversations of their own making: `reply = yield self.ask(tokens=120)`.
@@ -106,7 +106,7 @@ class StreamUser(User):
         return self.talk.ask(text, tokens=tokens, answer_tokens=answer_tokens, think_time=think_time)
 
     def words(self, tokens: int, shared_by: str | None = None) -> str:
-        """A text of so many tokens: this conversation's own, or the one of all that name it alike."""
+        """A text of this many tokens: this conversation's own, or the one of all that name it alike."""
         return self.talk.words(tokens, shared_by)
 
 

@@ -335,7 +335,7 @@ class Transport:
     # Sending
 
     def open_ahead(self, count: int) -> None:
-        """Open connections until so many are kept; those that cannot be opened will be tried again when needed."""
+        """Open connections until this many are kept; those that cannot be opened will be tried again when needed."""
         for _ in range(count - len(self._pool)):
             try:
                 connection = self._open()

@@ -23,14 +23,14 @@ class RateSegment:
     to: float
 
     def arrivals(self, seconds: float) -> float:
-        """Expected in the first so many seconds."""
+        """Expected in the first this many seconds."""
         within = min(seconds, self.seconds)
         if self.rate == self.to:
             return self.rate * within
         return self.rate * within + (self.to - self.rate) / self.seconds * within * within / 2
 
     def when(self, arrivals: float) -> float:
-        """Seconds until so many are expected: the root of rate*t + slope*t^2/2 = arrivals."""
+        """Seconds until this many are expected: the root of rate*t + slope*t^2/2 = arrivals."""
         if self.rate == self.to:
             return arrivals / self.rate
         slope = (self.to - self.rate) / self.seconds
@@ -130,7 +130,7 @@ class _Changing(Arrival):
 
 @dataclass(frozen=True)
 class Ramp(_Changing):
-    """From the level's rate to another within so many seconds, where it stays."""
+    """From the level's rate to another within this many seconds, where it stays."""
 
     to: float
     seconds: float
@@ -144,7 +144,7 @@ class Ramp(_Changing):
 
 @dataclass(frozen=True)
 class Steps(_Changing):
-    """The level's rate and then each of these for so many seconds; the last one stays."""
+    """The level's rate and then each of these for this many seconds; the last one stays."""
 
     seconds: float
     rates: tuple[float, ...]

@@ -28,7 +28,7 @@ class RequestRecord:
     only output_tokens is known, and token_count is the least that an event can hold. Null: no count is known.
     first_share: of a `per_answer`, what share of the answer's text its first event held, by bytes.
     input_tokens, output_tokens: the server's own counts, null if it tells none.
-    asked_*: tokens that the workload meant. history_tokens: so many of the prompt's were said before the question, as
+    asked_*: tokens that the workload meant. history_tokens: this many of the prompt's were said before the question, as
     far as the workload counts them; null for a single request. glued_events: events that arrived together
     with an earlier one.
     queue_time: seconds that the request waited inside the server, where the server tells.

@@ -155,7 +155,7 @@ class _Scale:
         return [tick for tick in every if first <= tick <= last]
 
     def _labelled(self, ticks: list[float]) -> list[float]:
-        """As many of them as there is room for: all, or the powers of ten, or every so many of these."""
+        """As many of them as there is room for: all, or the powers of ten, or every N-th of these."""
         most = max(2, int(self.space / _PER_TICK * 1.3))
         if len(ticks) <= most:
             return ticks

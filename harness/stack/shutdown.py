@@ -42,7 +42,7 @@ def stop_in_order(service: Service, grace: float = SERVED) -> None:
 
 @contextmanager
 def _told_to_end(patience: int) -> Iterator[list[int]]:
-    """The signals that came. The first one after so many raises KeyboardInterrupt, no other does."""
+    """The signals that came. The first one after this many raises KeyboardInterrupt, no other does."""
     told: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield told

@@ -73,7 +73,7 @@ def binding(records: Records, server: ServerFigures, nearest: Bound | None, plac
 def scaled_by_history(resource: Resource | None, before: int, after: int) -> float:
     """By what factor the limit moves from a history of `before` tokens to one of `after`, as a first guess.
 
-    So many chats fit into the KV cache, and so many prompts are read, as their tokens allow: as one over the history.
+    How many chats fit into the KV cache, and how many prompts are read, goes as one over the history.
     A decode step reads the weights once and every chat's history, so that it grows by less: by its square root, which
     lies between the two. Places and a client do not depend on it. Where nothing tells, as of decode.
     """

@@ -94,7 +94,7 @@ def pooled_effect(levels: Sequence[Batches | None], weights: Floats, own: float)
 
 
 def batches(units: int, most: int = MOST_BATCHES) -> Ints:
-    """The batch of each of so many units in order of time, from 0: up to `most` of about equal size."""
+    """The batch of each of this many units in order of time, from 0: up to `most` of about equal size."""
     return np.arange(units, dtype=np.int64) * min(units, most) // max(units, 1)
 
 

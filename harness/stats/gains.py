@@ -104,7 +104,7 @@ def gains(report: CapacityReport, found: HistoryCapacity, flags: Mapping[str, st
 
 
 def _ends(found: HistoryCapacity, times: float) -> tuple[float, float, float | None]:
-    """The estimate and its interval so many times."""
+    """The estimate and its interval, scaled by a factor."""
     answer = found.answer
     assert answer.best is not None
     return times * answer.best, times * answer.holds, None if answer.breaks is None else times * answer.breaks

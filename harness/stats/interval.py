@@ -29,7 +29,7 @@ Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
 def quantile_interval(values: Values, ordered: Floats, level: float) -> tuple[float, float]:
     """95 % interval of a quantile. ordered: the samples, ascending. NaN, NaN for no samples.
 
-    The upper end is infinite where the tail is too thin to have one: where even the largest of so many independent
+    The upper end is infinite where the tail is too thin to have one: where even the largest of this many independent
     samples may well lie below the true quantile. Likewise the lower end is then 0, below which no latency lies.
     """
     if len(ordered) == 0:

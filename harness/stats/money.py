@@ -124,8 +124,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Deployments for so many users. needed: ceil(users * peak / users that one holds); spare: beyond, so that with one
-    of them gone the others still hold all (N+1).
+    """Deployments for this many users. needed: ceil(users * peak / users that one holds); spare: beyond, so that with
+    one of them gone the others still hold all (N+1).
     """
 
     users: float

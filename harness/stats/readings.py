@@ -18,7 +18,7 @@ TAIL = 10.0  # times the median, from which on a tail is another thing than its 
 GROWN = 5.0  # times the TTFT of the lowest load; at 0.8 of its knee a queue may well reach 3 in a minute
 LOAD_UP, TOKENS_UP = 1.5, 1.1  # so much more load for so little more tokens: nothing is left to gain
 LEAST = 30  # samples behind a median and a tail that are compared
-SURE = 3.0  # standard deviations by which tokens must fall behind the load: so many requests come by chance, or do not
+SURE = 3.0  # standard deviations by which tokens must fall behind the load: requests come by chance, too
 REFUSED = 0.01
 
 

@@ -52,7 +52,7 @@ class Room:
 @dataclass(frozen=True)
 class Chat:
     """base: lengths of each question and answer, seed, words. turns: of a conversation. think_time: between an answer
-    and the next question. system_tokens: of a system prompt at the head of each conversation. shared_prefix: so many
+    and the next question. system_tokens: of a system prompt at the head of each conversation. shared_prefix: this many
     tokens from the beginning on are the same in all conversations; None: the system prompt. history: what goes with the
     next question. script: what plays the conversations where it is not `Talk.play`, for the manifest. prompt_most,
     total_most: tokens that the service takes, where it tells.
@@ -106,8 +106,8 @@ class Chat:
         return self.think_time.at(uniform(self.base.seed, "think time", (number + 1) * TURNS_MOST - 1))
 
     def words(self, tokens: int, name: str, number: int, shared: int = 0) -> str:
-        """A text of so many tokens that belongs to the name and number. shared: so many at its beginning to the name
-        alone.
+        """A text of this many tokens that belongs to the name and number. shared: this many at its beginning to the
+        name alone.
         """
         if shared >= tokens:
             number, shared = 0, 0
@@ -189,7 +189,7 @@ class Talk:
         return self.chat.turns_of(self.number)
 
     def play(self) -> Generator[Request, Reply, None]:
-        """The usual conversation: so many questions as were drawn, each in the length that was drawn."""
+        """The usual conversation: as many questions as were drawn, each in the length that was drawn."""
         for _ in range(self.turns):
             yield self.ask()
 
@@ -229,7 +229,7 @@ class Talk:
         )
 
     def words(self, tokens: int, shared_by: str | None = None) -> str:
-        """A text of so many tokens: this conversation's own, another each time; or the one of all that name it alike,
+        """A text of this many tokens: this conversation's own, another each time; or the one of all that name it alike,
         such as a document that many ask about.
         """
         if shared_by is not None:

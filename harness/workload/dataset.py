@@ -20,7 +20,7 @@ from harness.workload.traces.row import TraceRow
 from harness.workload.traces.window import DATASET_ROWS
 from harness.workload.vocabulary import Vocabulary, assumed_vocabulary
 
-_LEVEL_STRIDE = 0.6180339887498949  # the golden ratio's fraction: so many levels begin far from each other
+_LEVEL_STRIDE = 0.6180339887498949  # the golden ratio's fraction: many levels begin far from each other
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Dataset(SingleRequests):
 
     After the last the first follows. Levels begin at different rows, so that a second level does not ask what the first
     has left in the prefix cache. output_lengths: of answers, in place of the recorded ones; needed where there is none.
-    rows: so many of the file are read.
+    rows: this many of the file are read.
     """
 
     trace: Trace
@@ -147,7 +147,7 @@ def dataset(
     salt: str = "",
     vocabulary: Vocabulary | None = None,
 ) -> Dataset:
-    """A workload from the rows of a data set, or from its file. rows: so many were, or are, read. Raises UsageError."""
+    """A workload from the rows of a data set, or from its file. rows: this many were, or are, read. Raises UsageError."""
     trace = source if isinstance(source, Trace) else read_dataset(TraceFile.of(source), rows)
     made = Dataset(
         trace,

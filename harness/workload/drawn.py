@@ -20,7 +20,7 @@ class DrawnWorkload(SingleRequests):
     """Lengths drawn from two distributions, or, with pairs, both at once from one row of a file.
 
     salt: changes the words and nothing else. A run takes its own id, because an engine that is asked the same prompts
-    by a second run would answer from its prefix cache. shared: so many tokens at the beginning are the same in all
+    by a second run would answer from its prefix cache. shared: this many tokens at the beginning are the same in all
     prompts, as a system prompt is. sampled: the engine samples, with a seed for each request, instead of decoding
     greedily.
     """

@@ -22,10 +22,10 @@ _KEPT_WORDS = 2_000_000  # of block texts, some 12 MB
 def prompt(
     vocabulary: Vocabulary, tokens: int, seed: int, name: str, number: int, *, shared: int = 0
 ) -> tuple[str, int]:
-    """A text of so many tokens, those that the engine adds included, and its true length.
+    """A text of this many tokens, those that the engine adds included, and its true length.
 
     The length is `tokens` unless the engine's own tokens leave no room for a single word. seed, name, number: what the
-    text is made from; different numbers of one name give texts that differ in their first few words. shared: so many
+    text is made from; different numbers of one name give texts that differ in their first few words. shared: this many
     words at the beginning are the same for all numbers, but for the last word at least.
     """
     words = max(1, tokens - vocabulary.overhead)
@@ -72,7 +72,7 @@ class _BlockTexts:
         self._kept_words = 0
 
     def text(self, block: int, words: int, *, first: bool) -> str:
-        """So many words that tell the number from the first on; first: they are at the beginning of the prompt."""
+        """This many words that tell the number from the first on; first: they are at the beginning of the prompt."""
         key = (block, words, first)
         text = self._kept.get(key)
         if text is None:
@@ -99,7 +99,7 @@ def _block_texts(vocabulary: Vocabulary, seed: int, name: str) -> _BlockTexts:
 
 
 def _numbered(vocabulary: Vocabulary, words: int, seed: int, name: str, number: int) -> str:
-    """So many words, each behind a blank, the first of them telling the number."""
+    """This many words, each behind a blank, the first of them telling the number."""
     lead = _lead(vocabulary.words, words, seed, name, number)
     return " " + " ".join(lead) + filler(vocabulary, words - len(lead), seed, name, number)
 
@@ -116,7 +116,7 @@ def _starter(vocabulary: Vocabulary, seed: int, name: str, number: int) -> str:
 
 
 def _lead(words: tuple[str, ...], most: int, seed: int, name: str, number: int) -> list[str]:
-    """The number, written with words for digits, shifted by the seed; so many digits as there is room for."""
+    """The number, written with words for digits, shifted by the seed; as many digits as there is room for."""
     shifted = number + derive(seed, "lead", name) % len(words) ** _LEAD_WORDS
     digits = []
     for _ in range(min(most, _LEAD_WORDS)):
@@ -126,7 +126,7 @@ def _lead(words: tuple[str, ...], most: int, seed: int, name: str, number: int) 
 
 
 def filler(vocabulary: Vocabulary, words: int, seed: int, name: str, number: int) -> str:
-    """So many words drawn at random, each behind a blank."""
+    """This many words drawn at random, each behind a blank."""
     return _filled(_made_blocks(vocabulary.words, seed), words, seed, name, number)
 
 

@@ -28,7 +28,7 @@ class Request:
     asks for greedy decoding. session_id, turn: which conversation this belongs to (`a/b` is a sub-agent's, started by
     conversation a), and where in it, from 1. delay: seconds between the answer of the turn before and this one; None
     where there is none to tell, and for first turns. counted: False where the text was given and its length in tokens
-    is only estimated. messages: what was said before the prompt. history_tokens: so many of input_tokens are what was
+    is only estimated. messages: what was said before the prompt. history_tokens: this many of input_tokens are what was
     said before. heard: the workload is handed the answer with its text, which has to be read for it. purpose: of a
     request that is not a turn of the user's, such as `summary`.
     """

@@ -1,4 +1,4 @@
-"""Words that are one token each, so that a prompt of so many words is a prompt of so many tokens.
+"""Words that are one token each, so that a prompt of N words is a prompt of N tokens.
 
 Checked on the running engine where it has a tokenizer route, given here as a function; otherwise assumed, and said so.
 """

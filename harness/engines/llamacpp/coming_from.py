@@ -30,7 +30,7 @@ FROM_TGI = Guide(
         "gpus": Counterpart("layers are spread over all GPUs that it sees", keys=lambda v: {"gpus": int(v)}),
         "trust_remote_code": dropped("a GGUF holds no code"),
         "limits/max_total_tokens": Counterpart(
-            "each slot gets so many: -c is this times the number of slots",
+            "each slot gets this many: -c is this times the number of slots",
             keys=lambda v: {"limits/max_total_tokens": int(v)},
         ),
         "limits/max_input_tokens": lost(
@@ -43,7 +43,7 @@ FROM_TGI = Guide(
             f" (at most {_AT_MOST_SLOTS}), each with a share of the KV cache of its own: bound the queue in front",
             keys=_slots,
         ),
-        "limits/cuda_memory_fraction": lost("the pool is as large as -c says; --fit-target leaves so many MiB free"),
+        "limits/cuda_memory_fraction": lost("the pool is as large as -c says; --fit-target leaves this many MiB free"),
         "env/SPECULATE": lost("args: [--model-draft, FILE] takes a second, smaller GGUF"),
         "env/CUDA_GRAPHS": dropped("used where they help"),
         "env/LORA_ADAPTERS": lost("args: [--lora, FILE], converted to GGUF"),

@@ -158,7 +158,7 @@ def _devices(model: Model, place: Place, own: Invocation) -> dict[str, Value]:
     """As many GPUs as the entry says, and no start on the CPU where there is none.
 
     In a container its devices are named, because llama.cpp goes on without a GPU when it finds none. As a process of
-    this host it may be a build of any kind: there the layers are kept on the first so many devices.
+    this host it may be a build of any kind: there the layers are kept on the first N devices.
     """
     variant = model.engine.variant
     if variant == "cpu" or any(setting(own, flag) for flag in ("--device", "--split-mode", "--tensor-split")):

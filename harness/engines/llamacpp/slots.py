@@ -42,7 +42,7 @@ class Sizes:
 
 
 def padded(tokens: int) -> int:
-    """The share that a slot really gets when it is to hold so many tokens."""
+    """The share that a slot really gets when it is to hold this many tokens."""
     return -(-tokens // GRANULE) * GRANULE
 
 

@@ -246,5 +246,5 @@ def _sharpened(cause: Cause, text: str, serving: bool) -> Cause:
 
 
 def _divisors(heads: str | None) -> str:
-    """Usual numbers of GPUs by which so many heads divide."""
+    """Usual numbers of GPUs that divide the heads."""
     return ", ".join(str(count) for count in (1, 2, 4, 8) if heads is None or int(heads) % count == 0)

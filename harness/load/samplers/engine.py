@@ -101,7 +101,7 @@ def _without_secret(label: tuple[str, str]) -> tuple[str, str]:
 
 def needed(page: str) -> str:
     """What of a page is kept: all of a short one; of a long one what engines tell, whatever else a gateway counts, and
-    at most so many lines. Linear in the page, at a small part of what parsing it costs.
+    at most this many lines. Linear in the page, at a small part of what parsing it costs.
     """
     if page.count("\n") <= _MOST_LINES and len(page) <= _MOST_LETTERS:
         return page

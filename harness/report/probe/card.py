@@ -24,7 +24,7 @@ def section(found: ProbeFile) -> Section | None:
         )
         for cell in found.capacity
     )
-    how = "By memory, before the concurrency limit caps it. Latencies where so many chats of a history were measured."
+    how = "By memory, before the concurrency limit caps it. Latencies where that many chats of a history were measured."
     return Section(
         "Chats of each history that fit", (Table(_COLUMNS, rows, frozenset(range(5))), Paragraph(how, soft=True))
     )

@@ -114,7 +114,7 @@ class Machine:
         return self._kv_bytes_of(windowed=True) + self._kv_bytes_of(windowed=False)
 
     def kv_bytes_of_request(self, tokens: int, in_flight: int, block: int) -> int:
-        """KV cache of one request of so many tokens where layers with a window free what they no longer look at.
+        """KV cache of one request of this many tokens where layers with a window free what they no longer look at.
 
         in_flight: tokens of steps that are not settled yet, whose blocks are held too; block: tokens of one block. What
         a chat keeps in layers without attention counts at 16 bits (v1/kv_cache_interface.py of vLLM 0.32,

@@ -27,7 +27,7 @@ class BlockPool:
         return len(self._free)
 
     def needed(self, tokens: int) -> int:
-        """Blocks for so many tokens."""
+        """Blocks for this many tokens."""
         return -(-tokens // self.size)
 
     def lookup(self, hashes: Sequence[int]) -> list[int]:

@@ -84,7 +84,7 @@ class TokenPool:
         return self.tokens - self.available
 
     def make_room(self, tokens: int) -> bool:
-        """Evict until so many are free; False where that is not enough."""
+        """Evict until this many are free; False where that is not enough."""
         missing = tokens - self.free
         if missing > 0:
             self.free += len(self.tree.evict(-(-missing // self.page))) * self.page

@@ -11,8 +11,8 @@ from harness.workload.request import Reply, Request
 
 @dataclass(frozen=True)
 class KeepLast:
-    """So many turns, each a question with its answer. What leaves at the front moves all the rest, so that an engine's
-    prefix cache finds the system prompt at most.
+    """The latest N turns, each a question with its answer. What leaves at the front moves all the rest, so that an
+    engine's prefix cache finds the system prompt at most.
     """
 
     turns: int

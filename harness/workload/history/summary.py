@@ -14,7 +14,7 @@ _ASK_TOKENS = 16
 
 @dataclass(frozen=True)
 class KeepSummary:
-    """After each turn from the second on the model is asked for a summary of at most so many tokens, of the summary
+    """After each turn from the second on the model is asked for a summary of at most this many tokens, of the summary
     before and the turn that leaves. It is kept in the history in the model's own words. Such a request has a record of
     its own, with the note `summary` and without a turn; the user waits for it. One that fails leaves the history as it
     is.

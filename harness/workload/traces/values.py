@@ -68,7 +68,7 @@ def name(record: Record, column: str | None) -> str | None:
 
 
 def seconds(record: Record, column: str | None, unit: float = 1.0) -> float | None:
-    """A length of time, given in units of so many seconds; None where the record has none."""
+    """A length of time, given in units of this many seconds; None where the record has none."""
     value = record.fields.get(column) if column else None
     if value is None or value == "":
         return None

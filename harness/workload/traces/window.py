@@ -28,8 +28,8 @@ DATASET_ROWS = 10_000
 class Window:
     """What is wanted of a trace.
 
-    start: seconds of the trace that are passed over. speed: so many seconds of the trace in one of the replay.
-    duration: of the replay, in seconds; None to the end. requests: at most so many. loop: begin again at the end.
+    start: seconds of the trace that are passed over. speed: seconds of the trace in one of the replay.
+    duration: of the replay, in seconds; None to the end. requests: at most this many. loop: begin again at the end.
     """
 
     start: float = 0.0
