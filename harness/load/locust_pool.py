@@ -50,7 +50,7 @@ class LocustPool(Pool):
 
     def take(self, plan: LoadPlan) -> None:
         """As many as are there now must be its processes."""
-        self._plan, self.lost, self.heard, self.streams = plan, [], {}, 0
+        self._plan, self.lost, self.last_report, self.streams = plan, [], {}, 0
         self._numbers, self._closed, self._refused, self._last, self._said = {}, set(), [], {}, Queue()
         self.elsewhere = set()
         for client in self.there:
@@ -137,7 +137,7 @@ class LocustPool(Pool):
         number = self._numbers.get(msg.node_id)
         if self._plan is None or number is None:
             return
-        self.heard[number] = time.monotonic()
+        self.last_report[number] = time.monotonic()
         if said["say"] == "journal":
             self.elsewhere.add(number)
             with RunFolder(Path(self._plan.folder)).journal(number).open("ab") as file:

@@ -20,8 +20,8 @@ class ClientFailed(HarnessError):
 
 class Pool(ABC):
     """Processes by number. lost: those that died, by name. reason: why the present level was ended from here. streams:
-    the most answers that were open at once. page: where Locust's page is, until that was told. heard: when each last
-    said something, CLOCK_MONOTONIC seconds.
+    the most answers that were open at once. page: where Locust's page is, until that was told. last_report: when each
+    last said something, CLOCK_MONOTONIC seconds.
     """
 
     start_after = 0.1  # seconds between the order and a level's first moment, for every process to hear it
@@ -33,7 +33,7 @@ class Pool(ABC):
         self.interrupted = False
         self.streams = 0
         self.page: str | None = None
-        self.heard: dict[int, float] = {}
+        self.last_report: dict[int, float] = {}
         self._plan: LoadPlan | None = None
 
     @abstractmethod
@@ -75,9 +75,9 @@ class Pool(ABC):
         said: set[int] = set()
         until = time.monotonic() + within
         while set(self.alive()) - said:
-            heard = self.next(timeout=self.patience)
-            if heard is not None and heard["say"] == word:
-                said.add(heard["process"])
+            report = self.next(timeout=self.patience)
+            if report is not None and report["say"] == word:
+                said.add(report["process"])
             if time.monotonic() > until:
                 raise ClientFailed(f"not {word} within {within:.0f} s", where="load", advice=REPORT)
         self.require_someone()

@@ -51,7 +51,7 @@ class RequestInProgress:
     """A request under way: its record as far as it goes, and how its answer is being read.
 
     moments: of the slices decoded so far, CLOCK_MONOTONIC seconds. planned: it had a moment to be sent at. then: is
-    called when the answer is over. heard: this many token events were decoded; noted: this many are in the journal.
+    called when the answer is over. events: token events decoded so far; noted: those of them in the journal.
     recorded: it is over, and its record is complete. text:
     gathers the answer's text where the workload wants it.
     """
@@ -59,7 +59,7 @@ class RequestInProgress:
     record: RequestRecord
     stream: bool
     planned: bool = False
-    heard: int = 0
+    events: int = 0
     noted: int = 0
     recorded: bool = False
     text: AnswerText | None = None
@@ -71,11 +71,11 @@ class RequestInProgress:
 class Recorder:
     """Decodes what the transport has read and writes the records of what is over.
 
-    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called
-    with each record. events: token events so far, of answers that are over; late: those of them whose moment was noted
-    too late to be true; answers and late_answers: the same of the first event of each answer. heard: token events so
-    far, of all answers; heard_at: when the latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead:
-    work of others for idle time; does a piece of it and says whether more is left.
+    start: CLOCK_MONOTONIC seconds that 0 stands for. told: is called with each record. events: token events so far, of
+    answers that are over; late: those of them whose moment was noted too late to be true; answers and late_answers: the
+    same of the first event of each answer. decoded: token events decoded so far, of all answers; decoded_at: when the
+    latest of them arrived, or an answer's end, CLOCK_MONOTONIC seconds. ahead: work of others for idle time; does a
+    piece of it and says whether more is left.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Recorder:
         self._no_pause_until = 0.0
         self._recent = self._glued = 0
         self._all_recorded_at = time.monotonic()
-        self.events = self.late = self.answers = self.late_answers = self.heard = 0
-        self.heard_at = 0.0
+        self.events = self.late = self.answers = self.late_answers = self.decoded = 0
+        self.decoded_at = 0.0
         self.ahead: Callable[[], bool] = lambda: False
         transport.work = self.work
         self._timer = get_hub().loop.timer(_TICK, _TICK)
@@ -177,11 +177,11 @@ class Recorder:
         self._transport.absorbed += len(slices)
         if asked.reading.too_large and not exchange.finished:
             self._transport.cancel(exchange, "too_large")
-        events = asked.reading.events - asked.heard
+        events = asked.reading.events - asked.events
         if events:
-            asked.heard += events
-            self.heard += events
-            self.heard_at = max(self.heard_at, asked.moments[-1])
+            asked.events += events
+            self.decoded += events
+            self.decoded_at = max(self.decoded_at, asked.moments[-1])
         exchange.slices, exchange.moments = [], []
 
     def _end_if_over(self, exchange: Exchange) -> None:
@@ -236,7 +236,7 @@ class Recorder:
             told = _notes(record, answer, head.fields, cut=error is None and exchange.error is not None)
             record.notes = ",".join(filter(None, (record.notes, told))) or None
         if error not in _OUR_END and record.finished_at is not None:
-            self.heard_at = max(self.heard_at, record.finished_at + self._start)
+            self.decoded_at = max(self.decoded_at, record.finished_at + self._start)
         if error is not None:
             _take_error(record, error)
         self._journal.end(record)

@@ -43,7 +43,7 @@ def _play(script: Script) -> Rehearsed:
         request = next(script)
         while len(asked) < MOST_REQUESTS:
             asked.append(request)
-            if not request.heard:
+            if not request.wants_answer:
                 break
             request = script.send(_answer(request))
     except StopIteration:

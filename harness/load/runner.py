@@ -164,7 +164,7 @@ class _LevelRun:
         """A load process that was stopped, or hangs, never says that it is done: who is silent for long is ended."""
         pool = self._pool
         for number in set(pool.alive()) - set(self._ended):
-            if time.monotonic() - pool.heard.get(number, self._began) > DUMB_AFTER:
+            if time.monotonic() - pool.last_report.get(number, self._began) > DUMB_AFTER:
                 pool.dismiss(number)
 
     def _reason_to_end(self, growth: Growth) -> str | None:

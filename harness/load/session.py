@@ -156,7 +156,7 @@ class Session:
 
         Only scripts that listen are handed their answers: nothing is decoded for the others.
         """
-        if not prepared.request.heard:
+        if not prepared.request.wants_answer:
             return None
         try:
             request = prepared.script.send(self._reply(exchange))
@@ -178,7 +178,7 @@ class Session:
 
     def leave(self, prepared: PreparedRequest) -> None:
         """The level is over before this request of a conversation was sent, or answered."""
-        if prepared.request.heard:
+        if prepared.request.wants_answer:
             prepared.script.close()
             self._note_end(prepared, "cut")
 
@@ -202,7 +202,7 @@ class Session:
         self, script: Script, request: Request, level: int, index: int, sent_before: int, session_id: str | None = None
     ) -> PreparedRequest:
         name = request_id(self._run_id, self.plan.seed, level, index, sent_before)
-        if request.heard and request.session_id is None:
+        if request.wants_answer and request.session_id is None:
             request = replace(request, session_id=session_id or f"{level}-{index}")
         call = self._api.encode(request, name, self.plan.model_name, stream=self.plan.stream, extras=self._extras)
         address = self.transport.address
@@ -230,7 +230,7 @@ class Session:
         """Send it now and wait for its answer; None where it was dropped at once."""
         waiter = _Waiter(self._hub)
         # What is decoded for a script is decoded behind the read that ended the answer, not within it.
-        wake = waiter.wake_behind if prepared.request.heard else waiter.wake
+        wake = waiter.wake_behind if prepared.request.wants_answer else waiter.wake
         exchange = self.begin(prepared, None, lambda _: wake())
         if exchange is None:
             return None
@@ -266,7 +266,7 @@ class Session:
             self._drop(record)
             return None
         asked = RequestInProgress(record, self.plan.stream)
-        if prepared.request.heard:
+        if prepared.request.wants_answer:
             asked.text = AnswerText(self._api, stream=self.plan.stream)
         exchange = Exchange(prepared.call, asked, self._over)
         asked.then, asked.planned = then, scheduled_at is not None

@@ -29,7 +29,7 @@ class Watch:
         self._cpu, self._at = time.thread_time(), time.monotonic()
         self._contention = Contention.now(session.transport.run_queue)
         self._counted = (0, 0, 0, 0)
-        self._heard_at = time.monotonic()
+        self._decoded_at = time.monotonic()
         self._lag_meter = gevent.spawn(self._measure_lag)
 
     def close(self) -> None:
@@ -67,9 +67,9 @@ class Watch:
             "level": session.level,
             "at": session.now(),
             "open": len(session.open),
-            "heard": session.recorder.heard,
+            "heard": session.recorder.decoded,
             "each_a_token": session.counts_events,
-            "waiting": sum(not each.asked.heard and not each.stamps for each in session.open.values()),
+            "waiting": sum(not each.asked.events and not each.stamps for each in session.open.values()),
             "counts": dict(session.counts),
             "ttft": [round(each.token_at[0] - each.scheduled_at, 6) for each in fresh if each.token_at],
             "itl": _gap_quantiles(fresh[:_GAPS_OF]),
@@ -96,9 +96,9 @@ class Watch:
         nothing can be heard before their end.
         """
         if not self._session.open or not self._session.plan.stream:
-            self._heard_at = now
-        self._heard_at = max(self._heard_at, self._session.recorder.heard_at)
-        return max(0.0, now - self._heard_at)
+            self._decoded_at = now
+        self._decoded_at = max(self._decoded_at, self._session.recorder.decoded_at)
+        return max(0.0, now - self._decoded_at)
 
     def _measure_lag(self) -> None:
         while True:

@@ -141,7 +141,7 @@ class WorkerPool(Pool):
         except queue.Empty:
             said = None
         if said is not None:
-            self.heard[said["process"]] = time.monotonic()
+            self.last_report[said["process"]] = time.monotonic()
         if said is not None and said["say"] == "fault":
             raise UsageError(said["found"], where=said["where"])
         if said is not None and said["say"] == "page":

@@ -225,7 +225,7 @@ class Talk:
             turn=turn,
             delay=think_time if turn > 1 else None,
             counted=counted,
-            heard=True,
+            wants_answer=True,
         )
 
     def words(self, tokens: int, shared_by: str | None = None) -> str:
@@ -266,7 +266,7 @@ class Talk:
             input_tokens=before + request.input_tokens + vocabulary.overhead,
             messages=(*self._system(), *(message for each in sent for message in each.messages)),
             history_tokens=before,
-            heard=True,
+            wants_answer=True,
         )
 
     def _system(self) -> tuple[Message, ...]:

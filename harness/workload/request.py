@@ -29,8 +29,8 @@ class Request:
     conversation a), and where in it, from 1. delay: seconds between the answer of the turn before and this one; None
     where there is none to tell, and for first turns. counted: False where the text was given and its length in tokens
     is only estimated. messages: what was said before the prompt. history_tokens: this many of input_tokens are what was
-    said before. heard: the workload is handed the answer with its text, which has to be read for it. purpose: of a
-    request that is not a turn of the user's, such as `summary`.
+    said before. wants_answer: the workload is handed the answer with its text, which has to be read for it. purpose: of
+    a request that is not a turn of the user's, such as `summary`.
     """
 
     prompt: str
@@ -43,7 +43,7 @@ class Request:
     counted: bool = True
     messages: tuple[Message, ...] = ()
     history_tokens: int | None = None
-    heard: bool = False
+    wants_answer: bool = False
     purpose: str | None = None
 
     def asking_for(self, max_new_tokens: int) -> Request:
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. text: the model's own, to the character; empty where the request was not `heard`.
+    """What came back. text: the model's own, to the character; empty where the request has no `wants_answer`.
 
     error: None, one of the error kinds of the records, or `in_flight` where it was given up. input_tokens,
     output_tokens: the server's own counts, None where it tells none.

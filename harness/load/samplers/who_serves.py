@@ -57,7 +57,7 @@ def serving_processes(url: str) -> ServingProcesses:
         if name == _DOCKER_PROXY:
             address = words[words.index("-container-ip") + 1] if "-container-ip" in words else None
             return ServingProcesses(name, frozenset(), address)
-        return ServingProcesses(name, _family(listener), own=not name.startswith(_FORWARDERS))
+        return ServingProcesses(name, _process_tree(listener), own=not name.startswith(_FORWARDERS))
     except (psutil.Error, ProcessLookupError) as error:  # it may end while it is looked at
         raise ServedElsewhere(
             f"the process that answers at port {port} cannot be seen: {type(error).__name__}"
@@ -85,7 +85,7 @@ def _listener(port: int) -> psutil.Process | None:
     return None
 
 
-def _family(listener: psutil.Process) -> frozenset[int]:
+def _process_tree(listener: psutil.Process) -> frozenset[int]:
     """All that were started together: up to the first of its process group, and down from there. A router and the
     shards that hold the GPU are children of one launcher.
     """

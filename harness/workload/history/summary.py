@@ -37,7 +37,7 @@ class KeepSummary:
             counted=False,
             messages=tuple(Message(*message) for each in old for message in each.messages),
             history_tokens=before,
-            heard=True,
+            wants_answer=True,
             purpose="summary",
         )
         if reply.error is None:
