@@ -32,7 +32,7 @@ class Live:
     _taken_at: float = field(default_factory=time.monotonic)
     _away_since: float = field(default_factory=time.monotonic)
     _completed: int = 0
-    _heard: int = 0
+    _decoded: int = 0
     _events: dict[int, deque[tuple[float, int]]] = field(default_factory=dict)
 
     def take(self, tick: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Live:
         if tick["level"] == self.level.level:
             self.told[tick["process"]] = tick
             events = self._events.setdefault(tick["process"], deque())
-            events.append((tick["at"], tick["heard"]))
+            events.append((tick["at"], tick["decoded"]))
             while events[-1][0] - events[0][0] > RECENT:
                 events.popleft()
 
@@ -61,10 +61,10 @@ class Live:
     @property
     def turned_away_for(self) -> float:
         """Seconds in which every request failed and none was being answered: the service takes nobody."""
-        answered = self.count("completed") != self._completed or self.total("heard") != self._heard
+        answered = self.count("completed") != self._completed or self.total("decoded") != self._decoded
         if answered or not self.count("failed") or self.total("open"):
             # One that is open may be answered yet; where each is turned away at once there is hardly ever one.
-            self._completed, self._heard = self.count("completed"), int(self.total("heard"))
+            self._completed, self._decoded = self.count("completed"), int(self.total("decoded"))
             self._away_since = time.monotonic()
         return time.monotonic() - self._away_since
 

@@ -67,7 +67,7 @@ class Watch:
             "level": session.level,
             "at": session.now(),
             "open": len(session.open),
-            "heard": session.recorder.decoded,
+            "decoded": session.recorder.decoded,
             "each_a_token": session.counts_events,
             "waiting": sum(not each.asked.events and not each.stamps for each in session.open.values()),
             "counts": dict(session.counts),

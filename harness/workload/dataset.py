@@ -147,7 +147,7 @@ def dataset(
     salt: str = "",
     vocabulary: Vocabulary | None = None,
 ) -> Dataset:
-    """A workload from the rows of a data set, or from its file. rows: this many were, or are, read. Raises UsageError."""
+    """A workload from the rows of a data set, or from its file. rows: how many are asked. Raises UsageError."""
     trace = source if isinstance(source, Trace) else read_dataset(TraceFile.of(source), rows)
     made = Dataset(
         trace,

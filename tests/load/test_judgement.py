@@ -57,7 +57,7 @@ def test_a_request_that_left_long_after_its_moment_counts_as_late(sending: float
 
 
 def tick(at: float, waiting: int, **more: object) -> dict[str, object]:
-    told = {"process": 0, "level": 0, "at": at, "open": waiting, "waiting": waiting, "counts": {}, "heard": 0}
+    told = {"process": 0, "level": 0, "at": at, "open": waiting, "waiting": waiting, "counts": {}, "decoded": 0}
     return {**told, "each_a_token": True, "ttft": [], "itl": [], "silent": 0.0, "refused_in_a_row": 0, **more}
 
 
@@ -105,8 +105,8 @@ def test_the_live_line_pools_all_processes() -> None:
     for process in (0, 1):
         counts = {"completed": 10 + process, "failed": process}
         more = {"process": process, "open": 2, "counts": counts, "ttft": [0.1] * 9 + [0.3], "itl": [0.02, 0.04]}
-        live.take(tick(23.0, 1, heard=300 + process, **more))
-        live.take(tick(25.0, 1, heard=400 + process, **more))
+        live.take(tick(23.0, 1, decoded=300 + process, **more))
+        live.take(tick(25.0, 1, decoded=400 + process, **more))
     line = live_line(live)
     for part in (
         "4 users",
@@ -126,11 +126,11 @@ def test_the_live_rate_is_that_of_ten_seconds() -> None:
     live = Live(Level(0, users=8, started_at=0.0))
     shown = set()
     for second in range(60):
-        live.take(tick(float(second), 0, heard=8 * int(second / 0.9)))
+        live.take(tick(float(second), 0, decoded=8 * int(second / 0.9)))
         shown.add(round(live.events_per_second, 1) if second >= 10 else 8.8)
     assert min(shown) >= 8.8
     assert max(shown) <= 9.6
-    live.take(tick(60.0, 0, heard=530, each_a_token=False))
+    live.take(tick(60.0, 0, decoded=530, each_a_token=False))
     assert " events/s" in live_line(live)
 
 

@@ -11,7 +11,7 @@ from harness.workload.request import Reply, Request
 
 @dataclass(frozen=True)
 class KeepTokens:
-    """Whole turns, the latest first, that have at most this many tokens together. The system prompt is not among them."""
+    """Whole turns, the latest first, that have at most `most` tokens together. The system prompt is not among them."""
 
     most: int
 
