@@ -28,6 +28,11 @@ from harness.terminal import Progress
 from harness.units import format_duration
 
 _MOST_CONCURRENT = 256  # more requests at once than that are not sent to somebody else's service
+_LOADS: Mapping[str, LoadKind] = {
+    "max_input_tokens": "input",
+    "max_total_tokens": "total",
+    "max_concurrent_requests": "overload",
+}
 _UNTOLD = (
     "max_batch_total_tokens, max_batch_prefill_tokens and what the memory holds: they are only in the engine's log,"
     " and finding them needs starts of our own (`harness probe MODEL`)"
@@ -166,18 +171,27 @@ class _Asking:
         self.results.append(result)
         return result
 
+    def _came(self, name: str) -> str:
+        """What came of the requests at a limit, as an ending of a sentence."""
+        told = [
+            f"{each.load.name}: {each.reason or each.verdict}"
+            for each in self.results
+            if each.load.kind == _LOADS[name]
+        ]
+        return f" ({'; '.join(told)})" if told else ""
+
     def _advice(self, boundary: Mapping[str, Bracket]) -> list[str]:
         lines = [f"Requests alone cannot tell {_UNTOLD}."]
         if said := self.lengths.sentence(self.ruler):
             lines.append(said)
         concurrency = self.limits.max_concurrent_requests
-        if concurrency is not None and "max_concurrent_requests" not in boundary:
+        if concurrency is not None and "max_concurrent_requests" not in (*boundary, *self.unseen):
             lines.append(
                 f"max_concurrent_requests is {concurrency:,} as it says itself; that many were not sent at once."
             )
         lines += [
             f"{name} is by the service's own word only: requests at the limit and beyond it were not taken and refused"
-            " for that reason."
+            f" for that reason{self._came(name)}."
             for name in self.unseen
         ]
         return lines

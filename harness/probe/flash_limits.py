@@ -35,6 +35,8 @@ from harness.probe.setting import CHUNK, Prior, ProbeGoal, Setting, effective_pr
 SURE_OF_CARRIED = 0.9995  # of the tokens that were carried where more of them killed it
 LAST_BLOCKS = "the last blocks of the KV cache, of which the engine died"
 DEADLY = "the tokens in flight of which the engine died"
+CLEARLY = 0.97  # of a prefill budget that did not start, up to which what two starts tell of others counts
+COSTLY = 0.6  # tokens of KV cache for each that a prefill reads, more than most take: the next start should come up
 CHANCE = 0.03  # share by which free memory differs between starts without a reason
 LEAST_SAFE_PREFILL = 256
 
@@ -151,23 +153,26 @@ def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, ans
         return min(ran, first_prefill(wish.goal) or ran)  # less than ran where another goal's starts went further
     if own is None:
         return ran
-    curve = flash_curve(evidence, knowledge)
+    curve = flash_curve(evidence, knowledge, COSTLY if wish.goal == "history" else None)
     context = context_length(evidence, knowledge)
     most = min(int(curve.at(own)), context - answer if context is not None else int(curve.at(own)))
-    failed = evidence.prefill.smallest_failed
-    if failed is not None:
-        held = max((each for each, _ in caches(evidence) if each < failed), default=failed // 2)
-        most = min(most, max(held, (held + failed) // 2))
     floor = (1 - wish.history_share) * curve.at(own) if wish.goal == "balanced" else 0.0
     if context is not None and own > context - answer:
         return min(own, max(1, context - answer))
     fitting = min(own, max(1, int(curve.at(own) * (1 - MARGIN)) - answer))
-    return curve.longest(fitting, most, floor, answer, MARGIN)
+    failed = evidence.prefill.smallest_failed
+    found = curve.longest(fitting, most if failed is None else min(most, failed - 1), floor, answer, MARGIN)
+    if failed is None or (len(curve.points) > 1 and found <= CLEARLY * failed):
+        return found
+    held = max((each for each, _ in caches(evidence) if each < failed), default=failed // 2)
+    return curve.longest(fitting, min(most, max(held, (held + failed) // 2)), floor, answer, MARGIN)
 
 
-def flash_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:
-    """T(P) as the starts told it."""
-    share = knowledge.prefill_share
+def flash_curve(evidence: Evidence, knowledge: Prior, guess: float | None = None) -> BudgetCurve:
+    """T(P) as the starts told it. guess: tokens of cache that a prefill token takes where only one start told, and the
+    model does not.
+    """
+    share = guess if knowledge.prefill_share is None else knowledge.prefill_share
     return BudgetCurve.through(caches(evidence), None if share is None else -share)
 
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from harness.probe.evidence import gather
-from harness.probe.flash_limits import flash_curve
+from harness.probe.flash_limits import COSTLY, flash_curve
 from harness.probe.recommend import recommend
 from harness.probe.recommendation import LOW_PREFILL, Recommendation, first_prefill
 from harness.probe.setting import Goal, Outcome, Prior, effective_prefill
 from harness.probe.state import SearchState
 
 DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
-COSTLY = 0.6  # tokens of KV cache for each that a prefill reads, where neither the model nor two starts tell
 
 
 @dataclass(frozen=True)

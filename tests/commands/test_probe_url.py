@@ -122,3 +122,5 @@ def test_who_answers_everything_alike_has_told_no_limit(mode: str, tmp_path: Pat
     assert set(found["source"].values()) == {"derived"}
     assert not found["verified_under_load"]
     assert any("max_input_tokens is by the service's own word only" in line for line in found["advice"])
+    assert any("max_concurrent_requests" in line and "overload" in line for line in found["advice"]), "what came of it"
+    assert not any("were not sent" in line for line in found["advice"])

@@ -194,6 +194,18 @@ def test_without_chunking_the_history_is_searched_upward(name: str, goal: str) -
     assert engine.start(setting)[1] is None, "it must start again with what is free in the end"
 
 
+@pytest.mark.parametrize(("share", "most"), [(0.1, 3), (0.35, 3), (0.55, 3), (0.9, 4), (1.4, 4)])
+def test_a_prefill_that_is_too_much_tells_nothing_and_is_seldom_tried(share: float, most: int) -> None:
+    """The longest history is sought from below; where a warm-up failed all the same, two starts tell where it ends."""
+    engine = ModelEngine(
+        14_000, chunking=False, tells_blocks=False, activation=lambda rows, longest: share * rows * longest
+    )
+    setting = proved(run(Search(ProbeGoal(goal="history", answer_tokens=ANSWER), Prior(context=131_072)), engine))
+    best = (14_000 - 1 - ANSWER) / (1 + share)
+    assert 0.99 * best <= (setting.max_input_tokens or 0) <= best
+    assert engine.starts <= most
+
+
 @pytest.mark.parametrize("at_admission", [False, True])
 def test_what_memory_is_taken_for_does_not_mislead(at_admission: bool) -> None:
     """Taken at admission or as a chat grows: the budget as the flag counts it is met within one percent."""

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
+from harness.catalog.version import parse_version
 from harness.engines.base import EngineFacts, EngineInfo, EngineKind, FailedStart, FailureCause, Stage
 from harness.engines.failure import Failure
 from harness.engines.tgi.log import TgiLog
 
 # Sizes of the cache's blocks by the kind of attention (server/text_generation_server/models/globals.py:33-38).
 _BLOCK_SIZES = {"flashinfer": 1, "flashdecoding": 256, "flashdecoding-ipex": 64, "paged": 16}
+_ATTENTION_TOLD = (2, 3, 0)  # releases before it kept pages and said nothing of it
 _CAUSES: Mapping[str, FailureCause] = {
     "memory": "memory",
     "entry": "argument",
@@ -80,7 +82,7 @@ def _guess(failure: Failure, log: TgiLog) -> EngineFacts | None:
     prefill = int(match[1]) if match else log.max_batch_prefill_tokens
     if prefill is None and log.chunking is None:
         return None
-    block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
+    block_size = _block_size(log, log.attention is None)
     budget = log.inferred_total_tokens or (log.kv_blocks * block_size if log.kv_blocks else None)
     kind: EngineKind = "padded" if log.padded else "flash"
     return EngineFacts(kind, bool(log.chunking), budget, block_size, log.kv_blocks, prefill)
@@ -89,7 +91,8 @@ def _guess(failure: Failure, log: TgiLog) -> EngineFacts | None:
 def facts_of(info: EngineInfo, log: TgiLog, limits: Limits, given: Limits, model: Model) -> EngineFacts:
     """What a start that came up shows of the engine, from its log and /info."""
     budget = log.max_batch_total_tokens or info.limits.max_batch_total_tokens or log.inferred_total_tokens
-    block_size = log.block_size or _BLOCK_SIZES.get(log.attention or "", 1)
+    version = parse_version(info.version or "")
+    block_size = _block_size(log, version is not None and version < _ATTENTION_TOLD)
     if log.kv_blocks and not budget:
         budget = log.kv_blocks * block_size
     flash = bool(log.kv_blocks or log.inferred_total_tokens)
@@ -119,6 +122,11 @@ def facts_of(info: EngineInfo, log: TgiLog, limits: Limits, given: Limits, model
         version=info.version,
         emulated=info.emulated,
     )
+
+
+def _block_size(log: TgiLog, old: bool) -> int:
+    """Tokens of a block. old: of a release that does not tell its attention."""
+    return log.block_size or _BLOCK_SIZES.get(log.attention or ("paged" if old else ""), 1)
 
 
 def _chunks(log: TgiLog, total: int | None, prefill: int | None, given: Limits) -> bool:
