@@ -24,6 +24,7 @@ _KINDS: Mapping[str, NodeKind] = {"null": "null", "bool": "bool", "int": "int", 
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_DEPTH = 100
 _MOST_MISTAKES = 50  # that are shown
+_LONGEST_PATH = 400  # characters; the end of a longer one tells the file
 _SHOWN = 80  # characters of a value, in a message
 
 
@@ -45,6 +46,7 @@ class CatalogueError(UsageError):
 
     def __init__(self, file: str, mistakes: list[Mistake]) -> None:
         self.mistakes = tuple(sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.line or 0))
+        file = file if len(file) <= _LONGEST_PATH else f"…{file[-_LONGEST_PATH:]}"
         lines: list[str] = []
         room = LONGEST - len(f"{file}: and {len(self.mistakes):,} more")
         for mistake in self.mistakes[:_MOST_MISTAKES]:

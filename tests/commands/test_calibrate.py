@@ -62,8 +62,9 @@ def test_a_measurement_that_was_cut_off_is_not_stored(
     assert calibration.find(4, 2) is None
 
 
-def test_what_is_stored_is_taken_where_only_what_is_missing_is_asked_for() -> None:
-    """For as many processes; whoever asks for it has load processes of its own about."""
+def test_what_is_stored_is_taken_where_only_what_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as many processes, and without starting any: whoever asks for it has load processes of its own."""
+    monkeypatch.setattr("harness.commands.calibrate.WorkerPool", None)
     floor = Floor(0.001, 0.0005, streams=64, events_per_second=3000.0, measured="2026-01-01T00:00:00Z")
     calibration.store(floor, 2)
     assert calibrate("16,64", lambda text: None, 2, missing=True).floors == (floor, floor)
