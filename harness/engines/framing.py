@@ -65,10 +65,9 @@ def _told(vocabulary: Vocabulary, count: Count) -> Vocabulary:
         return told
 
     try:
-        found = told_vocabulary(tokens, _QUESTIONS)
+        return told_vocabulary(tokens, _QUESTIONS)
     except ValueError:
         return vocabulary
-    return found if found.checked else vocabulary
 
 
 _PATHS = {_CHAT: "/v1/chat/completions", _COMPLETIONS: "/v1/completions"}
