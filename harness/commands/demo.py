@@ -41,7 +41,7 @@ class DemoResult:
                 "1. up\n" + up_text([self.running]),
                 "2. probe\n" + self.limits.as_text(),
                 "3. bench\n" + self.load.as_text(),
-                "Everything above came from the emulator: the way is real, the figures are a simulation's.",
+                "Everything above came from the emulator: its figures are simulated.",
             ]
         )
 

@@ -319,7 +319,7 @@ def _limit(value: int | float) -> str:
 
 
 def _engine(each: ServiceStatus) -> str:
-    simulated = ", emulated: figures are a simulation's" if each.emulated else ""
+    simulated = ", emulated: its figures are simulated" if each.emulated else ""
     return f"{each.runtime}, {each.engine} {each.engine_version or ''}".rstrip() + simulated
 
 

@@ -111,7 +111,7 @@ def choose_runtime(target: Target, model: Model, say: Say = _quiet) -> Runtime:
         return "compose"
     if has_gpu() and shutil.which("docker"):
         return "compose"
-    say("no GPU and Docker here: the embedded emulator serves the model, and its figures are a simulation's")
+    say("no GPU and Docker here: the embedded emulator serves the model, and its figures are simulated")
     return "embedded"
 
 
