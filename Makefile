@@ -16,14 +16,19 @@ JOBS   ?= 3
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+# What the tool itself needs is enough for the demo, and there sooner.
+$(VENV)/.runtime: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "harness needs Python 3.10 or newer; name one with make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install
+demo: $(VENV)/.runtime
 	$(BIN)/harness demo
 
 test: install
