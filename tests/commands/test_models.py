@@ -233,7 +233,7 @@ def test_each_remedy_fits_when_it_is_taken(entry: str) -> None:
             "vLLM has no limit such as max_input_tokens",
             (),
         ),
-        ("repo: Qwen/Qwen2.5-7B, gpu: L4, engine: {name: vllm, variant: cpu}", None, "how much memory vLLM takes", ()),
+        ("repo: Qwen/Qwen2.5-7B, gpu: L4, engine: {name: vllm, variant: cpu}", None, "the memory that vLLM takes", ()),
         (
             "repo: Qwen/Qwen2.5-7B-Instruct-GGUF, file: q-Q8_0.gguf, gpu: T4, engine: {name: llamacpp}",
             True,
