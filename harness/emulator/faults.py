@@ -9,7 +9,7 @@ kinds, with the keys they take besides `kind`:
     error             after_requests, at_running, every, text   one forward fails, the server lives on
     hang              after_requests, at_running, seconds  a forward never ends, or lasts so much longer
     slow_shard        factor, after_requests      every forward takes that many times as long
-    overload          every, after_requests, requests   requests are refused with 429 though permits are there
+    overload          every, after_requests, requests   requests are refused with 429 although there is room
     slow_health       seconds                     /health answers that much later
     stream_cut        after_events, every         the connection ends in the middle of an event
     stream_error      after_events, every, text   an error event in a 200 stream, then its end
@@ -143,7 +143,7 @@ class FaultBook:
             strike.delay += fault["seconds"] or 1e9
 
     def refuses(self) -> bool:
-        """Asked for each permit: a 429 although there is room."""
+        """Asked for each request: a 429 although there is room."""
         self._asked += 1
         fault = self.of("overload")
         if fault is None or self._asked <= fault["after_requests"] or self._asked % fault["every"]:

@@ -47,8 +47,27 @@ class Generation:
     """One answer being made, over one or more turns in the queue."""
 
     __slots__ = (
-        "ask", "engine", "eos_after", "first", "infer", "input_length", "listener", "permit", "plan", "plan_base",
-        "produced", "queued", "seed", "speech", "start", "started", "texts", "top_n", "turn", "valid", "wanted",
+        "ask",
+        "engine",
+        "eos_after",
+        "first",
+        "has_place",
+        "infer",
+        "input_length",
+        "listener",
+        "plan",
+        "plan_base",
+        "produced",
+        "queued",
+        "seed",
+        "speech",
+        "start",
+        "started",
+        "texts",
+        "top_n",
+        "turn",
+        "valid",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, infer: Infer, ask: Ask, valid: Valid, listener: Listener) -> None:
@@ -65,7 +84,7 @@ class Generation:
         self.produced = 0
         self.texts: list[str] = []
         self.queued = self.started = 0.0
-        self.permit = True
+        self.has_place = True
         self._queue(valid)
 
     def spoken(self, index: int) -> Spoken:
@@ -164,14 +183,14 @@ class Generation:
         self.listener.failed(problem)
 
     def release(self) -> None:
-        """Give the permit back, once."""
-        if self.permit:
-            self.permit = False
-            self.infer.permits += 1
+        """Give its place back, once."""
+        if self.has_place:
+            self.has_place = False
+            self.infer.free_places += 1
 
     def abandon(self) -> None:
         """The client is gone: the engine notices at the next token."""
-        if self.permit:
+        if self.has_place:
             self.release()
             self.infer.engine.leave(self.turn)
 
@@ -185,7 +204,7 @@ class Infer:
     speech: Speech
     metrics: Metrics
     log: Log
-    permits: int
+    free_places: int
     prefill_logprobs: bool
     eos_after: Callable[[int], int]
     refuse: Callable[[], bool] = lambda: False
@@ -201,16 +220,16 @@ class Infer:
         return [Spoken(number, piece, logprob(number, i), number in special) for i, (number, piece) in enumerate(pairs)]
 
     def begin(self, ask: Ask, listener: Listener) -> Generation:
-        """Take a permit, validate, queue. Raises Refused, counted and logged."""
+        """Take a place, validate, queue. Raises Refused, counted and logged."""
         return self._start(self._admit(ask), listener)
 
     def _admit(self, ask: Ask) -> Measured:
-        """A permit, and everything that is checked before the request counts as valid."""
-        if self.permits <= 0 or self.refuse():
+        """A place, and everything that is checked before the request counts as valid."""
+        if self.free_places <= 0 or self.refuse():
             self.metrics.count("tgi_request_failure", 'err="overloaded"')
             self.log.router("ERROR", _TARGET, "router/src/infer/mod.rs:118", "no permits available", _spans(ask))
             raise Refused(OVERLOADED)
-        self.permits -= 1
+        self.free_places -= 1
         try:
             return self.validation.measure(ask)
         except Refused as refused:
@@ -228,7 +247,7 @@ class Infer:
         return Generation(self, measured.ask, valid, listener)
 
     def _refused(self, ask: Ask, refused: Refused) -> None:
-        self.permits += 1
+        self.free_places += 1
         self.metrics.count("tgi_request_failure", 'err="validation"')
         self.log.router("ERROR", _TARGET, "router/src/infer/mod.rs:126", refused.detail, _spans(ask))
 
@@ -246,7 +265,7 @@ class Infer:
             for ask in asks:
                 admitted.append(self._admit(ask))
         except Refused:
-            self.permits += len(admitted)
+            self.free_places += len(admitted)
             raise
         collectors = [_Collector(index, told) for index in range(len(asks))]
         started: list[Generation] = []
@@ -255,8 +274,8 @@ class Infer:
                 started.append(self._start(measured, collector))
             return list(await asyncio.gather(*(collector.done for collector in collectors)))
         except BaseException:
-            # A prompt that was refused gave its permit back; the ones behind it were never started.
-            self.permits += max(0, len(admitted) - len(started) - 1)
+            # A prompt that was refused gave its place back; the ones behind it were never started.
+            self.free_places += max(0, len(admitted) - len(started) - 1)
             for generation in started:
                 generation.abandon()
             for collector in collectors:

@@ -44,7 +44,7 @@ class Valid:
 
 
 def check_best_of(best_of: int, limits: Limits) -> None:
-    """The limit of `best_of`, looked at before a permit is taken."""
+    """The limit of `best_of`, looked at before the concurrency limit."""
     if limits.max_best_of == 1 and best_of != 1:
         raise invalid("`best_of` != 1 is not allowed for this endpoint")
     if best_of > limits.max_best_of:

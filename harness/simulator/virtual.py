@@ -78,8 +78,8 @@ def simulate(
 
     until: the run's end in seconds; what is not answered by then is `in_flight`. limits: TGI's limits on lengths, whose
     violation fails a request (`validation`); None for no limits and no chunks of 1024 tokens. max_concurrent_requests:
-    permits; without a free one a request fails (`overloaded`). follow_up: asked after each answer, with the moment of
-    its end, for a request that is due because of it (closed loop, conversations).
+    beyond them a request fails (`overloaded`). follow_up: asked after each answer, with the moment of its end, for a
+    request that is due because of it (closed loop, conversations).
     """
     run = _Run(settings, cost, limits, max_concurrent_requests, follow_up, level)
     for request in requests:
@@ -94,12 +94,13 @@ class _Run:
         settings: EngineSettings,
         cost: Cost,
         limits: LengthLimits | None,
-        permits: int | None,
+        max_concurrent_requests: int | None,
         follow_up: Callable[[RequestRecord, float], PlannedRequest | None] | None,
         level: int,
     ) -> None:
         self._scheduler = Scheduler(settings)
-        self._cost, self._limits, self._permits, self._follow_up, self._level = cost, limits, permits, follow_up, level
+        self._cost, self._limits, self._follow_up, self._level = cost, limits, follow_up, level
+        self._most = max_concurrent_requests
         self._matching = settings.prefix_cache and not settings.padded
         self._clock = array("d")
         self._courses: dict[int, _Course] = {}
@@ -160,9 +161,9 @@ class _Run:
                 self._scheduler.enqueue(event, at)
 
     def _arrive(self, course: _Course, at: float) -> None:
-        """A request reaches the router: permit, validation, queue."""
+        """A request reaches the router: the concurrency limit, validation, queue."""
         planned = course.planned
-        if self._permits is not None and self._open >= self._permits:
+        if self._most is not None and self._open >= self._most:
             self._refuse(course, "overloaded", at)
             return
         asked = planned.output_tokens if planned.max_new_tokens is None else planned.max_new_tokens
