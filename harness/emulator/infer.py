@@ -47,27 +47,8 @@ class Generation:
     """One answer being made, over one or more turns in the queue."""
 
     __slots__ = (
-        "ask",
-        "engine",
-        "eos_after",
-        "first",
-        "has_place",
-        "infer",
-        "input_length",
-        "listener",
-        "plan",
-        "plan_base",
-        "produced",
-        "queued",
-        "seed",
-        "speech",
-        "start",
-        "started",
-        "texts",
-        "top_n",
-        "turn",
-        "valid",
-        "wanted",
+        "ask", "engine", "eos_after", "first", "has_place", "infer", "input_length", "listener", "plan", "plan_base",
+        "produced", "queued", "seed", "speech", "start", "started", "texts", "top_n", "turn", "valid", "wanted",
     )  # fmt: skip
 
     def __init__(self, infer: Infer, ask: Ask, valid: Valid, listener: Listener) -> None:
