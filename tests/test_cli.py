@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -110,24 +109,26 @@ def test_options_come_from_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "'users'" in capsys.readouterr().err
 
 
-def commands(group: Any, *before: str) -> list[tuple[str, ...]]:
-    """Every command, with the words that call it."""
-    found: list[tuple[str, ...]] = []
+def commands(group: Any, *before: str) -> list[tuple[tuple[str, ...], str]]:
+    """The words that call each command, and its help as it is written."""
+    found = []
     for name, command in group.commands.items():
-        inner = commands(command, *before, name) if hasattr(command, "commands") else [(*before, name)]
-        found += inner
+        words = (*before, name)
+        found += commands(command, *words) if hasattr(command, "commands") else [(words, command.help)]
     return found
 
 
-@pytest.mark.parametrize("command", commands(typer.main.get_command(app)), ids=" ".join)
+@pytest.mark.parametrize(("command", "written"), commands(typer.main.get_command(app)))
 def test_every_command_explains_itself_with_an_example(
-    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    command: tuple[str, ...], written: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`harness COMMAND --help` ends well and shows a line to type, unbroken; what it does fits its list's one line."""
+    """`harness COMMAND --help` shows lines to type, unbroken; what it does fits its one line of the list."""
     assert run(*command, "--help") == 0
     said = capsys.readouterr().out
-    assert re.search(f"^  Example: harness {' '.join(command)}", said, re.MULTILINE)
-    assert len(said.splitlines()[2].strip()) <= 65
+    examples = written.partition("\b\n")[2].splitlines()
+    assert examples[0].startswith(f"Example: harness {' '.join(command)}")
+    assert all(f"\n  {each}\n" in said for each in examples)
+    assert len(written.partition("\n")[0]) <= 65
 
 
 def _listener() -> socket.socket:
