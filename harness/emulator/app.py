@@ -13,7 +13,7 @@ from typing import Any
 from harness.emulator.bodies import Ask
 from harness.emulator.engine import Engine
 from harness.emulator.http import Connection, Exchange
-from harness.emulator.infer import Answer, Infer
+from harness.emulator.infer import FinishedAnswer, Infer
 from harness.emulator.json_reader import JsonError
 from harness.emulator.log import Log
 from harness.emulator.metrics import Metrics
@@ -212,7 +212,7 @@ class App:
         ]
         return EventStream(exchange, headers, self._shaper())
 
-    def succeeded(self, name: str, ask: Ask, answer: Answer, entered: float, now: float, line: int) -> Timings:
+    def succeeded(self, name: str, ask: Ask, answer: FinishedAnswer, entered: float, now: float, line: int) -> Timings:
         """Count and log a finished answer; its timings."""
         timings = Timings.of(entered, answer.queued, answer.started, now, answer.generated_tokens)
         metrics = self.metrics

@@ -12,12 +12,12 @@ from harness.emulator.app import App
 from harness.emulator.bodies import Ask, Chat, Parameters
 from harness.emulator.grammar import is_call, parse_call, tool_grammar
 from harness.emulator.http import Exchange
-from harness.emulator.infer import Answer, Generation
+from harness.emulator.infer import FinishedAnswer, Generation
 from harness.emulator.native import begin_stream, generate_internal, token_list
 from harness.emulator.problems import TEMPLATE, TOOL, Refused
 from harness.emulator.sse import EventStream
 from harness.emulator.template import TemplateProblem
-from harness.emulator.tokens import Spoken
+from harness.emulator.tokens import AnswerToken
 
 TOOL_PROMPT = (
     "\nGiven the functions available, please respond with a JSON for a function call with its proper arguments that"
@@ -88,7 +88,7 @@ def _next_call_id(chat: Chat) -> str:
     return str(max(ids) + 1 if ids else 0)
 
 
-def _logprob(token: Spoken, top: list[Spoken]) -> dict[str, Any]:
+def _logprob(token: AnswerToken, top: list[AnswerToken]) -> dict[str, Any]:
     likeliest = [{"token": each.text, "logprob": each.logprob} for each in top]
     return {"token": token.text, "logprob": token.logprob, "top_logprobs": likeliest}
 
@@ -149,7 +149,7 @@ class ChatStream:
             return
         self._push(spoken, generation.top(index), None)
 
-    def last(self, generation: Generation, index: int, answer: Answer) -> None:
+    def last(self, generation: Generation, index: int, answer: FinishedAnswer) -> None:
         if self.superseded:
             return
         self.app.succeeded("chat_completions", self.ask, answer, self.entered, time.monotonic(), 637)
@@ -169,7 +169,7 @@ class ChatStream:
         if self.generation is not None:
             self.generation.abandon()
 
-    def _push(self, spoken: Spoken, top: list[Spoken], answer: Answer | None) -> bool:
+    def _push(self, spoken: AnswerToken, top: list[AnswerToken], answer: FinishedAnswer | None) -> bool:
         """One token through the state machine of chat.rs; False when the model chose no tool and starts again."""
         if self.state == "content":
             self._chunk(spoken, spoken.text, top, answer)
@@ -196,10 +196,10 @@ class ChatStream:
 
     def _chunk(
         self,
-        spoken: Spoken,
+        spoken: AnswerToken,
         said: str,
-        top: list[Spoken],
-        answer: Answer | None,
+        top: list[AnswerToken],
+        answer: FinishedAnswer | None,
         call: tuple[str | None] | None = None,
     ) -> None:
         delta: dict[str, Any] = {"role": "assistant", "content": "" if spoken.special else said}
@@ -269,7 +269,7 @@ async def _plain(app: App, exchange: Exchange, chat: Chat, ask: Ask, tools: bool
     app.json(exchange, _completion(app, chat, message, told, input_length), result.headers)
 
 
-def _completion(app: App, chat: Chat, message: dict[str, Any], told: Answer, input_length: int) -> bytes:
+def _completion(app: App, chat: Chat, message: dict[str, Any], told: FinishedAnswer, input_length: int) -> bytes:
     logprobs = None
     if chat.logprobs:
         tops = [*told.top_tokens, *([[]] * (len(told.tokens) - len(told.top_tokens)))]

@@ -11,11 +11,11 @@ from harness.emulator.app import JSON, App
 from harness.emulator.bodies import Ask, Completion, Parameters
 from harness.emulator.chat import adapter, finish_reason, sampling, usage
 from harness.emulator.http import Exchange
-from harness.emulator.infer import Answer, Generation
+from harness.emulator.infer import FinishedAnswer, Generation
 from harness.emulator.native import Result, begin_stream, finished
 from harness.emulator.problems import Refused
 from harness.emulator.sse import EventStream
-from harness.emulator.tokens import Spoken
+from harness.emulator.tokens import AnswerToken
 
 _SUFFIX = {
     "error": "Suffix is not supported and can be achieved by preprocessing the prompt.",
@@ -67,7 +67,7 @@ async def _plain(app: App, exchange: Exchange, asks: list[Ask]) -> None:
     app.metrics.count("tgi_request_count", by=len(asks))
     complete: list[tuple[int, Result]] = []
 
-    def told(index: int, answer: Answer) -> None:
+    def told(index: int, answer: FinishedAnswer) -> None:
         complete.append((index, finished(app, asks[index], "completions", answer, entered)))
 
     await app.infer.answers(asks, told)
@@ -120,7 +120,7 @@ class _Prompt:
         choice = _choice(generation.spoken(index), self.index, "")
         self._put(f'{self.call.head()}"choices":[{choice}],{self.call.model}}}'.encode())
 
-    def last(self, generation: Generation, index: int, answer: Answer) -> None:
+    def last(self, generation: Generation, index: int, answer: FinishedAnswer) -> None:
         self.call.app.succeeded("completions", self.ask, answer, self.entered, time.monotonic(), 637)
         choice = _choice(generation.spoken(index), self.index, answer.finish_reason)
         shown = rust.text(usage(answer.input_length, answer.generated_tokens))
@@ -136,7 +136,7 @@ class _Prompt:
         self.call.pump()
 
 
-def _choice(spoken: Spoken, index: int, reason: str) -> str:
+def _choice(spoken: AnswerToken, index: int, reason: str) -> str:
     return f'{{"index":{index},"text":{rust.text(spoken.text)},"logprobs":null,"finish_reason":"{reason}"}}'
 
 

@@ -93,7 +93,7 @@ def fault_from_mapping(entry: Any, where: str) -> Fault:
 
 
 @dataclass
-class Strike:
+class FaultEffect:
     """What a forward is to suffer. fatal: the shard ends. delay: seconds more. text: of the failure, if it fails."""
 
     delay: float = 0.0
@@ -120,10 +120,10 @@ class FaultBook:
     def _due(self, fault: Fault, running: int) -> bool:
         return self.requests > fault["after_requests"] and running >= fault["at_running"]
 
-    def forward(self, running: int, seconds: float) -> Strike:
+    def forward(self, running: int, seconds: float) -> FaultEffect:
         """Asked before each forward. seconds: how long it would take."""
         self._forwards += 1
-        strike = Strike()
+        strike = FaultEffect()
         for fault in self._faults:
             if fault.kind == "slow_shard" and self.requests > fault["after_requests"]:
                 strike.delay += seconds * (fault["factor"] - 1)
@@ -131,7 +131,7 @@ class FaultBook:
                 self._one(fault, strike)
         return strike
 
-    def _one(self, fault: Fault, strike: Strike) -> None:
+    def _one(self, fault: Fault, strike: FaultEffect) -> None:
         if fault.kind == "oom":
             strike.text, strike.fatal = OUT_OF_MEMORY, True
         elif fault.kind == "crash":

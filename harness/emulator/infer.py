@@ -15,12 +15,12 @@ from harness.emulator.engine import Engine, Turn
 from harness.emulator.log import Log, Span, request_fields
 from harness.emulator.metrics import Metrics
 from harness.emulator.problems import OVERLOADED, Refused
-from harness.emulator.tokens import Speech, Spoken, alternatives, logprob
-from harness.emulator.validation import Measured, Valid, Validation, check_best_of
+from harness.emulator.tokens import AnswerToken, Speech, alternatives, logprob
+from harness.emulator.validation import MeasuredRequest, Validation, ValidRequest, check_best_of
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FinishedAnswer:
     """A finished answer. seed: None when greedy. queued, started: moments of the first turn, clock of the loop."""
 
     text: str
@@ -30,8 +30,8 @@ class Answer:
     input_length: int
     queued: float
     started: float
-    tokens: list[Spoken] = field(default_factory=list)
-    top_tokens: list[list[Spoken]] = field(default_factory=list)
+    tokens: list[AnswerToken] = field(default_factory=list)
+    top_tokens: list[list[AnswerToken]] = field(default_factory=list)
     prefill: list[tuple[int, str, float | None]] = field(default_factory=list)
 
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
     """Who wants the tokens. index counts from 0. `last` carries the last token; nothing comes after it or a failure."""
 
     def token(self, generation: Generation, index: int) -> None: ...
-    def last(self, generation: Generation, index: int, answer: Answer) -> None: ...
+    def last(self, generation: Generation, index: int, answer: FinishedAnswer) -> None: ...
     def failed(self, problem: Refused) -> None: ...
 
 
@@ -51,7 +51,7 @@ class Generation:
         "produced", "queued", "seed", "speech", "start", "started", "texts", "top_n", "turn", "valid", "wanted",
     )  # fmt: skip
 
-    def __init__(self, infer: Infer, ask: Ask, valid: Valid, listener: Listener) -> None:
+    def __init__(self, infer: Infer, ask: Ask, valid: ValidRequest, listener: Listener) -> None:
         self.infer, self.ask, self.listener = infer, ask, listener
         self.valid = valid
         self.speech = infer.speech
@@ -68,7 +68,7 @@ class Generation:
         self.has_place = True
         self._queue(valid)
 
-    def spoken(self, index: int) -> Spoken:
+    def spoken(self, index: int) -> AnswerToken:
         """The token at this place of the answer."""
         if self.plan is not None:
             return self.plan[index] if index < len(self.plan) else self.speech.end
@@ -76,11 +76,11 @@ class Generation:
             return self.speech.end
         return self.speech.at(self.start + index)
 
-    def top(self, index: int) -> list[Spoken]:
+    def top(self, index: int) -> list[AnswerToken]:
         """The likeliest tokens at this place; empty unless they were asked for."""
         return alternatives(self.spoken(index), index, self.top_n, self.speech) if self.top_n else []
 
-    def _queue(self, valid: Valid) -> None:
+    def _queue(self, valid: ValidRequest) -> None:
         cacheable = not self.ask.parameters.decoder_input_details
         turn = Turn(self, valid.encoding.ids, valid.max_new_tokens, cacheable)
         turn.stop_after, turn.stop_reason = self._stop(valid.max_new_tokens)
@@ -145,9 +145,9 @@ class Generation:
         self._queue(valid)
         return True
 
-    def _answer(self, finished: str) -> Answer:
+    def _answer(self, finished: str) -> FinishedAnswer:
         text, count = "".join(self.texts), self.produced
-        return Answer(text, finished, count, self.seed, self.input_length, self.queued, self.started)
+        return FinishedAnswer(text, finished, count, self.seed, self.input_length, self.queued, self.started)
 
     def prefill(self) -> list[tuple[int, str, float | None]]:
         """Prompt tokens with log probabilities, where the request and the server ask for them."""
@@ -191,20 +191,22 @@ class Infer:
     refuse: Callable[[], bool] = lambda: False
     healthy: bool = True
 
-    def planned(self, text: str | None) -> list[Spoken] | None:
+    def planned(self, text: str | None) -> list[AnswerToken] | None:
         """A text that must be said word for word, as tokens."""
         if text is None:
             return None
         special = self.validation.tokenizer.special_ids
         encoding = self.validation.tokenizer.encode(text, special_tokens=False)
         pairs = zip(encoding.ids, encoding.pieces, strict=True)
-        return [Spoken(number, piece, logprob(number, i), number in special) for i, (number, piece) in enumerate(pairs)]
+        return [
+            AnswerToken(number, piece, logprob(number, i), number in special) for i, (number, piece) in enumerate(pairs)
+        ]
 
     def begin(self, ask: Ask, listener: Listener) -> Generation:
         """Take a place, validate, queue. Raises Refused, counted and logged."""
         return self._start(self._admit(ask), listener)
 
-    def _admit(self, ask: Ask) -> Measured:
+    def _admit(self, ask: Ask) -> MeasuredRequest:
         """A place, and everything that is checked before the request counts as valid."""
         if self.free_places <= 0 or self.refuse():
             self.metrics.count("tgi_request_failure", 'err="overloaded"')
@@ -217,7 +219,7 @@ class Infer:
             self._refused(ask, refused)
             raise
 
-    def _start(self, measured: Measured, listener: Listener) -> Generation:
+    def _start(self, measured: MeasuredRequest, listener: Listener) -> Generation:
         self.metrics.record("tgi_request_input_length", len(measured.encoding))
         try:
             valid = self.validation.complete(measured)
@@ -232,16 +234,18 @@ class Infer:
         self.metrics.count("tgi_request_failure", 'err="validation"')
         self.log.router("ERROR", _TARGET, "router/src/infer/mod.rs:126", refused.detail, _spans(ask))
 
-    async def answer(self, ask: Ask) -> Answer:
+    async def answer(self, ask: Ask) -> FinishedAnswer:
         """The whole answer. Cancelling means that the client is gone. Raises Refused."""
         return (await self.answers([ask]))[0]
 
-    async def answers(self, asks: list[Ask], told: Callable[[int, Answer], None] | None = None) -> list[Answer]:
+    async def answers(
+        self, asks: list[Ask], told: Callable[[int, FinishedAnswer], None] | None = None
+    ) -> list[FinishedAnswer]:
         """All answers, or the first failure. All are checked before one of them is queued.
 
         told: called with each answer's place as it comes.
         """
-        admitted: list[Measured] = []
+        admitted: list[MeasuredRequest] = []
         try:
             for ask in asks:
                 admitted.append(self._admit(ask))
@@ -263,7 +267,7 @@ class Infer:
                 collector.done.cancel()
             raise
 
-    async def best_of(self, ask: Ask, count: int) -> tuple[Answer, list[Answer]]:
+    async def best_of(self, ask: Ask, count: int) -> tuple[FinishedAnswer, list[FinishedAnswer]]:
         """The answer with the highest mean log probability, and the others. One failure fails all."""
         check_best_of(count, self.validation.limits)
         answers = await self.answers([ask] * count)
@@ -284,14 +288,14 @@ class _Collector:
 
     __slots__ = ("_index", "_told", "done")
 
-    def __init__(self, index: int, told: Callable[[int, Answer], None] | None) -> None:
+    def __init__(self, index: int, told: Callable[[int, FinishedAnswer], None] | None) -> None:
         self._index, self._told = index, told
-        self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[FinishedAnswer] = asyncio.get_running_loop().create_future()
 
     def token(self, generation: Generation, index: int) -> None:
         return
 
-    def last(self, generation: Generation, index: int, answer: Answer) -> None:
+    def last(self, generation: Generation, index: int, answer: FinishedAnswer) -> None:
         if self.done.done():
             return
         said = range(answer.generated_tokens)

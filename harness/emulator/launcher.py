@@ -111,7 +111,7 @@ class _Plan:
         return self.serving.shards
 
 
-class Failed(Exception):
+class RouterFailed(Exception):
     """The router ends; the text is its last line on stdout."""
 
 
@@ -356,14 +356,14 @@ class Launcher:
             settings = await self._warm_up(plan)
             router = Router(settings, self.log, self.scenario)
             await router.start(self._address(), self.options.port)
-        except Failed as failed:
+        except RouterFailed as failed:
             self._webserver_crashed(plan, failed)
         except PortTaken as taken:
             self._port_taken(plan, taken)
         print(f"harness: listening on {router.url}", file=sys.stderr, flush=True)
         await self._until_end(plan, router)
 
-    def _webserver_crashed(self, plan: _Plan, failed: Failed) -> NoReturn:
+    def _webserver_crashed(self, plan: _Plan, failed: RouterFailed) -> NoReturn:
         self.log.raw(str(failed))
         self.log.launcher("ERROR", "Webserver Crashed")
         self._stop_shards(plan)
@@ -374,7 +374,7 @@ class Launcher:
         self.log.router("ERROR", SERVER, "router/src/server.rs:2324", where)
         kind = {98: "AddrInUse", 13: "PermissionDenied", 99: "AddrNotAvailable"}.get(taken.number, "Other")
         os_error = f'Os {{ code: {taken.number}, kind: {kind}, message: "{taken.reason}" }}'
-        self._webserver_crashed(plan, Failed(f"Error: WebServer(Axum({os_error}))"))
+        self._webserver_crashed(plan, RouterFailed(f"Error: WebServer(Axum({os_error}))"))
 
     def _address(self) -> str:
         """Where to listen: 127.0.0.1 unless told; a HOSTNAME that is not an address is what a container has."""
@@ -389,7 +389,7 @@ class Launcher:
     async def _warm_up(self, plan: _Plan) -> RouterSettings:
         log = self.log
         if self.options.max_batch_size == 0:
-            raise Failed('Error: ArgumentValidation("`max_batch_size` must be > 0")')
+            raise RouterFailed('Error: ArgumentValidation("`max_batch_size` must be > 0")')
         log.router("INFO", V3, "backends/v3/src/lib.rs:125", "Warming up model")
         await pause(self.boot.warm_up, self.stop)
         if self.stop.is_set():
@@ -438,7 +438,7 @@ class Launcher:
         spans = [Span("warmup", fields), Span("warmup")]
         where = "backends/v3/src/client/mod.rs:45"
         log.router("ERROR", f"{V3}::client", where, f"Server error: {text}", spans)
-        raise Failed(f"Error: Backend(Warmup(Generation({rust.string(text)})))")
+        raise RouterFailed(f"Error: Backend(Warmup(Generation({rust.string(text)})))")
 
     def _check_backend(self, plan: _Plan, memory: Budget) -> None:
         options, log = self.options, self.log
@@ -450,7 +450,7 @@ class Launcher:
             log.router("WARN", V3, "backends/v3/src/lib.rs:90", text)
             log.router("WARN", V3, "backends/v3/src/lib.rs:94", f"Inferred max batch total tokens: {memory.tokens}")
         if memory.measured and memory.max_total_tokens > memory.tokens:
-            raise Failed(f"Error: Backend(NotEnoughMemory({memory.max_total_tokens}))")
+            raise RouterFailed(f"Error: Backend(NotEnoughMemory({memory.max_total_tokens}))")
         log.router("INFO", V3, "backends/v3/src/lib.rs:137", f"Setting max batch total tokens to {memory.tokens}")
         if plan.resolved.chunking:
             text = "Model supports prefill chunking. `waiting_served_ratio` and `max_waiting_tokens` will be ignored."
@@ -497,7 +497,7 @@ class Launcher:
             text = "Invalid hostname, defaulting to 0.0.0.0"
             log.router("WARN", SERVER, "router/src/server.rs:1909", text)
         if "prometheus_port" in self.options.given and not can_bind(self._address(), self.options.prometheus_port):
-            raise Failed(
+            raise RouterFailed(
                 "\nthread 'main' panicked at router/src/server.rs:1991:10:\nfailed to build prometheus recorder: "
                 'FailedToCreateHTTPListener("Address already in use (os error 98)")\n'
                 "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace"
@@ -534,8 +534,8 @@ def _argument(text: str) -> LaunchError:
     return LaunchError(f"ArgumentValidation({rust.string(text)})")
 
 
-def _refused(text: str) -> Failed:
-    return Failed(f"Error: ArgumentValidation({rust.string(text)})")
+def _refused(text: str) -> RouterFailed:
+    return RouterFailed(f"Error: ArgumentValidation({rust.string(text)})")
 
 
 async def _outcome(router: Router) -> bool:

@@ -10,21 +10,21 @@ from harness.emulator import rust
 from harness.emulator.app import App
 from harness.emulator.bodies import Ask
 from harness.emulator.http import Exchange
-from harness.emulator.infer import Answer, Generation
+from harness.emulator.infer import FinishedAnswer, Generation
 from harness.emulator.problems import Refused, invalid
 from harness.emulator.sse import EventStream
-from harness.emulator.tokens import Spoken, Token
+from harness.emulator.tokens import AnswerToken, Token
 
 
-def _tokens(tokens: list[Spoken]) -> str:
+def _tokens(tokens: list[AnswerToken]) -> str:
     return "[" + ",".join([each.json for each in tokens]) + "]"
 
 
-def _prefill(answer: Answer) -> str:
+def _prefill(answer: FinishedAnswer) -> str:
     return rust.text([{"id": number, "text": text, "logprob": chance} for number, text, chance in answer.prefill])
 
 
-def _sequence(answer: Answer) -> str:
+def _sequence(answer: FinishedAnswer) -> str:
     """The fields that a best_of sequence and the details share, in the order of both."""
     return (
         f'"finish_reason":"{answer.finish_reason}","generated_tokens":{answer.generated_tokens},'
@@ -32,13 +32,13 @@ def _sequence(answer: Answer) -> str:
     )
 
 
-def _top(answer: Answer) -> str:
+def _top(answer: FinishedAnswer) -> str:
     if not answer.top_tokens:
         return ""
     return ',"top_tokens":[' + ",".join(map(_tokens, answer.top_tokens)) + "]"
 
 
-def details(answer: Answer, others: list[Answer] | None, prompt: str) -> str:
+def details(answer: FinishedAnswer, others: list[FinishedAnswer] | None, prompt: str) -> str:
     """`details` of a plain answer. others: the sequences that lost a `best_of`."""
     best = ""
     if others is not None:
@@ -54,7 +54,7 @@ class Result:
 
     __slots__ = ("answer", "body", "headers")
 
-    def __init__(self, answer: Answer, body: bytes, headers: list[tuple[str, str]]) -> None:
+    def __init__(self, answer: FinishedAnswer, body: bytes, headers: list[tuple[str, str]]) -> None:
         self.answer, self.body, self.headers = answer, body, headers
 
 
@@ -63,7 +63,7 @@ async def generate_internal(app: App, ask: Ask, span: str) -> Result:
     entered = time.monotonic()
     app.metrics.count("tgi_request_count")
     p = ask.parameters
-    others: list[Answer] | None = None
+    others: list[FinishedAnswer] | None = None
     if p.best_of is not None and p.best_of > 1:
         answer, others = await app.infer.best_of(ask, p.best_of)
     else:
@@ -72,7 +72,7 @@ async def generate_internal(app: App, ask: Ask, span: str) -> Result:
 
 
 def finished(
-    app: App, ask: Ask, span: str, answer: Answer, entered: float, others: list[Answer] | None = None
+    app: App, ask: Ask, span: str, answer: FinishedAnswer, entered: float, others: list[FinishedAnswer] | None = None
 ) -> Result:
     """Count, log and write a plain answer that is complete."""
     timings = app.succeeded(span, ask, answer, entered, time.monotonic(), 432)
@@ -108,7 +108,7 @@ class NativeStream:
             text = self._text(generation, index, "null", "null")
         self.events.event(text.encode())
 
-    def last(self, generation: Generation, index: int, answer: Answer) -> None:
+    def last(self, generation: Generation, index: int, answer: FinishedAnswer) -> None:
         app = self.app
         app.succeeded("generate_stream", self.ask, answer, self.entered, time.monotonic(), 637)
         prompt = self.ask.inputs if self.ask.parameters.return_full_text else ""

@@ -149,7 +149,7 @@ def logprob(token_id: int, index: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class AnswerToken:
     """One token of an answer, with its JSON ready to be sent."""
 
     id: int
@@ -177,28 +177,28 @@ class Speech:
         stop = tokenizer.encode(".", special_tokens=False)
         full_stop = (stop.ids[0], stop.pieces[0]) if len(stop) == 1 else words[0]
         state, sentence = 12345, 0
-        self.tokens: list[Spoken] = []
+        self.tokens: list[AnswerToken] = []
         for index in range(self.LENGTH):
             state = (state * 1103515245 + 12345) & 0x7FFFFFFF
             sentence += 1
             number, text = words[(state >> 8) % len(words)]
             if sentence > 7 and (state >> 9) % 6 == 0:
                 (number, text), sentence = full_stop, 0
-            self.tokens.append(Spoken(number, text, logprob(number, index)))
+            self.tokens.append(AnswerToken(number, text, logprob(number, index)))
         self.json: list[str] = [each.json for each in self.tokens]
         number = tokenizer.eos_id if tokenizer.eos_id is not None else 0
-        self.end = Spoken(number, tokenizer.text_of(number), logprob(number, 0), True)
+        self.end = AnswerToken(number, tokenizer.text_of(number), logprob(number, 0), True)
 
     def start(self, ids: Sequence[int], seed: int | None) -> int:
         """Where the answer to these tokens begins. seed: None for greedy decoding."""
         tail = ",".join(map(str, ids[-64:]))
         return zlib.crc32(f"{seed}/{len(ids)}/{tail}".encode()) % self.LENGTH
 
-    def at(self, position: int) -> Spoken:
+    def at(self, position: int) -> AnswerToken:
         return self.tokens[position % self.LENGTH]
 
 
-def alternatives(spoken: Spoken, index: int, count: int, speech: Speech) -> list[Spoken]:
+def alternatives(spoken: AnswerToken, index: int, count: int, speech: Speech) -> list[AnswerToken]:
     """The `count` likeliest tokens at this place, the one that was taken first."""
     others = (speech.at(spoken.id * 13 + index + 29 * k) for k in range(1, count))
-    return [spoken, *(Spoken(o.id, o.text, spoken.logprob - 0.25 * (k + 1)) for k, o in enumerate(others))][:count]
+    return [spoken, *(AnswerToken(o.id, o.text, spoken.logprob - 0.25 * (k + 1)) for k, o in enumerate(others))][:count]

@@ -27,7 +27,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Valid:
+class ValidRequest:
     """A request that may queue. max_new_tokens: of this turn; wanted: of all turns. seed: given or drawn."""
 
     encoding: Encoding
@@ -112,7 +112,7 @@ def samples(p: Parameters) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRequest:
     """A request whose parameters and length are fine; only its grammar has not been looked at."""
 
     ask: Ask
@@ -127,7 +127,7 @@ class Validation:
     def __init__(self, limits: Limits, tokenizer: AnyTokenizer) -> None:
         self.limits, self.tokenizer = limits, tokenizer
 
-    def measure(self, ask: Ask) -> Measured:
+    def measure(self, ask: Ask) -> MeasuredRequest:
         """Parameters, then the length in tokens. Raises Refused."""
         p = ask.parameters
         drawn = p.do_sample or any(v is not None for v in (p.temperature, p.top_k, p.top_p, p.typical_p))
@@ -139,12 +139,12 @@ class Validation:
         if p.truncate is not None:
             encoding = encoding.last(p.truncate)
         new, wanted = _lengths(p, len(encoding), self.limits)
-        return Measured(ask, encoding, new, wanted)
+        return MeasuredRequest(ask, encoding, new, wanted)
 
-    def complete(self, measured: Measured) -> Valid:
+    def complete(self, measured: MeasuredRequest) -> ValidRequest:
         """The request, ready to queue. Raises Refused for its grammar."""
         p = measured.ask.parameters
         plan = check_grammar(p.grammar, self.limits.grammar_support) if p.grammar is not None else None
         seed = p.seed if p.seed is not None else random.getrandbits(64)
         new, wanted = measured.max_new_tokens, measured.wanted
-        return Valid(measured.encoding, new, wanted, seed, samples(p), p.top_n_tokens or 0, plan)
+        return ValidRequest(measured.encoding, new, wanted, seed, samples(p), p.top_n_tokens or 0, plan)

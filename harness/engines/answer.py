@@ -62,7 +62,7 @@ class TokenEvents(NamedTuple):
 NO_EVENTS = TokenEvents((), (), 0)
 
 
-class Reading(Protocol):
+class AnswerReader(Protocol):
     """One answer while it is read."""
 
     @property
@@ -122,7 +122,7 @@ class WholeReading:
         return self._judge(b"".join(self._slices), len(self._slices), complete)
 
 
-def read_all(reading: Reading, slices: Sequence[bytes], *, complete: bool) -> Answer:
+def read_all(reading: AnswerReader, slices: Sequence[bytes], *, complete: bool) -> Answer:
     """A whole answer at once."""
     reading.feed(slices)
     return reading.finish(complete=complete)

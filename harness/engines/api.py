@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harness.engines.answer import Answer, Reading
+from harness.engines.answer import Answer, AnswerReader
 from harness.engines.answer_text import Piece
 from harness.workload.request import Request
 
@@ -71,7 +71,7 @@ class Api(Protocol):
         """
         ...
 
-    def reading(self, http_status: int, *, stream: bool) -> Reading:
+    def reading(self, http_status: int, *, stream: bool) -> AnswerReader:
         """The same for an answer that is read as it comes."""
         ...
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.engines.answer import Answer, Reading, WholeReading, read_all
+from harness.engines.answer import Answer, AnswerReader, WholeReading, read_all
 from harness.engines.answer_text import Piece
 from harness.engines.api import NO_EXTRAS, Call, Extras
 from harness.engines.counting import count_events
@@ -21,7 +21,7 @@ from harness.engines.payload import (
     headers,
     json_object,
 )
-from harness.engines.stream import EventKind, Memory, Stream, StreamEvent, StreamReading
+from harness.engines.stream import EventKind, FormMemory, Stream, StreamEvent, StreamReading
 from harness.workload.request import Request
 
 # Where the text of a chunk may be: what reasoning models think is generated, sent and waited for like the rest.
@@ -43,7 +43,7 @@ class _OpenAiApi:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._memory = Memory()
+        self._memory = FormMemory()
 
     def encode(
         self, request: Request, request_id: str, model_name: str, *, stream: bool, extras: Extras = NO_EXTRAS
@@ -67,7 +67,7 @@ class _OpenAiApi:
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
         return read_all(self.reading(http_status, stream=stream), slices, complete=complete)
 
-    def reading(self, http_status: int, *, stream: bool) -> Reading:
+    def reading(self, http_status: int, *, stream: bool) -> AnswerReader:
         if not 200 <= http_status < 300:
             return WholeReading(lambda body, slices, complete: refusal(http_status, body))
         return StreamReading(self, self._memory) if stream else WholeReading(self.whole)

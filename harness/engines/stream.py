@@ -142,7 +142,7 @@ class StreamFormat(Protocol):
 
 
 @dataclass(frozen=True)
-class Form:
+class EventForm:
     """What the events of a stream have in common.
 
     pattern: matches a run of them. head, tail: how each begins and ends, blank line included. quotes, empty: quotation
@@ -161,18 +161,18 @@ class Form:
     count: re.Pattern[bytes] | None
 
 
-class Memory:
+class FormMemory:
     """The form of the last stream that was read, tried first on the next one."""
 
-    form: Form | None = None
+    form: EventForm | None = None
 
 
 class StreamReading:
     """One streamed answer, read in slices as they come. fast: False reads everything as JSON."""
 
-    def __init__(self, stream_format: StreamFormat, memory: Memory | None = None, *, fast: bool = True) -> None:
+    def __init__(self, stream_format: StreamFormat, memory: FormMemory | None = None, *, fast: bool = True) -> None:
         self.stream = Stream()
-        self._stream_format, self._memory, self._fast = stream_format, memory or Memory(), fast
+        self._stream_format, self._memory, self._fast = stream_format, memory or FormMemory(), fast
         self._sizes = array("q")  # where each slice ends in the body
         self._total = 0
         self._carry, self._base = b"", 0  # what no event was made of yet, and where in the body it begins
@@ -313,7 +313,7 @@ class StreamReading:
                 self._learned += 1
         return at
 
-    def _match(self, body: bytes, at: int, form: Form) -> int:
+    def _match(self, body: bytes, at: int, form: EventForm) -> int:
         """Takes the run of events of the form that begins here; where it ends."""
         match = form.pattern.match(body, at)
         if match is None or match.end() == at:
@@ -339,13 +339,13 @@ class StreamReading:
         self._heard = True
         return ends[-1] - self._base
 
-    def _add_text(self, form: Form, size: int, events: int, first: int) -> None:
+    def _add_text(self, form: EventForm, size: int, events: int, first: int) -> None:
         """Note how much text a run of like events holds. size: bytes of the run; first: of its first event."""
         self.stream.thoughts = self.stream.thoughts or form.thoughts
         self.stream.add_text(max(0, size - events * form.bare), max(1, first - form.bare))
 
 
-def _are_alike(joined: bytes, form: Form, events: int, lines: int) -> bool:
+def _are_alike(joined: bytes, form: EventForm, events: int, lines: int) -> bool:
     """Whether bytes that end like an event of the form are this many of them, none without text."""
     return (
         lines == 2 * events
@@ -359,7 +359,7 @@ def _are_alike(joined: bytes, form: Form, events: int, lines: int) -> bool:
 
 
 def read(
-    body: bytes, stream_format: StreamFormat, *, complete: bool, memory: Memory | None = None, fast: bool = True
+    body: bytes, stream_format: StreamFormat, *, complete: bool, memory: FormMemory | None = None, fast: bool = True
 ) -> Stream:
     """All events of a whole body."""
     reading = StreamReading(stream_format, memory, fast=fast)
@@ -438,7 +438,7 @@ def event_fields(part: bytes, stream: Stream) -> tuple[bytes | None, str | None]
     return joined or None, name
 
 
-def _form(part: bytes, blank: bytes, stream_format: StreamFormat, told: int | None) -> Form | None:
+def _form(part: bytes, blank: bytes, stream_format: StreamFormat, told: int | None) -> EventForm | None:
     """The form of all events that are like this one but for the values of the open keys. told: the tokens so far, by
     this event; None where it does not say.
     """
@@ -463,7 +463,7 @@ def _form(part: bytes, blank: bytes, stream_format: StreamFormat, told: int | No
             text, thoughts = text + end - start, thoughts or key.startswith(b"reasoning")
     pattern += [re.escape(part[at:]), blank]
     literals.append(part[at:] + blank)
-    return Form(
+    return EventForm(
         _compile(b"".join(pattern)),
         head=literals[0],
         tail=literals[-1],

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from gevent.hub import get_hub
 
-from harness.engines.answer import Answer, Reading
+from harness.engines.answer import Answer, AnswerReader
 from harness.engines.answer_text import AnswerText
 from harness.engines.api import Api
 from harness.load.connection import Exchange
@@ -64,7 +64,7 @@ class RequestInProgress:
     recorded: bool = False
     text: AnswerText | None = None
     then: Callable[[Exchange], None] = lambda exchange: None
-    reading: Reading | None = None
+    reading: AnswerReader | None = None
     moments: array[float] = field(default_factory=lambda: array("d"))
 
 

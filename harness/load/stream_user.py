@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from locust import User, task
 
-from harness.workload.chat import Talk
+from harness.workload.chat import Conversation
 from harness.workload.request import Reply, Request
 from harness.workload.seeds import derive
 
@@ -63,7 +63,7 @@ class StreamUser(User):
 
     scripts: ClassVar[tuple[TaskScript, ...]] = ()
     number: int | None = None  # among the users of all processes, from when it asks
-    talk: Talk
+    talk: Conversation
 
     def __init_subclass__(cls, **rest: Any) -> None:
         """Tasks that yield become scripts of conversations, of which each gets one by its number: so the same seed
@@ -83,7 +83,7 @@ class StreamUser(User):
         """The next conversation, or request, with its answers."""
         drivers[self.environment].use(self)
 
-    def script(self, talk: Talk) -> Generator[Request, Reply, Any]:
+    def script(self, talk: Conversation) -> Generator[Request, Reply, Any]:
         """What this user asks in a conversation."""
         self.talk = talk
         if not self.scripts:

@@ -14,7 +14,7 @@ from harness.catalog.models import Model
 from harness.engines import support_of
 from harness.errors import MissingError, UsageError
 from harness.serve.target import Say, Target
-from harness.simulator.fit import Lacks, describe, weights_bytes
+from harness.simulator.fit import DoesNotFit, describe, weights_bytes
 from harness.sizing.check import Fit, check
 from harness.sizing.known import known_shape
 from harness.stack import machine
@@ -87,7 +87,7 @@ def _memory(model: Model, here: Sequence[machine.GpuHere], say: Say) -> None:
     say(f"{model.name}: {fit.reason}{f' ({fit.estimate})' if fit.estimate else ''}")
     for remedy in fit.remedies:
         say(f"{model.name}: would fit: {remedy}")
-    if isinstance(fit.outcome, Lacks) and cannot_be(fit.outcome):
+    if isinstance(fit.outcome, DoesNotFit) and cannot_be(fit.outcome):
         for line in describe(fit.outcome).splitlines():
             say(f"    {line}")
         raise MissingError(
@@ -104,7 +104,7 @@ def fit_here(model: Model, here: Sequence[machine.GpuHere]) -> Fit:
     return check(model, find_gpu(here[0].name), used_bytes=max(used, default=0))
 
 
-def cannot_be(outcome: Lacks) -> bool:
+def cannot_be(outcome: DoesNotFit) -> bool:
     """Whether the weights alone are larger than the GPU, whoever else uses it."""
     return weights_bytes(outcome) > outcome.total_bytes
 

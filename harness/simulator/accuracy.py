@@ -42,7 +42,7 @@ THROUGHPUT, DURATION = "throughput", "duration of a batch"
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """One row: what was measured, on what."""
 
     id: str
@@ -73,7 +73,7 @@ _MEMORY_QUANTITIES = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredRow:
     """A row with its prediction. error: a fraction; None where the row cannot be predicted. skipped: why."""
 
     reading_id: str
@@ -86,7 +86,7 @@ class Outcome:
     skipped: str | None = None
 
 
-def _latency_quantity(reading: Reading) -> str | None:
+def _latency_quantity(reading: Measurement) -> str | None:
     metric, load = reading.metric, parse_workload(reading.workload)
     alone = load is not None and load.together == 1
     if metric.startswith("ttft"):
@@ -103,7 +103,7 @@ def _latency_quantity(reading: Reading) -> str | None:
 
 
 @dataclass(frozen=True)
-class Load:
+class StatedLoad:
     """What a row's workload text says. shape: `static` batch, `closed` loop, `burst` at once, `saturated`.
 
     together: batch size, users or requests at once; 0 for as many as fit. input, output: tokens per request.
@@ -118,30 +118,30 @@ class Load:
 _NUMBER = r"(\d[\d,]*(?:\.\d+)?k?)"
 
 
-def parse_workload(text: str) -> Load | None:
+def parse_workload(text: str) -> StatedLoad | None:
     """The load that a workload text describes; None for what cannot be played (a data set, a benchmark's rules)."""
     text = text.lower()
     if text == "single stream":
-        return Load("static", 1, 128, 128)
+        return StatedLoad("static", 1, 128, 128)
     total = re.search(rf"{_NUMBER} requests, {_NUMBER} prompt tokens in total", text)
     if total:
-        return Load("burst", _int(total[1]), max(1, _int(total[2]) // _int(total[1])), 0)
+        return StatedLoad("burst", _int(total[1]), max(1, _int(total[2]) // _int(total[1])), 0)
     share = re.search(
         rf"{_NUMBER} requests; the full set is {_NUMBER} requests totalling {_NUMBER} prompt tokens", text
     )
     if share:
-        return Load("burst", _int(share[1]), _int(share[3]) // _int(share[2]), 0)
+        return StatedLoad("burst", _int(share[1]), _int(share[3]) // _int(share[2]), 0)
     prompt = _find(text, rf"(?:prompt|input) {_NUMBER}", rf"{_NUMBER} input", rf"{_NUMBER}-token prompt")
     answer = _find(text, rf"(?:decode|output) {_NUMBER}", rf"{_NUMBER} output")
     if answer is None or ("sharegpt" in text) or ("mlperf" in text):
         return None
     if "maximum throughput" in text:
-        return Load("saturated", 0, prompt or 128, answer)
+        return StatedLoad("saturated", 0, prompt or 128, answer)
     together = _find(
         text, rf"batch {_NUMBER}", rf"concurrency {_NUMBER}", rf"{_NUMBER} (?:virtual )?users?", rf"{_NUMBER} requests"
     )
     shape = "closed" if "closed loop" in text else "burst" if "at once" in text else "static"
-    return Load(shape, together or 1, prompt or 128, answer)
+    return StatedLoad(shape, together or 1, prompt or 128, answer)
 
 
 def _find(text: str, *patterns: str) -> int | None:
@@ -157,7 +157,7 @@ def _int(text: str) -> int:
     return round(float(number.rstrip("k")) * (1000 if number.endswith("k") else 1))
 
 
-def read(path: Path) -> list[Reading | Outcome]:
+def read(path: Path) -> list[Measurement | ScoredRow]:
     """The file's rows; a row on a model or GPU that is not in the tables becomes a skipped Outcome."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -172,7 +172,7 @@ def read(path: Path) -> list[Reading | Outcome]:
     return [_reading(row) for row in rows]
 
 
-def _reading(row: Mapping[str, Any]) -> Reading | Outcome:
+def _reading(row: Mapping[str, Any]) -> Measurement | ScoredRow:
     flags = row.get("flags") or {}
     try:
         shape = find_shape(str(row["model"]))
@@ -181,8 +181,8 @@ def _reading(row: Mapping[str, Any]) -> Reading | Outcome:
         gpu = find_gpu(re.sub(r"\s*\(.*?\)", "", str(row["gpu"])).split(",")[0])
         plan = _plan(row, shape, gpu, flags)
     except HarnessError as error:
-        return Outcome(row["id"], row["group"], row["use"], row["metric"], row["value"], None, None, str(error))
-    return Reading(
+        return ScoredRow(row["id"], row["group"], row["use"], row["metric"], row["value"], None, None, str(error))
+    return Measurement(
         id=row["id"],
         group=row["group"],
         use=row["use"],
@@ -239,14 +239,14 @@ def _quantization(text: str) -> str | None:
     return None
 
 
-def assess(readings: Iterable[Reading | Outcome]) -> list[Outcome]:
+def assess(readings: Iterable[Measurement | ScoredRow]) -> list[ScoredRow]:
     """Predict every row."""
-    return [reading if isinstance(reading, Outcome) else _outcome(reading) for reading in readings]
+    return [reading if isinstance(reading, ScoredRow) else _outcome(reading) for reading in readings]
 
 
-def _outcome(reading: Reading) -> Outcome:
-    def skipped(why: str) -> Outcome:
-        return Outcome(reading.id, reading.group, reading.use, reading.metric, reading.value, None, None, why)
+def _outcome(reading: Measurement) -> ScoredRow:
+    def skipped(why: str) -> ScoredRow:
+        return ScoredRow(reading.id, reading.group, reading.use, reading.metric, reading.value, None, None, why)
 
     quantity = reading.quantity
     if quantity is None:
@@ -257,12 +257,12 @@ def _outcome(reading: Reading) -> Outcome:
         return skipped(str(error))
     if predicted is None:
         return skipped("the workload cannot be played")
-    return Outcome(
+    return ScoredRow(
         reading.id, reading.group, reading.use, quantity, reading.value, predicted, _error(reading, quantity, predicted)
     )
 
 
-def _error(reading: Reading, quantity: str, predicted: float | str) -> float:
+def _error(reading: Measurement, quantity: str, predicted: float | str) -> float:
     if quantity == FIT:
         return float(str(predicted).split("_")[0] != str(reading.value).split("_")[0])
     measured = float(reading.value)
@@ -278,7 +278,7 @@ def _error(reading: Reading, quantity: str, predicted: float | str) -> float:
 # Memory.
 
 
-def _predict_memory(reading: Reading) -> float | str | None:
+def _predict_memory(reading: Measurement) -> float | str | None:
     plan = reading.plan
     if reading.metric == "weights":
         return weight_bytes(plan.shape, plan.quantize, plan.dtype, plan.shards) / GIB
@@ -306,7 +306,7 @@ def _completed(plan: ServingPlan) -> ServingPlan:
 # Latency.
 
 
-def _predict_latency(reading: Reading) -> float | None:
+def _predict_latency(reading: Measurement) -> float | None:
     load = parse_workload(reading.workload)
     if load is None:
         return None
@@ -318,7 +318,7 @@ def _predict_latency(reading: Reading) -> float | None:
     return _played(reading, cost, load)
 
 
-def _cost(reading: Reading) -> CostModel:
+def _cost(reading: Measurement) -> CostModel:
     plan = reading.plan
     resolved = resolve(plan)
     host = _host(reading, resolved.cuda_graphs)
@@ -332,7 +332,7 @@ def _cost(reading: Reading) -> CostModel:
     )
 
 
-def _host(reading: Reading, graphs: tuple[int, ...]) -> Host:
+def _host(reading: Measurement, graphs: tuple[int, ...]) -> Host:
     """TGI's own host, or that of another engine. Engines other than TGI capture graphs up to large batches."""
     if reading.engine == "tgi":
         return engine_host("tgi", graphs, reading.plan.release, sampling="sampling on" in reading.workload)
@@ -342,7 +342,7 @@ def _host(reading: Reading, graphs: tuple[int, ...]) -> Host:
     return engine_host("vllm-2023" if reading.engine == "vllm" and "2023" in version else reading.engine, many)
 
 
-def _static(reading: Reading, cost: CostModel, load: Load) -> float | None:
+def _static(reading: Measurement, cost: CostModel, load: StatedLoad) -> float | None:
     batch, plan = load.together, reading.plan
     prefill = cost.seconds(StepShape(((load.input, 0),) * batch, 0, 0))
     step = cost.seconds(StepShape((), batch, batch * (load.input + load.output // 2)))
@@ -362,7 +362,7 @@ def _static(reading: Reading, cost: CostModel, load: Load) -> float | None:
     return rate / plan.shards if metric.endswith("per_gpu") else rate
 
 
-def _settings(reading: Reading) -> EngineSettings:
+def _settings(reading: Measurement) -> EngineSettings:
     plan = reading.plan
     if reading.engine == "tgi":
         resolved = resolve(plan)
@@ -381,7 +381,7 @@ def _settings(reading: Reading) -> EngineSettings:
     return EngineSettings(8192, max(20_000, tokens), block_size=16, prefix_cache=False)
 
 
-def _played(reading: Reading, cost: CostModel, load: Load) -> float | None:
+def _played(reading: Measurement, cost: CostModel, load: StatedLoad) -> float | None:
     """Play the load on the scheduler in virtual time."""
     settings = _settings(reading)
     output = load.output or 100
@@ -399,7 +399,7 @@ def _played(reading: Reading, cost: CostModel, load: Load) -> float | None:
     return _measure(reading, records, 0.0)
 
 
-def _measure(reading: Reading, records: list[RequestRecord], start: float) -> float | None:
+def _measure(reading: Measurement, records: list[RequestRecord], start: float) -> float | None:
     done = [record for record in records if record.status == "completed"]
     if not done:
         return None
@@ -436,7 +436,7 @@ class Accuracy:
     mean: float
 
 
-def summarise(outcomes: Iterable[Outcome]) -> list[Accuracy]:
+def summarise(outcomes: Iterable[ScoredRow]) -> list[Accuracy]:
     """Median per group first, then median and p90 over groups."""
     by_quantity: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for outcome in outcomes:
@@ -494,13 +494,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: ScoredRow) -> str:
     if outcome.error is None:
         return f"{outcome.reading_id}: not predicted: {outcome.skipped}"
     return f"{outcome.reading_id} {outcome.quantity}: {outcome.measured} -> {outcome.predicted} {outcome.error:.3f}"
 
 
-def _document(accuracies: list[Accuracy], outcomes: list[Outcome]) -> dict[str, Any]:
+def _document(accuracies: list[Accuracy], outcomes: list[ScoredRow]) -> dict[str, Any]:
     return {
         "quantities": [vars(each) for each in accuracies],
         "rows": [vars(each) for each in outcomes],

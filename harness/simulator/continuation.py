@@ -21,7 +21,7 @@ class LengthLimits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerProgress:
     """How far one answer is.
 
     requested: new tokens asked for, None for as many as fit. wanted: what the first chunk made of that.
@@ -52,21 +52,23 @@ def chunk_length(limits: LengthLimits, requested: int | None, input_tokens: int)
     return chunk
 
 
-def first_chunk(limits: LengthLimits, requested: int | None, input_tokens: int) -> tuple[Answer, int]:
+def first_chunk(limits: LengthLimits, requested: int | None, input_tokens: int) -> tuple[AnswerProgress, int]:
     """The answer's state, and the new tokens of its first queue entry. Raises TooLong."""
     chunk = chunk_length(limits, requested, input_tokens)
     wanted = limits.max_total_tokens - input_tokens if requested is None else requested
-    return Answer(limits, requested, wanted), chunk
+    return AnswerProgress(limits, requested, wanted), chunk
 
 
-def next_chunk(answer: Answer, finished: str, produced: int, input_tokens: int) -> tuple[Answer, int | None]:
+def next_chunk(
+    answer: AnswerProgress, finished: str, produced: int, input_tokens: int
+) -> tuple[AnswerProgress, int | None]:
     """After a chunk ended: the new state, and the new tokens of the next queue entry, None if the answer ends here.
 
     finished: why the chunk ended. produced: its tokens. input_tokens: length of the prompt with everything generated so
     far, tokenised again (and truncated again where the request says so). A chunk that would break a limit is not
     refused: the answer ends with `length`. The last chunk is not shortened, so 1025 tokens asked give 2048.
     """
-    grown = Answer(answer.limits, answer.requested, answer.wanted, answer.produced + produced)
+    grown = AnswerProgress(answer.limits, answer.requested, answer.wanted, answer.produced + produced)
     if finished != "length" or grown.produced >= grown.wanted:
         return grown, None
     try:

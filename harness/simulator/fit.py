@@ -77,7 +77,7 @@ class Fits:
 
 
 @dataclass(frozen=True)
-class Lacks:
+class DoesNotFit:
     """It does not start. doing: what it is at then. text: the engine's own. parts: what would have to fit, per GPU.
 
     longest: the longest request that would fit, None where that is not what it fails at.
@@ -91,7 +91,7 @@ class Lacks:
     longest: int | None = None
 
 
-Outcome = Fits | Lacks
+Outcome = Fits | DoesNotFit
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def describe(outcome: Outcome) -> str:
     """The sum with its parts, one line each, for people."""
     lines = [f"{format_bytes(part.bytes):>10}  {part.name}" for part in outcome.parts]
     lines.append(f"{format_bytes(outcome.total_bytes):>10}  GPU memory")
-    if isinstance(outcome, Lacks):
+    if isinstance(outcome, DoesNotFit):
         lines.append(f"{format_bytes(outcome.missing_bytes):>10}  missing: {outcome.text}")
     return "\n".join(lines)
 
@@ -165,7 +165,7 @@ def _tgi_start(candidate: Candidate) -> Outcome:
     outcome = memory.budget(plan, candidate.world)
     if isinstance(outcome, memory.NotEnoughMemory):
         doing = "loading the weights" if outcome.stage == "load" else "the warm-up"
-        return Lacks(doing, outcome.text, outcome.parts, outcome.missing_bytes, outcome.total_bytes)
+        return DoesNotFit(doing, outcome.text, outcome.parts, outcome.missing_bytes, outcome.total_bytes)
     return Fits(
         tokens=outcome.tokens,
         usable_tokens=outcome.usable_tokens,
@@ -224,7 +224,7 @@ def _vllm_start(candidate: Candidate) -> Outcome:
     plan = VllmPlan(_machine(candidate), **candidate.options)
     pool = vllm_pool(plan)
     outcome, shape = _of_pool(pool), candidate.shape
-    if isinstance(pool, DoesNotStart) or isinstance(outcome, Lacks):
+    if isinstance(pool, DoesNotStart) or isinstance(outcome, DoesNotFit):
         return outcome
     outcome = replace(outcome, may_die=under_load.of_vllm(plan, pool))
     if not shape.state_values and not shape.window:
@@ -236,7 +236,7 @@ def _vllm_start(candidate: Candidate) -> Outcome:
 def _sglang_start(candidate: Candidate) -> Outcome:
     plan = SglangPlan(_machine(candidate), **candidate.options)
     outcome = _of_pool(sglang_pool(plan))
-    if isinstance(outcome, Lacks):
+    if isinstance(outcome, DoesNotFit):
         return outcome
     longest = outcome.max_total_tokens - 1  # the last token of an answer is cut too
     return replace(outcome, max_total_tokens=longest, may_die=under_load.of_sglang(plan))
@@ -252,7 +252,7 @@ _DOING = {"busy": "its share of the GPU", "load": "loading the weights", "warmup
 
 def _of_pool(outcome: Pool | DoesNotStart) -> Outcome:
     if isinstance(outcome, DoesNotStart):
-        return Lacks(
+        return DoesNotFit(
             _DOING[outcome.stage],
             outcome.text,
             outcome.parts,

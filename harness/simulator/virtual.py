@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.measure.record import RequestRecord
-from harness.simulator.continuation import Answer, LengthLimits, TooLong, first_chunk, next_chunk
+from harness.simulator.continuation import AnswerProgress, LengthLimits, TooLong, first_chunk, next_chunk
 from harness.simulator.request import EngineRequest
 from harness.simulator.scheduler import EngineSettings, Scheduler, StepShape
 
@@ -58,7 +58,7 @@ class _Course:
     planned: PlannedRequest
     record: RequestRecord
     tokens: list[int]
-    answer: Answer | None
+    answer: AnswerProgress | None
     left: int
     parts: list[tuple[float, int, int]] = field(default_factory=list)
 

@@ -13,7 +13,7 @@ from harness.engines import engine_of, support_of
 from harness.engines.support import Support
 from harness.errors import UsageError
 from harness.simulator import fit as law_of_memory
-from harness.simulator.fit import A_CHAT, LAWS, Fits, Lacks, describe, weights_bytes
+from harness.simulator.fit import A_CHAT, LAWS, DoesNotFit, Fits, describe, weights_bytes
 from harness.sizing.known import known_shape, shape_of
 from harness.sizing.pace import what_cannot_hold
 from harness.sizing.remedies import remedies_for
@@ -35,7 +35,7 @@ class Fit:
     gpus: int
     reason: str
     fits: bool | None
-    outcome: Fits | Lacks | None
+    outcome: Fits | DoesNotFit | None
     remedies: tuple[str, ...] = ()
     estimate: str = ""
     support: Support | None = None
@@ -80,7 +80,7 @@ class Fit:
             "max_batch_prefill_tokens": found.max_batch_prefill_tokens if found else None,
             "gpu_memory_bytes": self.gpu.visible_bytes,
             "memory_bytes": {part.name: part.bytes for part in self.outcome.parts} if self.outcome else {},
-            "missing_bytes": self.outcome.missing_bytes if isinstance(self.outcome, Lacks) else 0,
+            "missing_bytes": self.outcome.missing_bytes if isinstance(self.outcome, DoesNotFit) else 0,
             "remedies": list(self.remedies),
             "estimate": self.estimate or None,
             "slo": self.slo,
@@ -114,7 +114,7 @@ def check_text(verdicts: Sequence[Fit]) -> str:
         if each.outcome is not None and each.estimate:
             lines.append(f"    {each.estimate}; `harness probe` measures it")
         lines += [f"    would fit: {remedy}" for remedy in each.remedies]
-        if isinstance(each.outcome, Lacks) and not each.remedies:
+        if isinstance(each.outcome, DoesNotFit) and not each.remedies:
             lines.append("    nothing of the GPU sheets would fit it, up to 8 cards: take a smaller checkpoint")
     if any(each.fits for each in verdicts) and not all(each.good for each in verdicts):
         lines.append(_in_all(verdicts))
@@ -173,10 +173,10 @@ def check(model: Model, gpu: Gpu, *, used_bytes: int = 0) -> Fit:
     return said(reason, fits, outcome=outcome, remedies=remedies, estimate=estimate)
 
 
-def _reason(model: Model, gpu: Gpu, outcome: Fits | Lacks) -> str:
+def _reason(model: Model, gpu: Gpu, outcome: Fits | DoesNotFit) -> str:
     cards, weights = cards_text(gpu, model.gpus), format_bytes(weights_bytes(outcome))
     each = " each" if model.gpus > 1 else ""
-    if isinstance(outcome, Lacks):
+    if isinstance(outcome, DoesNotFit):
         return (
             f"on {cards} ({format_bytes(outcome.total_bytes)}{each}) {outcome.doing} lacks "
             f"{format_bytes(outcome.missing_bytes)}; the weights take {weights}{each}"

@@ -9,7 +9,7 @@ from harness.catalog.gpus import Gpu, gpus
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.engines import engine_of, stored_as
-from harness.simulator.fit import Fits, Lacks
+from harness.simulator.fit import DoesNotFit, Fits
 from harness.sizing.tried import Trial
 
 _MOST = 3
@@ -19,10 +19,10 @@ _SHORTEST = 2048
 Alternative = tuple[str, Model, Gpu]
 
 
-def remedies_for(model: Model, gpu: Gpu, tried: Trial, outcome: Fits | Lacks | None = None) -> tuple[str, ...]:
+def remedies_for(model: Model, gpu: Gpu, tried: Trial, outcome: Fits | DoesNotFit | None = None) -> tuple[str, ...]:
     """The nearest settings that fit, one of each kind, from the one that changes least."""
     found: list[str] = []
-    for kind in _alternatives(model, gpu, tried, outcome.longest if isinstance(outcome, Lacks) else None):
+    for kind in _alternatives(model, gpu, tried, outcome.longest if isinstance(outcome, DoesNotFit) else None):
         fitting = (text for text, changed, card in kind if tried.fits(changed, card))
         found += [text for text in (next(fitting, None),) if text is not None]
     return tuple(found[:_MOST])

@@ -13,7 +13,7 @@ from harness.stats.capacity_search import Answer, CapacitySearch
 from harness.stats.money import NOTHING_ASKED, PEOPLE, Money, MoneyQuestion, Price, money
 from harness.stats.outcome import Outcome
 from harness.stats.people import NO_HABITS, Flow, Habits, People, people
-from harness.stats.surface import Figures, Row, Surface, row_of, surface_of
+from harness.stats.surface import Figures, HistoryRow, Surface, row_of, surface_of
 
 # Times the limit, or that part of it: how far away a level may be whose resource is told as that of the limit.
 NEIGHBOURS = 1.5
@@ -31,7 +31,7 @@ class HistoryCapacity:
     figures: tuple[Figures, ...]
 
     @property
-    def row(self) -> Row:
+    def row(self) -> HistoryRow:
         """Of the surface."""
         return row_of(self.history, list(zip(self.search.told, self.figures, strict=True)))
 

@@ -40,7 +40,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Line:
+class ItlLine:
     """ITL p95 in seconds over the load. spread: covariance of (fixed, each). freedom: of Student's t."""
 
     fixed: float
@@ -61,7 +61,7 @@ class Line:
         return load, max(0.0, load - off), load + off
 
 
-def itl_line(found: HistoryCapacity) -> Line | None:
+def itl_line(found: HistoryCapacity) -> ItlLine | None:
     """By least squares through the levels whose queue did not grow; None with fewer than LEAST_LEVELS loads."""
     told = zip(found.search.told, found.figures, strict=True)
     points = [
@@ -77,7 +77,7 @@ def itl_line(found: HistoryCapacity) -> Line | None:
     freedom = len(points) - 2
     left = times - shape @ np.array([fixed, each])
     spread = np.linalg.inv(shape.T @ shape) * float(left @ left) / freedom
-    return Line(float(fixed), float(each), tuple(map(tuple, spread.tolist())), freedom)  # type: ignore[arg-type]
+    return ItlLine(float(fixed), float(each), tuple(map(tuple, spread.tolist())), freedom)  # type: ignore[arg-type]
 
 
 def gains(report: CapacityReport, found: HistoryCapacity, flags: Mapping[str, str]) -> tuple[Gain, ...]:

@@ -104,7 +104,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class HistoryRow:
     """A history that was measured: figures by load. Of several levels at one load the last one counts."""
 
     history: int | None
@@ -126,16 +126,16 @@ class Surface:
         return [each.as_dict() for each in self.cells]
 
 
-def row_of(history: int | None, told: Sequence[tuple[Outcome, Figures]]) -> Row:
+def row_of(history: int | None, told: Sequence[tuple[Outcome, Figures]]) -> HistoryRow:
     last = {outcome.load: (outcome, figures) for outcome, figures in told}
     cells = []
     for load, (outcome, figures) in sorted(last.items()):
         nearest = outcome.attainment
         cells.append(Cell(history, load, True, nearest.share if nearest else None, figures))
-    return Row(history, tuple(cells))
+    return HistoryRow(history, tuple(cells))
 
 
-def surface_of(rows: Sequence[Row], knees: Sequence[float], *, whole: bool) -> Surface:
+def surface_of(rows: Sequence[HistoryRow], knees: Sequence[float], *, whole: bool) -> Surface:
     """rows: as measured. knees: the loads that the answers speak of, which the grid has. whole: loads are whole."""
     measured = sorted((row for row in rows if row.cells), key=lambda row: row.history or 0)
     loads = _loads(measured, knees, whole)
@@ -149,7 +149,7 @@ def surface_of(rows: Sequence[Row], knees: Sequence[float], *, whole: bool) -> S
     return Surface(tuple(sorted(histories, key=lambda each: each or 0)), loads, tuple(cells))
 
 
-def _loads(rows: Sequence[Row], knees: Sequence[float], whole: bool) -> tuple[float, ...]:
+def _loads(rows: Sequence[HistoryRow], knees: Sequence[float], whole: bool) -> tuple[float, ...]:
     """Those that the answers speak of, and others spread evenly (by factors) over what was measured."""
     told = [cell.load for row in rows for cell in row.cells]
     if not told:
@@ -160,7 +160,7 @@ def _loads(rows: Sequence[Row], knees: Sequence[float], whole: bool) -> tuple[fl
     return tuple(sorted({*near, *(float(round(each)) if whole else each for each in knees if each > 0)}))
 
 
-def _cell(history: int | None, load: float, lower: Row, upper: Row, between: float) -> Cell:
+def _cell(history: int | None, load: float, lower: HistoryRow, upper: HistoryRow, between: float) -> Cell:
     """between: how far the history lies from the lower row's, 0 to 1, of the logarithm."""
     if lower is upper:
         exact = next((cell for cell in lower.cells if cell.load == load), None)
@@ -172,7 +172,7 @@ def _cell(history: int | None, load: float, lower: Row, upper: Row, between: flo
     return Cell(history, load, False, None, _mixed(ends[0], ends[1], between))
 
 
-def _within(row: Row, load: float) -> Figures | None:
+def _within(row: HistoryRow, load: float) -> Figures | None:
     """The figures of this history at this load, where it was measured on both sides of it."""
     loads = [cell.load for cell in row.cells]
     place = bisect_left(loads, load)

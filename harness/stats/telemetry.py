@@ -14,7 +14,7 @@ from harness.stats.window import Window
 
 
 @dataclass(frozen=True)
-class Reading:
+class TelemetryFigure:
     """One figure of one thing over the windows: its mean and most. of: its labels, such as `gpu=0`; empty for one
     alone. points: moments (seconds of the run) and values over the whole level, thinned for a chart.
     """
@@ -38,7 +38,7 @@ class Telemetry:
     the readings at which a GPU ran slower than it could, by its own word (power cap, heat, power brake).
     """
 
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[TelemetryFigure, ...] = ()
     unmeasured: Mapping[str, str] = field(default_factory=dict)
     power: float | None = None
     power_most: float | None = None
@@ -103,13 +103,15 @@ def _telemetric(key: str) -> bool:
     return name.endswith(("_ratio", "_watts", "_bytes", "_hertz")) and not name.endswith(_COUNTER)
 
 
-def _reading(key: str, series: Series, windows: tuple[Window, ...], span: tuple[float, float] | None) -> Reading | None:
+def _reading(
+    key: str, series: Series, windows: tuple[Window, ...], span: tuple[float, float] | None
+) -> TelemetryFigure | None:
     values = _inside(series, windows)[1]
     if not len(values):
         return None
     name, _, labels = key.partition("{")
     points = () if span is None else _points(series, *span)
-    return Reading(name, labels.removesuffix("}"), float(values.mean()), float(values.max()), points)
+    return TelemetryFigure(name, labels.removesuffix("}"), float(values.mean()), float(values.max()), points)
 
 
 def _points(series: Series, start: float, end: float) -> tuple[tuple[float, float], ...]:

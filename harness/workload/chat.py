@@ -30,7 +30,7 @@ ONE, KEEP_ALL = Fixed(1), KeepAll()
 
 
 @dataclass
-class Room:
+class KnownLimits:
     """What the service takes, in tokens; None where it is not known. Two processes learn each for itself.
 
     refused: the shortest prompt with its answer that was refused as too long.
@@ -77,8 +77,8 @@ class Chat:
         return None
 
     @cached_property
-    def room(self) -> Room:
-        return Room(self.prompt_most, self.total_most)
+    def room(self) -> KnownLimits:
+        return KnownLimits(self.prompt_most, self.total_most)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -98,7 +98,7 @@ class Chat:
 
     def start(self, number: int, player: Player | None = None) -> Script:
         """The conversation of this number."""
-        talk = Talk(self, number)
+        talk = Conversation(self, number)
         return talk.run(talk.play() if player is None else player(talk))
 
     def pause_after(self, number: int) -> float:
@@ -169,7 +169,7 @@ class Chat:
         return self.system_tokens if self.shared_prefix is None else self.shared_prefix
 
 
-class Talk:
+class Conversation:
     """One conversation under way: what was said, and what is asked next.
 
     number: of the conversation. turn: of the question asked last, from 1. said: what it remembers. random: for scripts,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.engines import APIS
-from harness.engines.stream import Memory, StreamFormat, StreamReading, read, to_answer
+from harness.engines.stream import FormMemory, StreamFormat, StreamReading, read, to_answer
 from harness.measure.record import from_first_text
 
 texts = st.text(max_size=12)
@@ -88,7 +88,7 @@ dialects = st.sampled_from(sorted(APIS))
 def test_the_fast_way_reads_what_the_slow_way_reads(body: bytes, name: str, complete: bool, earlier: bytes) -> None:
     """Whatever the bytes, and whatever stream was read before, matching forms changes nothing."""
     stream_format: StreamFormat = APIS[name]  # type: ignore[assignment]
-    memory = Memory()
+    memory = FormMemory()
     read(earlier, stream_format, complete=True, memory=memory)
     fast = read(body, stream_format, complete=complete, memory=memory)
     assert fast == read(body, stream_format, complete=complete, fast=False)
@@ -167,7 +167,7 @@ def test_counts_in_every_event_are_read_alike(
         made.append(chunk)
     made.append(chat_chunk("", reason="stop", usage={"completion_tokens": so_far, "prompt_tokens": 9}))
     slices = cut(b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in made), places)
-    memory = Memory()
+    memory = FormMemory()
     for _ in range(2):  # the second time with the form of the first
         fast = StreamReading(APIS["openai-chat"], memory)  # type: ignore[arg-type]
         slow = StreamReading(APIS["openai-chat"], fast=False)  # type: ignore[arg-type]

@@ -17,8 +17,8 @@ from harness.simulator.accuracy import (
     TPOT,
     TTFT,
     USED,
-    Load,
-    Outcome,
+    ScoredRow,
+    StatedLoad,
     assess,
     main,
     parse_workload,
@@ -27,19 +27,21 @@ from harness.simulator.accuracy import (
 )
 
 WORKLOADS = {
-    "closed loop, 10 virtual users, ~20-token prompt, 50 output tokens, sampling on": Load("closed", 10, 20, 50),
-    "closed loop, 16 users, about 1800 input, 512 output tokens": Load("closed", 16, 1800, 512),
-    "closed loop, concurrency 8, input 1024, output 128": Load("closed", 8, 1024, 128),
-    "text-generation-benchmark, batch 4, prompt 10 tokens, decode 8": Load("static", 4, 10, 8),
-    "static batch 64, prompt 512, output 128": Load("static", 64, 512, 128),
-    "static batch 1280, input 2048, output 2048": Load("static", 1280, 2048, 2048),
-    "batch 1, input 2048, 1 output token": Load("static", 1, 2048, 1),
-    "offline, 128 requests at once, input 128, output 2048": Load("burst", 128, 128, 2048),
-    "512 requests sent at once (infinite rate), mean input 82 tokens, mean output 58": Load("burst", 512, 82, 58),
-    "200 requests, 8k prompt tokens in total, all sent at once, total time": Load("burst", 200, 40, 0),
-    "10 requests; the full set is 20 requests totalling 200k prompt tokens, total time": Load("burst", 10, 10_000, 0),
-    "trtllm-bench maximum throughput, input 1000, output 1000": Load("saturated", 0, 1000, 1000),
-    "single stream": Load("static", 1, 128, 128),
+    "closed loop, 10 virtual users, ~20-token prompt, 50 output tokens, sampling on": StatedLoad("closed", 10, 20, 50),
+    "closed loop, 16 users, about 1800 input, 512 output tokens": StatedLoad("closed", 16, 1800, 512),
+    "closed loop, concurrency 8, input 1024, output 128": StatedLoad("closed", 8, 1024, 128),
+    "text-generation-benchmark, batch 4, prompt 10 tokens, decode 8": StatedLoad("static", 4, 10, 8),
+    "static batch 64, prompt 512, output 128": StatedLoad("static", 64, 512, 128),
+    "static batch 1280, input 2048, output 2048": StatedLoad("static", 1280, 2048, 2048),
+    "batch 1, input 2048, 1 output token": StatedLoad("static", 1, 2048, 1),
+    "offline, 128 requests at once, input 128, output 2048": StatedLoad("burst", 128, 128, 2048),
+    "512 requests sent at once (infinite rate), mean input 82 tokens, mean output 58": StatedLoad("burst", 512, 82, 58),
+    "200 requests, 8k prompt tokens in total, all sent at once, total time": StatedLoad("burst", 200, 40, 0),
+    "10 requests; the full set is 20 requests totalling 200k prompt tokens, total time": StatedLoad(
+        "burst", 10, 10_000, 0
+    ),
+    "trtllm-bench maximum throughput, input 1000, output 1000": StatedLoad("saturated", 0, 1000, 1000),
+    "single stream": StatedLoad("static", 1, 128, 128),
     "ShareGPT, 1000 requests at once": None,
     "MLPerf offline": None,
     "100 users": None,
@@ -47,7 +49,7 @@ WORKLOADS = {
 
 
 @pytest.mark.parametrize(("text", "load"), WORKLOADS.items())
-def test_workloads_are_read_from_their_text(text: str, load: Load | None) -> None:
+def test_workloads_are_read_from_their_text(text: str, load: StatedLoad | None) -> None:
     """What cannot be played is None."""
     assert parse_workload(text) == load
 
@@ -129,9 +131,15 @@ def test_errors_are_relative_to_what_they_should_be(measurements: Path) -> None:
 
 def test_a_big_sweep_weighs_as_much_as_a_single_reading() -> None:
     """Median of each group first; rows for information do not count."""
-    sweep = [Outcome(f"s{number}", "sweep", "score", TPOT, 1.0, 1.0, 0.5) for number in range(50)]
-    single = [Outcome("a", "a", "score", TPOT, 1.0, 1.0, 0.1), Outcome("b", "b", "score-loose", TPOT, 1.0, 1.0, 0.2)]
-    ignored = [Outcome("c", "c", "info", TPOT, 1.0, 1.0, 9.0), Outcome("d", "d", "score", TPOT, 1.0, None, None, "why")]
+    sweep = [ScoredRow(f"s{number}", "sweep", "score", TPOT, 1.0, 1.0, 0.5) for number in range(50)]
+    single = [
+        ScoredRow("a", "a", "score", TPOT, 1.0, 1.0, 0.1),
+        ScoredRow("b", "b", "score-loose", TPOT, 1.0, 1.0, 0.2),
+    ]
+    ignored = [
+        ScoredRow("c", "c", "info", TPOT, 1.0, 1.0, 9.0),
+        ScoredRow("d", "d", "score", TPOT, 1.0, None, None, "why"),
+    ]
     accuracy = summarise([*sweep, *single, *ignored])[0]
     assert (accuracy.groups, accuracy.rows, accuracy.median) == (3, 52, 0.2)
     assert accuracy.p90 == pytest.approx(0.44)

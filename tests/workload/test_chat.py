@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.workload.chat import Chat, Talk
+from harness.workload.chat import Chat, Conversation
 from harness.workload.history import HISTORIES, PastTurn, parse_history
 from harness.workload.lengths import parse_lengths
 from harness.workload.mix import Mix
@@ -164,7 +164,7 @@ def test_a_refusal_is_learned_from() -> None:
 def test_a_script_asks_what_it_likes() -> None:
     """It is handed the answers, branches on them, and shares documents with other conversations."""
 
-    def player(talk: Talk) -> Generator[Request, Reply, None]:
+    def player(talk: Conversation) -> Generator[Request, Reply, None]:
         document = talk.words(50, shared_by="manual")
         reply = yield talk.ask(document + " " + talk.words(5), tokens=55, answer_tokens=3)
         if "«0»" in reply.text:

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from harness.emulator.clockwork import Clockwork
 from harness.emulator.faces.wire import Problem
-from harness.emulator.tokens import AnyTokenizer, Speech, Spoken
+from harness.emulator.tokens import AnswerToken, AnyTokenizer, Speech
 from harness.simulator.policies import PoolCall, PoolRequest, PoolScheduler
-from harness.simulator.policies.base import Failed
+from harness.simulator.policies.base import FailedAnswer
 from harness.simulator.request import EngineRequest
 from harness.simulator.scheduler import Emission, EngineCall
 
@@ -25,7 +25,7 @@ _ids = count()
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AnswerRequest:
     """One prompt to answer. most: tokens of the answer at most, cut to what the context leaves.
 
     least: before which it does not end by itself. cacheable: it may use the prefix cache.
@@ -45,7 +45,7 @@ class Turn(PoolRequest):
 
     __slots__ = ("owner", "stop_after", "stop_reason")
 
-    def __init__(self, owner: Generation, wanted: Wanted, whole: bool) -> None:
+    def __init__(self, owner: Generation, wanted: AnswerRequest, whole: bool) -> None:
         super().__init__(next(_ids), wanted.ids, wanted.most, wanted.cacheable, whole=whole)
         self.owner = owner
         self.stop_after, self.stop_reason = wanted.most, "length"
@@ -67,7 +67,7 @@ class Generation:
         "failure", "started", "turn", "wanted",
     )  # fmt: skip
 
-    def __init__(self, engine: PoolEngine, wanted: Wanted, listener: Listener, entered: float) -> None:
+    def __init__(self, engine: PoolEngine, wanted: AnswerRequest, listener: Listener, entered: float) -> None:
         self._engine, self._speech, self._listener = engine, engine.speech, listener
         self.wanted, self.entered = wanted, entered
         self._start = self._speech.start(wanted.ids, wanted.seed)
@@ -83,7 +83,7 @@ class Generation:
     def begin(self) -> None:
         self._engine.submit(self.turn)
 
-    def spoken(self, index: int) -> Spoken:
+    def spoken(self, index: int) -> AnswerToken:
         """The token at this place."""
         if self._eos_at and index + 1 >= self._eos_at:
             return self._speech.end
@@ -174,7 +174,7 @@ class Collector:
             self.done.set_exception(problem)
 
 
-async def whole_answer(engine: PoolEngine, wanted: Wanted, entered: float) -> tuple[Generation, str]:
+async def whole_answer(engine: PoolEngine, wanted: AnswerRequest, entered: float) -> tuple[Generation, str]:
     """The answer and its text. Cancelling means that the client is gone. Raises Problem."""
     collector = Collector()
     generation = Generation(engine, wanted, collector, entered)
@@ -195,7 +195,7 @@ class Watch(Protocol):
     def ended(self, generation: Generation) -> None:
         """An answer is done, failed, or nobody wants it any more."""
 
-    def engine_failed(self, failed: Failed) -> Problem:
+    def engine_failed(self, failed: FailedAnswer) -> Problem:
         """The engine's law ended an answer: what its client is told."""
         ...
 

@@ -11,7 +11,7 @@ from harness.emulator.faces.answers import Generation
 from harness.emulator.faces.wire import Problem
 from harness.emulator.model import ServedModel
 from harness.emulator.template import TemplateProblem
-from harness.emulator.tokens import Spoken, alternatives
+from harness.emulator.tokens import AnswerToken, alternatives
 
 Wrong = Callable[[str, Any, str], Problem]
 """How a face refuses a field: its name, what was found, what was expected."""
@@ -56,7 +56,7 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedRequest:
     """A body in our words. most: as asked, None for as much as fits. usage: at the end; every: of each frame.
 
     timed: what the engine measured is in each frame. top: likeliest tokens to name beside each; None without log
@@ -79,7 +79,7 @@ class Asked:
 
 def read_asked(
     body: Mapping[str, Any], model: ServedModel, wrong: Wrong, *, chat: bool, special_tokens: bool = False
-) -> Asked:
+) -> ParsedRequest:
     """A chat's or a completion's body. special_tokens: of chats, as in `chat_ids`. Raises Problem."""
     fields = Fields(body, wrong)
     if (fields.whole("n") or 1) != 1:
@@ -96,7 +96,7 @@ def read_asked(
         ids = chat_ids(body, model, wrong, special_tokens=special_tokens)
     else:
         ids = prompt_ids(body.get("prompt"), model, wrong)
-    return Asked(
+    return ParsedRequest(
         ids=ids,
         chat=chat,
         most=most if most is not None else fields.whole("max_tokens"),
@@ -162,7 +162,7 @@ def chat_logprob(generation: Generation, index: int, top: int, speech: Any) -> d
     return {**_entry(spoken), "top_logprobs": [_entry(each) for each in likeliest]}
 
 
-def _entry(spoken: Spoken) -> dict[str, Any]:
+def _entry(spoken: AnswerToken) -> dict[str, Any]:
     return {"token": spoken.text, "logprob": spoken.logprob, "bytes": list(spoken.text.encode())}
 
 

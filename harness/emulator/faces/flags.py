@@ -49,7 +49,7 @@ def flags_of(engine: str) -> tuple[Flag, ...]:
 
 
 @dataclass(frozen=True)
-class Own:
+class EmulatorOptions:
     """The emulator's own options."""
 
     gpu: str | None = None
@@ -60,7 +60,7 @@ class Own:
     speed: float = 1.0
 
 
-def read_own(values: Mapping[str, str | None], environment: Mapping[str, str]) -> Own:
+def read_own(values: Mapping[str, str | None], environment: Mapping[str, str]) -> EmulatorOptions:
     """Those of the command line, else of the environment. Raises UsageError."""
 
     def text(name: str) -> str | None:
@@ -70,7 +70,7 @@ def read_own(values: Mapping[str, str | None], environment: Mapping[str, str]) -
     try:
         if gpu is not None:
             find_gpu(gpu)
-        own = Own(
+        own = EmulatorOptions(
             gpu=gpu,
             gpus=None if gpus is None else int(gpus),
             truth=text("truth"),

@@ -8,8 +8,8 @@ import uuid
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from harness.emulator.faces.answers import Generation, PoolEngine, Wanted, whole_answer
-from harness.emulator.faces.asking import Asked, Wrong, chat_logprob, read_asked
+from harness.emulator.faces.answers import AnswerRequest, Generation, PoolEngine, whole_answer
+from harness.emulator.faces.asking import ParsedRequest, Wrong, chat_logprob, read_asked
 from harness.emulator.faces.wire import FaceApp, Frames, Problem, compact, now
 from harness.emulator.http import Exchange
 from harness.emulator.model import ServedModel
@@ -74,7 +74,7 @@ class Serving(ABC):
         self.json(exchange, self.whole(generation, text, asked, number, name))
 
     async def stream(
-        self, exchange: Exchange, asked: Asked, wanted: Wanted, number: str, name: str, entered: float
+        self, exchange: Exchange, asked: ParsedRequest, wanted: AnswerRequest, number: str, name: str, entered: float
     ) -> None:
         """Begin a streamed answer: the head leaves at once."""
         stream = self.new_stream(asked, number, name)
@@ -93,7 +93,7 @@ class Serving(ABC):
         """What is refused before anything is read. Raises Problem."""
         return
 
-    def admit(self, asked: Asked) -> None:
+    def admit(self, asked: ParsedRequest) -> None:
         """What is refused for the load that is there. Raises Problem."""
         return
 
@@ -101,17 +101,17 @@ class Serving(ABC):
     def wrong(self) -> Wrong: ...
 
     @abstractmethod
-    def wanted(self, asked: Asked, body: Any) -> Wanted:
+    def wanted(self, asked: ParsedRequest, body: Any) -> AnswerRequest:
         """The request within the engine's limits. Raises Problem."""
 
     @abstractmethod
-    def new_stream(self, asked: Asked, number: str, name: str) -> Stream: ...
+    def new_stream(self, asked: ParsedRequest, number: str, name: str) -> Stream: ...
 
     @abstractmethod
-    def whole(self, generation: Generation, text: str, asked: Asked, number: str, name: str) -> Any:
+    def whole(self, generation: Generation, text: str, asked: ParsedRequest, number: str, name: str) -> Any:
         """The JSON of a whole answer."""
 
-    def logprobs(self, generation: Generation, asked: Asked) -> Any:
+    def logprobs(self, generation: Generation, asked: ParsedRequest) -> Any:
         """Of a whole chat; None unless asked for."""
         if asked.top is None or not asked.chat:
             return None
@@ -122,14 +122,14 @@ class Serving(ABC):
 class Stream(ABC):
     """One streamed answer. head: how each frame begins."""
 
-    def __init__(self, serving: Serving, asked: Asked, number: str, name: str) -> None:
+    def __init__(self, serving: Serving, asked: ParsedRequest, number: str, name: str) -> None:
         self.serving, self.asked = serving, asked
         kind = f"{serving.chat_kind}.chunk" if asked.chat else serving.text_kind
         self.head = f'{{"id":{quoted(number)},"object":"{kind}","created":{now()},"model":{quoted(name)},"choices":['
         self.frames: Frames
         self.generation: Generation
 
-    def begin(self, exchange: Exchange, engine: PoolEngine, wanted: Wanted, entered: float) -> None:
+    def begin(self, exchange: Exchange, engine: PoolEngine, wanted: AnswerRequest, entered: float) -> None:
         """Queue it. Nothing of it comes before `open`."""
         generation = self.generation = Generation(engine, wanted, self, entered)
 

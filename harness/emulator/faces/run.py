@@ -24,7 +24,7 @@ from harness.catalog.gpus import Gpu, find_gpu
 from harness.catalog.shapes import ModelShape
 from harness.emulator.boot import pause
 from harness.emulator.faces.answers import PoolEngine
-from harness.emulator.faces.flags import Own
+from harness.emulator.faces.flags import EmulatorOptions
 from harness.emulator.faces.wire import FaceApp
 from harness.emulator.faults import FaultBook
 from harness.emulator.http import REASONS, Connection, Exchange
@@ -69,7 +69,7 @@ class Face(ABC):
 
     interrupted = 0  # exit code of a start that a signal ends
 
-    def __init__(self, own: Own, environment: Mapping[str, str]) -> None:
+    def __init__(self, own: EmulatorOptions, environment: Mapping[str, str]) -> None:
         self.own, self.environment = own, environment
         self.stop: asyncio.Event
         self.book = FaultBook(own.scenario.faults, self.error_frame)

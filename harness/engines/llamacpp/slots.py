@@ -31,7 +31,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CacheSizes:
     """Options that size the cache; None leaves one to the engine. context: --ctx-size, of all slots. parallel: their
     number. cap: --kv-unified-per-slot, of one request where slots draw on one cache.
     """
@@ -46,7 +46,9 @@ def padded(tokens: int) -> int:
     return -(-tokens // GRANULE) * GRANULE
 
 
-def sizes_for(limits: Limits, *, parallel: int | None = None, unified: bool = False, where: str | None = None) -> Sizes:
+def sizes_for(
+    limits: Limits, *, parallel: int | None = None, unified: bool = False, where: str | None = None
+) -> CacheSizes:
     """The options that give each request `max_total_tokens`, `max_batch_size` of them at once, and all together no more
     than `max_batch_total_tokens`; what is not set follows from the others.
 
@@ -55,10 +57,10 @@ def sizes_for(limits: Limits, *, parallel: int | None = None, unified: bool = Fa
     """
     one, pool, count = limits.max_total_tokens, limits.max_batch_total_tokens, limits.max_batch_size or parallel
     if one is None and pool is None:
-        return Sizes(parallel=limits.max_batch_size)
+        return CacheSizes(parallel=limits.max_batch_size)
     if unified:
         context = pool if pool is not None else (count or DEFAULT_SLOTS) * padded(one or 0)
-        return Sizes(context, limits.max_batch_size, one)
+        return CacheSizes(context, limits.max_batch_size, one)
     if one is None:
         return _shared_out(pool or 0, count or DEFAULT_SLOTS, where)
     if count is None:
@@ -70,10 +72,10 @@ def sizes_for(limits: Limits, *, parallel: int | None = None, unified: bool = Fa
             where=where,
             advice="Lower max_batch_size or max_total_tokens, or raise max_batch_total_tokens.",
         )
-    return Sizes(count * padded(one), count)
+    return CacheSizes(count * padded(one), count)
 
 
-def _shared_out(pool: int, count: int, where: str | None) -> Sizes:
+def _shared_out(pool: int, count: int, where: str | None) -> CacheSizes:
     """A cache of that size in equal shares; rounded down, because llama.cpp rounds up."""
     share = pool // count // GRANULE * GRANULE
     if share == 0:
@@ -82,7 +84,7 @@ def _shared_out(pool: int, count: int, where: str | None) -> Sizes:
             where=where,
             advice=f"Set max_batch_size to at most {max(1, pool // GRANULE)}, or raise max_batch_total_tokens.",
         )
-    return Sizes(count * share, count)
+    return CacheSizes(count * share, count)
 
 
 def in_force(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.engines.answer import Answer, Reading, WholeReading, read_all
+from harness.engines.answer import Answer, AnswerReader, WholeReading, read_all
 from harness.engines.answer_text import Piece
 from harness.engines.api import NO_EXTRAS, Call, Extras
 from harness.engines.error_kinds import event_error_kind, event_error_message, refusal
@@ -19,7 +19,7 @@ from harness.engines.payload import (
     headers,
     json_object,
 )
-from harness.engines.stream import EventKind, Memory, Stream, StreamEvent, StreamReading
+from harness.engines.stream import EventKind, FormMemory, Stream, StreamEvent, StreamReading
 from harness.workload.request import Request
 
 
@@ -32,7 +32,7 @@ class TgiApi:
     count_keys: tuple[bytes, ...] = ()
 
     def __init__(self) -> None:
-        self._memory = Memory()
+        self._memory = FormMemory()
 
     def encode(
         self, request: Request, request_id: str, model_name: str, *, stream: bool, extras: Extras = NO_EXTRAS
@@ -48,7 +48,7 @@ class TgiApi:
     def decode(self, http_status: int, slices: Sequence[bytes], *, stream: bool, complete: bool) -> Answer:
         return read_all(self.reading(http_status, stream=stream), slices, complete=complete)
 
-    def reading(self, http_status: int, *, stream: bool) -> Reading:
+    def reading(self, http_status: int, *, stream: bool) -> AnswerReader:
         if not 200 <= http_status < 300:
             return WholeReading(lambda body, slices, complete: refusal(http_status, body))
         return StreamReading(self, self._memory) if stream else WholeReading(self.whole)

@@ -8,7 +8,7 @@ from harness.report.document import NOTHING, Axis, Chart, Paragraph, Section, Se
 from harness.report.words import load
 from harness.stats.level_stats import LevelStats
 from harness.stats.summary import Summary
-from harness.stats.telemetry import Reading
+from harness.stats.telemetry import TelemetryFigure
 from harness.units import GIB, format_number, format_percent
 
 # Drawn over time: name of the figure, title, unit of the axis.
@@ -65,7 +65,7 @@ def _label(name: str, of: str) -> str:
     return " ".join([words[0], *([number] if number is not None else []), *words[1:]])
 
 
-def _value(reading: Reading) -> str:
+def _value(reading: TelemetryFigure) -> str:
     """By the unit that ends the name."""
     unit = reading.name.rpartition("_")[2]
     if unit == "ratio":

@@ -41,7 +41,7 @@ class PoolRequest(EngineRequest):
         return [*self.tokens[start:], *self.said[: stop - own]]
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """A request that computes `new` tokens after those that it has."""
 
     request: PoolRequest
@@ -55,12 +55,12 @@ class PoolCall(EngineCall):
     put_back: requests that lost their place in the pool for it.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BatchRow] = field(default_factory=list)
     prompt_tokens: int = 0
     put_back: list[PoolRequest] = field(default_factory=list)
 
 
-class Failed(NamedTuple):
+class FailedAnswer(NamedTuple):
     """An answer that the engine itself ends. status: of its HTTP answer."""
 
     request: PoolRequest
@@ -91,7 +91,7 @@ class PoolScheduler(ABC):
         self.spoken = spoken
         self._call: PoolCall | None = None
         self._dropped: list[EngineRequest] = []
-        self._failed: list[Failed] = []
+        self._failed: list[FailedAnswer] = []
         self._moved: list[PoolRequest] = []
 
     # What an engine asks.
@@ -135,7 +135,7 @@ class PoolScheduler(ABC):
         dropped, self._dropped = self._dropped, []
         return dropped
 
-    def take_failed(self) -> list[Failed]:
+    def take_failed(self) -> list[FailedAnswer]:
         """The answers that the engine ended since the last time this was asked."""
         failed, self._failed = self._failed, []
         return failed
@@ -187,7 +187,7 @@ class PoolScheduler(ABC):
     # What a law decides.
 
     @abstractmethod
-    def _plan(self, now: float) -> list[Row]:
+    def _plan(self, now: float) -> list[BatchRow]:
         """The rows of the next call, with their memory allocated; empty when there is nothing to do."""
 
     @abstractmethod
@@ -230,7 +230,7 @@ class PoolScheduler(ABC):
         """The engine ends its answer."""
         if request in self.batch:
             self._end(request)
-        self._failed.append(Failed(request, text, status))
+        self._failed.append(FailedAnswer(request, text, status))
 
     def _admitted(self, request: PoolRequest, cached: int, now: float) -> None:
         """Count what a request that joins found in the prefix cache, and note when it joined."""
@@ -243,7 +243,7 @@ class PoolScheduler(ABC):
         self.batch.append(request)
 
 
-def _call_of(rows: list[Row], now: float) -> PoolCall:
+def _call_of(rows: list[BatchRow], now: float) -> PoolCall:
     prompts: list[PromptPart] = []
     decoding = context = tokens = 0
     for request, new in rows:

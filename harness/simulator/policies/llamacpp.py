@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.simulator.policies.base import PoolRequest, PoolScheduler, Row, made_up
+from harness.simulator.policies.base import BatchRow, PoolRequest, PoolScheduler, made_up
 
 POOL_FULL = "Context size has been exceeded."
 _SIMILAR = 0.1  # share of a prompt that a slot must have already to be preferred (--slot-prompt-similarity)
@@ -71,7 +71,7 @@ class LlamaScheduler(PoolScheduler):
             self._end(request)
             self._dropped.append(request)
 
-    def _plan(self, now: float) -> list[Row]:
+    def _plan(self, now: float) -> list[BatchRow]:
         while True:
             self._start(now)
             rows = self._rows()
@@ -112,19 +112,19 @@ class LlamaScheduler(PoolScheduler):
         # One token of the prompt is always computed.
         return best, min(found, request.input_length - 1)
 
-    def _rows(self) -> list[Row]:
-        decoding: list[Row] = []
-        reading: list[Row] = []
+    def _rows(self) -> list[BatchRow]:
+        decoding: list[BatchRow] = []
+        reading: list[BatchRow] = []
         for slot in self.slots:
             request = slot.request
             if request is not None:
                 left = request.length - request.computed
-                (decoding if request.generated else reading).append(Row(request, left))
+                (decoding if request.generated else reading).append(BatchRow(request, left))
         rows, budget = decoding, self.settings.batch - len(decoding)
         for request, left in reading:
             new = min(left, budget)
             if new > 0:
-                rows.append(Row(request, new))
+                rows.append(BatchRow(request, new))
                 budget -= new
         return rows
 

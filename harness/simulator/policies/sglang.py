@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.simulator.kv_cache import _Node
-from harness.simulator.policies.base import PoolRequest, PoolScheduler, Row, made_up
+from harness.simulator.policies.base import BatchRow, PoolRequest, PoolScheduler, made_up
 from harness.simulator.policies.tree import TokenPool
 
 CLIP = 4096
@@ -102,7 +102,7 @@ class SglangScheduler(PoolScheduler):
         settings = self.settings
         self.pool = TokenPool(settings.max_total_tokens, settings.page_size, caching=settings.radix_cache)
 
-    def _plan(self, now: float) -> list[Row]:
+    def _plan(self, now: float) -> list[BatchRow]:
         if not self.batch and not self.queue:
             self.new_token_ratio = self._initial
         rows = self._prefill(now)
@@ -111,7 +111,7 @@ class SglangScheduler(PoolScheduler):
 
     # Prompts.
 
-    def _prefill(self, now: float) -> list[Row]:
+    def _prefill(self, now: float) -> list[BatchRow]:
         settings = self.settings
         if not self.running:
             self._full = False
@@ -123,7 +123,7 @@ class SglangScheduler(PoolScheduler):
             return []
         budget = _Budget(settings.chunked_prefill_size, settings.max_prefill_tokens)
         budget.total = sum(self._expected(each) for each in self.batch if each is not self._chunked)
-        rows: list[Row] = []
+        rows: list[BatchRow] = []
         if self._chunked is not None:
             rows += self._continue(self._chunked, budget)
         while self.queue:
@@ -152,7 +152,7 @@ class SglangScheduler(PoolScheduler):
             return "no token"
         return "other" if budget.prompts <= 0 or (budget.chunk is not None and budget.chunk <= 0) else "continue"
 
-    def _continue(self, request: PoolRequest, budget: _Budget) -> list[Row]:
+    def _continue(self, request: PoolRequest, budget: _Budget) -> list[BatchRow]:
         """The next piece of the prompt that is being read; none while there is no room at all."""
         assert budget.chunk is not None
         left = request.length - request.computed
@@ -164,7 +164,7 @@ class SglangScheduler(PoolScheduler):
         self._reserve(budget, new, answer)
         if new == left:
             self._chunked = None
-        return [Row(request, new)]
+        return [BatchRow(request, new)]
 
     def _reserve(self, budget: _Budget, new: int, answer: int) -> None:
         now = self._paged(new) + self.settings.page_size
@@ -178,7 +178,7 @@ class SglangScheduler(PoolScheduler):
         page = self.settings.page_size
         return -(-tokens // page) * page
 
-    def _add(self, request: PoolRequest, budget: _Budget, rows: list[Row], now: float) -> _Verdict:
+    def _add(self, request: PoolRequest, budget: _Budget, rows: list[BatchRow], now: float) -> _Verdict:
         """Take the head of the queue if its prompt and what it may say still fit."""
         tree, page = self.pool.tree, self.settings.page_size
         node, cached = tree.root, 0
@@ -201,7 +201,7 @@ class SglangScheduler(PoolScheduler):
         self._held[request] = _Held(node, cached)
         self._admitted(request, cached, now)
         self._reserve(budget, new, min(request.max_new_tokens, CLIP) if answer else 0)
-        rows.append(Row(request, new))
+        rows.append(BatchRow(request, new))
         return self._state(budget)
 
     def _verdict(self, request: PoolRequest, new: int, answer: int, budget: _Budget, others: bool) -> _Verdict:
@@ -235,7 +235,7 @@ class SglangScheduler(PoolScheduler):
 
     # Answers.
 
-    def _decode(self, now: float) -> list[Row]:
+    def _decode(self, now: float) -> list[BatchRow]:
         running = [each for each in self.batch if each is not self._chunked]
         if not running:
             return []
@@ -245,7 +245,7 @@ class SglangScheduler(PoolScheduler):
         else:
             running = self._retract(running, now)
         kept = set(running)
-        rows = [Row(each, 1) for each in self.batch if each in kept]
+        rows = [BatchRow(each, 1) for each in self.batch if each in kept]
         for request, new in rows:
             self._allocate(request, new)
         return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.simulator.policies.base import PoolRequest, PoolScheduler, Row, made_up
+from harness.simulator.policies.base import BatchRow, PoolRequest, PoolScheduler, made_up
 from harness.simulator.policies.blocks import BlockPool, Chain
 
 
@@ -49,14 +49,14 @@ class VllmScheduler(PoolScheduler):
     def pool_tokens(self) -> int:
         return self.pool.usable * self.pool.size
 
-    def _plan(self, now: float) -> list[Row]:
-        rows: list[Row] = []
+    def _plan(self, now: float) -> list[BatchRow]:
+        rows: list[BatchRow] = []
         budget = self._plan_running(rows)
         if not self._moved:
             self._plan_waiting(rows, budget, now)
         return rows
 
-    def _plan_running(self, rows: list[Row]) -> int:
+    def _plan_running(self, rows: list[BatchRow]) -> int:
         """Tokens that are left of the step. Who is put back goes to the head of the queue."""
         budget, index = self.settings.max_num_batched_tokens, 0
         while index < len(self.batch) and budget > 0:
@@ -67,7 +67,7 @@ class VllmScheduler(PoolScheduler):
                 self._preempt(victim)
                 if victim is request:
                     return budget
-            rows.append(Row(request, new))
+            rows.append(BatchRow(request, new))
             budget -= new
             index += 1
         return budget
@@ -109,7 +109,7 @@ class VllmScheduler(PoolScheduler):
         self._moved.append(victim)
         self.queue.appendleft(victim)
 
-    def _plan_waiting(self, rows: list[Row], budget: int, now: float) -> None:
+    def _plan_waiting(self, rows: list[BatchRow], budget: int, now: float) -> None:
         settings = self.settings
         while self.queue and budget > 0 and len(self.batch) < settings.max_num_seqs:
             request = self.queue[0]
@@ -128,7 +128,7 @@ class VllmScheduler(PoolScheduler):
             self._chains[request] = chain
             self._admitted(request, cached, now)
             self._grow(request, new)
-            rows.append(Row(request, new))
+            rows.append(BatchRow(request, new))
             budget -= new
 
     def _lookup(self, request: PoolRequest, chain: Chain) -> list[int]:

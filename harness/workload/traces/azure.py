@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.tally import Tally
 from harness.workload.traces.values import optional_tokens, tokens
@@ -25,7 +25,7 @@ class Azure:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         clock = opening.clock("timestamp")
         inputs, outputs = opening.needed("contexttokens"), opening.needed("generatedtokens")
         images = opening.column("numimages")
@@ -37,4 +37,4 @@ class Azure:
                 row = TraceRow(0.0, tokens(record, inputs), tokens(record, outputs))
                 yield clock.read(record) if clock else None, row
 
-        return Reading(clock, rows, alone=True)
+        return FileReading(clock, rows, alone=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from harness.workload.traces.blocks import find_blocks
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.tally import Tally
 from harness.workload.traces.values import name, optional_tokens, tokens
@@ -29,7 +29,7 @@ class Bailian:
     def moments(self, head: Head) -> bool:
         return head.column("timestamp") is not None
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         inputs, outputs = opening.needed("input_length"), opening.needed("output_length")
         chat, parent, turn = (opening.column(each) for each in ("chat_id", "parent_chat_id", "turn"))
         clock = opening.clock("timestamp", form="Bailian", unit="s")
@@ -60,4 +60,4 @@ class Bailian:
                 )
                 yield clock.read(record) if clock else None, row
 
-        return Reading(clock, rows, blocks)
+        return FileReading(clock, rows, blocks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -26,7 +26,7 @@ class BurstGpt:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         clock = opening.clock("timestamp", form="BurstGPT", unit="s")
         inputs, outputs = opening.needed("request tokens"), opening.needed("response tokens")
         session, elapsed = opening.column("session id"), opening.column("elapsed time")
@@ -46,4 +46,4 @@ class BurstGpt:
                 )
                 yield moment, row
 
-        return Reading(clock, rows, alone=session is None)
+        return FileReading(clock, rows, alone=session is None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.messages import ESTIMATED, estimated_tokens, joined, read_messages
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
@@ -32,7 +32,7 @@ class ChatLog:
     def moments(self, head: Head) -> bool:
         return _flat_head(head).column(*_MOMENTS) is not None
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         flat = Opening(_flat_head(opening.head), opening.timed, opening.time_unit, opening.block_tokens)
         clock = flat.clock(*_MOMENTS)
         session = flat.column(*_SESSIONS)
@@ -51,7 +51,7 @@ class ChatLog:
                 inputs, turn = optional_tokens(record, "input"), sessions.turn(session_id)
                 yield moment, TraceRow(0.0, inputs, answer, (), session_id, turn, None, asked)
 
-        return Reading(clock, rows)
+        return FileReading(clock, rows)
 
 
 def _asked(record: Record, tally: Tally) -> tuple[str, int | None]:

@@ -12,7 +12,7 @@ from typing import Any
 from harness.workload.traces.blocks import Blocks
 from harness.workload.traces.clock import Clock
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -33,7 +33,7 @@ class Dynamo:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         clock = _CLOCK if opening.timed else None
         requests = [_flat(record) for record in opening.head.records if _is_request(record)]
         size = next((optional_tokens(each, "trace_block_size") for each in requests if each.fields), None)
@@ -52,7 +52,7 @@ class Dynamo:
                 row = TraceRow(0.0, length, outputs, hashes, session_id, turn, answered=took)
                 yield began if clock else None, row
 
-        return Reading(clock, rows, blocks, ordered=False)
+        return FileReading(clock, rows, blocks, ordered=False)
 
 
 def _event(record: Record) -> Mapping[str, Any]:

@@ -45,7 +45,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FileReading:
     """How one file is read. clock: None where it tells no moments, or none are wanted.
 
     rows: makes rows of records, and counts in the Tally what they are altered in. ordered: rows are in the order of
@@ -83,7 +83,7 @@ class TraceForm(Protocol):
         """Whether such a file says when its requests came."""
         ...
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         """Raises UsageError where units or blocks are not known, or a needed column is not there."""
         ...
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from harness.workload.traces.blocks import agree, find_blocks
 from harness.workload.traces.clock import NANO
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading, no_moments
+from harness.workload.traces.form import FileReading, Opening, no_moments
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -32,7 +32,7 @@ class Mooncake:
     def moments(self, head: Head) -> bool:
         return head.column("timestamp") is not None
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         head = opening.head
         inputs, outputs = opening.needed("input_length"), opening.needed("output_length")
         ids, words = opening.column("hash_ids"), opening.column("text_input")
@@ -67,7 +67,7 @@ class Mooncake:
                 )
                 yield moment, row
 
-        return Reading(clock, rows, blocks, alone=session is None)
+        return FileReading(clock, rows, blocks, alone=session is None)
 
 
 def _whole_moments(head: Head) -> bool:

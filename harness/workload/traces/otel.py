@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.workload.traces.clock import Clock
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -40,7 +40,7 @@ class OpenTelemetry:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         clock = _CLOCK if opening.timed else None
 
         def rows(records: Iterator[Record], tally: Tally) -> Iterator[Timed]:
@@ -56,7 +56,7 @@ class OpenTelemetry:
                 row = TraceRow(0.0, inputs, outputs, session_id=session_id, turn=turn, answered=took)
                 yield call.began if clock else None, row
 
-        return Reading(clock, rows, ordered=False)
+        return FileReading(clock, rows, ordered=False)
 
 
 @dataclass(frozen=True)

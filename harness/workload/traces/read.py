@@ -13,7 +13,7 @@ from harness.units import format_count, format_duration, format_number
 from harness.workload.traces import TRACE_FORMS
 from harness.workload.traces.clock import NANO
 from harness.workload.traces.container import Container, Head, open_container, read_head
-from harness.workload.traces.form import Opening, Reading, TraceForm
+from harness.workload.traces.form import FileReading, Opening, TraceForm
 from harness.workload.traces.row import Record, TraceRow
 from harness.workload.traces.seek import find_place, records_from, skip_before
 from harness.workload.traces.tally import FATES, Tally
@@ -131,7 +131,7 @@ def form_names() -> list[str]:
 
 
 def _from_start(
-    container: Container, head: Head, reading: Reading, window: Window
+    container: Container, head: Head, reading: FileReading, window: Window
 ) -> tuple[Iterator[Record], int | None]:
     """The records to read, and the moment that the trace begins at where its first ones are passed over."""
     clock, start = reading.clock, round(window.start * NANO)
@@ -144,7 +144,7 @@ def _from_start(
     return skip_before(container.records(), clock, zero + start), zero
 
 
-def _open(file: TraceFile, *, timed: bool) -> tuple[Container, Head, TraceForm, Reading]:
+def _open(file: TraceFile, *, timed: bool) -> tuple[Container, Head, TraceForm, FileReading]:
     container = open_container(Path(file.path), file.name)
     head = read_head(container)
     form = _form(file, head)
@@ -178,7 +178,7 @@ def _known() -> str:
 
 
 def _trace(
-    file: TraceFile, form: TraceForm, reading: Reading, chosen: ChosenRows, tally: Tally, *, timed: bool
+    file: TraceFile, form: TraceForm, reading: FileReading, chosen: ChosenRows, tally: Tally, *, timed: bool
 ) -> Trace:
     has_blocks = any(row.blocks for row in chosen.rows)
     return Trace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.tally import Tally
 from harness.workload.traces.values import name, optional_tokens, seconds
@@ -21,7 +21,7 @@ class RunRecords:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         clock = opening.clock("scheduled_at", form="records.parquet", unit="s")
 
         def rows(records: Iterator[Record], tally: Tally) -> Iterator[Timed]:
@@ -41,7 +41,7 @@ class RunRecords:
                 )
                 yield moment, row
 
-        return Reading(clock, rows)
+        return FileReading(clock, rows)
 
 
 def _length(record: Record, column: str) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.messages import ESTIMATED, Message, estimated_tokens, joined, read_messages
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.tally import Tally
@@ -25,7 +25,7 @@ class ShareGpt:
     def moments(self, head: Head) -> bool:
         return False
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         clock = opening.clock()
         column = opening.column("conversations", "conversation") or "conversations"
         identity = opening.column("id", "conversation_id", "conversation_hash")
@@ -39,7 +39,7 @@ class ShareGpt:
                 for number, turn in enumerate(turns, start=1):
                     yield None, TraceRow(0.0, None, turn.answer_tokens, (), session_id, number, None, turn.text)
 
-        return Reading(clock, rows, whole=False)
+        return FileReading(clock, rows, whole=False)
 
 
 class _Turn:

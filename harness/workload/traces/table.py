@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from harness.workload.traces.blocks import find_blocks
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -47,7 +47,7 @@ class Table:
     def moments(self, head: Head) -> bool:
         return _moment(head) is not None
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         head = opening.head
         tool, unit = next(((tool, unit) for names, tool, unit in _TOOLS if names <= head.names), ("", None))
         moment = _moment(head)
@@ -65,7 +65,7 @@ class Table:
                 row = TraceRow(0.0, length, tokens(record, outputs), hashes, session_id, number)
                 yield clock.read(record) if clock else None, row
 
-        return Reading(clock, rows, blocks, alone=session is None)
+        return FileReading(clock, rows, blocks, alone=session is None)
 
 
 def _moment(head: Head) -> str | None:

@@ -15,7 +15,7 @@ from itertools import count
 from harness.workload.traces.blocks import Blocks
 from harness.workload.traces.clock import NANO, Clock
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -37,7 +37,7 @@ class TraceLab:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         size = opening.block_tokens or BLOCK
         blocks = Blocks(None, size, "made of its prefix_tokens")
 
@@ -63,7 +63,7 @@ class TraceLab:
                 )
                 yield began if opening.timed else None, row
 
-        return Reading(_CLOCK if opening.timed else None, rows, blocks, ordered=False)
+        return FileReading(_CLOCK if opening.timed else None, rows, blocks, ordered=False)
 
 
 def _round(record: Record) -> tuple[int, int]:

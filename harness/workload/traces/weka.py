@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from harness.workload.traces.blocks import Blocks, find_blocks
 from harness.workload.traces.clock import NANO, Clock
 from harness.workload.traces.container import Head
-from harness.workload.traces.form import Opening, Reading
+from harness.workload.traces.form import FileReading, Opening
 from harness.workload.traces.row import Record, Timed, TraceRow
 from harness.workload.traces.sessions import Sessions
 from harness.workload.traces.tally import Tally
@@ -36,7 +36,7 @@ class Weka:
     def moments(self, head: Head) -> bool:
         return True
 
-    def open(self, opening: Opening) -> Reading:
+    def open(self, opening: Opening) -> FileReading:
         first = opening.head.records[0]
         calls = tuple(call for call in _entries(first) if "requests" not in call.fields)
         if not calls:
@@ -57,7 +57,7 @@ class Weka:
                 conversation = _Conversation(clock, blocks, scope, tally, Sessions())
                 yield from conversation.rows(record, identity, 0, 0)
 
-        return Reading(clock, rows, blocks, ordered=False)
+        return FileReading(clock, rows, blocks, ordered=False)
 
 
 @dataclass

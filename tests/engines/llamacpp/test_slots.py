@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.catalog.limits import Limits
-from harness.engines.llamacpp.slots import GRANULE, Sizes, Slots, in_force, padded, sizes_for
+from harness.engines.llamacpp.slots import GRANULE, CacheSizes, Slots, in_force, padded, sizes_for
 from harness.errors import UsageError
 
 
@@ -18,17 +18,17 @@ def limits(one: int | None = None, count: int | None = None, pool: int | None = 
 @pytest.mark.parametrize(
     ("asked", "sizes"),
     [
-        (limits(), Sizes()),
-        (limits(count=8), Sizes(None, 8)),
-        (limits(2048), Sizes(4 * 2048, 4)),  # llama.cpp's own number of slots, each with its share
-        (limits(2000, 3), Sizes(3 * 2048, 3)),
-        (limits(2048, 3, 10_000), Sizes(3 * 2048, 3)),
-        (limits(2000, pool=10_000), Sizes(4 * 2048, 4)),
-        (limits(count=3, pool=4096), Sizes(3 * 1280, 3)),  # 4096 would be made 3 * 1536
-        (limits(pool=8192), Sizes(8192, 4)),
+        (limits(), CacheSizes()),
+        (limits(count=8), CacheSizes(None, 8)),
+        (limits(2048), CacheSizes(4 * 2048, 4)),  # llama.cpp's own number of slots, each with its share
+        (limits(2000, 3), CacheSizes(3 * 2048, 3)),
+        (limits(2048, 3, 10_000), CacheSizes(3 * 2048, 3)),
+        (limits(2000, pool=10_000), CacheSizes(4 * 2048, 4)),
+        (limits(count=3, pool=4096), CacheSizes(3 * 1280, 3)),  # 4096 would be made 3 * 1536
+        (limits(pool=8192), CacheSizes(8192, 4)),
     ],
 )
-def test_shares_of_their_own(asked: Limits, sizes: Sizes) -> None:
+def test_shares_of_their_own(asked: Limits, sizes: CacheSizes) -> None:
     """What is not set follows from what is; nothing set leaves all to llama.cpp."""
     assert sizes_for(asked) == sizes
 
@@ -36,21 +36,21 @@ def test_shares_of_their_own(asked: Limits, sizes: Sizes) -> None:
 @pytest.mark.parametrize(
     ("asked", "parallel", "sizes"),
     [
-        (limits(1000, 3), None, Sizes(3 * 1024, 3, 1000)),
-        (limits(1000), None, Sizes(4 * 1024, None, 1000)),
-        (limits(1000), 8, Sizes(8 * 1024, None, 1000)),
-        (limits(1000, 8, 4096), None, Sizes(4096, 8, 1000)),  # more than fit at once, as a shared cache is meant
-        (limits(pool=5000), None, Sizes(5000)),
+        (limits(1000, 3), None, CacheSizes(3 * 1024, 3, 1000)),
+        (limits(1000), None, CacheSizes(4 * 1024, None, 1000)),
+        (limits(1000), 8, CacheSizes(8 * 1024, None, 1000)),
+        (limits(1000, 8, 4096), None, CacheSizes(4096, 8, 1000)),  # more than fit at once, as a shared cache is meant
+        (limits(pool=5000), None, CacheSizes(5000)),
     ],
 )
-def test_one_cache_for_all(asked: Limits, parallel: int | None, sizes: Sizes) -> None:
+def test_one_cache_for_all(asked: Limits, parallel: int | None, sizes: CacheSizes) -> None:
     """Each slot is held to max_total_tokens by an option of its own, and the cache to what all may have together."""
     assert sizes_for(asked, parallel=parallel, unified=True) == sizes
 
 
 def test_slots_of_the_entrys_own_arguments_count() -> None:
     """The cache is made for as many as `--parallel` says."""
-    assert sizes_for(limits(2048), parallel=6) == Sizes(6 * 2048, 6)
+    assert sizes_for(limits(2048), parallel=6) == CacheSizes(6 * 2048, 6)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.emulator.faces.answers import Generation, PoolEngine, Wanted
-from harness.emulator.faces.asking import Asked, Fields, Wrong, chat_ids, chat_text
+from harness.emulator.faces.answers import AnswerRequest, Generation, PoolEngine
+from harness.emulator.faces.asking import Fields, ParsedRequest, Wrong, chat_ids, chat_text
 from harness.emulator.faces.openai import Serving, Stream
 from harness.emulator.faces.run import Face
 from harness.emulator.faces.wire import FaceApp, Problem, Web, compact, now
@@ -19,7 +19,7 @@ from harness.emulator.rust import text as quoted
 from harness.emulator.sse import Shaper
 from harness.simulator.laws import Pool
 from harness.simulator.policies import LlamaScheduler, PoolCall
-from harness.simulator.policies.base import Failed
+from harness.simulator.policies.base import FailedAnswer
 from harness.simulator.policies.llamacpp import Slot
 from harness.simulator.scheduler import Emission
 
@@ -97,7 +97,7 @@ class LlamaApp(FaceApp):
         return [*super().cross_origin(exchange), origin, *alive]
 
 
-class Limited(Connection):
+class LimitedConnection(Connection):
     """A connection that ends after a hundred answers, and after five idle seconds."""
 
     def __init__(self, app: FaceApp, nodelay: bool) -> None:
@@ -279,7 +279,7 @@ class LlamaServing(Serving):
     def number(self, exchange: Exchange, *, chat: bool) -> str:
         return "chatcmpl-" + "".join(random.choices(_LETTERS, k=32))
 
-    def wanted(self, asked: Asked, body: Any) -> Wanted:
+    def wanted(self, asked: ParsedRequest, body: Any) -> AnswerRequest:
         prompt, context = len(asked.ids), self.pool.context
         if prompt >= context:
             text = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
@@ -294,7 +294,7 @@ class LlamaServing(Serving):
         most = context - prompt if most == -1 else min(max(most, 1), context - prompt)
         cacheable = body.get("cache_prompt") is not False
         ignore = asked.ignore_eos or bool(self.values.get("--ignore-eos"))
-        return Wanted(asked.ids, most, 0, ignore, asked.stop, asked.seed, cacheable)
+        return AnswerRequest(asked.ids, most, 0, ignore, asked.stop, asked.seed, cacheable)
 
     # Answers.
 
@@ -318,7 +318,7 @@ class LlamaServing(Serving):
         counts = {"completion_tokens": turn.generated, "prompt_tokens": turn.input_length, "total_tokens": total}
         return {**counts, "prompt_tokens_details": details}
 
-    def whole(self, generation: Generation, text: str, asked: Asked, number: str, name: str) -> Any:
+    def whole(self, generation: Generation, text: str, asked: ParsedRequest, number: str, name: str) -> Any:
         choice: dict[str, Any] = {"finish_reason": generation.turn.stop_reason, "index": 0}
         choice |= {"message": {"role": "assistant", "content": text}} if asked.chat else {"text": text}
         logprobs = self.logprobs(generation, asked)
@@ -329,14 +329,14 @@ class LlamaServing(Serving):
         return {"choices": [choice], **about, **told}
 
     async def stream(
-        self, exchange: Exchange, asked: Asked, wanted: Wanted, number: str, name: str, entered: float
+        self, exchange: Exchange, asked: ParsedRequest, wanted: AnswerRequest, number: str, name: str, entered: float
     ) -> None:
         """Not a byte before a slot begins with it."""
         stream = LlamaStream(self, asked, number, name)
         stream.opener = lambda: stream.open(self.app(exchange).stream(exchange))
         stream.begin(exchange, self.engine, wanted, entered)
 
-    def new_stream(self, asked: Asked, number: str, name: str) -> Stream:
+    def new_stream(self, asked: ParsedRequest, number: str, name: str) -> Stream:
         return LlamaStream(self, asked, number, name)
 
     # What it counts and logs.
@@ -372,7 +372,7 @@ class LlamaServing(Serving):
         text = f"{mark}stop processing: n_tokens = {turn.length - 1}, truncated = {cut}"
         self.log(text, "release", "slot")
 
-    def engine_failed(self, failed: Failed) -> Problem:
+    def engine_failed(self, failed: FailedAnswer) -> Problem:
         self.log(f"task id = {failed.request.id}, error: {failed.text}", "send_error", letter="E", level=1)
         return Problem(failed.status, failed.text)
 
@@ -393,7 +393,7 @@ class LlamaStream(Stream):
     serving: LlamaServing
     opener: Callable[[], None]
 
-    def __init__(self, serving: LlamaServing, asked: Asked, number: str, name: str) -> None:
+    def __init__(self, serving: LlamaServing, asked: ParsedRequest, number: str, name: str) -> None:
         super().__init__(serving, asked, number, name)
         kind = f"{serving.chat_kind}.chunk" if asked.chat else serving.text_kind
         number = f',"id":{quoted(number)}'

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.catalog.gpus import Gpu
-from harness.emulator.faces.flags import OWN, Flag, Own, flags_of, read_own, usage_error
+from harness.emulator.faces.flags import OWN, EmulatorOptions, Flag, flags_of, read_own, usage_error
 from harness.emulator.faces.llamacpp.gguf import NoGguf, read_gguf
-from harness.emulator.faces.llamacpp.serving import LOADING, Limited, LlamaApp, LlamaServing, error_text
+from harness.emulator.faces.llamacpp.serving import LOADING, LimitedConnection, LlamaApp, LlamaServing, error_text
 from harness.emulator.faces.run import Face
 from harness.emulator.faces.wire import FaceApp, Problem
 from harness.emulator.http import Connection
@@ -131,7 +131,7 @@ class LlamaFace(Face):
 
     interrupted = -signal.SIGTERM  # before the model is loaded a signal kills
 
-    def __init__(self, own: Own, environment: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    def __init__(self, own: EmulatorOptions, environment: Mapping[str, str], values: Mapping[str, Any]) -> None:
         super().__init__(own, environment)
         self.values, self.begun = values, time.monotonic()
         self.verbosity = 10 if values.get("--verbose") else values.get("--verbosity", 3)
@@ -162,7 +162,7 @@ class LlamaFace(Face):
         self.log(text, letter=letter, level=level)
 
     def connection(self, app: FaceApp, nodelay: bool) -> Connection:
-        return Limited(app, nodelay)
+        return LimitedConnection(app, nodelay)
 
     async def run(self) -> int:
         values = self.values

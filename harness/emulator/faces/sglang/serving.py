@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from harness.emulator.faces.answers import Generation, PoolEngine, Wanted
-from harness.emulator.faces.asking import Asked, Wrong, chat_ids, prompt_ids, strings
+from harness.emulator.faces.answers import AnswerRequest, Generation, PoolEngine
+from harness.emulator.faces.asking import ParsedRequest, Wrong, chat_ids, prompt_ids, strings
 from harness.emulator.faces.counting import Counts
 from harness.emulator.faces.openai import Serving, Stream, counts
 from harness.emulator.faces.page import CONTENT_TYPE, Page
@@ -21,7 +21,7 @@ from harness.emulator.model import ServedModel
 from harness.emulator.rust import text as quoted
 from harness.simulator.laws import Pool, SglangPlan
 from harness.simulator.policies import PoolCall, SglangScheduler
-from harness.simulator.policies.base import Failed
+from harness.simulator.policies.base import FailedAnswer
 from harness.simulator.policies.sglang import QUEUE_FULL
 from harness.simulator.scheduler import Emission
 from harness.units import GIB
@@ -220,7 +220,7 @@ class SglangServing(Serving):
     def wrong(self) -> Wrong:
         return _wrong
 
-    def wanted(self, asked: Asked, body: Any) -> Wanted:
+    def wanted(self, asked: ParsedRequest, body: Any) -> AnswerRequest:
         prompt, context = len(asked.ids), self.plan.context
         most = asked.most if asked.most is not None or asked.chat else 16
         if prompt >= context:
@@ -238,9 +238,9 @@ class SglangServing(Serving):
             raise Problem(400, f"max_new_tokens must be at least 1, got {most}.")
         longest = self.pool.context - prompt - 1
         most = max(1, longest if most is None else min(most, longest))
-        return Wanted(asked.ids, most, asked.least, asked.ignore_eos, asked.stop, asked.seed)
+        return AnswerRequest(asked.ids, most, asked.least, asked.ignore_eos, asked.stop, asked.seed)
 
-    def admit(self, asked: Asked) -> None:
+    def admit(self, asked: ParsedRequest) -> None:
         """What the scheduler's process refuses: a stream is told in its first frame."""
         prompt, longest = len(asked.ids), self.pool.max_prompt
         problem = None
@@ -261,7 +261,7 @@ class SglangServing(Serving):
         more = {"prompt_tokens_details": details, "reasoning_tokens": 0, "completion_tokens_details": None}
         return {**counts(prompt, made), **more}
 
-    def whole(self, generation: Generation, text: str, asked: Asked, number: str, name: str) -> Any:
+    def whole(self, generation: Generation, text: str, asked: ParsedRequest, number: str, name: str) -> Any:
         said: dict[str, Any] = {"text": text}
         if asked.chat:
             said = {"message": {"role": "assistant", "content": text, "reasoning_content": None}}
@@ -274,7 +274,7 @@ class SglangServing(Serving):
             "metadata": {"weight_version": "default"},
         }  # fmt: skip
 
-    def new_stream(self, asked: Asked, number: str, name: str) -> Stream:
+    def new_stream(self, asked: ParsedRequest, number: str, name: str) -> Stream:
         return SglangStream(self, asked, number, name)
 
     # What it counts and logs.
@@ -315,7 +315,7 @@ class SglangServing(Serving):
         else:
             self.aborted.inc()
 
-    def engine_failed(self, failed: Failed) -> Problem:
+    def engine_failed(self, failed: FailedAnswer) -> Problem:
         return Problem(failed.status, failed.text)
 
     def broken(self, text: str) -> Problem:

@@ -13,7 +13,15 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from harness.catalog.gpus import Gpu
-from harness.emulator.faces.flags import Own, argparse_reader, given, own_values, read_own, usage_error, whole
+from harness.emulator.faces.flags import (
+    EmulatorOptions,
+    argparse_reader,
+    given,
+    own_values,
+    read_own,
+    usage_error,
+    whole,
+)
 from harness.emulator.faces.run import Face, access_line, break_off, emptied, quantization_of
 from harness.emulator.faces.sglang.serving import WEB, SglangServing, error_text
 from harness.emulator.faces.wire import FaceApp, Problem
@@ -75,7 +83,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 class SglangFace(Face):
     """One server, from its first line to its exit code."""
 
-    def __init__(self, own: Own, environment: Mapping[str, str], parsed: argparse.Namespace) -> None:
+    def __init__(self, own: EmulatorOptions, environment: Mapping[str, str], parsed: argparse.Namespace) -> None:
         super().__init__(own, environment)
         self.args = parsed
         self.shards = parsed.tp_size or 1

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from harness.emulator.faces.answers import Generation, PoolEngine, Wanted
-from harness.emulator.faces.asking import Asked, Wrong, chat_ids, prompt_ids, strings
+from harness.emulator.faces.answers import AnswerRequest, Generation, PoolEngine
+from harness.emulator.faces.asking import ParsedRequest, Wrong, chat_ids, prompt_ids, strings
 from harness.emulator.faces.counting import Counts
 from harness.emulator.faces.openai import Serving, Stream, counts
 from harness.emulator.faces.page import CONTENT_TYPE, Page
@@ -19,7 +19,7 @@ from harness.emulator.model import ServedModel
 from harness.emulator.rust import text as quoted
 from harness.simulator.laws import Pool
 from harness.simulator.policies import PoolCall
-from harness.simulator.policies.base import Failed
+from harness.simulator.policies.base import FailedAnswer
 from harness.simulator.scheduler import Emission
 
 VERSION = "0.32.0"
@@ -151,7 +151,7 @@ class VllmServing(Serving):
             needed = "requires --enable-auto-tool-choice and --tool-call-parser to be set"
             raise Problem(400, f'"auto" tool choice {needed}')
 
-    def wanted(self, asked: Asked, body: Any) -> Wanted:
+    def wanted(self, asked: ParsedRequest, body: Any) -> AnswerRequest:
         longest, prompt = self.pool.context, len(asked.ids)
         if prompt > longest:
             text = (
@@ -169,9 +169,9 @@ class VllmServing(Serving):
         most = min(most, longest - prompt)
         if most < 1:
             raise Problem(400, f"max_tokens must be at least 1, got {most}.", param="max_tokens")
-        return Wanted(asked.ids, most, asked.least, asked.ignore_eos, asked.stop, asked.seed)
+        return AnswerRequest(asked.ids, most, asked.least, asked.ignore_eos, asked.stop, asked.seed)
 
-    def admit(self, asked: Asked) -> None:
+    def admit(self, asked: ParsedRequest) -> None:
         limit = self.args.max_num_queued_reqs
         if (limit is not None and self.engine.unfinished + 1 > limit) or self.face.book.refuses():
             self.rejected["max_num_queued_reqs"].inc()
@@ -189,7 +189,7 @@ class VllmServing(Serving):
         cached = generation.turn.cached_tokens
         return {"cached_tokens": cached} if self.args.enable_prompt_tokens_details and cached else None
 
-    def whole(self, generation: Generation, text: str, asked: Asked, number: str, name: str) -> Any:
+    def whole(self, generation: Generation, text: str, asked: ParsedRequest, number: str, name: str) -> Any:
         said: dict[str, Any] = {"text": text}
         if asked.chat:
             nothing = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
@@ -204,7 +204,7 @@ class VllmServing(Serving):
             "usage": {**usage, **more}, "prompt_logprobs": None, "kv_transfer_params": None,
         }  # fmt: skip
 
-    def new_stream(self, asked: Asked, number: str, name: str) -> Stream:
+    def new_stream(self, asked: ParsedRequest, number: str, name: str) -> Stream:
         return VllmStream(self, asked, number, name)
 
     # What it counts.
@@ -217,7 +217,7 @@ class VllmServing(Serving):
         reason = generation.turn.stop_reason if generation.complete else "error"
         self.ends["abort" if generation.turn.gone else reason].inc()
 
-    def engine_failed(self, failed: Failed) -> Problem:
+    def engine_failed(self, failed: FailedAnswer) -> Problem:
         return Problem(failed.status, failed.text)
 
     def broken(self, text: str) -> Problem:
