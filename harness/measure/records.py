@@ -30,7 +30,11 @@ _COUNTS = (
     "asked_input_tokens", "asked_output_tokens", "history_tokens",
 )  # fmt: skip
 _NEEDED = ("request_id", "level", "scheduled_at", "status", "token_at", "token_count")  # of every table of records
-_THERE = (*_NEEDED, "sent_at", "finished_at")  # of these a request may have none, but not all of them
+# The contract's columns: of those besides a request may have none, but a table without one is another program's.
+_THERE = (
+    *_NEEDED, "sent_at", "first_byte_at", "finished_at", "input_tokens", "output_tokens", "finish_reason", "error_kind",
+    "session_id", "turn",
+)  # fmt: skip
 _TEXTS = ("finish_reason", "error_kind", "session_id", "count_told", "notes", "error_message")
 
 _RAGGED = ("token_at", "token_count", "offsets")  # not one entry per request

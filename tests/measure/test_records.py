@@ -38,6 +38,8 @@ def renamed(name: str) -> Change:
         (renamed("token_at"), "holds no column token_at"),
         (renamed("finished_at"), "holds no column finished_at"),
         (renamed("sent_at"), "holds no column sent_at"),
+        (renamed("output_tokens"), "holds no column output_tokens"),
+        (renamed("error_kind"), "holds no column error_kind"),
         (lambda table: pa.concat_tables([table, table]), "request_id: the same for several requests"),
         (changed("finished_at", 0, None), "sent_at or finished_at: no number, though the request is completed"),
         (changed("sent_at", 0, float("nan")), "sent_at or finished_at: no number, though the request is completed"),
