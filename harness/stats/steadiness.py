@@ -13,12 +13,14 @@ from harness.stats.window import Window
 
 # Requests; their Poisson deviations; a share of them.
 GROWTH_LEAST, GROWTH_SIGMAS, GROWTH_SHARE = 3.0, 0.4, 0.1
+MOST_BINS = 1_000_000  # of time, in which a silence is looked for
 
 
 def longest_silence(records: Records, until: float | None = None, resolution: float = 0.5) -> float:
     """The longest time, in seconds, in which requests were in flight and nobody got a token, to within `resolution`.
 
-    until: when waiting ended; None takes the last moment that was recorded.
+    until: when waiting ended; None takes the last moment that was recorded. resolution: seconds; coarser where the
+    records span more than MOST_BINS of them, be it by one moment that is wrong.
     """
     if len(records) == 0:
         return 0.0
@@ -26,6 +28,7 @@ def longest_silence(records: Records, until: float | None = None, resolution: fl
     seen = [column for column in (records.scheduled_at, records.token_at, ended) if len(column)]
     first, last = min(float(each.min()) for each in seen), max(float(each.max()) for each in seen)
     last = last if until is None else max(last, until - 2 * resolution)
+    resolution = max(resolution, (last - first) / MOST_BINS)
     edges = np.arange(first, last + 2 * resolution, resolution)
     # A request that ends, however it does, is a sign of life too.
     busy = sum(sums_by_bin(each, first, resolution, len(edges) - 1) for each in (records.token_at, ended))

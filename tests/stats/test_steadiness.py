@@ -12,9 +12,11 @@ import pytest
 
 from harness.catalog.slo import parse_slo
 from harness.measure.records import Records
-from harness.stats.steadiness import backlog_growth, growth_limit
+from harness.stats import steadiness
+from harness.stats.steadiness import backlog_growth, growth_limit, longest_silence
 from harness.stats.trend import trend_of, trends
 from harness.stats.window import Window, steady_window
+from tests.runs import ticking
 from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots
 
 FAST = PrefillQueue(capacity=40, slo=parse_slo("ttft_p95=500ms"))
@@ -87,3 +89,15 @@ def test_too_few_samples_have_no_trend() -> None:
     window = Window(0.0, 60.0, 0.0, "")
     assert trend_of("itl", np.arange(10.0), np.ones(10), window) is None
     assert trends(Records.from_list([]), window) == []
+
+
+def test_a_moment_that_is_far_off_does_not_make_the_search_for_silences_endless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bins are as many as may be, and no finer: of 10,000 seconds in a thousand bins a silence is known to ten."""
+    quiet = ticking(0, 0.0, first=4003.0)
+    late = ticking(1, 10_000.0)
+    records = Records.from_list([quiet, late])
+    assert longest_silence(records) == pytest.approx(4003.0, abs=0.5)
+    monkeypatch.setattr(steadiness, "MOST_BINS", 1000)
+    assert 0.5 < abs(longest_silence(records) - 4003.0) < 15
