@@ -1,7 +1,7 @@
-"""PlainEngine: a base class with a default answer to every question about an engine.
+"""PlainEngine: the base class of engines, with a default answer to every question of base.Engine.
 
-An engine of its own kind overrides what it knows better. What is left says nothing rather than something wrong: no
-limit, no gauge, no cause that is not everybody's.
+An engine overrides what is its own. A default says nothing rather than something wrong: no limit, no gauge, no cause
+that is not everybody's; and that a request which waits is taken as soon as there is room, in order.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ _CAUSES: Mapping[str, FailureCause] = {
 
 
 class PlainEngine:
-    """See base.Engine. To be given: name, title, program, accepts, `image`, `invocation` and `recognise`."""
+    """See base.Engine. To be given: name, title, app, program, accepts, `image`, `invocation` and `recognise`."""
 
     name: str
     title: str
+    app: str
     program: tuple[str, ...]
     accepts: Accepts
     default_api = "openai-chat"
@@ -62,10 +63,6 @@ class PlainEngine:
     default_drain = 30
     on_full_cache: OnFullCache = "waits"
     architectures = NOT_READ
-
-    @property
-    def app(self) -> str:
-        return self.name
 
     def image(self, model: Model) -> str:
         """The image of the entry's release, where the entry names none."""

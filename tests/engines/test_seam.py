@@ -104,6 +104,7 @@ class FifthEngine(PlainEngine):
 
     name = "fifth"
     title = "Fifth"
+    app = "fifth"
     program = ("fifth",)
     accepts = Accepts(newest="5.1", dtypes=("float16",))
 

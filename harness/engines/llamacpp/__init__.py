@@ -31,11 +31,11 @@ from harness.engines.llamacpp import facts, failures, flags, images, info, memor
 from harness.engines.llamacpp.coming_from import GUIDES
 from harness.engines.llamacpp.log import LlamaCppLog
 from harness.engines.migration import Guide
-from harness.engines.openai_engine import generate_once
+from harness.engines.plain import PlainEngine
 from harness.engines.support import read_architectures
 
 
-class LlamaCpp:
+class LlamaCpp(PlainEngine):
     """The engine as the rest of the harness sees it; see base.Engine."""
 
     name = "llamacpp"
@@ -86,17 +86,8 @@ class LlamaCpp:
         taken = [flag for name in limits for flag in options.FLAGS_OF_LIMIT.get(name, ())]
         return flags.FLAGS.without(args, taken)
 
-    def served_name(self, entry: str) -> str:
-        return entry
-
     def concurrent(self, started_with: Invocation) -> int:
         return facts.concurrent(started_with)
-
-    def exploring(self, *, proving: bool) -> Mapping[str, str]:
-        return {}
-
-    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
-        return {}  # nothing that its prefix cache keeps is ever in the way of a request
 
     def new_log(self) -> LlamaCppLog:
         return LlamaCppLog()
@@ -113,9 +104,6 @@ class LlamaCpp:
 
     def recognise(self, client: Client) -> EngineInfo | None:
         return info.recognise(client)
-
-    def first_answer(self, client: Client, model_name: str, timeout: float) -> str | None:
-        return generate_once(client, model_name, timeout)
 
     def limits_in_force(self, info: EngineInfo, log: StartLog, started_with: Invocation) -> Limits:
         assert isinstance(log, LlamaCppLog)

@@ -13,7 +13,6 @@ from importlib.resources import files
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
-from harness.engines import arguments
 from harness.engines.base import (
     Container,
     EngineFacts,
@@ -29,7 +28,8 @@ from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.gauges import Gauges
 from harness.engines.migration import Guide
-from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
+from harness.engines.openai_engine import EXACT_AND_COUNTED
+from harness.engines.plain import PlainEngine
 from harness.engines.sglang import facts, failures, images, info, memory, options
 from harness.engines.sglang.coming_from import GUIDES
 from harness.engines.sglang.log import SglangLog
@@ -38,7 +38,7 @@ from harness.engines.support import read_architectures
 _ROWS = 2048  # requests that run at once where nobody says, at least (mem_cache/kv_cache_configurator.py)
 
 
-class Sglang:
+class Sglang(PlainEngine):
     """The engine as the rest of the harness sees it; see base.Engine."""
 
     name = "sglang"
@@ -55,9 +55,6 @@ class Sglang:
     on_full_cache: OnFullCache = "retracts"
     accepts = options.ACCEPTS
     architectures = read_architectures(files(__package__).joinpath("architectures.txt").read_text(encoding="utf-8"))
-
-    def version(self, text: str) -> Version:
-        return arguments.release(text, options.NEWEST, self.title)
 
     def told_version(self, output: str) -> str | None:
         found = re.findall(r"(?m)^(?:sglang\s+)?v?(\d+\.\d+\.\d+\S*)\s*$", output)
@@ -81,19 +78,10 @@ class Sglang:
     def forgotten_variables(self) -> frozenset[str]:
         return options.FORGOTTEN
 
-    def devices_variables(self) -> frozenset[str]:
-        return frozenset()
-
-    def drain_seconds(self, started_with: Invocation) -> int | None:
-        return None
-
     def without_limits(self, args: Sequence[str], limits: Collection[str]) -> tuple[str, ...]:
         return options.FLAGS.without(
             args, [options.LIMIT_NAMES[name] for name in limits if name in options.LIMIT_NAMES]
         )
-
-    def served_name(self, entry: str) -> str:
-        return entry
 
     def concurrent(self, started_with: Invocation) -> int:
         def told(name: str) -> int | None:
@@ -102,12 +90,6 @@ class Sglang:
 
         rows = told("max_batch_size") or _ROWS
         return rows + (told("max_concurrent_requests") or 0)
-
-    def exploring(self, *, proving: bool) -> Mapping[str, str]:
-        return {}  # a waiting prompt is read before the next token of those that run
-
-    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
-        return {}  # nothing that its prefix cache keeps is ever in the way of a request
 
     def new_log(self) -> SglangLog:
         return SglangLog()
@@ -124,9 +106,6 @@ class Sglang:
 
     def recognise(self, client: Client) -> EngineInfo | None:
         return info.recognise(client)
-
-    def first_answer(self, client: Client, model_name: str, timeout: float) -> str | None:
-        return generate_once(client, model_name, timeout)
 
     def limits_in_force(self, info: EngineInfo, log: StartLog, started_with: Invocation) -> Limits:
         assert isinstance(log, SglangLog)

@@ -7,7 +7,7 @@ first_answer · api: /generate_stream, /generate.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 
@@ -29,7 +29,7 @@ from harness.engines.base import (
 from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.gauges import Gauges
-from harness.engines.migration import Guide
+from harness.engines.plain import PlainEngine
 from harness.engines.support import read_architectures
 from harness.engines.tgi import facts, failures, images, info, memory, options
 from harness.engines.tgi.first_answer import ask_once
@@ -39,7 +39,7 @@ from harness.errors import UsageError
 _DEFAULT_CONCURRENT = 128  # launcher/src/main.rs, max_concurrent_requests
 
 
-class Tgi:
+class Tgi(PlainEngine):
     """The engine as the rest of the harness sees it; see base.Engine."""
 
     name = "tgi"
@@ -102,9 +102,6 @@ class Tgi:
         told = started_with.environment.get("GRACEFUL_TERMINATION_TIMEOUT", "")
         return int(told) if told.isdigit() else None
 
-    def without_limits(self, args: Sequence[str], limits: Collection[str]) -> tuple[str, ...]:
-        return tuple(args)
-
     def served_name(self, entry: str) -> str:
         return "tgi"  # it serves one model, under any name
 
@@ -160,12 +157,6 @@ class Tgi:
             max_concurrent_requests=limits.max_concurrent_requests or told("MAX_CONCURRENT_REQUESTS"),
             max_batch_size=limits.max_batch_size or told("MAX_BATCH_SIZE"),
         )
-
-    def guides(self) -> Mapping[str, Guide]:
-        return {}
-
-    def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
-        return ()
 
     def limit_names(self, version: Version) -> Mapping[str, str]:
         return {**options.LIMIT_NAMES, "max_input_tokens": options.input_limit_name(version)}

@@ -13,7 +13,6 @@ from importlib.resources import files
 from harness.catalog.limits import Limits
 from harness.catalog.models import Model
 from harness.catalog.version import Version
-from harness.engines import arguments
 from harness.engines.base import (
     Container,
     EngineFacts,
@@ -29,14 +28,15 @@ from harness.engines.client import Client
 from harness.engines.failure import Failure
 from harness.engines.gauges import Gauges
 from harness.engines.migration import Guide
-from harness.engines.openai_engine import EXACT_AND_COUNTED, generate_once
+from harness.engines.openai_engine import EXACT_AND_COUNTED
+from harness.engines.plain import PlainEngine
 from harness.engines.support import read_architectures
 from harness.engines.vllm import facts, failures, images, info, memory, options
 from harness.engines.vllm.coming_from import GUIDES
 from harness.engines.vllm.log import VllmLog
 
 
-class Vllm:
+class Vllm(PlainEngine):
     """The engine as the rest of the harness sees it; see base.Engine."""
 
     name = "vllm"
@@ -53,9 +53,6 @@ class Vllm:
     on_full_cache: OnFullCache = "preempts"
     accepts = options.ACCEPTS
     architectures = read_architectures(files(__package__).joinpath("architectures.txt").read_text(encoding="utf-8"))
-
-    def version(self, text: str) -> Version:
-        return arguments.release(text, options.NEWEST, self.title)
 
     def told_version(self, output: str) -> str | None:
         """`vllm --version` prints the number alone, after whatever is logged on import."""
@@ -91,9 +88,6 @@ class Vllm:
         flags = [options.LIMIT_NAMES[name] for name in limits if name in options.LIMIT_NAMES]
         return options.FLAGS.without(args, flags)
 
-    def served_name(self, entry: str) -> str:
-        return entry
-
     def concurrent(self, started_with: Invocation) -> int:
         def told(name: str) -> int | None:
             value = options.FLAGS.value(started_with.args, options.LIMIT_NAMES[name])
@@ -101,12 +95,6 @@ class Vllm:
 
         step = told("max_batch_prefill_tokens")
         return told("max_concurrent_requests") or told("max_batch_size") or facts.rows_by_default(step)
-
-    def exploring(self, *, proving: bool) -> Mapping[str, str]:
-        return {}  # a waiting request joins the running ones in the next step
-
-    def without_prefix_cache(self, version: Version) -> Mapping[str, str]:
-        return {}  # nothing that its prefix cache keeps is ever in the way of a request
 
     def new_log(self) -> VllmLog:
         return VllmLog()
@@ -124,15 +112,9 @@ class Vllm:
     def recognise(self, client: Client) -> EngineInfo | None:
         return info.recognise(client)
 
-    def first_answer(self, client: Client, model_name: str, timeout: float) -> str | None:
-        return generate_once(client, model_name, timeout)
-
     def limits_in_force(self, info: EngineInfo, log: StartLog, started_with: Invocation) -> Limits:
         assert isinstance(log, VllmLog)
         return facts.limits_in_force(info, log, started_with)
-
-    def cautions(self, limits: Limits, log: StartLog, started_with: Invocation) -> Sequence[str]:
-        return ()
 
     def read_gauges(self, page: str, others: Sequence[str] = ()) -> Gauges:
         return info.read_gauges(page)
