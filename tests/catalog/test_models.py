@@ -242,7 +242,7 @@ extras: 1
         ("models:\n  a: {repo: a/b\n  b: 1\n", "models.yaml:3: column 4: not YAML: "),
         ("models:\n\ta: 1\n", "models.yaml:2: column 1: not YAML: "),
         ("models: {a: {repo: a/b}}\n---\nmodels: 1\n", "models.yaml:3: a second YAML document (`---`); expected one"),
-        ("models: &x\n  a: *x\n", "models.yaml:2: models/a: an alias of the mapping that it stands in"),
+        ("models: &x\n  a: *x\n", "models.yaml:2: models/a: an alias of the mapping that it is in"),
         ("models: {a: *x}\n", "models.yaml:1: column 13: not YAML: "),
         ("models: {[a]: {repo: a/b}}\n", "models.yaml:1: models: expected a name as key, found a list or a mapping"),
     ],
