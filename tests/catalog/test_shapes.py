@@ -133,9 +133,6 @@ def test_an_unknown_model_has_no_shape(repo: str) -> None:
     assert find_shape(repo) is None
 
 
-NOT_IN_CONFIG = {"name", "vision_parameters"}
-
-
 @pytest.mark.parametrize(
     "shape",
     [
