@@ -5,7 +5,6 @@ UPDATE_GOLDEN=1 rewrites tests/golden/stacks; read the difference before committ
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,8 @@ from harness.stack.compose_service import record_of
 from harness.stack.document import compose_file
 from harness.stack.plan import Machine, StackPlan, plan_stack
 from harness.stack.render import render
+from tests.goldens import check_golden
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "stacks"
 TOKEN = "/home/me/.local/state/harness/secrets/hub-token"
 
 QWEN = Model(
@@ -71,22 +70,21 @@ STACKS: dict[str, StackPlan] = {
 @pytest.mark.parametrize("name", STACKS)
 def test_golden(name: str) -> None:
     """The whole document is what it was; a change is reviewed as a difference of files."""
-    text = render(STACKS[name])
-    path = GOLDEN / f"{name}.yaml"
-    if os.environ.get("UPDATE_GOLDEN") == "1":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+    check_golden(f"stacks/{name}.yaml", render(STACKS[name]))
+
+
+def require_compose_accepts(document: str, tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(document, encoding="utf-8")
+    checked = subprocess.run(["docker", "compose", "-f", str(path), "config", "-q"], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 @pytest.mark.docker
 @pytest.mark.parametrize("name", STACKS)
 def test_compose_accepts(name: str, tmp_path: Path) -> None:
     """`docker compose config` finds nothing wrong with any of them."""
-    path = tmp_path / "compose.yaml"
-    path.write_text(render(STACKS[name]), encoding="utf-8")
-    checked = subprocess.run(["docker", "compose", "-f", str(path), "config", "-q"], capture_output=True, text=True)
-    assert (checked.returncode, checked.stderr) == (0, "")
+    require_compose_accepts(render(STACKS[name]), tmp_path)
 
 
 HOSTILE = st.text(
