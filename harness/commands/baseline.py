@@ -13,6 +13,7 @@ from harness.drive.baselines import Baseline
 from harness.errors import UsageError
 from harness.report.document import Table
 from harness.report.to_text import aligned
+from harness.stats.comparable import in_words
 from harness.units import format_percent
 
 
@@ -49,7 +50,7 @@ class BaselineShown:
     def as_text(self) -> str:
         one = self.baseline
         lines = [f"{one.name}: {len(one.saved[-1].runs)} runs, saved {one.saved[-1].at}"]
-        lines += [f"  {name}: {value}" for name, value in one.key.items() if value not in (None, {})]
+        lines += [f"  {name}: {in_words(value)}" for name, value in one.key.items() if value not in (None, {})]
         lines.append("Its runs differ by (standard deviation):")
         rows = tuple((load, figure, format_percent(share)) for load, figure, share in one.spreads)
         lines += aligned(Table(("Load", "Figure", "Spread"), rows, frozenset([2])))

@@ -91,6 +91,13 @@ def question_of(manifest: Manifest) -> dict[str, dict[str, str]]:
     }
 
 
+def in_words(value: Any) -> str:
+    """Of a part of the question what it says."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return " ".join(f"{name} {part}".strip() for name, part in value.items())
+
+
 def _thinking(seconds: float) -> str:
     return f"; users think for {format_duration(seconds)}" if seconds else ""
 

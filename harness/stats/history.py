@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.measure.run_folder import is_moment
 from harness.stats.change_points import FEWEST, divisions
-from harness.stats.comparable import SERVICE, question_of, service_of
+from harness.stats.comparable import SERVICE, in_words, question_of, service_of
 from harness.stats.good_share import GOOD_SHARE, STUCK, Tally, tally
 from harness.stats.run_figure import THROUGHPUT
 from harness.stats.run_figures import RecordedRun
@@ -108,7 +108,7 @@ class Series:
         """Model, card, engine and what is asked; of series that share these also what else tells them apart."""
         others = [each.key for each in among if each is not self and _named(each.key) == _named(self.key)]
         parting = [name for name, value in self.key.items() if any(each.get(name) != value for each in others)]
-        more = [f"{name} {_flat(self.key[name])}" for name in parting]
+        more = [f"{name} {in_words(self.key[name])}" for name in parting]
         return ", ".join([*_named(self.key), *more])
 
     def news(self, at: int) -> tuple[str, ...]:
@@ -137,15 +137,8 @@ class History:
 def _named(key: Mapping[str, Any]) -> tuple[str, ...]:
     """The emulated ones say so."""
     card = f"{key['model']} on {key['gpus']} x {key['gpu']}" if key["gpus"] > 1 else f"{key['model']} on {key['gpu']}"
-    emulated = "emulated " if _flat(key["emulated"]) == "true" else ""
+    emulated = "emulated " if in_words(key["emulated"]) == "true" else ""
     return f"{emulated}{card if key['gpu'] else key['model']}", key["engine"], key["workload"].get("name", "")
-
-
-def _flat(value: Any) -> str:
-    """Of a part of the question what it says."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    return " ".join(f"{name} {part}".strip() for name, part in value.items())
 
 
 def engine_name(service: Mapping[str, Any]) -> str:

@@ -95,6 +95,8 @@ def test_it_says_what_it_is_of_and_how_much_its_runs_differ(place: str) -> None:
     shown = baseline.show("chat", place)
     assert (shown.baseline.key["model"], shown.baseline.key["gpu"]) == ("demo", "L4")
     assert {figure for _, figure, _ in shown.baseline.spreads} >= {"ttft_p50", "itl_p50"}
+    assert "  load: 8 users" in shown.as_text()
+    assert "{" not in shown.as_text()
     assert "chat" in baseline.listed(place).as_text()
     assert json.loads(json.dumps(baseline.listed(place).as_json()))[0]["name"] == "chat"
 
