@@ -211,7 +211,7 @@ def _series(points: Sequence[Point]) -> Series:
 
 def _good_shares(points: Sequence[Point]) -> dict[str, list[float | None]]:
     """By load, the share of good answers at each point. There is no BASE: an answer is stuck that took several times as
-    long as the p99 of the point at the series' lower quartile, so that also a change for the worse that lasts is seen.
+    long as is usual at the point at the series' lower quartile, so that also a change for the worse that lasts is seen.
     """
     found: dict[str, list[float | None]] = {}
     for load in dict.fromkeys(each.load for point in points for each in point.tallies):

@@ -30,10 +30,10 @@ EVERY = (*(f"{metric.name}_{statistic}" for metric in METRICS for statistic in Q
 
 @dataclass(frozen=True)
 class KeptLevel:
-    """A LevelFigures. not_good: requests due that were not answered or were stuck. usual: p99 of end-to-end over all
-    runs that were kept together, seconds. per_event: tokens; None where it is not told. values: [value, within] of each
-    figure of EVERY that there is, value None where it is infinite. carried: figures with enough requests. absent: why
-    others have no sample.
+    """A LevelFigures. not_good: requests due that were not answered or were stuck. usual: of end-to-end over all runs
+    that were kept together (good_share.usual), seconds. per_event: tokens; None where it is not told. values: [value,
+    within] of each figure of EVERY that there is, value None where it is infinite. carried: figures with enough
+    requests. absent: why others have no sample.
     """
 
     level: int

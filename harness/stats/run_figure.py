@@ -73,7 +73,7 @@ class LevelFigures(Protocol):
 
     @property
     def usual(self) -> float | None:
-        """Their p99 over all runs of the side, where that alone is kept; infinite where nothing was answered."""
+        """What is usual over all runs of the side (good_share.usual), where that alone is kept."""
         ...
 
     def bad(self, stuck: float) -> int:

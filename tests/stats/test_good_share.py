@@ -58,6 +58,18 @@ def test_an_answer_that_takes_absurdly_long_is_bad() -> None:
         assert np.isclose(found.new, 1.0 if good else 0.9)
 
 
+def test_those_that_hang_are_seen_where_some_did_before() -> None:
+    """Two in a hundred of BASE's take a minute, and six of NEW's: BASE's p99 is a minute, and its p95 is not."""
+
+    def stuck(at: int, due: float) -> RequestRecord:
+        return ticking(at, due, first=60.0)
+
+    found = loss([part(10, 500, stuck)] * 5, [part(30, 500, stuck)] * 5)
+    assert found is not None
+    assert (found.base, found.new) == pytest.approx((0.98, 0.94))
+    assert found.lowest > 0.01
+
+
 def test_nothing_due_is_nothing_told() -> None:
     """Neither good nor bad."""
     assert loss([part(0, 10)], [part(0, 0)]) is None
