@@ -11,7 +11,7 @@ class Gauges:
     """What an engine does now; None where it does not tell.
 
     running, waiting: requests. kv_used: share of the KV cache, 0 to 1. kv_tokens: the same in tokens. preempted:
-    requests put back since the start (preempted, retracted), a counter. cache_queries, cache_hits: prompt tokens looked
+    requests preempted (SGLang: retracted) since the start, a counter. cache_queries, cache_hits: prompt tokens looked
     up and found in the prefix cache since the start, counters. steps: forward passes since the start, a counter.
 
     By the engine's own clock, all counters: seconds that requests spent in one part of their way, and how many have

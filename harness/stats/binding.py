@@ -1,7 +1,7 @@
 """Which resource binds at a load: from the engine's gauges, the client's records and the tightest bound.
 
 Looked at in this order, as each hides those behind it: a client that is late measures itself; a request that is refused
-never reaches the engine; a full KV cache keeps chats waiting or puts them back, whatever the GPU could compute. Where
+never reaches the engine; a full KV cache keeps chats waiting or preempts them, whatever the GPU could compute. Where
 the cache has room, answers that come too slowly are the decode steps of the batch; requests that wait while all places
 of the batch are taken wait for the engine's own limit; and first tokens that come too late otherwise are the reading of
 prompts. Decode and prefill bind only where answers are slow: not where most of what misses a bound has failed.
@@ -53,7 +53,7 @@ def binding(records: Records, server: ServerFigures, nearest: Bound | None, plac
     if refused > REFUSED_SHARE:
         return Binding("queue limit", f"{format_percent(refused)} of the requests were refused as too many")
     if server.preempted:
-        return Binding("kv memory", f"{server.preempted:.0f} requests were put back for want of KV cache")
+        return Binding("kv memory", f"{server.preempted:.0f} requests were preempted for want of KV cache")
     if server.kv_used is not None and server.kv_used >= FULL:
         return Binding("kv memory", f"the KV cache was {format_percent(server.kv_used)} full")
     if nearest is None:

@@ -61,14 +61,14 @@ def long_prefills(level: LevelStats, below: Sequence[LevelStats]) -> Reading | N
 
 
 def stalls(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
-    """Long gaps without any chat put back."""
+    """Long gaps without any preempted chat."""
     times = _tail(level, "itl")
     if times is None or level.server.preempted:
         return None
     p99 = format_duration(level.figures["itl"].quantiles["p99"])
     return Reading(
         "stalls", level.level,
-        f"p99 ITL is {format_number(times)} times p50 ({p99}), and no chat is known to have been put back",
+        f"p99 ITL is {format_number(times)} times p50 ({p99}), and no chat is known to have been preempted",
         "decode steps wait while the prompts of others are read",
         "try chunked prefill, or a smaller max_batch_prefill_tokens; both delay first tokens",
     )  # fmt: skip
@@ -81,7 +81,7 @@ def put_back(level: LevelStats, below: Sequence[LevelStats]) -> Reading | None:
         return None
     return Reading(
         "put_back", level.level,
-        f"{format_count(count)} chats were put back while they were answered",
+        f"{format_count(count)} chats were preempted while they were answered",
         "the KV cache is full: what was computed for them is computed again",
         "lower the concurrency limit, shorten histories, or give the KV cache more memory",
     )  # fmt: skip

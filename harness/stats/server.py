@@ -1,6 +1,6 @@
 """The engine's gauges over one level: how full it was, and what would falsify the figures.
 
-Two things an engine does in silence: it puts running chats back when its KV cache is full (preemption, retraction),
+Two things an engine does in silence: it preempts (SGLang: retracts) running chats when its KV cache is full,
 which shows as long gaps, and it answers parts of prompts from its prefix cache, which shows as short first tokens.
 """
 
@@ -19,7 +19,7 @@ class ServerFigures:
     """Over one level, None where the engine does not tell. running, waiting: most requests that it had at a reading;
     running_mean: of all readings.
 
-    kv_used: the largest share of the KV cache in use. preempted: requests put back. prompt_tokens_looked_up,
+    kv_used: the largest share of the KV cache in use. preempted: requests. prompt_tokens_looked_up,
     prompt_tokens_from_cache: of the prefix cache.
     """
 

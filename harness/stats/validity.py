@@ -422,10 +422,10 @@ def glued(evidence: Evidence) -> Iterator[Reason]:
 
 
 def put_back(evidence: Evidence) -> Iterator[Reason]:
-    """An engine whose KV cache is full puts running chats back and reads them in again: gaps that no user asked for."""
+    """An engine whose KV cache is full preempts running chats and reads them in again: gaps that no user asked for."""
     count = evidence.server.preempted
     if count:
-        found = f"the engine put running chats back {format_count(count)} times: its KV cache was full"
+        found = f"the engine preempted running chats {format_count(count)} times: its KV cache was full"
         advice = (
             "`harness probe` finds limits under which it does not; else read ITL and TPOT as those of a full engine."
         )

@@ -111,7 +111,7 @@ FROM_TGI = Guide(
         "env/DISABLE_USAGE_STATS": dropped("it reports to nobody"),
     },
     habits=(
-        "When the KV cache is full, running chats are put back and read in again (retraction): watch"
+        "When the KV cache is full, running chats are retracted and read in again: watch"
         " sglang:num_retracted_requests_total, or set the limits that `harness probe` finds.",
         "The radix (prefix) cache is on: repeated prompts measure it. `harness bench` sends no prompt twice.",
         "Sampling defaults come from the model's generation_config.json; TGI is greedy unless asked. Send temperature"

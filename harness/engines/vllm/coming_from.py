@@ -109,7 +109,7 @@ FROM_TGI = Guide(
         "env/TGI_WIGGLE_ROOM": dropped("cuda_memory_fraction is of the whole GPU, with nothing kept back"),
     },
     habits=(
-        "When the KV cache is full, running chats are put back and read in again (preemption) instead of new ones"
+        "When the KV cache is full, running chats are preempted and read in again instead of new ones"
         " having"
         " to wait: watch vllm:num_preemptions_total, or set the limits that `harness probe` finds.",
         "The prefix cache is on: repeated prompts measure the cache. `harness bench` sends no prompt twice and says"

@@ -10,7 +10,8 @@ from harness.stats.summary import Summary
 from harness.units import format_count, format_percent
 
 _COLUMNS = (
-    "Load", "Running at most", "Waiting at most", "KV cache used at most", "Chats put back", "Prompt tokens from cache",
+    "Load", "Running at most", "Waiting at most", "KV cache used at most", "Preempted chats",
+    "Prompt tokens from cache",
 )  # fmt: skip
 
 
