@@ -41,6 +41,7 @@ _FULL = 0.995  # of a load's tokens, that must be in flight when the last prompt
 _UNWRITTEN = 1.6  # tokens of each chat, that may be missing of it in any case
 _TRIES, _PROOF_TRIES = 6, 12  # of a load that did not come about
 _REFILLS = 4  # times that a load is sent of which only that is missing
+_REWRITES = 2  # the same of whole answers
 _CROWD_REFILLS = 2  # the same of many chats: what they held is a part of a law, of which few tell the rest
 
 
@@ -237,10 +238,10 @@ class _Loading:
                 best, best_of = result, (not missing, result.carried or 0)
             if as_meant and not missing and (proof or _is_filled(result)):
                 return result
-            if missing and not (load.kind == "write" and result.ended_early):  # no longer answer would change that
+            if missing and load.kind != "write":  # those are as long as they may be, and take the longest
                 stretched = (stretched + 1) % len(_STRETCHED)
                 tried = self._lasting(load, _STRETCHED[stretched])
-            elif (refills := refills + 1) == (_REFILLS if load.chats is None or proof else _CROWD_REFILLS):
+            elif (refills := refills + 1) == _refills(load, proof=proof):
                 break
         assert best is not None
         return best
@@ -420,6 +421,15 @@ class _Loading:
         if cause == "other" and self.service.state().running:
             return Failure("under load", "hang", "it took requests and gave no token any more", 4)
         return Failure("under load", cause, named.found, 4)
+
+
+def _refills(load: Load, *, proof: bool) -> int:
+    """Times that a load is sent which longer answers do not mend. Where chats write whole answers and did not all run
+    together, it is rather the engine that keeps them apart than the client that was late.
+    """
+    if load.kind == "write" and len(load.waves) == 1:
+        return _REWRITES
+    return _REFILLS if load.chats is None or proof else _CROWD_REFILLS
 
 
 def _is_filled(result: LoadResult) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.drive import probe_start
 from harness.engines.base import EngineFacts
 from harness.probe import loads
 from harness.probe.checks import all_held, checks_of
@@ -68,6 +69,22 @@ def test_nobody_is_one_too_many_where_others_have_ended() -> None:
         assert (check.ran, check.held) == (ran, False)
     (check,) = checks_of(gather(proof(LoadResult(loads.overload(3), "held", refused=4, beside=2))))
     assert check.held
+
+
+@pytest.mark.parametrize(("load", "times"), [(loads.written(9000, 4, 2500), 2), (loads.rows(4), 12)])
+def test_whole_answers_are_not_written_again_and_again(load: Load, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that keeps such chats apart will do so each time, and they take the longest; others get longer ones."""
+    loading = object.__new__(probe_start._Loading)
+    loading.started, loading.setting = EngineFacts("padded"), Setting(100, 2500, 2500, 9000, purpose="verify")
+    sent: list[Load] = []
+
+    def kept_apart(load: Load) -> tuple[LoadResult, bool]:
+        sent.append(load)
+        return LoadResult(load, "held", beside=3), True
+
+    monkeypatch.setattr(loading, "_send_once", kept_apart)
+    assert loading._as_meant(load).beside == 3
+    assert len(sent) == times
 
 
 def test_a_flash_engine_is_full_when_all_are_there() -> None:
