@@ -14,7 +14,7 @@ from harness.commands import ab as module
 from harness.commands.ab import ab, is_decided, look, turns
 from harness.drive.bench_options import BenchOptions, plan_of
 from harness.drive.bench_plan import BenchPlan
-from harness.drive.series import Turn
+from harness.drive.bench_run import PlannedRun
 from harness.errors import UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
 from harness.serve.target import Target
@@ -68,7 +68,7 @@ def test_the_time_that_is_given_counts_starts_too(tmp_path: Path, monkeypatch: p
     """Each run of a minute takes 100 s with its start: of 790 s a fourth pair would need 800."""
     made, clock = [iter(side(*BASE)), iter(side(*NEW, slower=1.5))], [0.0]
 
-    def taken(asked: Iterable[Turn], progress: object) -> Iterator[SimpleNamespace]:
+    def taken(asked: Iterable[PlannedRun], progress: object) -> Iterator[SimpleNamespace]:
         for each in asked:
             clock[0] += 100.0
             yield SimpleNamespace(interrupted=False, folder=(each.name or "")[0])

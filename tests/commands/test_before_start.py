@@ -194,7 +194,7 @@ def test_runtime_without_a_wish(smi: Smi, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert choose_runtime(Target(), SMALL, said.append) == "compose"
     monkeypatch.setenv("PATH", "/nowhere")
     assert choose_runtime(Target(), SMALL, said.append) == "embedded"
-    assert "simulation" in said[0]
+    assert "simulated" in said[0]
     assert choose_runtime(Target(launcher="x"), SMALL) == "local"
     assert choose_runtime(Target(emulate=True), SMALL) == "compose"
 
