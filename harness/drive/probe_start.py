@@ -278,7 +278,8 @@ class _Loading:
         if result.verdict != "died" and not self.service.state().running:
             result = replace(result, verdict="died")
         if result.verdict in ("stalled", "failed") and self._is_dead(result):
-            result = replace(result, verdict="died")
+            # Of one that stopped, what was in flight with the last tokens may be what stopped it.
+            result = replace(result, verdict="died", carried=None if result.verdict == "stalled" else result.carried)
         elif result.verdict == "held" and any(each.left for each in burst.answers):
             result = self._looked_after(result)
         result = self._whole_answers(self._held_without_preemption(result, before), burst)
@@ -335,7 +336,7 @@ class _Loading:
         for pause in (*_PERMIT_PAUSES, None):
             burst = self._one_more()
             if burst.ending != "done":
-                return replace(result, verdict="died", reason="it gave no token any more after that")
+                return replace(result, verdict="died", reason="it gave no token any more after that", carried=None)
             if pause is None or burst.answers[0].error_kind != "overloaded":
                 break
             time.sleep(pause)
@@ -361,7 +362,10 @@ class _Loading:
             return True
         if result.verdict == "stalled" and self.started.kind not in ("flash", "pool"):
             return True
-        return not answers(self.service.endpoint, self.service.engine.health_path, _HEALTH)
+        if not answers(self.service.endpoint, self.service.engine.health_path, _HEALTH):
+            return True
+        # Requests that have gone wait no longer, so a short one is served, if anything is.
+        return result.verdict == "stalled" and self._one_more().ending != "done"
 
     def _requests(self, load: Load) -> list[list[Request]]:
         self.sent += 1

@@ -16,8 +16,9 @@ from itertools import accumulate
 from harness.engines.base import EngineFacts
 from harness.probe import loads
 from harness.probe.flash_evidence import dies_when_full, ignores_fraction
-from harness.probe.memory_fraction import caches_by_fraction, fraction_for
-from harness.probe.setting import CHUNK, Load, LoadResult, Setting, Shape, effective_prefill
+from harness.probe.flash_limits import COSTLY, safe_prefill
+from harness.probe.memory_fraction import caches_at, fraction_for
+from harness.probe.setting import CHUNK, Load, LoadResult, Setting, Shape
 from harness.probe.state import SearchState
 
 KNOWN = 0.008  # share between what held and what killed, below which more need not be known
@@ -66,11 +67,12 @@ def exploring(state: SearchState) -> Setting:
     prefill = min(better.max_batch_prefill_tokens or whole, whole)
     total = max(2, min(better.max_total_tokens or 2, int(PACKED * held)))
     chunked = evidence.started is not None and evidence.started.chunking
+    prompt = max(1, total - 1 if chunked else min(total - 1, prefill))
     return replace(
         better,
-        max_input_tokens=max(1, total - 1 if chunked else min(total - 1, prefill)),
+        max_input_tokens=prompt,
         max_total_tokens=total,
-        max_batch_prefill_tokens=prefill,
+        max_batch_prefill_tokens=safe_prefill(prefill, total, prompt, held),
         max_concurrent_requests=loads.ROWS_CAP,
         cuda_memory_fraction=fraction if fraction != 1.0 else None,
         purpose="explore",
@@ -161,8 +163,5 @@ def _answered(result: LoadResult, chats: _Chats) -> float:
 
 
 def _caches(state: SearchState) -> dict[float, int]:
-    """With the prefill budget that is recommended, else with the one that was run: a smaller one leaves no less."""
-    last = state.evidence.last_up
-    ran = effective_prefill(last) if last is not None else None
-    known = caches_by_fraction(state.evidence, state.advice.setting.max_batch_prefill_tokens or 0)
-    return known or caches_by_fraction(state.evidence, ran or 0)
+    """With the prefill budget that is recommended."""
+    return caches_at(state.evidence, state.advice.setting.max_batch_prefill_tokens or 0, state.prior, COSTLY)

@@ -13,7 +13,7 @@ from harness.probe.fills import FillPoint, Results, fill_points, how_it_ended
 from harness.probe.row_cost import RowCost, row_cost
 from harness.probe.setting import Bracket, LoadResult, Outcome, effective_prefill
 
-BLAMED_ON_PREFILL = 2  # which death of a long prompt on top of a full batch
+BLAMED_ON_PREFILL = 2  # deaths of a long prompt on top of a full batch
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ def _bracket(points: Iterable[_Point]) -> Bracket:
 
 def _rows(results: Results) -> Iterable[_Point]:
     """A long prompt on top of a full batch kills a flash engine by the number of chats too: its cache is laid out
-    beforehand, and what grows with a forward are its rows. The second such death is blamed on the prefill instead.
+    beforehand, and what grows with a forward are its rows. A second such death, of fewer chats, is blamed on the
+    prefill, and then so is the first.
     """
-    joined = 0
+    joined: list[LoadResult] = []
     for outcome, result in results:
         kind, flash = result.load.kind, outcome.started is not None and outcome.started.kind == "flash"
         if result.verdict == "held":
@@ -109,9 +110,9 @@ def _rows(results: Results) -> Iterable[_Point]:
         elif result.verdict == "died" and kind in ("rows", "overload"):
             yield result.load.rows, how_it_ended(result)
         elif result.verdict == "died" and kind == "onto" and flash:
-            joined += 1
-            if joined != BLAMED_ON_PREFILL:
-                yield result.load.rows, how_it_ended(result)
+            joined.append(result)
+    for result in joined if len(joined) < BLAMED_ON_PREFILL else joined[BLAMED_ON_PREFILL:]:
+        yield result.load.rows, how_it_ended(result)
 
 
 def _seen_rows(result: LoadResult) -> int:

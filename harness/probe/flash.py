@@ -76,6 +76,8 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
             prefill = min(prefill, prompt)
         return replace(setting, max_total_tokens=lower, max_input_tokens=prompt, max_batch_prefill_tokens=prefill)
     prefill = setting.max_batch_prefill_tokens or 4096
+    if failure.stage == "warm-up" and _chunked(state) and any(prefill <= each for each in _came_up(state)):
+        return _relearning(setting, total)
     if (better.max_batch_prefill_tokens or prefill) < prefill:
         return better
     lower = max(LEAST_PREFILL, prefill // 2)
@@ -87,6 +89,20 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
         max_input_tokens=min(setting.max_input_tokens or lower, lower),
         max_total_tokens=min(total, lower + state.answer),
     )
+
+
+def _came_up(state: SearchState) -> list[int]:
+    """Prefill budgets of the starts that came up with the whole memory."""
+    up = (each for each in state.evidence.outcomes if each.came_up and each.setting.cuda_memory_fraction is None)
+    return [prefill for each in up if (prefill := effective_prefill(each)) is not None]
+
+
+def _relearning(setting: Setting, total: int) -> Setting:
+    """After a warm-up that lacked memory for one whole chat, though its prefill started before: memory was lost, and
+    half of that chat tells how much is left.
+    """
+    half = max(2, total // 2)
+    return replace(setting, max_total_tokens=half, max_input_tokens=half - 1, purpose="learn")
 
 
 def _is_another_cache(state: SearchState, setting: Setting, better: Setting) -> bool:

@@ -18,7 +18,7 @@ from harness.probe.flash_evidence import (
     ignores_fraction,
     share_that_held,
 )
-from harness.probe.memory_fraction import caches_by_fraction, fraction_for, settled_fraction
+from harness.probe.memory_fraction import caches_at, caches_by_fraction, fraction_for, prefill_cost, settled_fraction
 from harness.probe.reasons import flash_flags
 from harness.probe.recommendation import (
     CONTEXT,
@@ -35,7 +35,6 @@ from harness.probe.setting import CHUNK, Prior, ProbeGoal, Setting, effective_pr
 SURE_OF_CARRIED = 0.9995  # of the tokens that were carried where more of them killed it
 LAST_BLOCKS = "the last blocks of the KV cache, of which the engine died"
 DEADLY = "the tokens in flight of which the engine died"
-CLEARLY = 0.97  # of a prefill budget that did not start, up to which what two starts tell of others counts
 COSTLY = 0.6  # tokens of KV cache for each that a prefill reads, more than most take: the next start should come up
 CHANCE = 0.03  # share by which free memory differs between starts without a reason
 LEAST_SAFE_PREFILL = 256
@@ -67,6 +66,8 @@ def flash_limits(
         prefill = unchunked_prefill(evidence, wish, knowledge, answer)
     if (deadly := deadly_prefill(evidence)) is not None:
         prefill = min(prefill, max(LEAST_SAFE_PREFILL, deadly // 2))
+    if not started.chunking and evidence.tokens.smallest_failed is not None and evidence.tokens.largest_ok:
+        prefill = min(prefill, max(1, int(evidence.tokens.largest_ok * SURE_OF_CARRIED * (1 - MARGIN)) - answer))
     fraction = last.setting.cuda_memory_fraction
     usable = _usable(evidence, started, prefill, fraction)
     total, bound_by = _longest_total(evidence, started, knowledge, usable)
@@ -77,7 +78,7 @@ def flash_limits(
     usable, total = room.usable, room.total
     answer = min(answer, max(1, total - 1))
     history = max(1, total - answer)
-    prefill = _safe_prefill(prefill, total, history, usable)
+    prefill = safe_prefill(prefill, total, history, usable)
     setting = Setting(
         max_input_tokens=history + (answer - min(answer, CHUNK)),
         max_total_tokens=total,
@@ -121,16 +122,15 @@ def _below_death(
         if wish.goal in ("chats", "latency"):
             total = min(total, prefill + answer)
         return _Room(whole, total, min(room.chats, max(1, carried // total)), None, DEADLY)
-    known = caches_by_fraction(evidence, prefill)
-    fraction = settled_fraction(known, carried)
-    sure = len(set(known.values())) > 1
-    if not sure:  # another prefill budget leaves nearly as much
-        known = {1.0: max((tokens for _, tokens in caches(evidence)), default=whole), **known}
+    measured = caches_by_fraction(evidence, prefill)
+    fraction = settled_fraction(measured, carried)
+    known = caches_at(evidence, prefill, knowledge, COSTLY)
+    sure = len(set(measured.values())) > 1 or len(set(known.values())) > 2
     if fraction is None:
         fraction = fraction_for(known, carried * SURE_OF_CARRIED, knowledge)
-    if fraction in known:
-        total, bound_by = _longest_total(evidence, started, knowledge, known[fraction])
-        usable = known[fraction]
+    if fraction in measured:
+        total, bound_by = _longest_total(evidence, started, knowledge, measured[fraction])
+        usable = measured[fraction]
     else:  # what a fraction leaves is a guess until two have told; the next start goes to its edge
         usable = int(carried * SURE_OF_CARRIED)
         total, bound_by = int(usable * (1 - MARGIN if sure else UNSURE)), DEADLY
@@ -156,13 +156,17 @@ def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, ans
     curve = flash_curve(evidence, knowledge, COSTLY if wish.goal == "history" else None)
     context = context_length(evidence, knowledge)
     most = min(int(curve.at(own)), context - answer if context is not None else int(curve.at(own)))
-    floor = (1 - wish.history_share) * curve.at(own) if wish.goal == "balanced" else 0.0
+    budget = curve.at(own)
+    if evidence.tokens.smallest_failed is not None and evidence.tokens.largest_ok:
+        budget = min(budget, evidence.tokens.largest_ok)  # of a larger cache nothing can be used
+    floor = (1 - wish.history_share) * budget if wish.goal == "balanced" else 0.0
     if context is not None and own > context - answer:
         return min(own, max(1, context - answer))
     fitting = min(own, max(1, int(curve.at(own) * (1 - MARGIN)) - answer))
     failed = evidence.prefill.smallest_failed
     found = curve.longest(fitting, most if failed is None else min(most, failed - 1), floor, answer, MARGIN)
-    if failed is None or (len(curve.points) > 1 and found <= CLEARLY * failed):
+    failures = sum(each.failure is not None and each.failure.stage == "warm-up" for each in evidence.outcomes)
+    if failed is None or (failures == 1 and len(curve.points) > 1 and found < failed - 1):
         return found
     held = max((each for each, _ in caches(evidence) if each < failed), default=failed // 2)
     return curve.longest(fitting, min(most, max(held, (held + failed) // 2)), floor, answer, MARGIN)
@@ -173,6 +177,8 @@ def flash_curve(evidence: Evidence, knowledge: Prior, guess: float | None = None
     model does not.
     """
     share = guess if knowledge.prefill_share is None else knowledge.prefill_share
+    if any(each.setting.cuda_memory_fraction is not None for each in evidence.outcomes):
+        share = prefill_cost(evidence, knowledge, COSTLY)
     return BudgetCurve.through(caches(evidence), None if share is None else -share)
 
 
@@ -219,7 +225,7 @@ def _longest_total(evidence: Evidence, started: EngineFacts, knowledge: Prior, u
     return max(2, room), "KV memory"
 
 
-def _safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:
+def safe_prefill(prefill: int, total: int, history: int, usable: int) -> int:
     """TGI's warm-up lays ceil(prefill / input) chats of full length beside each other before it measures
     (backends/v3/src/client/grpc_client.rs:109); that must fit too.
     """

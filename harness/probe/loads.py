@@ -349,6 +349,8 @@ def proof(
     if started.kind == "flash" and started.prefix_caching and history > 2 * SHORT:
         loads.append(alike(min(history, total - SPARE), total))
     loads += list(_fills(setting, started, room if most is None else min(room, max(most, total)), slack, read_rate))
+    if started.kind == "flash":  # with a full cache, which the fills have tried without so many chats
+        loads.append(_join(concurrency, history, total, room, slack, prefill, started.block_size, full=True))
     alone = min(history, total - 1)
     loads += [longest(alone, total - alone), overload(setting.max_concurrent_requests or 1, lasting, fitting=fitting)]
     return [varied(load) if started.kind == "flash" else load for load in loads if load.shapes]
@@ -409,15 +411,27 @@ def join(concurrency: int, setting: Setting, started: EngineFacts) -> Load:
     return varied(_join(concurrency, min(history, room), min(total, room), room, slack, prefill, started.block_size))
 
 
-def _join(concurrency: int, history: int, total: int, room: int, slack: int, prefill: int, block: int = 1) -> Load:
+def _join(
+    concurrency: int,
+    history: int,
+    total: int,
+    room: int,
+    slack: int,
+    prefill: int,
+    block: int = 1,
+    *,
+    full: bool = False,
+) -> Load:
     """A long prompt on top of a full batch: two whole prefills on as many short chats as the concurrency limit allows
-    where the engine counts blocks; else the longest prompt on as many as leave it room.
+    where the engine counts blocks; else the longest prompt on as many as leave it room. full: on as many as fill half
+    of the cache, so that it takes the other half.
     """
     if slack > 0 and concurrency > 1:
         # Far below a full cache: whether that kills is for the fills to say.
-        each, most = slots(SHORT + BRISK - slack, block), int(room * JOINED)
-        count = concurrency - 1 if (concurrency - 1) * each + SHORT < most else max(1, most // 2 // each)
-        left = min(history, total - SPARE, most - count * each, 2 * prefill)
+        each, most = slots(SHORT + BRISK - slack, block), room if full else int(room * JOINED)
+        all_fit = (concurrency - 1) * each + SHORT < (most // 2 if full else most)
+        count = concurrency - 1 if all_fit else max(1, most // 2 // each)
+        left = min(history, total - SPARE, most - count * each - (SPARE + block if full else 0), 2 * prefill)
         return onto(count, left, BRISK) if left > SHORT else Load("onto", ())
     long = Shape(min(history, total - SPARE), SPARE)
     count = min(concurrency - 1, (room - long.total + slack) // (SHORT + ALIVE - slack))

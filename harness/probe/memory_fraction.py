@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
+
 from harness.probe.evidence import Evidence
 from harness.probe.setting import Prior, effective_prefill
 
@@ -18,6 +20,7 @@ LEAST = 0.2
 STEP = 10_000  # fractions are told to so many parts
 KV_SHARE = 0.4  # of the GPU, that is taken for KV memory where sizes are unknown
 WIGGLE_ROOM = 0.9
+WEIGHT = 0.5  # tokens, of a guess that is wrong by its whole
 
 
 def caches_by_fraction(evidence: Evidence, prefill: int) -> dict[float, int]:
@@ -29,6 +32,43 @@ def caches_by_fraction(evidence: Evidence, prefill: int) -> dict[float, int]:
             fraction = each.setting.cuda_memory_fraction or 1.0
             found[fraction] = min(usable, found.get(fraction, usable))
     return found
+
+
+def caches_at(evidence: Evidence, prefill: int, prior: Prior, guess: float) -> dict[float, int]:
+    """The same with what starts with other prefill budgets would have had. guess: see prefill_cost."""
+    cost = prefill_cost(evidence, prior, guess)
+    found: dict[float, int] = {}
+    for taken, ran, tokens in _caches(evidence):
+        reckoned = int(tokens + cost * (ran - prefill))
+        found[1 - taken] = min(reckoned, found.get(1 - taken, reckoned))
+    return {**found, **caches_by_fraction(evidence, prefill)}
+
+
+def prefill_cost(evidence: Evidence, prior: Prior, guess: float) -> float:
+    """Tokens of cache that each token of the prefill budget takes, where a cache is a straight line over that and over
+    the memory fraction. guess: as far as neither the starts nor the model tell it.
+    """
+    if prior.prefill_share is not None:
+        return prior.prefill_share
+    points = _caches(evidence)
+    if not points:
+        return guess
+    steepness = max(tokens for *_, tokens in points) / KV_SHARE
+    rows = [(1.0, -taken, -float(ran)) for taken, ran, _ in points]
+    # Two starts that differ in both leave it open which of the two took how much.
+    rows += [(0.0, 0.0, WEIGHT), (0.0, WEIGHT / steepness, 0.0)]
+    values = [*(float(tokens) for *_, tokens in points), WEIGHT * guess, WEIGHT]
+    return max(0.0, float(np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0][2]))
+
+
+def _caches(evidence: Evidence) -> list[tuple[float, int, int]]:
+    """(memory fraction taken away, prefill budget, usable tokens) of all starts that told them."""
+    return [
+        (1 - (each.setting.cuda_memory_fraction or 1.0), prefill, each.started.usable)
+        for each in evidence.outcomes
+        if each.started is not None and each.started.kind == "flash" and each.started.usable
+        if (prefill := effective_prefill(each)) is not None
+    ]
 
 
 def settled_fraction(caches: Mapping[float, int], wanted: int) -> float | None:

@@ -167,6 +167,17 @@ def test_what_hangs_beyond_a_size_is_bounded_below_it(tmp_path: Path, monkeypatc
     assert not left_behind(fake)
 
 
+def test_what_hangs_though_it_says_that_it_is_healthy_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks to wait for too: where not even a short chat is served any more, no chat was too long."""
+    monkeypatch.setattr(probing, "_STALL", 1.0)
+    fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, context=4224, memory=12_000, hang_tokens=8_000)
+    found = run(fake, tmp_path / "out")
+    assert found["verified_under_load"]
+    assert len(fake.starts()) == 3
+    assert 0.98 * 8_000 <= found["limits"]["max_batch_total_tokens"] <= 8_000
+    assert not left_behind(fake)
+
+
 def test_a_process_that_outlives_its_death_is_not_asked_again(tmp_path: Path) -> None:
     """Out of memory ends a start, whether or not the launcher notices: fewer permits in the next one."""
     fake = fake_launcher(tmp_path / "engine", answer_tokens=ANSWER, rows_die=40, stays_after_death=True)

@@ -94,6 +94,7 @@ CELLS: dict[str, Make] = {
     "flash unchunked quadratic": _flash(chunking=False, activation=lambda chance: _quadratic(chance)),
     "flash load dies": _flash(load_dies=1),
     "flash load dies at admission": _flash(load_dies=1, at_admission=True),
+    "flash unchunked load dies": _flash(chunking=False, load_dies=1),
     "flash rows die": _flash(rows_die=lambda chance: int(10 ** chance.uniform(0.8, 2.2))),
     "flash full dies": _flash(full_dies=lambda chance: chance.uniform(0.9, 0.995)),
     "flash neighbour": _flash(states=lambda chance: (1.0, chance.uniform(0.7, 0.97))),
@@ -129,7 +130,8 @@ def best_history(engine: ModelEngine, goal: Goal, answer: int, own: int = 4096, 
 
 def _at(engine: ModelEngine, length: int, goal: Goal, answer: int) -> float:
     if engine.kind == "flash":
-        return float((engine.budget(length) // engine.block_size - 1) * engine.block_size)
+        usable = (engine.budget(length) // engine.block_size - 1) * engine.block_size
+        return float(usable if engine.load_dies is None else min(usable, engine.load_dies - 1))
     if engine.padded_rows:
         return engine.memory * engine.state - engine.activation(1, length) - engine.row_cost
     return budget(engine, length, 1) if goal == "history" else shared_budget(engine, length, answer)

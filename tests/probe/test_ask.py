@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.engines.base import EngineFacts
 from harness.probe.ask import Search
 from harness.probe.checks import all_held, checks_of
 from harness.probe.padded_evidence import queues
@@ -204,6 +205,27 @@ def test_a_prefill_that_is_too_much_tells_nothing_and_is_seldom_tried(share: flo
     best = (14_000 - 1 - ANSWER) / (1 + share)
     assert 0.99 * best <= (setting.max_input_tokens or 0) <= best
     assert engine.starts <= most
+
+
+class Silent(ModelEngine):
+    """One whose warm-up dies of a chat that memory does not hold, and tells nothing."""
+
+    def start(self, setting: Setting) -> tuple[EngineFacts | None, Failure | None]:
+        if (setting.max_total_tokens or 0) > self.memory * self.states[-1] and self.starts:
+            self.starts += 1
+            words = "cannot access local variable 'num_tokens' where it is not associated with a value"
+            return EngineFacts("flash", chunking=True), Failure("warm-up", "memory", words)
+        return super().start(setting)
+
+
+def test_memory_that_went_is_measured_again() -> None:
+    """After a warm-up that lacked memory at a prefill budget that came up before, half the chat tells what is left."""
+    engine = Silent(30_000, states=(1.0, 0.8))
+    setting = proved(run(Search(ProbeGoal(goal="history", answer_tokens=ANSWER), Prior(context=131_072)), engine))
+    assert engine.starts == 4
+    best = engine.budget(setting.max_batch_prefill_tokens or 0)
+    assert 0.99 * best <= (setting.max_total_tokens or 0) <= best
+    assert setting.max_batch_prefill_tokens == 1024
 
 
 @pytest.mark.parametrize("at_admission", [False, True])

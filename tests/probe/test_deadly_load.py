@@ -89,6 +89,23 @@ def test_many_short_chats_do_not_hide_what_kills(at_admission: bool) -> None:
     assert engine.starts <= 4
 
 
+@pytest.mark.parametrize("goal", ["balanced", "history"])
+@pytest.mark.parametrize(("share", "most"), [(0.1, 4), (0.3, 4), (0.5, 5)])
+def test_without_chunking_the_fraction_is_told_apart_from_what_prefill_takes(
+    goal: Goal, share: float, most: int
+) -> None:
+    """Every start has another prefill budget and another memory fraction: three tell both, and the next proves."""
+    engine = ModelEngine(
+        14_000, load_dies=8_500, chunking=False, activation=lambda rows, longest: share * rows * longest
+    )
+    setting = proved(run(prober(goal, 131_072), engine))
+    cache = engine.budget(setting.max_batch_prefill_tokens or 0, setting.cuda_memory_fraction) - engine.block_size
+    assert 0.99 * 8_499 <= cache <= 8_499
+    assert 0.985 * 8_499 <= (setting.max_total_tokens or 0) <= 8_499
+    assert setting.max_total_tokens == (setting.max_input_tokens or 0) + ANSWER
+    assert engine.starts <= most
+
+
 @pytest.mark.parametrize("full", [0.9, 0.97])
 def test_the_last_blocks_of_any_cache_are_told_from_a_number_of_tokens(full: float) -> None:
     """A smaller cache that dies when it is full too is no matter of the number: then chats times length stay below."""

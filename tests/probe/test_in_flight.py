@@ -123,3 +123,18 @@ def test_at_a_death_the_newest_token_was_not_yet_written() -> None:
     """Two chats with 3 and 1 tokens: the engine lived with 2 and 0 of them in its cache."""
     two = [BurstAnswer(Request("x", 100, 9), 0, 0.0, [1.0, 2.0, 3.0]), BurstAnswer(Request("x", 50, 9), 0, 0.0, [3.0])]
     assert running_at_death(two) == 152
+
+
+def test_a_prompt_whose_answer_was_read_at_once_is_beside_those_that_ran_on() -> None:
+    """A server that sends several tokens at a time, or a client that reads late; what began or ended in that turn may
+    have done so before or after it.
+    """
+
+    def chat(*moments: float) -> BurstAnswer:
+        return BurstAnswer(Request("x", 5, 5), 0, sent_at=0.0, token_at=list(moments))
+
+    around, began, ended, at_once = chat(1, 2, 3), chat(2, 3), chat(1, 2), chat(2, 2)
+    assert beside([around, around, at_once]) == 3
+    assert beside([around, began, at_once]) == 2
+    assert beside([around, ended, at_once]) == 2
+    assert beside([at_once]) == 1

@@ -75,6 +75,19 @@ def test_a_proof_asks_for_nothing_that_the_setting_refuses(total: int, permits: 
             assert shape.total <= total or shape.total <= 100
 
 
+@given(usable=st.integers(2_000, 100_000), permits=st.integers(2, 1024), share=st.floats(0.2, 1.0))
+def test_a_long_prompt_joins_half_a_cache_of_short_chats(usable: int, permits: int, share: float) -> None:
+    """What a flash engine's flags admit at the worst: many rows and a long prefill, with hardly a block left."""
+    total = int(usable * share)
+    setting = Setting(total - 128, total, usable, None, permits)
+    started = EngineFacts("flash", True, usable + 1, 1, None, usable)
+    joined = [load for load in loads.proof(setting, started, usable) if load.kind == "onto"][-1]
+    chats, long = joined.shapes[:-1], joined.shapes[-1]
+    assert len(chats) == min(permits - 1, usable // 2 // 63) or permits * 63 > usable // 2
+    assert 0.9 * min(total - 128, usable - 64 * len(chats)) <= long.input_tokens <= total - 128
+    assert sum(shape.reserved() for shape in joined.shapes) <= usable
+
+
 @given(st.integers(2, 60), st.integers(32, 30_000), st.integers(8, 3000))
 def test_a_grown_batch_is_joined_near_its_end(rows: int, prompt: int, answer: int) -> None:
     """All but one nearly as long as a chat may be when the last prompt is read, and none longer."""
