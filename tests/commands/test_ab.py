@@ -73,7 +73,7 @@ def test_the_time_that_is_given_counts_starts_too(tmp_path: Path, monkeypatch: p
             clock[0] += 100.0
             yield SimpleNamespace(interrupted=False, folder=(each.name or "")[0])
 
-    monkeypatch.setattr(module, "take_turns", taken)
+    monkeypatch.setattr(module, "run_series", taken)
     monkeypatch.setattr(module, "read_run", lambda letter: next(made["AB".index(letter)]))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     ab(TARGET, [], ["engine=vllm"], BenchPlan(output=tmp_path / "ab"), lambda line: None, until_decided="790s")
