@@ -1,4 +1,4 @@
-"""Ask and tell: which setting to start next, which load to send it, and when enough is known. Starts nothing.
+"""Search: which setting to start next, which load to send it, and when enough is known. Ask and tell; starts nothing.
 
     while (setting := search.ask()) is not None:
         started = start(setting)                                # or a failure

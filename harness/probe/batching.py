@@ -1,4 +1,4 @@
-"""How large a batch is reasonable: speed over the number of chats at once, the knee, the largest that holds the SLO."""
+"""How large a batch is reasonable: speed over the number of concurrent chats, its knee, the largest within the SLO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The capacity card: how many chats of which history fit at once, by the block arithmetic of the engine that runs."""
+"""The capacity card: how many chats of each history fit at once, by the engine's own block arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof, check by check: what was asked of the recommended flags, whether it ran, and whether it held."""
+"""The proof, check by check: what was tried on the recommended flags, whether it ran, and whether it held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token budget over the length of the longest prompt, from a few measured points: where the longest history lies.
+"""BudgetCurve: the token budget over the length of the longest prompt, from a few measured points.
 
 A prompt that is read in one piece takes activation memory, so the budget T falls as the longest prompt grows: with two
 points in a straight line, with more as a parabola at most; each further start replaces a guess by a point.

@@ -1,4 +1,4 @@
-"""A flash engine that dies with so many tokens in flight, wherever its cache ends: how many are they?
+"""How many tokens in flight kill a flash engine, wherever its cache ends.
 
 Filling the cache in steps tells that coarsely. A start of its own then fills it in small steps from what surely held to
 what killed, by prompts with next to nothing left to write, because an engine may take memory for what is written or for

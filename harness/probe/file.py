@@ -1,4 +1,4 @@
-"""probe.json as reports read it."""
+"""Reads probe.json, for reports."""
 
 from __future__ import annotations
 

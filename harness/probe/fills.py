@@ -1,4 +1,4 @@
-"""What a load that filled a budget says of it: which sizes surely held, and which surely killed."""
+"""What a load that filled a budget proves: which sizes held, and which killed the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the evidence to the fields of probe.json: limits, where each comes from, its evidence, and advice."""
+"""Turns the evidence into the fields of probe.json: limits with their sources and boundaries, and advice."""
 
 from __future__ import annotations
 

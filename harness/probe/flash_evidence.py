@@ -1,4 +1,4 @@
-"""What the starts of a flash engine have shown of its KV cache: how large it is, and what it dies of."""
+"""What the starts of a flash engine have shown of its KV cache: how large it is, and which loads kill it."""
 
 from __future__ import annotations
 

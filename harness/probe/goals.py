@@ -1,4 +1,4 @@
-"""What each goal would give on this engine: the one that was asked for as found, the others by the same rules."""
+"""The limits that each goal would give: the requested one's as found, the others' by the same rules."""
 
 from __future__ import annotations
 

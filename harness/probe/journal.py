@@ -1,4 +1,4 @@
-"""Each start's outcome on disk as soon as it is known, so that a search goes on where it was cut off."""
+"""Writes each start's outcome to disk at once, so that an interrupted search can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to ask of a started engine: the worst that a setting admits, as sets of requests in tokens.
+"""The loads that a started engine is sent: the worst that a setting allows, as sets of requests in tokens.
 
 A setting is proved by any load that its flags admit, not only by the longest chats: many short ones, prompts shorter
 than the maximum (memory need not grow steadily with the length), a prefill on top of a full batch, the budget filled

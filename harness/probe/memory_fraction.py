@@ -1,4 +1,4 @@
-"""How much of the GPU's memory a flash engine may take, so that its KV cache ends where it is wanted.
+"""Which share of the GPU's memory a flash engine may take, so that its KV cache has the wanted size.
 
 The cache is a straight line over the fraction: it falls by memory * wiggle room / KV bytes for each unit
 (utils/import_utils.py:13 of the server). Two starts tell that line; before, it is guessed.

@@ -1,4 +1,4 @@
-"""What loads have shown of an engine that checks no memory: budgets over the longest prompt, and what a chat costs.
+"""What loads have shown of an engine that checks no memory: budgets over the longest prompt, and a chat's own cost.
 
 The law that they are read by: what is in flight, so many tokens more for each chat, and what reading the prompts takes
 are together at most the memory. Few chats tell what is left beside a prompt, many tell what a chat costs.

@@ -1,4 +1,4 @@
-"""Limits for an engine that checks no memory, so that its budget is what survived under load."""
+"""Limits for an engine that checks no memory: its budget is what survived under load."""
 
 from __future__ import annotations
 

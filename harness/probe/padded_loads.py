@@ -1,4 +1,4 @@
-"""What an engine without a memory check is sent in one start, until it dies.
+"""The loads that an engine without a memory check is sent in one start, until it dies.
 
 Few chats climb in small steps to what is left beside a prompt; as many as would be let in follow them, because each may
 cost something by itself.

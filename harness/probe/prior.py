@@ -1,4 +1,4 @@
-"""What is expected before the first start: from the catalogue, the model's shape and the GPU's data sheet."""
+"""What is expected before the first start, from the catalogue, the model's shape and the GPU's data sheet."""
 
 from __future__ import annotations
 

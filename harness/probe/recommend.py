@@ -1,4 +1,4 @@
-"""Which limits to recommend for a goal, from what the starts have shown."""
+"""Recommends limits for a goal, from what the starts have shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recommendation is, and the rules that all kinds of engines share.
+"""Recommendation: limits with their reasons, and the rules that all kinds of engines share.
 
 Goals: `balanced`: a history not below what the engine's own prefill budget allows, then the most chats that survive;
 `history`: the longest one; `chats`: the most at once; `latency`: as many as hold the SLO.

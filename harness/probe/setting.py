@@ -1,4 +1,4 @@
-"""The nouns of the search: what a start is given, what it showed, what was asked of it, and what came of that."""
+"""Types of the search: settings, what a start showed, loads, and their results."""
 
 from __future__ import annotations
 

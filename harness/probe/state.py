@@ -1,4 +1,4 @@
-"""What the rules of each kind of engine decide from: the evidence, the goal, what was known before, and the pace."""
+"""SearchState: what each kind of engine decides from, evidence, goal, prior knowledge and speed."""
 
 from __future__ import annotations
 

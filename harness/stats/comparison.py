@@ -1,4 +1,4 @@
-"""What a comparison found: each figure's change, and whether they pass a gate together."""
+"""Comparison: each figure's change, and whether all of them pass a gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By how much a figure of NEW differs from BASE's, from repeats of both: the run is the unit.
+"""By how much a figure of NEW differs from BASE's, from repeats of both: the unit is the run.
 
 Requests of one run share its start, its caches and the machine's mood that day, so that a thousand of them know little
 of the next run (T. Kalibera and R. Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, 63-74). Each run gives

@@ -1,4 +1,4 @@
-"""How one level of a capacity search fared: what its records say of the SLO, and whether they are of one state."""
+"""The outcome of one level of a capacity search: what its records say of the SLO, and whether they are steady."""
 
 from __future__ import annotations
 
