@@ -6,8 +6,6 @@ are together at most the memory. Few chats tell what is left beside a prompt, ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
 from harness.probe.row_cost import ALIKE, read_at_once
@@ -232,12 +230,3 @@ def queues(evidence: Evidence) -> bool:
 def prefills_up(evidence: Evidence) -> list[int]:
     """Prefill budgets with which the engine came up."""
     return [prefill for each in evidence.outcomes if each.came_up and (prefill := effective_prefill(each)) is not None]
-
-
-def lengths_explored(outcomes: Iterable[Outcome]) -> Sequence[int]:
-    """Longest prompts of the starts that were laid out to find a budget, and got a load."""
-    return [
-        each.setting.max_input_tokens
-        for each in outcomes
-        if each.came_up and each.loads and each.setting.purpose == "explore" and each.setting.max_input_tokens
-    ]
