@@ -84,22 +84,32 @@ def report(
     return 0
 
 
+ModelOption = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of models.yaml: side A, and B without OTHER.")
+]
+OtherOption = Annotated[Optional[str], typer.Argument(metavar="OTHER", help="Another entry, for side B.")]
+AOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--a", help="A setting of side A, over its entry's; repeatable.", metavar="KEY=VALUE"),
+]
+BOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--b", help="Of side B, likewise: engine=vllm, limits.max_batch_size=16.", metavar="KEY=VALUE"),
+]
+RepeatOption = Annotated[Optional[int], typer.Option(min=2, help="Runs of each side. Default: 5.")]
+UntilDecidedOption = Annotated[
+    Optional[str], typer.Option(help="Run until it is decided, for this long at most.", metavar="DURATION")
+]
+
+
 @app.command()
 def ab(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of models.yaml: side A, and B without OTHER.")],
-    other: Annotated[Optional[str], typer.Argument(metavar="OTHER", help="Another entry, for side B.")] = None,
-    a: Annotated[
-        Optional[list[str]],
-        typer.Option("--a", help="A setting of side A, over its entry's; repeatable.", metavar="KEY=VALUE"),
-    ] = None,
-    b: Annotated[
-        Optional[list[str]],
-        typer.Option("--b", help="Of side B, likewise: engine=vllm, limits.max_batch_size=16.", metavar="KEY=VALUE"),
-    ] = None,
-    repeat: Annotated[Optional[int], typer.Option(min=2, help="Runs of each side. Default: 5.")] = None,
-    until_decided: Annotated[
-        Optional[str], typer.Option(help="Run until it is decided, for this long at most.", metavar="DURATION")
-    ] = None,
+    model: ModelOption,
+    other: OtherOption = None,
+    a: AOption = None,
+    b: BOption = None,
+    repeat: RepeatOption = None,
+    until_decided: UntilDecidedOption = None,
     users: UsersOption = None,
     rate: RateOption = None,
     duration: DurationOption = None,

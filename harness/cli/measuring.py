@@ -112,94 +112,114 @@ def probe(
     return 0
 
 
+ArrivalOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help="With --rate: poisson (the default), constant, gamma:SHAPE; ramp:TO_RATE:SECONDS or "
+        "steps:SECONDS:RATE:..., which begin at the rate."
+    ),
+]
+TraceOption = Annotated[
+    Optional[Path],
+    typer.Option(help="Replay lengths and arrival times of this file; docs/traces.md lists the forms.", metavar="FILE"),
+]
+DatasetOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Send what this file of the Hugging Face Hub holds, at its own times where it has them and neither "
+        "--users nor --rate is given. A path that begins with ./ or / names a local file.",
+        metavar="REPO[@REVISION][:FILE]",
+    ),
+]
+DatasetRowsOption = Annotated[
+    Optional[int], typer.Option(min=1, help="How many rows of --dataset are sent. Default: 10000.", metavar="N")
+]
+TraceSpeedOption = Annotated[
+    Optional[float], typer.Option(help="Replay this many times as fast; --duration is that of the replay.")
+]
+TraceStartOption = Annotated[
+    Optional[str], typer.Option(help="Start this far into the trace, such as 10m.", metavar="DURATION")
+]
+TraceLoopOption = Annotated[
+    bool, typer.Option("--trace-loop", help="Start the trace again at its end, until --duration or --requests.")
+]
+TraceFormOption = Annotated[
+    Optional[str], typer.Option(help="The file's form, where its first lines do not tell.", metavar="FORM")
+]
+TraceTimeUnitOption = Annotated[
+    Optional[Literal["s", "ms", "us", "ns"]], typer.Option(help="Unit of its times, where the file does not tell.")
+]
+TraceBlockTokensOption = Annotated[
+    Optional[int], typer.Option(min=1, help="Tokens of one block hash, where the file does not tell.")
+]
+SessionsOption = Annotated[
+    Optional[int], typer.Option(min=1, help="Conversations of each level, at most; each is carried to its end.")
+]
+NoStreamOption = Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")]
+BenchSloOption = Annotated[
+    Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".', metavar="SLO")
+]
+RequireValidOption = Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")]
+InStepOption = Annotated[
+    bool,
+    typer.Option(
+        "--in-step",
+        help="With --users: all begin at once and ask again without a pause, and stay in step. Default: starts are "
+        "spread over an answer's time, and each user pauses for a random moment, 2 % of that on average.",
+    ),
+]
+ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="Say what would be sent and what that would cost; send nothing.")
+]
+WebUiOption = Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")]
+RepeatOption = Annotated[
+    Optional[int],
+    typer.Option(min=1, help="Run it N times with different seeds: one side of `compare`.", metavar="N"),
+]
+AaOption = Annotated[
+    bool, typer.Option("--aa", help="With --repeat: store how much the runs differ, to judge single runs by.")
+]
+
+
 @app.command()
 def bench(
     model: ModelArg = None,
     users: UsersOption = None,
     rate: RateOption = None,
-    arrival: Annotated[
-        Optional[str],
-        typer.Option(
-            help="With --rate: poisson (the default), constant, gamma:SHAPE; ramp:TO_RATE:SECONDS or "
-            "steps:SECONDS:RATE:..., which begin at the rate."
-        ),
-    ] = None,
-    trace: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="Replay lengths and arrival times of this file; docs/traces.md lists the forms.", metavar="FILE"
-        ),
-    ] = None,
-    dataset: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Send what this file of the Hugging Face Hub holds, at its own times where it has them and neither "
-            "--users nor --rate is given. A path that begins with ./ or / names a local file.",
-            metavar="REPO[@REVISION][:FILE]",
-        ),
-    ] = None,
-    dataset_rows: Annotated[
-        Optional[int], typer.Option(min=1, help="How many rows of --dataset are sent. Default: 10000.", metavar="N")
-    ] = None,
-    trace_speed: Annotated[
-        Optional[float], typer.Option(help="Replay this many times as fast; --duration is that of the replay.")
-    ] = None,
-    trace_start: Annotated[
-        Optional[str], typer.Option(help="Start this far into the trace, such as 10m.", metavar="DURATION")
-    ] = None,
-    trace_loop: Annotated[
-        bool, typer.Option("--trace-loop", help="Start the trace again at its end, until --duration or --requests.")
-    ] = False,
-    trace_form: Annotated[
-        Optional[str], typer.Option(help="The file's form, where its first lines do not tell.", metavar="FORM")
-    ] = None,
-    trace_time_unit: Annotated[
-        Optional[Literal["s", "ms", "us", "ns"]], typer.Option(help="Unit of its times, where the file does not tell.")
-    ] = None,
-    trace_block_tokens: Annotated[
-        Optional[int], typer.Option(min=1, help="Tokens of one block hash, where the file does not tell.")
-    ] = None,
+    arrival: ArrivalOption = None,
+    trace: TraceOption = None,
+    dataset: DatasetOption = None,
+    dataset_rows: DatasetRowsOption = None,
+    trace_speed: TraceSpeedOption = None,
+    trace_start: TraceStartOption = None,
+    trace_loop: TraceLoopOption = False,
+    trace_form: TraceFormOption = None,
+    trace_time_unit: TraceTimeUnitOption = None,
+    trace_block_tokens: TraceBlockTokensOption = None,
     duration: DurationOption = None,
     warmup: WarmupOption = None,
     requests: RequestsOption = None,
-    sessions: Annotated[
-        Optional[int], typer.Option(min=1, help="Conversations of each level, at most; each is carried to its end.")
-    ] = None,
+    sessions: SessionsOption = None,
     input_tokens: InputTokensOption = None,
     output_tokens: OutputTokensOption = None,
     workload: WorkloadOption = None,
     api: ApiOption = None,
-    no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for whole answers.")] = False,
-    slo: Annotated[
-        Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms".', metavar="SLO")
-    ] = None,
-    require_valid: Annotated[bool, typer.Option("--require-valid", help="Exit 1 when the run is not valid.")] = False,
+    no_stream: NoStreamOption = False,
+    slo: BenchSloOption = None,
+    require_valid: RequireValidOption = False,
     processes: ProcessesOption = 1,
     seed: SeedOption = 1,
     timeout: TimeoutOption = "10m",
     think_time: ThinkTimeOption = None,
-    in_step: Annotated[
-        bool,
-        typer.Option(
-            "--in-step",
-            help="With --users: all begin at once and ask again without a pause, and stay in step. Default: starts are "
-            "spread over an answer's time, and each user pauses for a random moment, 2 % of that on average.",
-        ),
-    ] = False,
+    in_step: InStepOption = False,
     model_name: ModelNameOption = None,
     output: OutputOption = None,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say what would be sent and what that would cost; send nothing.")
-    ] = False,
-    web_ui: Annotated[bool, typer.Option("--web-ui", help="Show Locust's own page while it runs.")] = False,
-    repeat: Annotated[
-        Optional[int],
-        typer.Option(min=1, help="Run it N times with different seeds: one side of `compare`.", metavar="N"),
-    ] = None,
-    aa: Annotated[
-        bool, typer.Option("--aa", help="With --repeat: store how much the runs differ, to judge single runs by.")
-    ] = False,
+    report: ReportOption = True,
+    explain: ExplainOption = False,
+    web_ui: WebUiOption = False,
+    repeat: RepeatOption = None,
+    aa: AaOption = False,
     runtime: RuntimeOption = None,
     launcher: LauncherOption = None,
     emulate: EmulateOption = False,
@@ -278,7 +298,7 @@ def rerun(
     url: UrlOption = None,
     catalogue: CatalogueOption = None,
     output: OutputOption = None,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.md and report.html.")] = True,
+    report: ReportOption = True,
     json: JsonOption = False,
 ) -> int:
     """Make a run again from its manifest.
@@ -294,39 +314,54 @@ def rerun(
     return _told(result, json)
 
 
+UnitOption = Annotated[
+    Literal["users", "chats", "rate"],
+    typer.Option(
+        help="What is counted: users of a closed loop with --think-time between an answer and the next question, "
+        "chats that are answered at once, or the rate of requests per second."
+    ),
+]
+HistoryOption = Annotated[
+    Optional[str],
+    typer.Option(help="Prompt tokens, such as 2000 or 2000,8000: a search for each.", metavar="TOKENS,..."),
+]
+SloOption = Annotated[
+    Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms". Default: the entry\'s.')
+]
+BudgetOption = Annotated[str, typer.Option(help="Time for all levels together.", metavar="DURATION")]
+LevelOption = Annotated[
+    str, typer.Option(help="Length of a level close to the limit; others are shorter.", metavar="DURATION")
+]
+MostOption = Annotated[Optional[float], typer.Option(help="The highest load that may be tried.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue in --output; no level that ended is repeated.")]
+CapacityThinkTimeOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Pause between an answer and the user's next question. Default: as the workload has it.",
+        metavar="PAUSE",
+    ),
+]
+CapacityInputTokensOption = Annotated[
+    Optional[str], typer.Option(help="Prompt length, as `bench` takes it.", metavar="LENGTH")
+]
+CapacityOutputTokensOption = Annotated[Optional[str], typer.Option(help="Answer length, likewise.", metavar="LENGTH")]
+CapacityWorkloadOption = Annotated[
+    Optional[str], typer.Option(help="What is asked, as `bench` takes it.", metavar="NAME")
+]
+
+
 @app.command()
 def capacity(
     model: ModelArg = None,
-    unit: Annotated[
-        Literal["users", "chats", "rate"],
-        typer.Option(
-            help="What is counted: users of a closed loop with --think-time between an answer and the next question, "
-            "chats that are answered at once, or the rate of requests per second."
-        ),
-    ] = "users",
-    history: Annotated[
-        Optional[str],
-        typer.Option(help="Prompt tokens, such as 2000 or 2000,8000: a search for each.", metavar="TOKENS,..."),
-    ] = None,
-    slo: Annotated[
-        Optional[str], typer.Option(help='Bounds, such as "ttft_p95=1s,itl_p95=60ms". Default: the entry\'s.')
-    ] = None,
-    budget: Annotated[str, typer.Option(help="Time for all levels together.", metavar="DURATION")] = "20m",
-    level: Annotated[
-        str, typer.Option(help="Length of a level close to the limit; others are shorter.", metavar="DURATION")
-    ] = "60s",
+    unit: UnitOption = "users",
+    history: HistoryOption = None,
+    slo: SloOption = None,
+    budget: BudgetOption = "20m",
+    level: LevelOption = "60s",
     start: Annotated[float, typer.Option(help="The first load.")] = 1.0,
-    most: Annotated[Optional[float], typer.Option(help="The highest load that may be tried.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue in --output; no level that ended is repeated.")
-    ] = False,
-    think_time: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Pause between an answer and the user's next question. Default: as the workload has it.",
-            metavar="PAUSE",
-        ),
-    ] = None,
+    most: MostOption = None,
+    resume: ResumeOption = False,
+    think_time: CapacityThinkTimeOption = None,
     turns: TurnsOption = None,
     sessions_per_hour: SessionsPerHourOption = None,
     profile: Annotated[str, typer.Option(help=PROFILE_HELP)] = "flat",
@@ -335,11 +370,9 @@ def capacity(
     spare: SpareOption = 1,
     api_price: ApiPriceOption = None,
     price: PriceOption = None,
-    input_tokens: Annotated[
-        Optional[str], typer.Option(help="Prompt length, as `bench` takes it.", metavar="LENGTH")
-    ] = None,
-    output_tokens: Annotated[Optional[str], typer.Option(help="Answer length, likewise.", metavar="LENGTH")] = None,
-    workload: Annotated[Optional[str], typer.Option(help="What is asked, as `bench` takes it.", metavar="NAME")] = None,
+    input_tokens: CapacityInputTokensOption = None,
+    output_tokens: CapacityOutputTokensOption = None,
+    workload: CapacityWorkloadOption = None,
     api: ApiOption = None,
     processes: ProcessesOption = 1,
     seed: SeedOption = 1,
