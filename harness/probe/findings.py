@@ -9,6 +9,7 @@ from harness.probe import mixing
 from harness.probe.ask import Search
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
 from harness.probe.card import Card, Cell
+from harness.probe.checks import checks_of
 from harness.probe.evidence import Evidence
 from harness.probe.mixing import Mix
 from harness.probe.padded_evidence import at_length, pads_batch
@@ -17,6 +18,7 @@ from harness.probe.recommendation import LOW_PREFILL, Recommendation
 from harness.probe.setting import Bracket, ProbeGoal, Setting, effective_prefill
 from harness.units import format_duration
 
+TOO_LARGE = "length limit exceeded"  # of a request's body, in the words of TGI's web server
 MOVED = 0.01  # share of a budget by which starts must differ to be worth a word
 
 
@@ -204,7 +206,13 @@ def _moved(evidence: Evidence) -> list[str]:
 
 def _proof(search: Search) -> list[str]:
     if search.proved is not None:
-        return []
+        missing = [f"{each.name}: {each.why}" for each in checks_of(search.evidence) if not (each.ran and each.held)]
+        too_large = [
+            "Prompts as long as that are larger than the server takes in one request: raise its limit, which is"
+            " PAYLOAD_LIMIT in bytes on TGI, under env: in the entry."
+        ]
+        lines = [f"Not proved, because not every check ran and held: {'; '.join(missing)}."] if missing else []
+        return lines + (too_large if any(TOO_LARGE in each for each in missing) else [])
     if search.wish.quick:
         return ["Not proved: --quick sends no load. A start that succeeds may still die under load."]
     return [
