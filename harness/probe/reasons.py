@@ -20,6 +20,13 @@ _NEVER_COMPUTED = (
     " cached, although it was never computed, and its answer is wrong",
     _READ_AGAIN,
 )
+_ALL_THAT_PROTECTS = (
+    "most tokens in flight that survived; the engine does not check memory for this model, so this flag is all that"
+    " protects it"
+)
+_ROOM_FOR_BATCH = (
+    "room for a full batch of the longest chats as the engine counts them; the size of the batch is what protects it"
+)
 _WHOLE_PROMPT = "chunked prefill is off for this model, so it must hold the longest prompt"
 
 
@@ -122,8 +129,7 @@ def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[F
         Flag(
             "max_batch_total_tokens",
             setting.max_batch_total_tokens or 0,
-            "most tokens in flight that survived; the engine does not check memory for this model, so this flag is"
-            " all that protects it",
+            _ALL_THAT_PROTECTS if batch is None else _ROOM_FOR_BATCH,
             "chats beyond it wait",
         ),
         Flag(

@@ -123,6 +123,10 @@ def test_a_padded_batch_is_proved_when_it_is_largest(memory: int, counts_padding
     assert all_held(checks_of(search.evidence))
     whole = setting.most_at_once * (setting.max_total_tokens or 0)
     assert ((setting.max_batch_total_tokens or 0) > whole) is counts_padding
+    assert search.found is not None
+    flag = next(each for each in search.found.flags if each.name == "max_batch_total_tokens")
+    assert flag.value == setting.max_batch_total_tokens
+    assert "size of the batch is what protects" in flag.reason
 
 
 @pytest.mark.parametrize("goal", ["balanced", "history"])
