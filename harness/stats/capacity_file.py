@@ -53,6 +53,7 @@ class _Level:
     flow: dict[str, float | None]
     failures: dict[str, float] = field(default_factory=dict)
     came: float | None = None
+    due: int = 0
     figures: _Figures | None = None
 
 

@@ -20,8 +20,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.stats.failure_floor import NO_FLOOR, Floor, floor_of
 from harness.stats.knee import Dose, Knee, KneeFit
 from harness.stats.outcome import Approach, Outcome
+from harness.units import format_percent
 
 CONFIDENCE = 0.95  # what is promised
 # What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
@@ -32,6 +34,7 @@ ENOUGH_CONFIDENCE = 0.985  # at which it is to be narrow before a search ends wi
 BRIEF, SHORT = 0.35, 1 / 6
 LEAST_SECONDS = 10.0  # of a level: a shorter one is all warm-up
 MOST_LEVELS = 80
+NOTABLE_FLOOR = 0.1  # of what the SLO allows to miss
 GUESS_STEP = 1.4  # away from a first load that is near the limit
 LOWEST = 64  # the lowest load that is tried is this part of the first
 _AWAY = 0.2  # of the interval's width: how far from its middle levels are measured
@@ -97,6 +100,7 @@ class CapacitySearch:
         self.goal = goal
         self.told: list[Outcome] = list(told)
         # By the number of levels told, as a fit takes some milliseconds.
+        self._level: tuple[int, tuple[Floor, Sequence[Outcome]]] = (-1, (NO_FLOOR, ()))
         self._fitted: tuple[int, dict[str, KneeFit]] = (-1, {})
         self._ways: tuple[int, list[tuple[KneeFit | None, set[bool]]]] = (-1, [])
 
@@ -115,7 +119,7 @@ class CapacitySearch:
         least = min(LEAST_SECONDS, BRIEF * self.goal.level)
         if load is None or seconds < least * 0.999 or len(self.told) >= MOST_LEVELS:
             return None
-        last = self.told[-1] if self.told else None
+        last = self._levels[-1] if self.told else None
         above = last is not None and last.tells and not last.seems_to_hold
         return Ask(load, seconds, "above" if above else "below", brief)
 
@@ -149,6 +153,11 @@ class CapacitySearch:
                 f"Coming from a higher load the limit is about {above.best:.3g}, from a lower one {below.best:.3g}: "
                 "the service does not recover from an overload at once."
             )
+        floor, _ = self._floor_and_levels
+        part = floor.share / (1 - max(share.needed for each in self.told for share in each.shares))
+        if part > NOTABLE_FLOOR:
+            always = f"{format_percent(floor.share)} of the requests fail at any load"
+            notes.append(f"{always}: they take up {format_percent(part)} of what the SLO allows to miss.")
         return self._rounded_answer(name, first, low, high, notes)
 
     def _with_what_was_decided(self, low: float, high: float) -> tuple[float, float]:
@@ -168,10 +177,10 @@ class CapacitySearch:
     def _rounded_answer(self, name: str, first: Knee, low: float, high: float, notes: list[str]) -> Answer:
         whole, tried = self.goal.whole, max(each.load for each in self.told)
         holds = float(math.floor(low)) if whole else low
-        if all(each.seems_to_hold for each in self.told if each.tells):
+        if all(each.seems_to_hold for each in self._levels if each.tells):
             notes.insert(0, f"Every level up to {tried:g} held: the limit lies above what was tried.")
             return Answer(min(holds, tried), None, None, None, False, tuple(notes))
-        if not any(each.seems_to_hold for each in self.told):
+        if not any(each.seems_to_hold for each in self._levels):
             least = min(each.load for each in self.told)
             notes.insert(0, f"Not even {least:g} held.")
             by = self._limited_by(name, least)
@@ -200,7 +209,7 @@ class CapacitySearch:
     def _next(self) -> tuple[float | None, bool]:
         """The next load, None when nothing is left to do; and whether a brief level is enough."""
         goal = self.goal
-        told = [each for each in self.told if each.tells or not each.brief]
+        told = [each for each in self._levels if each.tells or not each.brief]
         if self.told and self.told[-1].brief and not self.told[-1].tells:
             return self.told[-1].load, False  # once more, at length
         if not told:
@@ -246,7 +255,7 @@ class CapacitySearch:
         """Beside the knee a level holds that was come to from above, and one breaks that was come to from below; and
         there are two of each way.
         """
-        near = [each for each in self.told if abs(math.log(each.load / best)) < _NEAR]
+        near = [each for each in self._levels if abs(math.log(each.load / best)) < _NEAR]
         ways = [sum(each.approach == way for each in near) for way in ("below", "above")]
         crossed = {(each.approach, each.seems_to_hold) for each in near}
         return min(ways) >= 2 and {("above", True), ("below", False)} <= crossed
@@ -274,19 +283,33 @@ class CapacitySearch:
         asked = (ENOUGH_CONFIDENCE, ENOUGH_CONFIDENCE) if sure else (FIT_CONFIDENCE, HOLDS_CONFIDENCE)
         return {name: fit.knee(*asked) for name, fit in self._fitted[1].items()}
 
+    @property
+    def _floor_and_levels(self) -> tuple[Floor, Sequence[Outcome]]:
+        if self._level[0] != len(self.told):
+            needed = [share.needed for each in self.told for share in each.shares]
+            floor = floor_of(self.told, 1 - max(needed, default=0.0))
+            self._level = (len(self.told), (floor, [floor.levelled(each) for each in self.told]))
+        return self._level[1]
+
+    @property
+    def _levels(self) -> Sequence[Outcome]:
+        """Those told, as if in each of them as many requests had failed as do at any load (failure_floor.py)."""
+        return self._floor_and_levels[1]
+
     def _fits(self, levels: Sequence[Outcome]) -> dict[str, KneeFit]:
-        bounds = {share.bound.name: share.needed for each in levels for share in each.shares}
-        doses = {name: found for name in bounds if (found := _doses(levels, name))}
+        floor, _ = self._floor_and_levels
+        allowed = {share.bound.name: floor.allowed(1 - share.needed) for each in levels for share in each.shares}
+        doses = {name: found for name in allowed if (found := _doses(levels, name, floor))}
         # A bound that no level misses cannot be what limits, where another one is missed.
-        missed = [name for name in doses if any(each.miss > 1 - bounds[name] for each in doses[name])]
-        return {name: KneeFit(doses[name], 1 - bounds[name]) for name in missed or doses}
+        missed = [name for name in doses if any(each.miss > allowed[name] for each in doses[name])]
+        return {name: KneeFit(doses[name], allowed[name]) for name in missed or doses}
 
     def _trusted(self) -> Sequence[Outcome]:
         """Levels that the knee is read off. Brief ones begin with a queue that is still empty, and those that drift are
         of no one state: both count only as long as there is nothing better.
         """
-        steady = [each for each in self.told if not each.drifts]
-        levels = steady if 2 * len(steady) >= len(self.told) else self.told
+        steady = [each for each in self._levels if not each.drifts]
+        levels = steady if 2 * len(steady) >= len(self.told) else self._levels
         long = [each.load for each in levels if not each.brief]
         if len(long) < _LONG_ENOUGH:
             return levels
@@ -335,12 +358,12 @@ def _by_chance(outcome: Outcome) -> bool:
     return nearest.share >= 0.5 and (1 - nearest.share) * nearest.samples < _FEW_MISSES
 
 
-def _doses(levels: Sequence[Outcome], name: str) -> list[Dose]:
+def _doses(levels: Sequence[Outcome], name: str, floor: Floor) -> list[Dose]:
     found = []
     for each in levels:
         for share in each.shares:
             if share.bound.name == name and (each.saturated or not math.isnan(share.share)):
-                miss = 1.0 if math.isnan(share.share) else 1 - share.share
+                miss = 1.0 if math.isnan(share.share) else floor.slow(1 - share.share)
                 dose = (each.offered, miss, share.samples, share.size, each.saturated, share.batches)
                 found.append(Dose(*dose))
     return found

@@ -21,7 +21,7 @@ from scipy.special import ndtr
 from harness.catalog.slo import Bound, Slo, parse_bound
 from harness.measure.records import COMPLETED, DROPPED, FAILED, Records
 from harness.stats.absence import lacks
-from harness.stats.dependence import Batches, batch_starts, batches_of
+from harness.stats.dependence import Batches, Mask, batch_starts, batches_of
 from harness.stats.interval import share_interval, size_of_share, student
 from harness.stats.metrics import BY_NAME, Values
 from harness.stats.slo import QUANTILES, UNJUDGED_MOST
@@ -33,7 +33,8 @@ Decision = Literal["holds", "breaks", "undecided"]
 class BoundShare:
     """How much of a level meets one bound. share: 0 to 1, of requests, or of gaps for a bound on ITL; NaN where nothing
     was due or too much lacks the figure. samples: behind it. size: the independent ones that they amount to.
-    interval: 95 %. batches: how its parts differ; None where there are too few, or an earlier version did not keep it.
+    interval: 95 %. batches: how the parts of those that did not fail differ; None where there are too few, or an
+    earlier version did not keep it.
     """
 
     bound: Bound
@@ -106,13 +107,23 @@ def bound_share(records: Records, bound: Bound) -> BoundShare:
     share, size = float(met.mean()), size_of_share(met, values, starts)
     beyond = float(ndtr(-student(max(len(starts) - 1, 1))))  # few batches know their spread badly
     interval = share_interval(share, size, beyond)
-    return BoundShare(bound, share, len(samples), size, interval, batches_of(~met, values.starts))
+    return BoundShare(bound, share, len(samples), size, interval, _batches(records, values, met))
+
+
+def _batches(records: Records, values: Values, met: Mask) -> Batches | None:
+    """Of the samples that stand for no failed or dropped request."""
+    kept = ~_lost(records)[values.request]
+    return batches_of(~met[kept], Values(values.samples[kept], values.request[kept], 0).starts)
 
 
 def failures(records: Records) -> dict[str, float]:
     """By kind of error, the share of these requests that failed or were dropped."""
-    lost = records.having(FAILED) | records.having(DROPPED)
+    lost = _lost(records)
     return {kind or "unknown": count / len(records) for kind, count in Counter(records.error_kind[lost]).items()}
+
+
+def _lost(records: Records) -> Mask:
+    return records.having(FAILED) | records.having(DROPPED)
 
 
 def _outcomes(records: Records, bound: Bound) -> Values:

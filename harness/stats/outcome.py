@@ -24,7 +24,8 @@ class Outcome:
     the level before was beyond the knee (`above`). saturated: its backlog grew to the end. drifts: it got slower or
     faster while it lasted, so its share is of no one state. brief: it was only to show on which side of the knee it is.
     failures: by kind, the share of those due that failed or were dropped; empty where an earlier version did not keep
-    it. came: requests per second that came in the window, where chance says when they come; None elsewhere.
+    it. came: requests per second that came in the window, where chance says when they come; None elsewhere. due:
+    requests in the window; 0 where an earlier version did not keep it.
     """
 
     load: float
@@ -36,6 +37,7 @@ class Outcome:
     brief: bool = False
     failures: Mapping[str, float] = field(default_factory=dict)
     came: float | None = None
+    due: int = 0
 
     @property
     def offered(self) -> float:
@@ -102,6 +104,7 @@ class Outcome:
             "bounds": [each.as_dict() for each in self.shares],
             "failures": dict(self.failures),
             "came": self.came,
+            "due": self.due,
         }
 
     @classmethod
@@ -116,6 +119,7 @@ class Outcome:
             drifts=bool(entry["drifts"]),
             brief=bool(entry["brief"]),
             came=None if entry.get("came") is None else float(entry["came"]),
+            due=int(entry.get("due", 0)),
             failures={str(kind): float(share) for kind, share in entry.get("failures", {}).items()},
         )
 
@@ -141,4 +145,5 @@ def outcome_of(
         brief=brief,
         failures=failures(inside),
         came=len(inside) / window.length if open_loop and len(inside) and window.length else None,
+        due=len(inside),
     )
