@@ -28,18 +28,21 @@ from harness.units import format_percent
 CONFIDENCE = 0.95  # what is promised
 # What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
 # luck. Measured on made-up services (tests/stats/test_capacity_search.py): then 95 % and more are covered.
-FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.96, 0.98
+FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.95, 0.96
 ENOUGH_CONFIDENCE = 0.985  # at which it is to be narrow before a search ends within its budget
 # Of a level's length, while the knee is only bracketed: the second where the first is longer than LEAST_SECONDS.
 BRIEF, SHORT = 0.35, 1 / 6
 LEAST_SECONDS = 10.0  # of a level: a shorter one is all warm-up
 MOST_LEVELS = 80
 NOTABLE_FLOOR = 0.1  # of what the SLO allows to miss
+MISSES_IN_LEVEL = 0.5  # independent ones, that a level beside the knee is to show
+MOST_OF_BUDGET = 1 / 6  # that one level may take to show them
 GUESS_STEP = 1.4  # away from a first load that is near the limit
 LOWEST = 64  # the lowest load that is tried is this part of the first
 _AWAY = 0.2  # of the interval's width: how far from its middle levels are measured
-_LEAST_AWAY, _MOST_AWAY = 0.012, 0.03
+_LEAST_AWAY, _MOST_AWAY = 0.012, 0.06
 _NEAR = 0.15  # of the logarithm of the load: levels that count as beside the knee
+_EACH_WAY = 3  # such levels come to from below, and from above, before a search ends early
 # Two intervals of this confidence that do not meet are apart beyond chance: one time in fifty they are not.
 _APART = 0.9
 _AS_LIKELY_AS_NOT = 0.5
@@ -115,7 +118,10 @@ class CapacitySearch:
     def ask(self) -> Ask | None:
         """The next level; None when the answer is narrow enough, or cannot be had within the budget."""
         load, brief = self._next()
-        seconds = min(self.goal.budget - self.spent, self._brief if brief else self.goal.level)
+        left = self.goal.budget - self.spent
+        seconds = min(left, self._brief if brief else self._long)
+        if left - seconds < self.goal.level / 2 and not brief:
+            seconds = left  # a rest is better spent here than on a level that is half warm-up
         least = min(LEAST_SECONDS, BRIEF * self.goal.level)
         if load is None or seconds < least * 0.999 or len(self.told) >= MOST_LEVELS:
             return None
@@ -128,6 +134,18 @@ class CapacitySearch:
         """Seconds of a level that is only to show on which side of the knee it is."""
         level = self.goal.level
         return max(SHORT * level, min(LEAST_SECONDS, BRIEF * level))
+
+    @property
+    def _long(self) -> float:
+        """Seconds of a level beside the knee: longer where few independent misses come in one, as of a queue that
+        remembers for long, or of a bound that few may miss. A level begins with an empty queue, and shows too few.
+        """
+        level = self.goal.level
+        if not any(not each.brief for each in self.told) or not (knees := self._knees()):
+            return level
+        name = min(knees.items(), key=lambda each: each[1].best)[0]
+        needed = self._fitted[1][name].seconds_for(MISSES_IN_LEVEL)
+        return max(level, min(needed, self.goal.budget * MOST_OF_BUDGET))
 
     def answer(self) -> Answer:
         """What is known so far."""
@@ -253,12 +271,12 @@ class CapacitySearch:
 
     def _both_ways(self, best: float) -> bool:
         """Beside the knee a level holds that was come to from above, and one breaks that was come to from below; and
-        there are two of each way.
+        there are enough of each way: how much levels differ is not known of a few.
         """
         near = [each for each in self._levels if abs(math.log(each.load / best)) < _NEAR]
         ways = [sum(each.approach == way for each in near) for way in ("below", "above")]
         crossed = {(each.approach, each.seems_to_hold) for each in near}
-        return min(ways) >= 2 and {("above", True), ("below", False)} <= crossed
+        return min(ways) >= _EACH_WAY and {("above", True), ("below", False)} <= crossed
 
     def _beside_the_knee(self) -> float:
         """Twice above it, twice below it, and so on."""
@@ -330,10 +348,12 @@ class CapacitySearch:
         return self._ways[1]
 
     def _either_way(self, name: str) -> list[Knee]:
-        """Where levels come to from below and from above put the knee, each about as likely as not: the answer is to
-        hold for both, also where they are not yet apart beyond chance.
+        """Where levels come to from below and from above put the knee, each about as likely as not, where they do not
+        meet: the answer is to hold for both, also where they are not yet apart beyond chance.
         """
         ways = [fit.knee(_AS_LIKELY_AS_NOT) for fit, sides in self._way(name) if fit is not None and len(sides) == 2]
+        if len(ways) < 2 or max(each.low for each in ways) <= min(each.high for each in ways):
+            return []
         return [each for each in ways if each.low > 0 and math.isfinite(each.high)]
 
     def _apart(self, name: str) -> tuple[Knee, Knee] | None:
@@ -364,6 +384,6 @@ def _doses(levels: Sequence[Outcome], name: str, floor: Floor) -> list[Dose]:
         for share in each.shares:
             if share.bound.name == name and (each.saturated or not math.isnan(share.share)):
                 miss = 1.0 if math.isnan(share.share) else floor.slow(1 - share.share)
-                dose = (each.offered, miss, share.samples, share.size, each.saturated, share.batches)
+                dose = (each.offered, miss, share.samples, share.size, each.saturated, share.batches, each.seconds)
                 found.append(Dose(*dose))
     return found

@@ -31,7 +31,7 @@ PIECE = 1 << 13  # samples that are looked at together: so few are multiplied wi
 # Of a level whose batches are pooled with those of others: long enough to remember little of each other.
 POOLED_BATCHES, LEAST_BATCHES = 8, 4
 # Independent misses, of all levels together, that count as much as what the levels say of themselves.
-_OWN_MISSES = 0.5
+_OWN_MISSES = 5.0
 
 
 @dataclass(frozen=True)

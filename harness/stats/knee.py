@@ -31,7 +31,7 @@ from harness.stats.dependence import Batches, pooled_effect
 FAR = 8.0  # times what is allowed, or that part of it: beyond, a level only tells its side
 APART = 0.15  # of the logarithm of the load: from here on a level says nothing of another
 SATURATED_SHARE, SATURATED_SIZE = 0.5, 30.0  # what a queue that grew to the end stands for, at least
-_SLOPES = np.geomspace(2.0, 300.0, 15)
+_SLOPES = np.geomspace(2.0, 300.0, 20)
 # Near the knee a queue's odds of a miss rise by a power of its load of about rho ln 20 / (1 - rho), of decode steps by
 # more. Slopes below are less likely beforehand, by so much of their logarithm; steeper ones are as likely.
 _USUAL_SLOPE, _SLOPES_SPREAD = 16.0, 0.8
@@ -58,7 +58,7 @@ OWN_FREEDOM, SPREAD_FREEDOM, _FACTORS = 12.0, 4.0, (0.3, 4.0)
 class Dose:
     """One level as the fit sees it. miss: share of misses, 0 to 1. samples: behind it; size: the independent ones that
     they amount to by the level's own word, batches: how its parts differ, where known. saturated: the queue grew to the
-    end, so that the share would have gone on rising.
+    end, so that the share would have gone on rising. seconds: that it was measured for; 0: not known.
     """
 
     load: float
@@ -67,6 +67,7 @@ class Dose:
     size: float
     saturated: bool = False
     batches: Batches | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,15 @@ class KneeFit:
         # a share of misses that is the same at every load, such as of errors, must not bend the line.
         highest = self.loads[holds].max(initial=-np.inf)
         lowest = self.loads[breaks].min(initial=np.inf)
-        far = (miss > min(FAR * allowed, (1 + allowed) / 2)) | ((miss > allowed) & (self.loads > lowest + APART))
+        surely = min(FAR * allowed, (1 + allowed) / 2)
+        far = (miss > surely) | ((miss > allowed) & (self.loads > lowest + APART))
         self.beyond = saturated | far
+        # There the curve is none of the line's, such as of a queue beyond its capacity: it is to be so far, no further.
+        self.miss = np.where(self.beyond, np.minimum(self.miss, surely), self.miss)
         little = (miss < allowed / FAR) | (~breaks & (self.loads < highest - APART))
         self.below = little & ~self.beyond
         self.span = float(np.exp(self.loads.min())) / 4, float(np.exp(self.loads.max())) * 4
+        self._seconds = np.array([dose.seconds for dose in doses])
         self._found: dict[tuple[float, float], Knee] = {}
         grid = np.geomspace(*self.span, _GRID)
         self._rescale(self._profile(grid))
@@ -177,14 +182,20 @@ class KneeFit:
         """Levels that say how far from the knee they are."""
         return int(np.count_nonzero(~(self.beyond | self.below)))
 
+    def seconds_for(self, misses: float) -> float:
+        """How long a level near the knee is to last to show so many independent misses; 0 where none is near."""
+        near = ~(self.beyond | self.below)
+        if not near.any():
+            return 0.0
+        return misses / self.allowed * float(np.median(self._seconds[near] / self.size[near]))
+
     def _rescale(self, profile: _Profile) -> None:
         """Correct the levels' sizes by how far they really lie from the line: a level is too short to tell how long its
         queue remembers, and several together tell it (the heterogeneity factor of P. McCullagh and J. A. Nelder,
         Generalized Linear Models, 2nd ed. 1989, section 4.5, shrunk towards the levels' own word).
         """
         near = ~(self.beyond | self.below)
-        freedom = self.near - 2
-        if freedom < 1:
+        if self.near < 3:
             return
         place = int(profile.likelihood.argmax())
         slope, spread = profile.slopes[place], profile.spreads[place]
@@ -192,7 +203,10 @@ class KneeFit:
         expected = expit(line + slope * (self.loads - math.log(profile.loads[place])))[near]
         scatter = expected * (1 - expected)
         variance = scatter / self.size[near] + (slope * spread * scatter) ** 2
-        distance = float(np.sum((self.miss[near] - expected) ** 2 / variance))
+        # The square of a distance has variance 2, and 1 / (n p q) more where misses are few: most levels have none.
+        tells = 1 / (1 + 1 / (2 * self.size[near] * scatter))
+        freedom = float(tells.sum()) * (1 - 2 / self.near)
+        distance = float(np.sum(tells * (self.miss[near] - expected) ** 2 / variance))
         factor = float(np.clip((freedom + OWN_FREEDOM) / (distance + OWN_FREEDOM), *_FACTORS))
         self.size[near] = np.minimum(self.size[near] * factor, self.samples[near])
 
@@ -223,12 +237,13 @@ class KneeFit:
         """The same by the binomial distribution, averaged over the spread. Single precision halves the time."""
         miss, size = float(self.miss[level]), float(self.size[level])
         off = _SLOPES[:, None, None] * _SPREADS[None, :, None] * _NODES[None, None, :]
-        expected = np.clip(expit((line[..., None] + off[None]).astype(np.float32)), 1e-7, 1 - 1e-7)
+        odds = np.clip((line[..., None] + off[None]).astype(np.float32), -16.0, 16.0)
         if self.beyond[level]:
-            expected = np.minimum(expected, miss)
+            odds = np.minimum(odds, np.float32(logit(miss)))
         elif self.below[level]:
-            expected = np.maximum(expected, miss)
-        fit = np.float32(size * miss) * np.log(expected) + np.float32(size * (1 - miss)) * np.log1p(-expected)
+            odds = np.maximum(odds, np.float32(logit(miss)))
+        # miss ln p + (1 - miss) ln(1 - p), p being 1 / (1 + exp(-odds))
+        fit = np.float32(-size) * (np.log1p(np.exp(-odds)) + np.float32(1 - miss) * odds)
         fit -= np.float32(size * _certain(miss))
         found: Floats = np.log(np.exp(np.maximum(fit, -80.0)) @ _WEIGHTS).astype(np.float64)
         return found

@@ -17,7 +17,7 @@ from harness.catalog.slo import parse_slo
 from harness.report.capacity_text import level_line
 from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
 from harness.stats.decision import BoundShare
-from harness.stats.knee import Dose, fit_knee, smoothed_sizes
+from harness.stats.knee import Dose, KneeFit, fit_knee, smoothed_sizes
 from harness.stats.outcome import Outcome, outcome_of
 from tests.stats.made_up import KvBound, PrefillQueue
 from tests.stats.searches import SERVICES, TWELVE_MINUTES, holds_the_truth, measured, searched, width
@@ -264,16 +264,52 @@ def test_levels_on_one_side_leave_the_other_end_open() -> None:
     assert broke.low == 0.0
 
 
+def width_of(size: float, strays: float) -> float:
+    """Of the interval of ten levels of so many independent samples each, that lie so far off one line."""
+    doses = []
+    for number, load in enumerate((40, 42, 44, 46, 48) * 2):
+        line = np.log(0.05 / 0.95) + 14 * np.log(load / 44) + strays * (-1) ** (number % 3)
+        doses.append(Dose(float(load), float(1 / (1 + np.exp(-line))), 400, size))
+    knee = fit_knee(doses, 0.05, 0.95)
+    return float(np.log(knee.high / knee.low))
+
+
 def test_how_levels_scatter_says_more_than_each_of_them_can() -> None:
-    """Ten short levels that claim eight independent samples each: on one line they are surer than that, off it less."""
+    """Ten short levels that claim forty independent samples each: on one line they are surer than that, off it less."""
+    assert width_of(40.0, 0.0) < 0.14
+    assert width_of(40.0, 1.0) > 1.2 * width_of(40.0, 0.0)
 
-    def width_of(strays: float) -> float:
-        doses = []
-        for number, load in enumerate((40, 42, 44, 46, 48) * 2):
-            line = np.log(0.05 / 0.95) + 14 * np.log(load / 44) + strays * (-1) ** (number % 3)
-            doses.append(Dose(float(load), float(1 / (1 + np.exp(-line))), 400, 8.0))
-        knee = fit_knee(doses, 0.05, 0.95)
-        return float(np.log(knee.high / knee.low))
 
-    assert width_of(0.0) < 0.35
-    assert width_of(1.0) > 1.2 * width_of(0.0)
+def test_levels_without_misses_scatter_little_and_prove_nothing_by_it() -> None:
+    """Of eight samples one in twenty misses: most levels have none, so that they agree whatever they are worth."""
+    nothing = [Dose(load, 0.007, 400, 8.0) for load in (41.0, 42.0, 43.0, 44.0)]
+    fit = KneeFit([*nothing, Dose(48.0, 0.3, 400, 8.0)], 0.05)
+    assert fit.near == 5
+    assert fit.size.max() < 1.3 * 8.0
+
+
+def test_a_level_beyond_the_knee_only_tells_its_side() -> None:
+    """How much of it misses says nothing of the slope at the knee: a queue beyond its capacity misses everything."""
+    near = [Dose(load, miss, 400, 20.0) for load, miss in ((40.0, 0.035), (42.0, 0.05), (44.0, 0.066)) * 2]
+    found = [fit_knee([*near, Dose(50.0, miss, 400, 30.0)], 0.05, 0.95) for miss in (0.42, 1.0)]
+    assert found[0] == found[1]
+    assert found[1].low < 40
+
+
+def test_levels_are_longer_where_few_independent_misses_come() -> None:
+    """As of a bound that few may miss; up to a sixth of the budget."""
+    asked = []
+    for size in (400.0, 8.0, 2.0):
+        levels = [told(load, share, size=size) for load, share in ((40.0, 0.97), (44.0, 0.93), (42.0, 0.95))]
+        ask = CapacitySearch(Goal(1.0, True, budget=720.0), levels).ask()
+        assert ask is not None
+        asked.append(ask.seconds)
+    assert asked[0] == 60.0 < asked[1] < asked[2] == 120.0
+
+
+def test_the_last_level_takes_what_is_left() -> None:
+    """A rest of less than half a level would be warm-up for the most part."""
+    levels = [told(load, share, seconds=105.0) for load, share in ((40.0, 0.96), (44.0, 0.94), (42.0, 0.95))]
+    ask = CapacitySearch(Goal(1.0, True, budget=400.0), levels).ask()
+    assert ask is not None
+    assert ask.seconds == 85.0
