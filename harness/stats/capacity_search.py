@@ -28,7 +28,7 @@ from harness.units import format_percent
 CONFIDENCE = 0.95  # what is promised
 # What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
 # luck. Measured on made-up services (tests/stats/test_capacity_search.py): then 95 % and more are covered.
-FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.95, 0.96
+FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.95, 0.97
 ENOUGH_CONFIDENCE = 0.985  # at which it is to be narrow before a search ends within its budget
 # Of a level's length, while the knee is only bracketed: the second where the first is longer than LEAST_SECONDS.
 BRIEF, SHORT = 0.35, 1 / 6

@@ -34,7 +34,7 @@ SATURATED_SHARE, SATURATED_SIZE = 0.5, 30.0  # what a queue that grew to the end
 _SLOPES = np.geomspace(2.0, 300.0, 20)
 # Near the knee a queue's odds of a miss rise by a power of its load of about rho ln 20 / (1 - rho), of decode steps by
 # more. Slopes below are less likely beforehand, by so much of their logarithm; steeper ones are as likely.
-_USUAL_SLOPE, _SLOPES_SPREAD = 16.0, 0.8
+_USUAL_SLOPE, _SLOPES_SPREAD = 16.0, 0.65
 _UNLIKELY = (np.minimum(np.log(_SLOPES / _USUAL_SLOPE), 0.0) / _SLOPES_SPREAD) ** 2 / 2
 # Of the logarithm of the load. Below one per cent no service is the same twice.
 _SPREADS = np.array([0.007, 0.015, 0.03, 0.06, 0.12])

@@ -128,6 +128,44 @@ class PrefillQueue(MadeUp):
 
 
 @dataclass(frozen=True)
+class ManyServers(MadeUp):
+    """M/G/c: prompts of log-normal length, of which `servers` are read at once. No formula gives its quantiles: `limit`
+    is where a line through simulated days of four loads beside it says that it lies.
+    """
+
+    servers: int = 3
+    takes: float = 0.1
+    varies: float = 1.0  # standard deviation of the work over its mean
+    limit: float = 24.34
+    slo: Slo = field(default_factory=lambda: parse_slo("ttft_p95=600ms"))
+    open_loop = True
+    whole = False
+
+    @property
+    def knee(self) -> float:
+        return self.limit
+
+    def miss(self, load: float) -> float:
+        first = self._first(np.sort(np.random.default_rng(1).uniform(0, 4000, int(4000 * load))), 1.0, 1)
+        return float(np.mean(first > self.slo.bounds[0].limit))
+
+    def _first(self, due: np.ndarray, slower: Any, seed: int) -> np.ndarray:
+        wide = math.log(1 + self.varies**2)
+        work = self.takes * np.exp(np.random.default_rng(seed).normal(-wide / 2, math.sqrt(wide), len(due))) * slower
+        free, first = [0.0] * self.servers, np.empty(len(due))
+        for number, (at, takes) in enumerate(zip(due.tolist(), work.tolist(), strict=True)):
+            end = max(at, heapq.heappop(free)) + takes
+            heapq.heappush(free, end)
+            first[number] = end - at
+        return first
+
+    def _records(self, load: float, seconds: float, random: np.random.Generator, slower: float) -> Records:
+        due = np.sort(random.uniform(0, seconds, random.poisson(load * seconds)))
+        first = self._first(due, slower * self._slowness(due, seconds), int(random.integers(1 << 31)))
+        return records_of(due, first, np.full((len(due), 4), 0.03))
+
+
+@dataclass(frozen=True)
 class Soft(MadeUp):
     """Chats whose first token takes the longer the more there are, each by chance: log-normal around base (1 + load /
     half). No queue, and the share that is late rises slowly.

@@ -13,7 +13,7 @@ import numpy as np
 from harness.catalog.slo import parse_slo
 from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
 from harness.stats.outcome import Outcome, outcome_of
-from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots, Soft
+from tests.stats.made_up import KvBound, MadeUp, ManyServers, PrefillQueue, Slots, Soft
 
 TWELVE_MINUTES = 720.0
 STRICT = parse_slo("ttft_p95=200ms,itl_p95=60ms")
@@ -57,8 +57,11 @@ HELD_OUT: dict[str, MadeUp] = {
     "queue of 4/s": PrefillQueue(capacity=4, slo=parse_slo("ttft_p95=3s")),
     "queue of 420/s": PrefillQueue(capacity=420, slo=parse_slo("ttft_p95=150ms")),
     "queue, p99": PrefillQueue(capacity=25, slo=parse_slo("ttft_p99=1s")),
+    "queue, 1 % fail": PrefillQueue(capacity=40, always=0.01, slo=parse_slo("ttft_p95=500ms")),
     "queue, 3 % fail": PrefillQueue(capacity=40, always=0.03, slo=parse_slo("ttft_p95=500ms")),
+    "queue, 4 % fail": PrefillQueue(capacity=40, always=0.04, slo=parse_slo("ttft_p95=500ms")),
     "queue, noise": PrefillQueue(capacity=60, noise=0.02, slo=parse_slo("ttft_p95=400ms")),
+    "3 servers": ManyServers(),
     "4 slots": Slots(slots=4, takes=1.0, thinks=3.0),
     "64 slots": Slots(slots=64, takes=1.5, thinks=3.0),
     "soft": Soft(),

@@ -50,7 +50,8 @@ def test_each_side_of_the_knee_is_come_to_from_both() -> None:
     search = searched(KvBound(), 1)
     best = search.answer().best
     near = [each for each in search.told if best and abs(each.load / best - 1) < 0.1]
-    assert {each.approach for each in near} == {"below", "above"}
+    ways = [each.approach for each in near if not each.brief]
+    assert min(ways.count(way) for way in ("below", "above")) >= 3
 
 
 def test_an_overload_that_is_not_recovered_from_is_said() -> None:
@@ -282,9 +283,9 @@ def test_how_levels_scatter_says_more_than_each_of_them_can() -> None:
 
 def test_levels_without_misses_scatter_little_and_prove_nothing_by_it() -> None:
     """Of eight samples one in twenty misses: most levels have none, so that they agree whatever they are worth."""
-    nothing = [Dose(load, 0.007, 400, 8.0) for load in (41.0, 42.0, 43.0, 44.0)]
+    nothing = [Dose(load, 0.007, 400, 8.0) for load in np.linspace(41.0, 44.0, 16)]
     fit = KneeFit([*nothing, Dose(48.0, 0.3, 400, 8.0)], 0.05)
-    assert fit.near == 5
+    assert fit.near == 17
     assert fit.size.max() < 1.3 * 8.0
 
 
