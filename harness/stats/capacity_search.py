@@ -6,8 +6,8 @@
     search.answer()
 
 First the load is doubled until the SLO breaks (halved until it does not), by short levels. From then on the monotone
-fit over all levels (knee.py) says where the knee may lie, and longer levels are measured beside it: twice above it and
-twice below it in turn, so that each side is come to once from the other and once from its own. A server whose cache is
+fit over all levels (knee.py) says where the knee may lie, and longer levels are measured beside it: twice below it and
+twice above it in turn, so that each side is come to once from the other and once from its own. A server whose cache is
 full after an overload may serve less than before it; where the two ways disagree, the answer holds for both.
 It ends when the interval is as narrow as wanted, or the budget is spent.
 """
@@ -26,9 +26,9 @@ from harness.stats.outcome import Approach, Outcome
 from harness.units import format_percent
 
 CONFIDENCE = 0.95  # what is promised
-# What the fit is asked for: it is looked at after every level, so that it also ends the search when it is narrow by
-# luck. Measured on made-up services (tests/stats/test_capacity_search.py): then 95 % and more are covered.
-FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.95, 0.97
+# What the fit is asked for, of the whole interval and of its lower end: the least favourable slope makes it wider than
+# it says. Measured on made-up services (tests/stats/searches.py): then 95 % and more are covered.
+FIT_CONFIDENCE, HOLDS_CONFIDENCE = 0.94, 0.97
 ENOUGH_CONFIDENCE = 0.985  # at which it is to be narrow before a search ends within its budget
 # Of a level's length, while the knee is only bracketed: the second where the first is longer than LEAST_SECONDS.
 BRIEF, SHORT = 0.35, 1 / 6
@@ -279,12 +279,14 @@ class CapacitySearch:
         return min(ways) >= _EACH_WAY and {("above", True), ("below", False)} <= crossed
 
     def _beside_the_knee(self) -> float:
-        """Twice above it, twice below it, and so on."""
+        """Twice below it, twice above it, and so on: what is first thought of it lies high, as brief levels show few
+        misses, and a level beyond it tells little.
+        """
         name, knee = min(self._knees().items(), key=lambda each: each[1].best)
         high = knee.high if math.isfinite(knee.high) else 2 * knee.best
         width = math.log(high / max(knee.low, knee.best / 2))
         away = min(max(_AWAY * width, _LEAST_AWAY), _MOST_AWAY)
-        upwards = sum(not each.brief for each in self.told) % 4 < 2
+        upwards = sum(not each.brief for each in self.told) % 4 >= 2
         apart = self._apart(name)
         best = knee.best if apart is None else (max if upwards else min)(each.best for each in apart)
         load = best * math.exp(away if upwards else -away)

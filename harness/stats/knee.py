@@ -39,7 +39,7 @@ _UNLIKELY = (np.minimum(np.log(_SLOPES / _USUAL_SLOPE), 0.0) / _SLOPES_SPREAD) *
 # Of the logarithm of the load. Below one per cent no service is the same twice.
 _SPREADS = np.array([0.007, 0.015, 0.03, 0.06, 0.12])
 _GRID = 48
-USUAL_SPREAD = 0.02  # mean of the exponential prior of the spread: levels on one side alone do not tell it
+USUAL_SPREAD = 0.03  # mean of the exponential prior of the spread: levels on one side alone do not tell it
 FEW = 8.0  # misses, or requests that met the bound: below, their logit is not normal
 # A share over all levels is the mean over their spread, not that of the level in the middle, which misses less: by so
 # much the logit at the knee is further out (S. L. Zeger, K.-Y. Liang and P. S. Albert, "Models for Longitudinal Data: A
@@ -51,7 +51,7 @@ FAR_BEYOND = 0.3  # share of misses
 _SMOOTH = 0.1  # of the logarithm of the load: how far neighbours reach
 # Degrees of freedom that the levels' own word on their independent samples counts for beside what the levels scatter by
 # about the line, and the factors between which that may correct it.
-OWN_FREEDOM, SPREAD_FREEDOM, _FACTORS = 12.0, 4.0, (0.3, 4.0)
+OWN_FREEDOM, SPREAD_FREEDOM, _FACTORS = 12.0, 1.0, (0.3, 4.0)
 
 
 @dataclass(frozen=True)
