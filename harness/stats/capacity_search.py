@@ -217,7 +217,7 @@ class CapacitySearch:
 
     def _limited_by(self, name: str, best: float) -> str:
         """This bound, unless failures alone broke it at the level nearest to the limit."""
-        broken = [each for each in self.told if each.tells and not each.seems_to_hold]
+        broken = [each for each in self._levels if each.tells and not each.seems_to_hold]
         near = min(broken, key=lambda each: (abs(each.load - best), each.brief), default=None)
         kind = None if near is None else near.main_failure
         if kind is None:

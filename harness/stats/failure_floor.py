@@ -43,11 +43,12 @@ class Floor:
         return max(0.0, self.allowed(miss))
 
     def levelled(self, outcome: Outcome) -> Outcome:
-        """As if exactly this share of its requests had failed."""
-        failed = sum(share for kind, share in outcome.failures.items() if kind in self.kinds)
-        if failed == self.share:
+        """As if exactly this share of its requests had failed, with the failures that the load may have a part in."""
+        if not self.kinds:
             return outcome
-        return replace(outcome, shares=tuple(self._levelled(each, failed) for each in outcome.shares))
+        failed = sum(share for kind, share in outcome.failures.items() if kind in self.kinds)
+        others = {kind: share for kind, share in outcome.failures.items() if kind not in self.kinds}
+        return replace(outcome, shares=tuple(self._levelled(each, failed) for each in outcome.shares), failures=others)
 
     def _levelled(self, found: BoundShare, failed: float) -> BoundShare:
         if math.isnan(found.share):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.catalog.slo import parse_slo
+from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.failure_floor import NO_FLOOR, floor_of
 from harness.stats.outcome import Outcome, outcome_of
@@ -30,6 +31,14 @@ def test_what_fails_at_every_load_is_a_floor() -> None:
     slow = [floor.slow(1 - floor.levelled(each).shares[0].share) for each in levels]
     assert slow == pytest.approx([0.0, 0.03])
     assert floor.allowed(0.05) == pytest.approx(0.02 / 0.97)
+
+
+def test_a_floor_is_not_what_limits() -> None:
+    """Also where by chance more of a level failed than the bound allows."""
+    levels = [level(10, 0.02, {"empty": 0.02}), level(20, 0.3, {"empty": 0.06}, due=100)]
+    assert CapacitySearch(Goal(10.0, True), levels).answer().limited_by == "ttft_p95"
+    refused = [level(10, 0.0, {}), level(20, 0.3, {"overloaded": 0.29})]
+    assert CapacitySearch(Goal(10.0, True), refused).answer().limited_by == "refused requests (queue limit)"
 
 
 @pytest.mark.parametrize("kind", ["overloaded", "timeout"])
