@@ -116,8 +116,8 @@ def replace_told(found: HistoryCapacity, count: int) -> CapacitySearch:
 def test_the_page_names_estimates_as_such_and_says_how_to_measure() -> None:
     """Each with its interval; where no setting can be judged, with the command that would."""
     text = to_markdown(capacity_document(replace(searched(), report=report_of(known("kv memory")))))
-    assert "Estimate, not measured: an fp8 KV cache, at most about 80 chats" in text
-    assert "To measure: `harness ab qwen2.5-7b --b kv_cache_dtype=fp8 --users 40`" in text
+    assert "Estimate, not measured: an fp8 KV cache, at most about 78 chats" in text
+    assert "To measure: `harness ab qwen2.5-7b --b kv_cache_dtype=fp8 --users 39`" in text
     assert "KEY=VALUE" not in text
     plain = to_markdown(capacity_document(searched()))
     assert "these levels do not tell it. To measure: `harness ab qwen2.5-7b --b KEY=VALUE --users" in plain
