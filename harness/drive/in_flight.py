@@ -66,14 +66,15 @@ def running_at_death(begun: Sequence[BurstAnswer]) -> int:
 def beside(begun: Sequence[BurstAnswer]) -> int | None:
     """Most requests in flight at once for certain when one of the last wave began: each had a token and was to have
     another. What ran before that wave came may have ended. Beside one whose tokens were all read in one turn are those
-    that ran before that turn and after it. None without any.
+    that ran before that turn and after it, also where it was to have one only. None without any.
     """
     order = [each for each in begun if len(each.token_at) > 1]
     if not order:
         return None
     last = max(each.wave for each in begun)
     moments = {each.token_at[0] for each in begun if each.wave == last}
-    at_once = {each.token_at[0] for each in order if each.wave == last and each.token_at[0] == each.token_at[-1]}
+    whole = [each for each in begun if len(each.token_at) > 1 or each.request.max_new_tokens == 1]
+    at_once = {each.token_at[0] for each in whole if each.wave == last and each.token_at[0] == each.token_at[-1]}
     return max(
         *(sum(each.token_at[0] <= moment < each.token_at[-1] for each in order) for moment in moments),
         *(1 + sum(each.token_at[0] < moment < each.token_at[-1] for each in order) for moment in at_once),

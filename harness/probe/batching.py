@@ -37,6 +37,8 @@ def points(results: Iterable[LoadResult]) -> list[BatchPoint]:
     """One point per load of equal chats that held, by history and number; the last measurement of each counts."""
     found: dict[tuple[int, int], BatchPoint] = {}
     for result in results:
+        if result.load.queued:
+            continue  # how many of them ran beside each other is not known
         if result.verdict == "held" and result.load.kind in ("rows", "batch") and result.itl_p95:
             history = round(sum(shape.input_tokens for shape in result.load.shapes) / len(result.load.shapes))
             history = round(history, -1) if result.load.kind == "batch" else history

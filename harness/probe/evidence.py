@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from harness.engines.base import EngineFacts, EngineKind
-from harness.probe.fills import FillPoint, Results, fill_points, how_it_ended
+from harness.probe.fills import FillPoint, Results, fill_points, how_it_ended, padded_steps
 from harness.probe.row_cost import RowCost, row_cost
 from harness.probe.setting import Bracket, LoadResult, Outcome, effective_prefill
 
@@ -135,7 +135,10 @@ def _tokens(points: Iterable[FillPoint], results: Results) -> Bracket:
 def _area(results: Results) -> Iterable[_Point]:
     """Of what held, only the last prompt's length counts: short chats may have ended before the long one's answer."""
     for outcome, result in results:
-        if result.verdict == "held" and not result.load.expected_rejections:
+        if result.load.kind == "onto" and result.load.stairs:
+            for step in padded_steps(result):
+                yield step.size, None if step.held else how_it_ended(result)
+        elif result.verdict == "held" and not result.load.expected_rejections:
             yield _seen_rows(result) * result.load.closing, None
         elif result.verdict == "died" and result.load.kind == "onto" and outcome.setting.purpose != "verify":
             yield result.load.area, how_it_ended(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.probe.loads import SHORT
 from harness.probe.setting import LoadResult, Outcome, effective_prefill
 
 EARLY = 0.6  # of the cache
@@ -49,6 +50,38 @@ def fill_points(results: Results) -> Iterable[FillPoint]:
             yield _point(outcome, result, held=min(load.size, result.carried or load.size))
         elif result.verdict == "died" and not died_early(outcome, result):
             yield from _death(outcome, result, flash=flash)
+
+
+@dataclass(frozen=True)
+class PaddedStep:
+    """A prompt that was read beside others. rows: chats with it. length: of the longest. read: its own. Tokens."""
+
+    rows: int
+    length: int
+    read: int
+    held: bool
+
+    @property
+    def size(self) -> int:
+        """Tokens where each is as long as the longest."""
+        return self.rows * self.length
+
+
+def padded_steps(result: LoadResult) -> Iterable[PaddedStep]:
+    """Of prompts that were read one after the other on top of short chats, as far as it came."""
+    load = result.load
+    if load.kind != "onto" or result.verdict not in ("held", "died"):
+        return
+    for index, (end, _, rows) in enumerate(load.stairs):
+        read = load.shapes[end - 1].input_tokens
+        beside = load.shapes[end - 2].input_tokens if end > 1 else 0
+        long = beside if beside > read else 0
+        if index < len(result.reads):
+            if result.reads[index] >= read + long + (rows - 1 - bool(long)) * SHORT:  # else some had ended
+                yield PaddedStep(rows, max(read, long), read, held=True)
+        elif result.verdict == "died":
+            yield PaddedStep(rows, max(read, long), read, held=False)
+            return
 
 
 def how_it_ended(result: LoadResult) -> str:

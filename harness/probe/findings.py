@@ -31,12 +31,14 @@ def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: Probe
     budget = started.budget if started.kind in ("flash", "pool") else setting.max_batch_total_tokens
     if started.kind == "flash" and evidence.tokens.smallest_failed is not None and found.capacity is not None:
         budget = min(budget or found.capacity, found.capacity)
+    most, reasonable = setting.max_concurrent_requests, reasonable_batch(evidence, wish)
+    batch = min((each for each in (reasonable, most) if each is not None), default=None)
     return {
         "max_batch_total_tokens": budget,
         "max_input_tokens": card.longest_history(),
         "max_total_tokens": setting.max_total_tokens,
         "max_batch_prefill_tokens": setting.max_batch_prefill_tokens,
-        "max_batch_size": setting.max_batch_size or reasonable_batch(evidence, wish) or setting.max_concurrent_requests,
+        "max_batch_size": setting.max_batch_size or batch,
         "max_concurrent_requests": setting.max_concurrent_requests,
     }
 

@@ -250,7 +250,8 @@ def lasting(load: Load, more: int, most: int) -> Load:
         added = 0 if shape.input_tokens > most else max(0, min(more, most - shape.total))
         return Shape(shape.input_tokens, shape.max_new_tokens + added)
 
-    return replace(load, waves=tuple(tuple(longer(shape) for shape in wave) for wave in load.waves))
+    waves = [tuple(longer(shape) for shape in wave) for wave in load.waves]
+    return replace(load, waves=(waves[0], *load.waves[1:]) if load.stairs else tuple(waves))
 
 
 def _longer(shapes: Sequence[Shape], more: int) -> Iterator[Shape]:

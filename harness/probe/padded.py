@@ -14,15 +14,20 @@ from harness.probe import loads
 from harness.probe.checks import what_is_missing
 from harness.probe.padded_evidence import (
     few_chats,
-    full_length_rows,
-    is_full_length,
     many_chats,
     pads_batch,
     proofs,
     queues,
     rows_carried,
 )
-from harness.probe.padded_limits import between_costs, default_total, padded_concurrency, padded_history
+from harness.probe.padded_lengths import next_measurement
+from harness.probe.padded_limits import (
+    between_costs,
+    default_total,
+    padded_concurrency,
+    padded_curve,
+    padded_history,
+)
 from harness.probe.padded_loads import is_for_one_chat
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import (
@@ -54,9 +59,12 @@ def next_setting(state: SearchState, last: Outcome) -> Setting | None:
         return _lower(last, advice.setting)
     history = padded_history(evidence, state.wish, state.prior, state.answer)
     left = state.wish.max_starts - evidence.starts
-    if left > proofs(evidence) and not queues(evidence) and not _is_known(state, history):
-        return exploring(state, history)
-    return advice.setting
+    if left <= proofs(evidence) or queues(evidence):
+        return advice.setting
+    if pads_batch(evidence):
+        wanted = next_measurement(state, history)
+        return advice.setting if wanted is None else exploring(state, wanted.longest)
+    return advice.setting if _is_known(state, history) else exploring(state, history)
 
 
 def exploring(state: SearchState, history: int) -> Setting:
@@ -72,8 +80,15 @@ def exploring(state: SearchState, history: int) -> Setting:
         max_batch_prefill_tokens=history,
         max_batch_total_tokens=max(OPEN_FLAG, total) if _leaves_budget_open(state) else None,
         max_concurrent_requests=loads.ROWS_CAP,
+        max_batch_size=_batch_to_try(state, history) if pads_batch(state.evidence) else None,
         purpose="explore",
     )
+
+
+def _batch_to_try(state: SearchState, history: int) -> int:
+    """More chats than should fit, so that a load of a few more of them tells whether the engine heeds it."""
+    expected = padded_curve(state.evidence, state.prior).at(history)
+    return max(4, min(loads.ROWS_CAP - loads.EXCESS, int(2 * expected / history)))
 
 
 def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> Setting:
@@ -84,6 +99,8 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     if state.wish.max_starts - state.evidence.starts <= proofs(state.evidence):
         return state.advice.setting  # the last start is for the proof
     tried = setting.max_input_tokens or LEAST_PREFILL
+    if pads_batch(state.evidence) and setting.purpose == "verify":
+        return state.advice.setting
     history = padded_history(state.evidence, state.wish, state.prior, state.answer)
     if history >= tried:
         history = max(LEAST_PREFILL, tried * 9 // 10)
@@ -106,14 +123,6 @@ def _is_known(state: SearchState, history: int) -> bool:
     ]
     if not near:
         return False
-    if pads_batch(evidence):
-        # What killed the first start was a long prompt on top of short ones, not one more chat of full length.
-        counted = any(
-            each.died and is_full_length(each) and abs(each.longest - history) <= ALIKE * history
-            for each in evidence.fill_points
-        )
-        tried = sum(each.setting.purpose == "explore" for each in near)
-        return (counted or tried > TRIES) and full_length_rows(evidence, history) is not None
     if sum(each.setting.purpose != "verify" for each in near) > TRIES:
         return True
     few, close = few_chats(evidence, history), CLOSE * state.wish.precision

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
+from harness.probe.padded_rows import padded_points
 from harness.probe.row_cost import ALIKE, read_at_once
 from harness.probe.setting import Bracket, Outcome, effective_prefill
 
 KNOWN = 0.02  # share between what held and what died, below which a budget is known
 AS_MANY = 0.9  # of the chats that died, with which a load that held can be compared
 NEARLY = 0.9  # of a prompt, that is as bad where much else is in flight
-ROUGH = 0.1  # the same where whole chats are counted
 LIKELY = 0.97  # of what killed, where nothing just below it was tried
 
 
@@ -123,21 +123,12 @@ def at_length(evidence: Evidence, length: int) -> Bracket:
     return many
 
 
-def full_length_rows(evidence: Evidence, length: int) -> int | None:
-    """Chats of this length, all equally long, that held at once: one where two died; None where nobody tried."""
-    points = [each for each in evidence.fill_points if each.length == 1 or parts(each) == 1]
-    held = [each for each in points if each.held and each.longest >= length * (1 - ALIKE)]
-    died = [each.rows for each in points if each.died and each.longest <= length * (1 + ALIKE) and not each.crowd]
-    most = max((each.rows for each in held if each.rows < min(died, default=each.rows + 1)), default=None)
-    return 1 if most is None and 2 in died else most
-
-
 def budget_points(evidence: Evidence) -> list[tuple[int, int]]:
     """(longest prompt, tokens that were left beside it) in the order of the starts, for each length that one of them
     was laid out for: by few chats, with what these cost.
     """
     if pads_batch(evidence):
-        return _full_length_points(evidence)
+        return padded_points(evidence)
     cost = evidence.row_cost.likely
     seen = [each for each in evidence.fill_points if not each.crowd and each.length > 1]
     # Starts that died of something else, so that few chats were still far below what they can carry.
@@ -165,39 +156,6 @@ def budget_points(evidence: Evidence) -> list[tuple[int, int]]:
             if high is None or high * (1 - KNOWN) <= (most.held or 0):
                 points.append((length, int((most.held or 0) + cost * most.rows)))
     return points
-
-
-def _full_length_points(evidence: Evidence) -> list[tuple[int, int]]:
-    """The same where every chat of a batch is as long as the longest: by chats of full length, with which a death while
-    they were read or written tells the same. They come in whole chats, so that only where many fit do they tell it
-    closely. Where a prompt was too long for the memory alone, the budget has fallen to about its length.
-    """
-    seen = [each for each in evidence.fill_points if is_full_length(each)]
-    points, rough = list[tuple[int, int]](), list[tuple[int, int]]()
-    lengths = list(dict.fromkeys(each.longest for each in seen))
-    for number, length in enumerate(lengths):
-        if any(abs(later - length) <= ALIKE * length for later in lengths[number + 1 :]):
-            continue  # nearly the same length; a later start was laid out for it
-        high = min((each.died for each in seen if each.died and each.longest <= length * (1 + ALIKE)), default=None)
-        if high is None:
-            continue
-        below = max(
-            (each.held for each in seen if each.longest == length and each.held and each.held < high), default=0
-        )
-        close = high - below < ROUGH * high
-        (points if close else rough).append((length, (high + below) // 2 if close else max(below, int(high * LIKELY))))
-    failed = evidence.prefill.smallest_failed
-    if failed is None or not seen:
-        return [*points, *rough]
-    held = max((each for each in prefills_up(evidence) if each < failed), default=0)
-    middle = (max(held, failed // 2) + failed) // 2
-    least = [(length, min(tokens, max(middle, length))) for length, tokens in rough[:1]]
-    return [*(points or least), (middle, middle)]
-
-
-def is_full_length(point: FillPoint) -> bool:
-    """Whether all chats of a load were about as long."""
-    return point.length == 1 or (parts(point) == 1 and not point.crowd)
 
 
 def proofs(evidence: Evidence) -> int:

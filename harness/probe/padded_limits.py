@@ -15,7 +15,6 @@ from harness.probe.padded_evidence import (
     budget_points,
     few_chats,
     few_weight,
-    full_length_rows,
     ignores_batch_size,
     many_chats,
     pads_batch,
@@ -23,6 +22,7 @@ from harness.probe.padded_evidence import (
     proofs,
     rows_carried,
 )
+from harness.probe.padded_rows import lone_chat_died, rows_at
 from harness.probe.reasons import padded_flags
 from harness.probe.recommendation import (
     CONTEXT,
@@ -37,7 +37,7 @@ from harness.probe.recommendation import (
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import Prior, ProbeGoal, Setting, effective_prefill
 
-SURE = 1.2  # times what held, below which a prompt that failed tells how the budget falls
+LESS = 0.985  # of a prompt with which one chat alone died in a proof
 UNKNOWN_COST = 1.2  # times what a chat costs at least, where nothing tells how much at most
 
 
@@ -78,10 +78,14 @@ def own_length(evidence: Evidence, knowledge: Prior, answer: int) -> tuple[int, 
     return min(own, most), most
 
 
-def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
-    """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far."""
+def padded_history(
+    evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int, curve: BudgetCurve | None = None
+) -> int:
+    """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far, or by a curve
+    through them.
+    """
     own, most = own_length(evidence, knowledge, answer)
-    curve = padded_curve(evidence, knowledge)
+    curve = curve or padded_curve(evidence, knowledge)
     if not curve.points:
         return own
     budget = _budget_at(evidence, wish, curve, answer)
@@ -92,12 +96,15 @@ def padded_history(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer
         held = max((each for each in prefills_up(evidence) if each < failed), default=failed // 2)
         if wish.max_starts - evidence.starts <= proofs(evidence):
             most = held  # the last start is for the proof
+        elif pads_batch(evidence) and len(curve.points) > 1:
+            most = int(failed * 0.99)
         else:
             most = max(held, min(int(failed * 0.99), _below_failure(evidence, wish, curve, answer, held, failed)))
-            left = wish.max_starts - evidence.starts - proofs(evidence)
-            if wish.goal == "balanced" and pads_batch(evidence) and held * SURE < failed and left > 1:
-                return most  # how the budget falls is told by where one prompt is too long
+    if pads_batch(evidence) and (died := lone_chat_died(evidence)) is not None:
+        most = min(most, int(LESS * died))
     floor = (1 - wish.history_share) * budget(own) if wish.goal == "balanced" else 0.0
+    if pads_batch(evidence):
+        return longest_within(budget, most, min(floor, budget(1)), answer, MARGIN / 2)
     best = longest_within(budget, most, min(floor, budget(1)), answer)
     # One just below it is as good, and its budget is known; what was found there does not hold above it.
     near = [length for length, _ in budget_points(evidence) if best * (1 - ALIKE) <= length <= best]
@@ -108,21 +115,21 @@ def _below_failure(evidence: Evidence, wish: ProbeGoal, curve: BudgetCurve, answ
     """A prompt to try between one that held and one that failed: where two lengths have told how the budget falls, what
     it would be if it fell with the square alone, which is the fastest; else one in the middle, which tells it.
     """
-    # Where batches are padded one length alone may be told: a prompt takes hardly more to read than it is kept in.
-    least = max(held, failed // 2) if pads_batch(evidence) else held
-    middle = (least + failed) // 2
+    middle = (held + failed) // 2
     if len(curve.points) < 2:
         return middle
     steep = longest_within(_budget_at(evidence, wish, curve.steepest, answer), failed, 0.0, answer)
     return steep if held * (1 + ALIKE) < steep < failed * (1 - ALIKE) else middle
 
 
-def longest_within(budget: Callable[[int], float], most: int, floor: float, answer: int) -> int:
-    """The longest prompt with which the budget is at least `floor` and holds the prompt and its answer."""
+def longest_within(budget: Callable[[int], float], most: int, floor: float, answer: int, margin: float = MARGIN) -> int:
+    """The longest prompt with which the budget is at least `floor` and holds the prompt and its answer, and a margin as
+    a share of it.
+    """
     low, high = 1, max(1, most)
     while low < high:
         middle = (low + high + 1) // 2
-        if (left := budget(middle)) >= floor and middle + answer <= left * (1 - MARGIN):
+        if (left := budget(middle)) >= floor and middle + answer <= left * (1 - margin):
             low = middle
         else:
             high = middle - 1
@@ -164,10 +171,10 @@ def padded_capacity(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, histo
     """Tokens in flight that survived every load with prompts of this length, less a margin for memory that differs from
     start to start. Where no load was sent, what the memory model expects, and without one the engine's own default.
     """
+    if pads_batch(evidence) and (rows := rows_at(evidence, history, history + answer)) is not None:
+        return rows * (history + answer)
     if not evidence.fill_points:
         return int((knowledge.budget or 16000) * 0.8)
-    if pads_batch(evidence) and (rows := full_length_rows(evidence, history)) is not None:
-        return rows * (history + answer)
     few = few_chats(evidence, history)
     if few.largest_ok is None:
         guess = padded_curve(evidence, knowledge).at(history)
@@ -218,7 +225,7 @@ def padded_concurrency(
     bounds the memory; where each chat costs something, no more than can have a whole answer.
     """
     if pads_batch(evidence):
-        chats = full_length_rows(evidence, total - answer) or max(1, capacity // total)
+        chats = rows_at(evidence, total - answer, total) or max(1, capacity // total)
         return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
     chats = short_chats(evidence, capacity, answer, wish, fast_rows)
     cost = evidence.row_cost

@@ -9,28 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby, pairwise
 
 from harness.probe import loads
+from harness.probe.evidence import Evidence
 from harness.probe.padded_evidence import (
     deadly_parts,
     few_chats,
-    full_length_rows,
     is_bracketed,
     many_chats,
     pads_batch,
     queues,
     rows_carried,
 )
-from harness.probe.padded_limits import own_length, padded_concurrency, padded_curve, shared
+from harness.probe.padded_lengths import next_measurement
+from harness.probe.padded_limits import own_length, padded_concurrency, padded_curve, padded_history, shared
+from harness.probe.padded_rows import FINE, NEAR, padded_budgets
 from harness.probe.recommendation import OWN_DEFAULT
 from harness.probe.row_cost import ALIKE
-from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, Shape, effective_prefill
-from harness.probe.stairs import LEAST, climb
+from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, Prior, ProbeGoal, effective_prefill
+from harness.probe.stairs import LEAST, climb, on_short_chats
 from harness.probe.state import Pace, SearchState
 
 STEPS = 6  # of one load that climbs
-FINE, MIDDLE, COARSE = 0.002, 0.005, 0.015  # one step, around where the engine should die, near it, and far from it
+SMALL, MIDDLE, COARSE = 0.002, 0.005, 0.015  # one step, around where the engine should die, near it, and far from it
 AROUND = 0.05  # of the expected budget: where steps are fine
 MANY_PROMPTS = 30  # times the longest prompt: beyond it a step may be twice as large
 RISES = ((2.0, 0.005), (8.0, 0.01), (1e9, 0.025))  # seconds of a fill, and one step where nothing is expected yet
@@ -40,7 +42,17 @@ NEARLY = 0.99  # of the expected budget, from which on more chats are tried in t
 CROWDED = 0.5  # of the expected budget, from which on many chats are tried
 ENOUGH = 16  # chats, that tell what one costs
 LEAST_CHAT = 36  # tokens of each of many chats under a long prompt
-JOINED_CAP = 128  # short chats under a long prompt, when it is asked whether padding multiplies
+FARTHEST = 1.6  # times as many chats in the next such load: beyond it, twice as many prompts
+JOINED_CAP = 512  # chats, when it is asked whether padding multiplies
+ASKED = 8  # prompts of one such load, from half of the longest on
+FEWEST = 4  # chats of a load that climbs, whatever they may be padded to
+UNEVEN, SURELY_FREE = 200, 8  # tokens that each chat beyond so many may cost by itself, which is no padding
+ON_TOP = 12  # prompts of one load on top of short chats
+EXPECTED, GUESSED = 0.85, 0.5  # of the expected budget of a padded batch: where its steps begin
+FINEST, SHARP_STEP, ROUGH = 0.001, 0.004, 0.03  # one step of chats times length: where it should die, near it, far
+EXACT, WIDE = 0.02, 0.25  # off the expected: up to which steps are finest, and up to which they are rough
+FINE_STEPS = 40
+SETTLES = 4  # rounds in which the expected budget is found at the length that so many chats make of it
 
 
 def next_load(before: SearchState, state: SearchState, results: Sequence[LoadResult]) -> Load | None:
@@ -72,6 +84,7 @@ class _Plan:
         self.climbed = max((load.budget or 0 for load in sent if load.stairs), default=0)
         self.crowded = max((load.budget or 0 for load in sent if load.chats is not None), default=0)
         facts, setting = outcome.started, outcome.setting
+        self.setting = setting
         told = facts.max_total_tokens if facts else None
         self.total = setting.max_total_tokens or told or 2
         self.prefill = effective_prefill(outcome) or self.total
@@ -108,19 +121,26 @@ class _Plan:
                 yield load
 
     def _padding_asked(self) -> Iterator[Load]:
-        """A long prompt on more and more short chats, whose sum stays below what was carried: if it dies, it makes its
-        whole batch as long as itself. It is asked before uneven chats are sent whose sum was not carried yet.
+        """Longer and longer prompts on more and more short chats, whose sum stays below what was carried: if it dies,
+        a prompt makes its whole batch as long as itself. It is asked before uneven chats are sent whose sum was not
+        carried yet.
         """
         evidence = self.state.evidence
         if pads_batch(evidence) or self._surely_not_padded() == loads.ROWS_CAP:
             return
         carried = max((each.held or 0 for each in evidence.fill_points if each.length >= self.longest), default=0)
         carried = max(carried, self.longest)
-        most = min(JOINED_CAP, (evidence.rows.largest_ok or JOINED_CAP) - 1)
-        for long in (self.longest // 2, self.longest):
-            for count in loads.row_steps(max(1, most), fine=64):
-                if count * (loads.SHORT + loads.ALIVE) + long + loads.BRIEF <= carried:
-                    yield replace(loads.onto(count, long, loads.alive(self.pace.itl)), history=long)
+        most = max(2, min(JOINED_CAP, evidence.rows.largest_ok or 2))  # so many were not too many by their number
+        counts = [2, *(each for power in range(3, 20) if (each := round(2 ** (power / 2))) <= most)]
+        for rows, more in pairwise([*counts, 2 * counts[-1]]):
+            asked = ASKED if more / rows < FARTHEST else 2 * ASKED
+            steps = [0.5 * (more / rows) ** (step / asked) for step in range(1, asked + 1)]
+            lengths = [int(self.longest * step) for step in steps]
+            load = on_short_chats(rows, lengths, self.total, loads.alive(self.pace.itl))
+            cost = UNEVEN * max(0, rows - SURELY_FREE)
+            if not load.shapes or max(size for _, size, _ in load.stairs) + cost > carried:
+                return
+            yield load
 
     def _surely_not_padded(self) -> int:
         """Chats that may be as uneven as they like, because as many tokens as they would be if each were as long as the
@@ -141,7 +161,7 @@ class _Plan:
         if queues(self.state.evidence):
             return
         if pads_batch(self.state.evidence):
-            yield from self._equal_chats()
+            yield from self._padded_batches()
             return
         crowded = self._is_last_length()
         alone = crowded and is_for_one_chat(self.before, self.longest)
@@ -182,15 +202,63 @@ class _Plan:
                 first = loads.leads(rows, self.longest, self.pace.read_rate)
                 yield loads.evenly(size, rows, self.prefill, self.longest, self.total, leads=first)
 
-    def _equal_chats(self) -> Iterator[Load]:
-        """One more chat of full length each time, all read and then all written to the end: where a long prompt makes
-        its whole batch as long, their number is all that counts.
+    def _padded_batches(self) -> Iterator[Load]:
+        """Whether more chats run beside each other than a batch is to have, then one prompt after the other on top of
+        short chats, their number times its length in steps that are fine where it should die.
         """
-        first = max(2, full_length_rows(self.before.evidence, self.longest) or 2)
-        for rows in range(first, loads.ROWS_CAP):
-            yield self._stack(rows * (self.longest + loads.SPARE))
-            whole = (Shape(self.longest, self.total - self.longest),) * rows
-            yield Load("write", (whole,), budget=rows * self.total)
+        batch, alive = self.setting.max_batch_size or loads.ROWS_CAP, loads.alive(self.pace.itl)
+        if self.setting.max_batch_size is not None:
+            yield replace(loads.rows(batch + loads.EXCESS), queued=loads.EXCESS, leave_after_tokens=2)
+        wanted = next_measurement(self.before, padded_history(*self._known_before))
+        read = wanted.read if wanted is not None and wanted.longest == self.longest else self.longest
+        known = [each.length for each in padded_budgets(self.before.evidence) if each.gap <= FINE]
+        least, expected = self._expected_batch(read, known)
+        sizes = self._padded_sizes(read, expected)
+        steps = ((max(least, -(-size // self.longest)), size) for size in sizes)
+        for rows, group in groupby(steps, key=lambda step: step[0]):
+            if rows > batch:
+                return
+            lengths = sorted({max(1, size // rows) for _, size in group})
+            for first in range(0, len(lengths), ON_TOP):
+                part = lengths[first : first + ON_TOP]
+                yield on_short_chats(rows, part, self.total, alive, None if read == self.longest else read)
+
+    def _expected_batch(self, read: int, known: Sequence[int]) -> tuple[int, float]:
+        """At least so many chats, and that number times their length, that should be left beside a prompt. read: of
+        this length; where that is the longest, the prompt is as long as the chats are, and as many are taken as make
+        another length than is known.
+        """
+        curve, least = padded_curve(self.before.evidence, self.before.prior), 2
+        expected = max(curve.at(read), 1.0 * self.longest)
+        while read == self.longest:
+            expected = max(curve.at(self.longest), 1.0 * self.longest)
+            for _ in range(SETTLES):
+                rows = max(least, -(-expected // self.longest))
+                expected = max(curve.at(int(expected / rows)), 1.0 * self.longest)
+            if least >= loads.ROWS_CAP or not any(abs(expected / least - each) <= NEAR * each for each in known):
+                break
+            least += 1
+        return least, expected
+
+    def _padded_sizes(self, read: int, expected: float) -> Iterator[int]:
+        """Chats times length, rising from what surely holds; in fine steps from what should be left where the budget
+        falls fastest to a little above the expected.
+        """
+        guessed = not any(each.is_sharp for each in padded_budgets(self.before.evidence))
+        steepest = min(expected, padded_curve(self.before.evidence, self.before.prior).steepest.at(read))
+        low, high = (1 - EXACT) * steepest, (1 + EXACT) * expected
+        fine = FINEST if guessed else min(SHARP_STEP, max(FINEST, (high - low) / expected / FINE_STEPS))
+        size = max(1.01 * self.longest, GUESSED * expected if guessed else min(EXPECTED * expected, low))
+        while size < OPEN_BUDGET:
+            yield int(size)
+            off = abs(size - expected) / expected
+            step = fine if low < size < high else SHARP_STEP if off < WIDE else ROUGH
+            size += max(1.0, size * step)
+
+    @property
+    def _known_before(self) -> tuple[Evidence, ProbeGoal, Prior, int]:
+        before = self.before
+        return before.evidence, before.wish, before.prior, before.answer
 
     # sizes
 
@@ -212,8 +280,8 @@ class _Plan:
         size = max(self.longest + loads.TOP_SPARE + LEAST, self.climbed)
         while size < top:
             off = abs(size - expected) / expected
-            step = FINE if off < AROUND else MIDDLE if off < 4 * AROUND else COARSE
-            count = STEPS // 2 if crowded and step == FINE else STEPS
+            step = SMALL if off < AROUND else MIDDLE if off < 4 * AROUND else COARSE
+            count = STEPS // 2 if crowded and step == SMALL else STEPS
             sizes = [each for each in self._rising(size, step)[:count] if each < top]
             if not sizes:
                 return
@@ -246,6 +314,7 @@ class _Plan:
     def _climbs(self, sizes: list[int]) -> Iterator[Load]:
         rows = self.state.evidence.rows
         most = loads.ROWS_CAP if rows.smallest_failed is None else rows.largest_ok or 1
+        most = min(most, max(FEWEST, self._surely_not_padded()))
         always = 2 if deadly_parts(self.before.evidence) > 1 else 1
         lengths = self._lengths()
         yield climb(

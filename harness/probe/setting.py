@@ -131,6 +131,9 @@ class Load:
 
     @property
     def rows(self) -> int:
+        """Chats beside each other."""
+        if self.stairs:
+            return max(rows for *_, rows in self.stairs)
         return sum(len(wave) for wave in self.waves) - self.expected_rejections - self.queued - self.leading
 
     @cached_property

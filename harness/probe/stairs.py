@@ -15,6 +15,7 @@ from harness.probe import loads
 from harness.probe.setting import Load, Shape
 
 LEAST = 28  # tokens of the chat that makes up a size
+TURN = 3  # answer tokens of a short chat while one prompt is sent and read
 LASTS = 4  # its answer tokens: two in the round in which it is read, one with the prefill on top of it, one to spare
 
 
@@ -63,6 +64,36 @@ def climb(
         target_tokens_in_flight=max(size for _, size, _ in stairs),
         stairs=tuple(stairs),
         stays=len(base),
+    )
+
+
+def on_short_chats(rows: int, lengths: Sequence[int], total: int, alive: int, read: int | None = None) -> Load:
+    """One prompt after the other, each alone and over with its first token, on top of short chats that stay: where a
+    batch is as long as its longest, each step weighs what so many chats of that length do, and only it is read.
+
+    rows: chats with the prompt. lengths: rising. total: of one chat. alive: answer tokens that a short chat has beside
+    those which the prompts take. read: a shorter prompt, that is read on top of each of these instead.
+    """
+    each = 1 if read is None else 2
+    new = min(alive + TURN * each * len(lengths), total - loads.SHORT)
+    if rows < 2 or new < 1:
+        return Load("onto", ())
+    short = (Shape(loads.SHORT, new),) * (rows - each)
+    steps = [[Shape(length, 1)] if read is None else [Shape(length, LASTS), Shape(read, 1)] for length in lengths]
+    kept, stairs = len(short) * (loads.SHORT + new), []
+    for index, shapes in enumerate(steps):
+        for at in range(1, each + 1):
+            there = kept + sum(shape.total for shape in shapes[:at])
+            stairs.append((len(short) + index * each + at, there, len(short) + at))
+    return Load(
+        "onto",
+        (*([short] if short else []), *map(tuple, steps)),
+        chats=rows - 1,
+        history=lengths[-1],
+        leave_after_tokens=1,
+        min_tokens_before_next_wave=1 if read is None else LASTS,
+        stairs=tuple(stairs),
+        stays=len(short),
     )
 
 

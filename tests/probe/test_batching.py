@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.probe.batching import BatchPoint, knee, largest_within, of_history, points
 from harness.probe.loads import batch, rows
 from harness.probe.setting import LoadResult, ProbeGoal
@@ -34,11 +36,12 @@ def test_the_largest_batch_within_the_slo() -> None:
 
 
 def test_points_are_loads_of_equal_chats_that_held() -> None:
-    """Deaths and other loads are no points; a repeated load counts once."""
+    """Deaths, other loads and such of which some had to wait are no points; a repeated load counts once."""
     results = [
         LoadResult(rows(4), "held", ttft_p95=0.2, itl_p95=0.03, rate=100.0),
         LoadResult(rows(4), "held", ttft_p95=0.1, itl_p95=0.02, rate=120.0),
         LoadResult(rows(8), "died"),
+        LoadResult(replace(rows(9), queued=4), "held", itl_p95=0.02),
         LoadResult(batch(2, 2000), "held", ttft_p95=0.3, itl_p95=0.03, rate=60.0),
     ]
     found = points(results)

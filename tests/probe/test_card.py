@@ -59,6 +59,12 @@ def test_a_padded_engine_counts_by_its_budget() -> None:
     assert (batch.chats_fit(3584), batch.chats_fit(1000)) == (3, 4), "no more run beside each other"
 
 
+def test_no_more_chats_fit_than_a_batch_has() -> None:
+    """Short ones too, where a long prompt would make the whole batch as long."""
+    setting = Setting(4096, 4224, 4096, 5 * 4224, 128, max_batch_size=5)
+    assert [Card(EngineFacts("padded"), setting, 128).chats_fit(history) for history in (100, 4096)] == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("history", "chats", "verdict"),
     [(512, 46, "fits"), (512, 47, "queues"), (512, 65, "refused"), (29_873, 1, "refused"), (29_872, 1, "fits")],

@@ -138,3 +138,11 @@ def test_a_prompt_whose_answer_was_read_at_once_is_beside_those_that_ran_on() ->
     assert beside([around, began, at_once]) == 2
     assert beside([around, ended, at_once]) == 2
     assert beside([at_once]) == 1
+
+
+def test_a_prompt_that_ends_with_its_first_token_counts_beside_those_that_run() -> None:
+    """But not where they began or ended in the same turn of the client, in which either may have been first."""
+    running = BurstAnswer(Request("x", 24, 9), 0, 0.0, [1.0, 2.0, 4.0])
+    assert beside([running, BurstAnswer(Request("x", 900, 1), 1, 1.5, [3.0])]) == 2
+    assert beside([running, BurstAnswer(Request("x", 900, 1), 1, 1.5, [4.0])]) == 1
+    assert beside([BurstAnswer(Request("x", 900, 1), 1, 1.5, [3.0])]) is None

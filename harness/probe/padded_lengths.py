@@ -1,0 +1,74 @@
+"""Where a batch is as long as its longest prompt: which start tells most of how the budget falls with the length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.probe.padded_evidence import prefills_up
+from harness.probe.padded_limits import own_length, padded_curve, padded_history
+from harness.probe.padded_rows import FINE, SHARP, measured, padded_budgets
+from harness.probe.row_cost import ALIKE
+from harness.probe.state import SearchState
+
+SURELY_UP = 1.05  # times a prompt, which must be left beside it where the budget falls fastest, to try it
+FARTHER = 8  # times the longest prompt that came up: how far beyond it the first one to measure may be
+TRIES = 2  # starts for one measurement
+NEARLY = 0.95  # of the budget, which two chats of a length may take to measure it
+HALF = 0.4  # of a history, that a load of two tells something about
+LAW = 3  # measured lengths, that tell a parabola
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """longest: prompt that a start allows. read: the one beside which the budget is to be found."""
+
+    longest: int
+    read: int
+
+
+def next_measurement(state: SearchState, history: int) -> Measurement | None:
+    """None where the lengths that are known tell the history and how many chats of it fit."""
+    evidence = state.evidence
+    explored = [each for each in evidence.outcomes if each.setting.purpose == "explore" and each.loads]
+    up = max(prefills_up(evidence), default=history)
+    if not explored:
+        first = min(history, int(FARTHER * up))
+        return Measurement(first, first)
+    wanted = _wanted(state, history, up)
+    if wanted is None:
+        return None
+    tried = sum(
+        abs((each.setting.max_input_tokens or 0) - wanted.longest) <= ALIKE * wanted.longest for each in explored
+    )
+    return wanted if tried < TRIES + (wanted.read != wanted.longest) else None
+
+
+def _wanted(state: SearchState, history: int, up: int) -> Measurement | None:
+    evidence, wish, prior, answer = state.evidence, state.wish, state.prior, state.answer
+    own, most = own_length(evidence, prior, answer)
+    curve = padded_curve(evidence, prior)
+    left = curve.at(history)
+    by_share = wish.goal == "balanced" and own < history < most * (1 - ALIKE) and history + answer < left * (1 - ALIKE)
+    closely = FINE if by_share else SHARP
+
+    def known(length: int) -> bool:
+        gap = measured(evidence, length)
+        return gap is not None and gap <= closely
+
+    if by_share and 2 * own < NEARLY * curve.at(own) and not known(own):
+        return Measurement(up, own)  # of a few long chats: what each costs by itself hardly counts
+    sharp = sorted(each.length for each in padded_budgets(evidence) if each.gap <= closely)
+    further = min(history, padded_history(evidence, wish, prior, answer, curve.steepest))
+    if left >= 2 * (history + answer):
+        if known(history):
+            return None
+        wanted = history if curve.steepest.at(history) >= history * SURELY_UP else further
+        return Measurement(wanted, wanted)
+    # One chat: no load of two tells the budget beside it, so that it must follow from shorter ones.
+    if not sharp or sharp[-1] < HALF * history:
+        return Measurement(further, further)
+    if len(sharp) < 2:
+        return Measurement(up, min(own, sharp[0] // 2))
+    if len(sharp) >= LAW or further >= history * (1 - ALIKE):
+        return None
+    return Measurement(up, sharp[0] // 2 if 2 * sharp[0] > sharp[-1] else (sharp[0] + sharp[-1]) // 2)
