@@ -35,6 +35,7 @@ FOUND = 0.8  # chance with which a change of the size `smallest` is found
 APART = 0.8  # correlation of side and order from which the sides count as run one after the other
 LEAST_DEVIATION = 1e-9  # of logarithms: values that agree to the last digit
 TREND_RUNS = 5  # runs in all, below which a trend cannot be told from chance
+FEW_RUNS = 8  # runs in all, below which a trend may well be there and not be seen
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _without_trend(
     if _two_sided(slope, error_of_slope, freedom, least_of_slope) < (SURELY if apart else SURE):
         spread = math.sqrt(max(residual, requests))
         return Effect(difference, error, freedom, least, p, spread, slope, apart)
-    left = p < SURE and difference * plain.difference > 0
+    left = p < (SURELY if len(values) < FEW_RUNS else SURE) and difference * plain.difference > 0
     # Where the trend within the sides explains the difference as well, nobody can tell.
     return replace(plain, p=1.0 if apart and not left else plain.p, apart=apart)
 
