@@ -35,7 +35,7 @@ FOUND = 0.8  # chance with which a change of the size `smallest` is found
 APART = 0.8  # correlation of side and order from which the sides count as run one after the other
 LEAST_DEVIATION = 1e-9  # of logarithms: values that agree to the last digit
 TREND_RUNS = 5  # runs in all, below which a trend cannot be told from chance
-FEW_RUNS = 8  # runs in all, below which a trend may well be there and not be seen
+FEW_RUNS = 10  # runs in all, below which a trend may well be there and not be seen
 
 
 @dataclass(frozen=True)

@@ -58,15 +58,16 @@ def test_a_drift_is_no_difference() -> None:
             assert np.mean([each.p < 0.05 / 6 for each in found]) <= 0.03
 
 
-def test_of_few_runs_that_drift_no_figure_is_called_different() -> None:
-    """Three runs and then three, 1 % slower each: of five figures together one is in at most one of a hundred cases."""
+@pytest.mark.parametrize(("runs", "most"), [(3, 0.01), (4, 0.02)])
+def test_of_few_runs_that_drift_no_figure_is_called_different(runs: int, most: float) -> None:
+    """So many and then as many, 1 % slower each: of five figures together hardly ever is one."""
     alarms = []
     for seed in range(400):
-        random, place = np.random.default_rng(seed), np.arange(6)
-        figures = (0.01 * place + random.normal(0, 0.005, 6) for _ in range(5))
-        found = [effect(each[:3].tolist(), each[3:].tolist(), ([0.005] * 3,) * 2, place.tolist()) for each in figures]
+        random, place = np.random.default_rng(seed), np.arange(2 * runs)
+        figures = (0.01 * place + random.normal(0, 0.005, 2 * runs) for _ in range(5))
+        found = [effect(*np.split(each, 2), ([0.005] * runs,) * 2, place.tolist()) for each in figures]
         alarms.append(min(holm({number: each.p for number, each in enumerate(found) if each}).values()) < 0.05)
-    assert np.mean(alarms) <= 0.01
+    assert np.mean(alarms) <= most
 
 
 def test_runs_are_never_closer_than_their_requests_allow() -> None:
