@@ -109,11 +109,10 @@ def ab(
     verdicts: list[Comparison] = []
     planned = LEAST  # pairs
     order, pair_began = list(turns(most)), time.monotonic()
-    interrupted = Interrupted(where=str(folder), advice=f"`harness compare {folder}/a {folder}/b` takes what was run.")
     try:
         for place, done in enumerate(run_series(_turns(sides, order, plan, folder), progress)):
             if done.interrupted:
-                raise interrupted
+                raise _cut_off(folder, runs)
             runs[order[place]].append(RecordedRun(read_run(done.folder)))
             if place % 2 == 0 or deadline is None:
                 continue
@@ -127,7 +126,7 @@ def ab(
                 if is_decided(verdicts) or now + lasted > deadline:
                     break
     except (KeyboardInterrupt, Interrupted):  # also while an engine starts or stops
-        raise interrupted from None
+        raise _cut_off(folder, runs) from None
     comparison = verdicts[-1] if verdicts else compare(runs[0], runs[1], limits, same=())
     write_outputs(comparison, junit, markdown)
     return AbResult(_said(sides[0]), _said(sides[1]), folder, comparison)
@@ -139,6 +138,12 @@ def _turns(sides: Sequence[Target], order: Sequence[int], plan: BenchPlan, folde
         path = folder / "ab"[which] / f"repeat-{number:02}"
         own = dataclasses.replace(plan, output=path, seed=plan.seed + number, report=False)
         yield PlannedRun(sides[which], own, f"{'AB'[which]}, repeat {number + 1}")
+
+
+def _cut_off(folder: Path, runs: tuple[Sequence[RunFigures], Sequence[RunFigures]]) -> Interrupted:
+    """Before a run of each side has ended there is nothing to compare."""
+    takes = f"`harness compare {folder}/a {folder}/b` takes what was run."
+    return Interrupted(where=str(folder), advice=takes if all(runs) else "No run of each side ended.")
 
 
 def turns(repeats: int) -> Iterator[int]:

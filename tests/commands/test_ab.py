@@ -15,7 +15,7 @@ from harness.commands.ab import ab, is_decided, look, turns
 from harness.drive.bench_options import BenchOptions, plan_of
 from harness.drive.bench_plan import BenchPlan
 from harness.drive.bench_run import PlannedRun
-from harness.errors import UsageError
+from harness.errors import Interrupted, UsageError
 from harness.measure.run_folder import RunFolder, read_manifest
 from harness.serve.target import Target
 from harness.stats import compare as judging
@@ -78,6 +78,23 @@ def test_the_time_that_is_given_counts_starts_too(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     ab(TARGET, [], ["engine=vllm"], BenchPlan(output=tmp_path / "ab"), lambda line: None, until_decided="790s")
     assert clock == [600.0]
+
+
+@pytest.mark.parametrize(("ended", "advice"), [(1, "No run of each side"), (2, "takes what was run")])
+def test_who_interrupts_is_told_what_can_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int, advice: str
+) -> None:
+    """Nothing before both sides have a run: a folder of B may not even be there."""
+
+    def taken(asked: Iterable[PlannedRun], progress: object) -> Iterator[SimpleNamespace]:
+        for place, each in enumerate(asked):
+            yield SimpleNamespace(interrupted=place == ended, folder=(each.name or "")[0])
+
+    monkeypatch.setattr(module, "run_series", taken)
+    monkeypatch.setattr(module, "read_run", lambda letter: side(*BASE)[0])
+    with pytest.raises(Interrupted) as raised:
+        ab(TARGET, [], ["engine=vllm"], BenchPlan(output=tmp_path / "ab"), lambda line: None)
+    assert advice in str(raised.value.advice)
 
 
 @pytest.mark.parametrize(
