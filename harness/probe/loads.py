@@ -387,9 +387,8 @@ def _stacked_fills(
     rows = concurrency - first
     for length in lengths(longest, prefill):
         yield stacked(room, length, prefill, longest, total, rows=rows, equal=True, leads=first)
-    if (
-        concurrency >= 4 * MOST_LEADS
-    ):  # chats as short as these leave no room for answers that make up for a late arrival
+    # Chats as short as these leave no room for answers that make up for a late arrival.
+    if concurrency >= 4 * MOST_LEADS:
         first = leads(concurrency, longest, read_rate)
     yield evenly(room, concurrency - first, prefill, longest, total, leads=first)
     yield written(room, concurrency, total)
