@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from harness.catalog.slo import parse_slo
 from harness.report.capacity_text import level_line
+from harness.stats import knee
 from harness.stats.capacity_search import Answer, Ask, CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.knee import Dose, KneeFit, fit_knee, smoothed_sizes
@@ -289,12 +290,15 @@ def test_levels_without_misses_scatter_little_and_prove_nothing_by_it() -> None:
     assert fit.size.max() < 1.3 * 8.0
 
 
-def test_a_level_beyond_the_knee_only_tells_its_side() -> None:
-    """How much of it misses says nothing of the slope at the knee: a queue beyond its capacity misses everything."""
+def test_a_level_beyond_the_knee_only_tells_its_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much more than 70 % of it misses says nothing of the slope at the knee: a queue beyond its capacity misses
+    everything.
+    """
     near = [Dose(load, miss, 400, 20.0) for load, miss in ((40.0, 0.035), (42.0, 0.05), (44.0, 0.066)) * 2]
-    found = [fit_knee([*near, Dose(50.0, miss, 400, 30.0)], 0.05, 0.95) for miss in (0.42, 1.0)]
+    found = [fit_knee([*near, Dose(50.0, miss, 400, 30.0)], 0.05, 0.95) for miss in (0.75, 1.0)]
     assert found[0] == found[1]
-    assert found[1].low < 40
+    monkeypatch.setattr(knee, "ON_THE_LINE", 1.0)
+    assert found[1].low < fit_knee([*near, Dose(50.0, 1.0, 400, 30.0)], 0.05, 0.95).low - 0.3
 
 
 def test_levels_are_longer_where_few_independent_misses_come() -> None:
