@@ -314,7 +314,9 @@ class _Plan:
     def _climbs(self, sizes: list[int]) -> Iterator[Load]:
         rows = self.state.evidence.rows
         most = loads.ROWS_CAP if rows.smallest_failed is None else rows.largest_ok or 1
-        most = min(most, max(FEWEST, self._surely_not_padded()))
+        # More than these would be uneven, and who knows yet whether each is padded to the longest.
+        even = -(-sizes[-1] // self.longest) + 1
+        most = min(most, max(FEWEST, even, self._surely_not_padded()))
         always = 2 if deadly_parts(self.before.evidence) > 1 else 1
         lengths = self._lengths()
         yield climb(

@@ -244,6 +244,15 @@ def test_what_memory_is_taken_for_does_not_mislead(at_admission: bool) -> None:
     assert engine.starts <= 5
 
 
+def test_a_memory_of_hundreds_of_full_chats_is_filled_by_them() -> None:
+    """While nobody knows whether a long prompt pads its batch, loads are even: as many chats as need be, all long."""
+    engine = ModelEngine(410_000, "padded", activation=lambda rows, n: 0.03 * rows * n, context=2048)
+    setting = proved(run(Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=2048)), engine))
+    true = engine.law.budget(setting.max_input_tokens or 0)
+    assert 0.99 * true <= (setting.max_batch_total_tokens or 0) <= true
+    assert engine.starts <= 5
+
+
 def test_a_padded_history_is_searched_up_to_its_death() -> None:
     """The longest chat of an engine that reads prompts in one piece and checks nothing, within 1.5 %."""
     engine = ModelEngine(9_000, "padded", context=131_072)
