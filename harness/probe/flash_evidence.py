@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from harness.probe.evidence import Evidence
 from harness.probe.fills import died_early
 from harness.probe.setting import LoadResult, effective_prefill
@@ -96,17 +98,30 @@ def blocks_itself(evidence: Evidence) -> bool:
     return any(r.load.kind == "alike" and r.verdict == "stalled" for each in evidence.outcomes for r in each.loads)
 
 
-def caches(evidence: Evidence) -> list[tuple[int, int]]:
-    """(prefill budget, usable tokens) of all starts whose log told both, failed ones too; with the whole memory."""
+@dataclass(frozen=True)
+class MeasuredCache:
+    """What a start's log told, a failed one's too. fraction: of the memory that it might take. prefill: its budget.
+    usable: tokens.
+    """
+
+    fraction: float
+    prefill: int
+    usable: int
+
+
+def measured_caches(evidence: Evidence) -> list[MeasuredCache]:
+    """In the order of the starts."""
     return [
-        (prefill, each.started.usable)
+        MeasuredCache(each.setting.cuda_memory_fraction or 1.0, prefill, each.started.usable)
         for each in evidence.outcomes
-        if each.started is not None
-        and each.started.usable
-        and each.started.kind == "flash"
-        and each.setting.cuda_memory_fraction is None
-        and (prefill := effective_prefill(each)) is not None
+        if each.started is not None and each.started.kind == "flash" and each.started.usable
+        if (prefill := effective_prefill(each)) is not None
     ]
+
+
+def caches(evidence: Evidence) -> list[tuple[int, int]]:
+    """(prefill budget, usable tokens) of those with the whole memory."""
+    return [(each.prefill, each.usable) for each in measured_caches(evidence) if each.fraction == 1.0]
 
 
 def budgets_at(evidence: Evidence, prefill: int | None, fraction: float | None) -> list[int]:

@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from harness.probe.evidence import Evidence
-from harness.probe.setting import Prior, effective_prefill
+from harness.probe.flash_evidence import measured_caches
+from harness.probe.setting import Prior
 
 CLOSE = 0.004  # of the tokens wanted, that a cache may be smaller and still be taken for them
 LEAST = 0.2
@@ -26,11 +27,9 @@ WEIGHT = 0.5  # tokens, of a guess that is wrong by its whole
 def caches_by_fraction(evidence: Evidence, prefill: int) -> dict[float, int]:
     """Usable tokens by fraction (1 where none was given) of the starts with this prefill budget; the least of each."""
     found: dict[float, int] = {}
-    for each in evidence.outcomes:
-        usable = each.started.usable if each.started is not None and each.started.kind == "flash" else None
-        if usable and effective_prefill(each) == prefill:
-            fraction = each.setting.cuda_memory_fraction or 1.0
-            found[fraction] = min(usable, found.get(fraction, usable))
+    for each in measured_caches(evidence):
+        if each.prefill == prefill:
+            found[each.fraction] = min(each.usable, found.get(each.fraction, each.usable))
     return found
 
 
@@ -38,9 +37,9 @@ def caches_at(evidence: Evidence, prefill: int, prior: Prior, guess: float) -> d
     """The same with what starts with other prefill budgets would have had. guess: see prefill_cost."""
     cost = prefill_cost(evidence, prior, guess)
     found: dict[float, int] = {}
-    for taken, ran, tokens in _caches(evidence):
-        reckoned = int(tokens + cost * (ran - prefill))
-        found[1 - taken] = min(reckoned, found.get(1 - taken, reckoned))
+    for each in measured_caches(evidence):
+        reckoned = int(each.usable + cost * (each.prefill - prefill))
+        found[each.fraction] = min(reckoned, found.get(each.fraction, reckoned))
     return {**found, **caches_by_fraction(evidence, prefill)}
 
 
@@ -50,25 +49,15 @@ def prefill_cost(evidence: Evidence, prior: Prior, guess: float) -> float:
     """
     if prior.prefill_share is not None:
         return prior.prefill_share
-    points = _caches(evidence)
+    points = measured_caches(evidence)
     if not points:
         return guess
-    steepness = max(tokens for *_, tokens in points) / KV_SHARE
-    rows = [(1.0, -taken, -float(ran)) for taken, ran, _ in points]
+    steepness = max(each.usable for each in points) / KV_SHARE
+    rows = [(1.0, each.fraction - 1, -float(each.prefill)) for each in points]
     # Two starts that differ in both leave it open which of the two took how much.
     rows += [(0.0, 0.0, WEIGHT), (0.0, WEIGHT / steepness, 0.0)]
-    values = [*(float(tokens) for *_, tokens in points), WEIGHT * guess, WEIGHT]
+    values = [*(float(each.usable) for each in points), WEIGHT * guess, WEIGHT]
     return max(0.0, float(np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0][2]))
-
-
-def _caches(evidence: Evidence) -> list[tuple[float, int, int]]:
-    """(memory fraction taken away, prefill budget, usable tokens) of all starts that told them."""
-    return [
-        (1 - (each.setting.cuda_memory_fraction or 1.0), prefill, each.started.usable)
-        for each in evidence.outcomes
-        if each.started is not None and each.started.kind == "flash" and each.started.usable
-        if (prefill := effective_prefill(each)) is not None
-    ]
 
 
 def settled_fraction(caches: Mapping[float, int], wanted: int) -> float | None:
