@@ -51,6 +51,11 @@ class Evidence:
         return next((each for each in reversed(self.outcomes) if each.came_up), None)
 
     @property
+    def prefills_up(self) -> list[int]:
+        """Prefill budgets with which the engine came up."""
+        return [found for each in self.outcomes if each.came_up and (found := effective_prefill(each)) is not None]
+
+    @property
     def started(self) -> EngineFacts | None:
         return self.last_up.started if self.last_up else None
 

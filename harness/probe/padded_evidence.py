@@ -10,7 +10,7 @@ from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
 from harness.probe.padded_rows import padded_points
 from harness.probe.row_cost import ALIKE, read_at_once
-from harness.probe.setting import Bracket, Outcome, effective_prefill
+from harness.probe.setting import Bracket, Outcome
 
 KNOWN = 0.02  # share between what held and what died, below which a budget is known
 AS_MANY = 0.9  # of the chats that died, with which a load that held can be compared
@@ -183,8 +183,3 @@ def queues(evidence: Evidence) -> bool:
         and result.carried < 0.6 * result.load.size
     ]
     return len(short) > 1
-
-
-def prefills_up(evidence: Evidence) -> list[int]:
-    """Prefill budgets with which the engine came up."""
-    return [prefill for each in evidence.outcomes if each.came_up and (prefill := effective_prefill(each)) is not None]

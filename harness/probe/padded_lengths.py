@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.probe.padded_evidence import prefills_up
 from harness.probe.padded_limits import own_length, padded_curve, padded_history
 from harness.probe.padded_rows import FINE, SHARP, measured, padded_budgets
 from harness.probe.row_cost import ALIKE
@@ -30,7 +29,7 @@ def next_measurement(state: SearchState, history: int) -> Measurement | None:
     """None where the lengths that are known tell the history and how many chats of it fit."""
     evidence = state.evidence
     explored = [each for each in evidence.outcomes if each.setting.purpose == "explore" and each.loads]
-    up = max(prefills_up(evidence), default=history)
+    up = max(evidence.prefills_up, default=history)
     if not explored:
         first = min(history, int(FARTHER * up))
         return Measurement(first, first)

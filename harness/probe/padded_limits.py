@@ -18,7 +18,6 @@ from harness.probe.padded_evidence import (
     ignores_batch_size,
     many_chats,
     pads_batch,
-    prefills_up,
     proofs,
     rows_carried,
 )
@@ -93,7 +92,7 @@ def padded_history(
         return longest_within(budget, own, 0.0, answer)
     failed = evidence.prefill.smallest_failed
     if failed is not None and failed <= most:
-        held = max((each for each in prefills_up(evidence) if each < failed), default=failed // 2)
+        held = max((each for each in evidence.prefills_up if each < failed), default=failed // 2)
         if wish.max_starts - evidence.starts <= proofs(evidence):
             most = held  # the last start is for the proof
         elif pads_batch(evidence) and len(curve.points) > 1:

@@ -52,6 +52,7 @@ EXPECTED, GUESSED = 0.85, 0.5  # of the expected budget of a padded batch: where
 FINEST, SHARP_STEP, ROUGH = 0.001, 0.004, 0.03  # one step of chats times length: where it should die, near it, far
 EXACT, WIDE = 0.02, 0.25  # off the expected: up to which steps are finest, and up to which they are rough
 FINE_STEPS = 40
+FEWEST_BESIDE = 2  # chats, with the long prompt, that a load on top of short ones has
 SETTLES = 4  # rounds in which the expected budget is found at the length that so many chats make of it
 
 
@@ -228,16 +229,20 @@ class _Plan:
         this length; where that is the longest, the prompt is as long as the chats are, and as many are taken as make
         another length than is known.
         """
-        curve, least = padded_curve(self.before.evidence, self.before.prior), 2
-        expected = max(curve.at(read), 1.0 * self.longest)
-        while read == self.longest:
-            expected = max(curve.at(self.longest), 1.0 * self.longest)
+        curve = padded_curve(self.before.evidence, self.before.prior)
+
+        def left(length: int) -> float:
+            return max(curve.at(length), 1.0 * self.longest)
+
+        if read != self.longest:
+            return FEWEST_BESIDE, left(read)
+        for least in range(FEWEST_BESIDE, loads.ROWS_CAP + 1):
+            expected = left(self.longest)
             for _ in range(SETTLES):
                 rows = max(least, -(-expected // self.longest))
-                expected = max(curve.at(int(expected / rows)), 1.0 * self.longest)
-            if least >= loads.ROWS_CAP or not any(abs(expected / least - each) <= NEAR * each for each in known):
+                expected = left(int(expected / rows))
+            if not any(abs(expected / least - each) <= NEAR * each for each in known):
                 break
-            least += 1
         return least, expected
 
     def _padded_sizes(self, read: int, expected: float) -> Iterator[int]:

@@ -8,7 +8,6 @@ budget at one length; a line or a parabola through several tells it at others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -92,7 +91,7 @@ def padded_points(evidence: Evidence) -> list[tuple[int, int]]:
     if failed is not None and points and BudgetCurve.through(points).at(failed) > failed:
         if len(sharp) > 1:
             return [*points, (failed, failed)]
-        held = max((each for each in _prefills(evidence) if each < failed), default=0)
+        held = max((each for each in evidence.prefills_up if each < failed), default=0)
         middle = (max(held, failed // 2) + failed) // 2
         points.append((middle, middle))
     return points
@@ -108,12 +107,6 @@ def _straightened(budgets: list[PaddedBudget]) -> list[tuple[int, int]]:
         if all(each.low <= tokens <= each.high for each, tokens in zip(budgets, line, strict=True)):
             return [(each.length, int(tokens)) for each, tokens in zip(budgets, line, strict=True)]
     return [(each.length, each.middle) for each in budgets]
-
-
-def _prefills(evidence: Evidence) -> Iterator[int]:
-    for each in evidence.outcomes:
-        if each.came_up and (prefill := effective_prefill(each)) is not None:
-            yield prefill
 
 
 def measured(evidence: Evidence, length: int) -> float | None:

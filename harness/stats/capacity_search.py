@@ -172,7 +172,7 @@ class CapacitySearch:
                 "the service does not recover from an overload at once."
             )
         floor, _ = self._floor_and_levels
-        part = floor.share / (1 - max(share.needed for each in self.told for share in each.shares))
+        part = floor.share / self._least_allowed
         if part > NOTABLE_FLOOR:
             always = f"{format_percent(floor.share)} of the requests fail at any load"
             notes.append(f"{always}: they take up {format_percent(part)} of what the SLO allows to miss.")
@@ -304,10 +304,14 @@ class CapacitySearch:
         return {name: fit.knee(*asked) for name, fit in self._fitted[1].items()}
 
     @property
+    def _least_allowed(self) -> float:
+        """Share of the requests that the strictest bound allows to miss."""
+        return 1 - max((share.needed for each in self.told for share in each.shares), default=0.0)
+
+    @property
     def _floor_and_levels(self) -> tuple[Floor, Sequence[Outcome]]:
         if self._level[0] != len(self.told):
-            needed = [share.needed for each in self.told for share in each.shares]
-            floor = floor_of(self.told, 1 - max(needed, default=0.0))
+            floor = floor_of(self.told, self._least_allowed)
             self._level = (len(self.told), (floor, [floor.levelled(each) for each in self.told]))
         return self._level[1]
 
