@@ -15,7 +15,8 @@ def judge(load: Load, burst: Burst) -> LoadResult:
     """What a burst says about the engine."""
     answers = burst.answers
     begun = [each for each in answers if each.begun]
-    meant = [each for each in answers[load.leading :] if each.begun]  # what leads is read before, and no part of it
+    # What leads is read before, and no part of it.
+    meant = [each for each in answers if each.begun and not load.leads(each.request.max_new_tokens)]
     refused = [each for each in answers if each.error_kind == "overloaded"]
     wrong = [each for each in answers if not each.ok and each.error_kind != "overloaded"]
     verdict, reason = _verdict(burst, wrong, len(refused), load)

@@ -198,7 +198,7 @@ class Search:
             max_total_tokens=total,
             max_batch_prefill_tokens=prefill,
             max_batch_total_tokens=OPEN_FLAG,
-            max_concurrent_requests=loads.ROWS_CAP,
+            max_concurrent_requests=loads.LET_IN,
             purpose="learn",
         )
 

@@ -124,7 +124,8 @@ def _death(outcome: Outcome, result: LoadResult, *, flash: bool) -> Iterable[Fil
         yield _point(outcome, result, died=min(died, load.size))
         return
     if result.completed < load.leading:  # they may have been read after others, on top of them: nobody knows the order
-        yield _point(outcome, result, died=load.size + sum(shape.total for shape in load.shapes[: load.leading]))
+        before = sum(shape.total for shape in load.shapes if load.leads(shape.max_new_tokens))
+        yield _point(outcome, result, died=load.size + before)
         return
     if load.target_tokens_in_flight is None and not flash:
         yield _point(outcome, result, died=load.size)

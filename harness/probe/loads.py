@@ -30,8 +30,10 @@ EXCESS = 4
 SENDING = 0.002  # seconds in which one more request is surely sent
 ARRIVING = 0.003  # the same where all must have come before the first is read
 MOST_LEADS = 8
+LET_IN = ROWS_CAP + MOST_LEADS + 1  # requests at once while a boundary is sought: most chats, and what goes before
 LEADING = 0.025  # of the chats that are let in, whose places leading requests may take
 MOST_BRIEF = 64
+SETTLES = 30  # times, at most, that prompts and answers of a load are fitted to each other
 LASTING = 768  # answer tokens of a chat that holds its place until it is left
 PARTS = (2, 3, 5, 8)  # prompts in one prefill, beside one alone
 BLOCKS = (128, 64, 32, 16)  # tokens of a block
@@ -161,25 +163,55 @@ def stacked(
     return load(((*lead, *shapes, *top),), target_tokens_in_flight=target)
 
 
-def evenly(size: int, rows: int, prefill: int, longest: int, total: int, *, leads: int = 1) -> Load:
-    """So many equal chats that take `size` tokens, and have next to nothing left to write when the last are read."""
-    each = max(SHORT, min(size // rows, total, longest + LEAST_SPARE))
-    lead = (Shape(longest, 1),) * leads if rows > FEW else ()
-    shapes = read_in_turn((each,) * rows, prefill, longest, total, LEAST_SPARE, together=bool(lead))
-    whole = (*lead, *(min(shapes, key=lambda shape: shape.input_tokens),) * rows)
-    load = Load("fill", (whole,), chats=rows, budget=size, history=whole[-1].input_tokens, leave_after_tokens=2)
-    return replace(load, leading=len(lead), target_tokens_in_flight=rows * whole[-1].total)
-
-
-def aligned(room: int, count: int, most: int) -> tuple[int, ...]:
-    """So many sizes that are `room` together, none above `most`, nearly all just above a whole number of blocks when
-    one token is still to be written: an engine that keeps memory by blocks wastes most on such.
+def evenly(
+    size: int, rows: int, prefill: int, longest: int, total: int, *, equal: bool = False, leads: int = 1
+) -> Load:
+    """So many chats of nearly one length that take `size` tokens, and have next to nothing left to write when the last
+    are read; these are as many as fill one prefill. equal: all of just one length, see `stacked`.
     """
-    each = room // count
-    block = next((block for block in BLOCKS if block + 2 <= each and each + 2 * block <= most), None)
+    most = min(total, longest + LEAST_SPARE)
+    room = rows * max(SHORT, min(size // rows, most))
+    lead = (Shape(longest, 1),) * leads if rows > FEW else ()
+    sizes = even(room, rows) if equal else aligned(room, rows, most, left=LEAST_SPARE + 1)
+    before = 0 if equal or not lead else _before_last(sizes, prefill)
+    shapes = read_in_turn(sizes, prefill, longest, total, LEAST_SPARE, together=bool(lead), gate=before)
+    if equal:
+        shapes = [min(shapes, key=lambda shape: shape.input_tokens)] * rows
+    else:  # those that are read last have written nothing then
+        shapes = [_as_read(shape, longest) if shape.max_new_tokens == 2 + LEAST_SPARE else shape for shape in shapes]
+    # Nothing is read with it, neither what is before nor what comes after.
+    gate = (Shape(prefill // 2 + 1, 1),) if before > 0 else ()
+    whole = (*lead, *shapes[:before], *gate, *shapes[before:])
+    load = Load("fill", (whole,), chats=rows, budget=size, history=whole[-1].input_tokens, leave_after_tokens=2)
+    tokens = sum(shape.total for shape in shapes)
+    return replace(load, leading=len(lead) + len(gate), target_tokens_in_flight=tokens)
+
+
+def _before_last(sizes: Sequence[int], prefill: int) -> int:
+    """How many chats are read before the last ones, which fill one prefill."""
+    widest = 0
+    for index, size in enumerate(reversed(sizes)):
+        widest = max(widest, size - 2)
+        if (index + 1) * widest > prefill:
+            return len(sizes) - index
+    return 0
+
+
+def _as_read(shape: Shape, longest: int) -> Shape:
+    """With as much written when it is read as others have then, one token after their last."""
+    more = int(shape.input_tokens < longest)
+    return Shape(shape.input_tokens + more, shape.max_new_tokens - more)
+
+
+def aligned(room: int, count: int, most: int, left: int = LEAST_SPARE) -> tuple[int, ...]:
+    """So many sizes that are `room` together, none above `most`, nearly all just above a whole number of blocks when
+    `left` tokens are still to be written: an engine that keeps memory by blocks wastes most on such.
+    """
+    each, above = room // count, left + 1
+    block = next((block for block in BLOCKS if block + above <= each and each + 2 * block <= most), None)
     if block is None:
         return even(room, count)
-    whole = (each - 2) // block * block + 2
+    whole = (each - above) // block * block + above
     more, rest = divmod(room - count * whole, block)
     sizes = [whole + block * (index < more) for index in range(count)]
     return (*sizes[:-1], sizes[-1] + rest)
@@ -200,31 +232,36 @@ def read_in_turn(
     *,
     together: bool,
     after: int = 0,
+    gate: int = 0,
 ) -> list[Shape]:
     """Chats of these sizes, each with so many answer tokens that it has `spare` left when all and what comes on top are
     read: two come in the round in which it is read, and one in each later one. together: all have come before the first
-    is taken. after: rounds in which others are read after them.
+    is taken. after: rounds in which others are read after them. gate: chats after which a round is for another request.
     """
     prompts = list(sizes)
     shapes: list[Shape] = []
-    for _ in range(3):  # how many are read in a round depends on what the answers leave of the sizes
-        turns = _turns(prompts, prefill, together=together)
+    for _ in range(SETTLES):  # how many are read in a round depends on what the answers leave of the sizes
+        turns = _turns(prompts, prefill, together=together, gate=gate)
         answers = [
             min(turns[-1] + after - own + 2 + spare, total - 1, size - 1)
             for own, size in zip(turns, sizes, strict=True)
         ]
         shapes = [Shape(min(size - new, longest, total - new), new) for size, new in zip(sizes, answers, strict=True)]
-        prompts = [shape.input_tokens for shape in shapes]
+        before, prompts = prompts, [shape.input_tokens for shape in shapes]
+        if prompts == before:
+            break
     return shapes
 
 
-def _turns(prompts: Sequence[int], prefill: int, *, together: bool) -> list[int]:
+def _turns(prompts: Sequence[int], prefill: int, *, together: bool, gate: int) -> list[int]:
     """In which round each of these is read: a batch is as long as its longest, in so many tokens."""
     turns: list[int] = []
     turn = read = widest = 0
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
         widest = max(widest, prompt)
-        if turns and ((len(turns) == 1 and not together) or (read + 1) * widest > prefill):
+        if index and index == gate:
+            turn, read, widest = turn + 2, 0, prompt
+        elif turns and ((len(turns) == 1 and not together) or (read + 1) * widest > prefill):
             turn, read, widest = turn + 1, 0, prompt
         read += 1
         turns.append(turn)
@@ -235,12 +272,10 @@ def stretched(load: Load, more: int) -> Load:
     """The same tokens in all, with so many more of them in answers: for chats that ended before the last were read."""
     (shapes,) = load.waves
     if load.stairs:
-        return replace(load, waves=((*_longer(shapes[: load.stays], more), *shapes[load.stays :]),))
+        return replace(load, waves=((*_longer(load, shapes[: load.stays], more), *shapes[load.stays :]),))
     tops = next((at for at, shape in enumerate(reversed(shapes)) if shape != shapes[-1]), len(shapes) - load.leading)
     kept = len(shapes) - tops if tops == 1 else len(shapes)  # several last ones may be read one after the other too
-    return replace(
-        load, waves=((*shapes[: load.leading], *_longer(shapes[load.leading : kept], more), *shapes[kept:]),)
-    )
+    return replace(load, waves=((*_longer(load, shapes[:kept], more), *shapes[kept:]),))
 
 
 def lasting(load: Load, more: int, most: int) -> Load:
@@ -254,9 +289,9 @@ def lasting(load: Load, more: int, most: int) -> Load:
     return replace(load, waves=(waves[0], *load.waves[1:]) if load.stairs else tuple(waves))
 
 
-def _longer(shapes: Sequence[Shape], more: int) -> Iterator[Shape]:
+def _longer(load: Load, shapes: Sequence[Shape], more: int) -> Iterator[Shape]:
     for shape in shapes:
-        moved = max(0, min(more, shape.input_tokens - 8))
+        moved = 0 if load.leads(shape.max_new_tokens) else max(0, min(more, shape.input_tokens - 8))
         yield Shape(shape.input_tokens - moved, shape.max_new_tokens + moved)
 
 
@@ -390,7 +425,7 @@ def _stacked_fills(
     # Chats as short as these leave no room for answers that make up for a late arrival.
     if concurrency >= 4 * MOST_LEADS:
         first = leads(concurrency, longest, read_rate)
-    yield evenly(room, concurrency - first, prefill, longest, total, leads=first)
+    yield evenly(room, concurrency - first, prefill, longest, total, equal=True, leads=first)
     yield written(room, concurrency, total)
     if 1 < concurrency <= room // total:  # the number of chats bounds what is in flight
         yield grown(concurrency, longest, total)

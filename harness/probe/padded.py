@@ -79,7 +79,7 @@ def exploring(state: SearchState, history: int) -> Setting:
         max_total_tokens=total,
         max_batch_prefill_tokens=history,
         max_batch_total_tokens=max(OPEN_FLAG, total) if _leaves_budget_open(state) else None,
-        max_concurrent_requests=loads.ROWS_CAP,
+        max_concurrent_requests=loads.LET_IN,
         max_batch_size=_batch_to_try(state, history) if pads_batch(state.evidence) else None,
         purpose="explore",
     )

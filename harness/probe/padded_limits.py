@@ -198,7 +198,7 @@ def _by_many(evidence: Evidence, knowledge: Prior, history: int, answer: int) ->
     spare = min(MARGIN / 2, 1 / (answer + SHORT))
     many = math.floor(many * (1 - (MARGIN / 2 - spare)))
     carried = rows_carried(evidence, history, many).largest_ok or 0
-    return max(by_law, many) if carried >= AS_MANY * many / (answer + SHORT) else by_law
+    return max(by_law, many) if carried >= AS_MANY * min(ROWS_CAP, many / (answer + SHORT)) else by_law
 
 
 def between_costs(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> tuple[float, float] | None:

@@ -43,7 +43,6 @@ CROWDED = 0.5  # of the expected budget, from which on many chats are tried
 ENOUGH = 16  # chats, that tell what one costs
 LEAST_CHAT = 36  # tokens of each of many chats under a long prompt
 FARTHEST = 1.6  # times as many chats in the next such load: beyond it, twice as many prompts
-JOINED_CAP = 512  # chats, when it is asked whether padding multiplies
 ASKED = 8  # prompts of one such load, from half of the longest on
 FEWEST = 4  # chats of a load that climbs, whatever they may be padded to
 UNEVEN, SURELY_FREE = 200, 8  # tokens that each chat beyond so many may cost by itself, which is no padding
@@ -112,13 +111,16 @@ class _Plan:
             size = sizes[-1]
 
     def _short_chats(self, carried: int) -> Iterator[Load]:
-        """More and more of them, as long as their sum has been carried before: what kills then is their number."""
+        """More and more of them, as long as their sum has been carried before: what kills then is their number. Of more
+        than are tried in any case, what each may cost by itself was carried too.
+        """
         if self.state.evidence.rows.smallest_failed is not None:
             return
-        room = max(8, self.total - loads.SHORT - 7)
-        for count in loads.row_steps(min(loads.ROWS_CAP, self._rows_to_try()), fine=16):
+        room, known, always = max(8, self.total - loads.SHORT - 7), self._rows_before, self._rows_to_try()
+        for count in loads.row_steps(min(loads.ROWS_CAP, max(always, self._chats(carried))), fine=16):
             load = loads.rows(count, loads.at_once(count, self.pace.itl, room))
-            if load.tokens <= carried:
+            cost = 0 if count <= always else _may_cost(count)
+            if count > known and load.tokens + cost <= carried:
                 yield load
 
     def _padding_asked(self) -> Iterator[Load]:
@@ -131,15 +133,14 @@ class _Plan:
             return
         carried = max((each.held or 0 for each in evidence.fill_points if each.length >= self.longest), default=0)
         carried = max(carried, self.longest)
-        most = max(2, min(JOINED_CAP, evidence.rows.largest_ok or 2))  # so many were not too many by their number
+        most = max(2, min(loads.ROWS_CAP, evidence.rows.largest_ok or 2))  # so many were not too many by their number
         counts = [2, *(each for power in range(3, 20) if (each := round(2 ** (power / 2))) <= most)]
         for rows, more in pairwise([*counts, 2 * counts[-1]]):
             asked = ASKED if more / rows < FARTHEST else 2 * ASKED
             steps = [0.5 * (more / rows) ** (step / asked) for step in range(1, asked + 1)]
             lengths = [int(self.longest * step) for step in steps]
             load = on_short_chats(rows, lengths, self.total, loads.alive(self.pace.itl))
-            cost = UNEVEN * max(0, rows - SURELY_FREE)
-            if not load.shapes or max(size for _, size, _ in load.stairs) + cost > carried:
+            if not load.shapes or max(size for _, size, _ in load.stairs) + _may_cost(rows) > carried:
                 return
             yield load
 
@@ -169,6 +170,7 @@ class _Plan:
         many = self._crowd_sizes() if crowded and not alone else iter(())
         next_crowd = next(many, None)
         for sizes in chain(self._sizes(crowded=crowded), [[]]):
+            yield from self._short_chats(self.climbed)
             yield from self._padding_asked()
             if alone and self.climbed >= max(self.total, NEARLY * self._expected):
                 yield from self._more_chats(self.total)
@@ -358,6 +360,11 @@ class _Plan:
         first = 1 if rows is None else loads.leads(rows, self.longest, self.pace.read_rate)
         return loads.stacked(size, max(1, length), self.prefill, self.longest, self.total, rows=rows, leads=first)
 
+    @property
+    def _rows_before(self) -> int:
+        """Chats that ran beside each other in earlier starts."""
+        return self.before.evidence.rows.largest_ok or 0
+
     def _rows_to_try(self) -> int:
         """Short chats worth trying: what the expected budget holds, the engine's own default at least."""
         known = self.state.prior.budget or 0
@@ -366,3 +373,8 @@ class _Plan:
     def _chats(self, size: int) -> int:
         state = self.state
         return max(2, padded_concurrency(state.evidence, size, self.total, state.answer, state.wish, state.fast_rows))
+
+
+def _may_cost(rows: int) -> int:
+    """Tokens that so many chats may take by themselves, of which a load that asks for something else must not die."""
+    return UNEVEN * max(0, rows - SURELY_FREE)

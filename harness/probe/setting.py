@@ -96,10 +96,10 @@ class Load:
     that must be refused at once. queued: requests that must still wait when all others have their tokens.
     min_tokens_before_next_wave: answer tokens that all of a wave must have before the next one follows.
     target_tokens_in_flight: when the last prompts are read in, where that is not simply all of them. shared_tokens:
-    with which all of its prompts begin alike. leading: so many first requests end with their first token; the engine
-    reads them while the others arrive. stairs: of a load that climbs, (requests up to and with those of a step, tokens
-    that are reserved when these are read, and chats beside each other then), step by step. stays: so many first
-    requests are there at every step.
+    with which all of its prompts begin alike. leading: so many requests, the only ones with one answer token, are read
+    before others and then over: the first ones while the others arrive. stairs: of a load that climbs, (requests up to
+    and with those of a step, tokens that are reserved when these are read, and chats beside each other then), step by
+    step. stays: so many first requests are there at every step.
     """
 
     kind: LoadKind
@@ -116,6 +116,10 @@ class Load:
     leading: int = 0
     stairs: tuple[tuple[int, int, int], ...] = ()
     stays: int = 0
+
+    def leads(self, max_new_tokens: int) -> bool:
+        """Whether a request with so many answer tokens is over before what the load is about."""
+        return self.leading > 0 and max_new_tokens == 1
 
     @property
     def name(self) -> str:

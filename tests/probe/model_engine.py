@@ -278,8 +278,7 @@ class _Serving:
 
     def _note(self, batch: list[Row]) -> None:
         carried = sum(row.input + row.done for row in self.running) + sum(row.input for row in batch)
-        leads = self.rows[: self.load.leading]
-        if not any(lead is row for lead in leads for row in batch):
+        if not any(self.load.leads(row.new) for row in batch):
             self.carried = max(self.carried or 0, carried)
         steps = self.load.stairs
         while len(self.reads) < len(steps) and any(self.rows[steps[len(self.reads)][0] - 1] is row for row in batch):

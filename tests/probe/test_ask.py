@@ -244,6 +244,18 @@ def test_what_memory_is_taken_for_does_not_mislead(at_admission: bool) -> None:
     assert engine.starts <= 5
 
 
+@pytest.mark.parametrize(("memory", "context", "granule"), [(60_000, 8192, 8), (4_274, 32_768, 16)])
+def test_what_is_kept_in_chunks_is_counted_for_every_chat_that_is_let_in(
+    memory: int, context: int, granule: int
+) -> None:
+    """Each may waste nearly a chunk: many short ones more together than a budget found by few leaves free."""
+    engine = ModelEngine(memory, "padded", context=context, granule=granule)
+    setting = proved(run(Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=context)), engine))
+    chats = setting.max_concurrent_requests or 1
+    true = budget(engine, setting.max_input_tokens or 1, chats)
+    assert true * 0.97 <= (setting.max_batch_total_tokens or 0) <= true + chats
+
+
 def test_a_memory_of_hundreds_of_full_chats_is_filled_by_them() -> None:
     """While nobody knows whether a long prompt pads its batch, loads are even: as many chats as need be, all long."""
     engine = ModelEngine(410_000, "padded", activation=lambda rows, n: 0.03 * rows * n, context=2048)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.engines.base import EngineFacts
 from harness.probe import loads
 from harness.probe.setting import Setting, Shape
+from tests.probe.model_engine import ModelEngine
 
 
 @given(
@@ -43,6 +44,27 @@ def test_a_crowd_has_all_chats_and_one_whole_prefill_on_top(
     assert all(
         after.max_new_tokens >= before.max_new_tokens for before, after in zip(load.shapes, longer.shapes, strict=True)
     )
+
+
+@given(rows=st.integers(5, loads.ROWS_CAP), each=st.integers(30, 400), prefill=st.integers(1000, 4096))
+@settings(max_examples=20, deadline=None)
+def test_the_last_of_many_short_chats_fill_one_prefill(rows: int, each: int, prefill: int) -> None:
+    """As many as are let in are beside each other then, and each has hardly a token left to write."""
+    engine = ModelEngine(10**9, "padded")
+    setting = Setting(prefill, prefill + 128, prefill, 10**9, loads.LET_IN, purpose="explore")
+    load = loads.evenly(rows * each, rows, prefill, prefill, prefill + 128, leads=loads.MOST_LEADS)
+    started, _ = engine.start(setting)
+    assert started is not None
+    seen = engine.send(load, setting, started)
+    assert (seen.refused, seen.beside, load.rows) == (0, rows, rows)
+    assert (seen.carried or 0) >= load.size - 2 * rows
+    assert load.size <= rows * each
+    gate = max(at for at, shape in enumerate(load.shapes) if load.leads(shape.max_new_tokens))
+    last = load.shapes[gate + 1 :]
+    assert {shape.max_new_tokens for shape in last} == {2}, "read together"
+    widest = max(shape.input_tokens for shape in last)
+    assert len(last) * widest <= prefill
+    assert len(last) == rows or (len(last) + 1) * max(widest, load.shapes[gate - 1].total) > prefill
 
 
 @given(
