@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.probe.loads import SHORT
 from harness.probe.setting import LoadResult, Outcome, effective_prefill
+from harness.probe.stairs import JOINS, PAIR
 
 EARLY = 0.6  # of the cache
 UNSEEN = 2  # tokens of each chat that may be on their way to the client
@@ -54,7 +55,7 @@ def fill_points(results: Results) -> Iterable[FillPoint]:
 
 @dataclass(frozen=True)
 class PaddedStep:
-    """A prompt that was read beside others. rows: chats with it. length: of the longest. read: its own. Tokens."""
+    """A prompt that was read on top of others. rows: chats with it. length: of the longest. read: its own. Tokens."""
 
     rows: int
     length: int
@@ -63,24 +64,25 @@ class PaddedStep:
 
     @property
     def size(self) -> int:
-        """Tokens where each is as long as the longest."""
-        return self.rows * self.length
+        """Tokens where each is as long as the longest, but the one that is read is not padded yet: those that were
+        written where it held, that may have been reserved where it died.
+        """
+        grown = 1 if self.held else JOINS
+        return (self.rows - 1) * (self.length + grown) + self.read + (0 if self.held else JOINS)
 
 
 def padded_steps(result: LoadResult) -> Iterable[PaddedStep]:
-    """Of prompts that were read one after the other on top of short chats, as far as it came."""
+    """Of pairs of prompts that were read one after the other on top of short chats, as far as it came."""
     load = result.load
     if load.kind != "onto" or result.verdict not in ("held", "died"):
         return
     for index, (end, _, rows) in enumerate(load.stairs):
-        read = load.shapes[end - 1].input_tokens
-        beside = load.shapes[end - 2].input_tokens if end > 1 else 0
-        long = beside if beside > read else 0
+        joined, read = (shape.input_tokens for shape in load.shapes[end - PAIR : end])
         if index < len(result.reads):
-            if result.reads[index] >= read + long + (rows - 1 - bool(long)) * SHORT:  # else some had ended
-                yield PaddedStep(rows, max(read, long), read, held=True)
+            if result.reads[index] >= joined + read + (rows - PAIR) * SHORT:  # else some had ended
+                yield PaddedStep(rows, joined, read, held=True)
         elif result.verdict == "died":
-            yield PaddedStep(rows, max(read, long), read, held=False)
+            yield PaddedStep(rows, joined, read, held=False)
             return
 
 

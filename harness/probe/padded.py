@@ -63,7 +63,7 @@ def next_setting(state: SearchState, last: Outcome) -> Setting | None:
         return advice.setting
     if pads_batch(evidence):
         wanted = next_measurement(state, history)
-        return advice.setting if wanted is None else exploring(state, wanted.longest)
+        return advice.setting if wanted is None else exploring(state, wanted)
     return advice.setting if _is_known(state, history) else exploring(state, history)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from harness.probe.padded_limits import own_length, padded_curve, padded_history
 from harness.probe.padded_rows import FINE, SHARP, measured, padded_budgets
@@ -17,32 +17,25 @@ HALF = 0.4  # of a history, that a load of two tells something about
 LAW = 3  # measured lengths, that tell a parabola
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """longest: prompt that a start allows. read: the one beside which the budget is to be found."""
-
-    longest: int
-    read: int
-
-
-def next_measurement(state: SearchState, history: int) -> Measurement | None:
-    """None where the lengths that are known tell the history and how many chats of it fit."""
+def next_measurement(state: SearchState, history: int) -> int | None:
+    """The longest prompt of the next start; None where the lengths that are known tell the history and how many chats
+    of it fit.
+    """
     evidence = state.evidence
     explored = [each for each in evidence.outcomes if each.setting.purpose == "explore" and each.loads]
     up = max(evidence.prefills_up, default=history)
     if not explored:
-        first = min(history, int(FARTHER * up))
-        return Measurement(first, first)
-    wanted = _wanted(state, history, up)
-    if wanted is None:
-        return None
-    tried = sum(
-        abs((each.setting.max_input_tokens or 0) - wanted.longest) <= ALIKE * wanted.longest for each in explored
-    )
-    return wanted if tried < TRIES + (wanted.read != wanted.longest) else None
+        return min(history, int(FARTHER * up))
+    sizes = [each.setting.max_input_tokens or 0 for each in explored]
+
+    def tried(length: int) -> bool:
+        return sum(abs(each - length) <= ALIKE * length for each in sizes) >= TRIES
+
+    wanted = _wanted(state, history, tried)
+    return None if wanted is None or tried(wanted) else wanted
 
 
-def _wanted(state: SearchState, history: int, up: int) -> Measurement | None:
+def _wanted(state: SearchState, history: int, tried: Callable[[int], bool]) -> int | None:
     evidence, wish, prior, answer = state.evidence, state.wish, state.prior, state.answer
     own, most = own_length(evidence, prior, answer)
     curve = padded_curve(evidence, prior)
@@ -52,22 +45,22 @@ def _wanted(state: SearchState, history: int, up: int) -> Measurement | None:
 
     def known(length: int) -> bool:
         gap = measured(evidence, length)
-        return gap is not None and gap <= closely
+        return gap is not None and (gap <= closely or tried(length))
 
     if by_share and 2 * own < NEARLY * curve.at(own) and not known(own):
-        return Measurement(up, own)  # of a few long chats: what each costs by itself hardly counts
-    sharp = sorted(each.length for each in padded_budgets(evidence) if each.gap <= closely)
+        return own
+    budgets = [each for each in padded_budgets(evidence) if each.is_sharp]
+    sharp = sorted(each.length for each in budgets if each.gap <= closely or tried(each.longest))
     further = min(history, padded_history(evidence, wish, prior, answer, curve.steepest))
     if left >= 2 * (history + answer):
         if known(history):
             return None
-        wanted = history if curve.steepest.at(history) >= history * SURELY_UP else further
-        return Measurement(wanted, wanted)
+        return history if curve.steepest.at(history) >= history * SURELY_UP else further
     # One chat: no load of two tells the budget beside it, so that it must follow from shorter ones.
     if not sharp or sharp[-1] < HALF * history:
-        return Measurement(further, further)
+        return further
     if len(sharp) < 2:
-        return Measurement(up, min(own, sharp[0] // 2))
+        return min(own, sharp[0] // 2)
     if len(sharp) >= LAW or further >= history * (1 - ALIKE):
         return None
-    return Measurement(up, sharp[0] // 2 if 2 * sharp[0] > sharp[-1] else (sharp[0] + sharp[-1]) // 2)
+    return sharp[0] // 2 if 2 * sharp[0] > sharp[-1] else (sharp[0] + sharp[-1]) // 2

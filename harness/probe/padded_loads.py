@@ -12,7 +12,6 @@ from functools import cached_property
 from itertools import chain, groupby, pairwise
 
 from harness.probe import loads
-from harness.probe.evidence import Evidence
 from harness.probe.padded_evidence import (
     deadly_parts,
     few_chats,
@@ -22,13 +21,12 @@ from harness.probe.padded_evidence import (
     queues,
     rows_carried,
 )
-from harness.probe.padded_lengths import next_measurement
-from harness.probe.padded_limits import own_length, padded_concurrency, padded_curve, padded_history, shared
+from harness.probe.padded_limits import own_length, padded_concurrency, padded_curve, shared
 from harness.probe.padded_rows import FINE, NEAR, padded_budgets
 from harness.probe.recommendation import OWN_DEFAULT
 from harness.probe.row_cost import ALIKE
-from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, Prior, ProbeGoal, effective_prefill
-from harness.probe.stairs import LEAST, climb, on_short_chats
+from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, effective_prefill
+from harness.probe.stairs import LEAST, PAIR, climb, on_short_chats
 from harness.probe.state import Pace, SearchState
 
 STEPS = 6  # of one load that climbs
@@ -48,10 +46,9 @@ FEWEST = 4  # chats of a load that climbs, whatever they may be padded to
 UNEVEN, SURELY_FREE = 200, 8  # tokens that each chat beyond so many may cost by itself, which is no padding
 ON_TOP = 12  # prompts of one load on top of short chats
 EXPECTED, GUESSED = 0.85, 0.5  # of the expected budget of a padded batch: where its steps begin
-FINEST, SHARP_STEP, ROUGH = 0.001, 0.004, 0.03  # one step of chats times length: where it should die, near it, far
-EXACT, WIDE = 0.02, 0.25  # off the expected: up to which steps are finest, and up to which they are rough
+FINEST, SHARP_STEP, ROUGH = 0.0008, 0.003, 0.03  # one step of chats times length: where it should die, near it, far
+EXACT, WIDE = 0.02, 0.4  # off the expected: up to which steps are finest, and up to which they are rough
 FINE_STEPS = 40
-FEWEST_BESIDE = 2  # chats, with the long prompt, that a load on top of short ones has
 SETTLES = 4  # rounds in which the expected budget is found at the length that so many chats make of it
 
 
@@ -124,7 +121,7 @@ class _Plan:
                 yield load
 
     def _padding_asked(self) -> Iterator[Load]:
-        """Longer and longer prompts on more and more short chats, whose sum stays below what was carried: if it dies,
+        """Longer and longer prompts join more and more short chats, whose sum stays below what was carried: if it dies,
         a prompt makes its whole batch as long as itself. It is asked before uneven chats are sent whose sum was not
         carried yet.
         """
@@ -139,7 +136,7 @@ class _Plan:
             asked = ASKED if more / rows < FARTHEST else 2 * ASKED
             steps = [0.5 * (more / rows) ** (step / asked) for step in range(1, asked + 1)]
             lengths = [int(self.longest * step) for step in steps]
-            load = on_short_chats(rows, lengths, self.total, loads.alive(self.pace.itl))
+            load = on_short_chats(rows, lengths, self.total, loads.alive(self.pace.itl), loads.SHORT)
             if not load.shapes or max(size for _, size, _ in load.stairs) + _may_cost(rows) > carried:
                 return
             yield load
@@ -206,17 +203,14 @@ class _Plan:
                 yield loads.evenly(size, rows, self.prefill, self.longest, self.total, leads=first)
 
     def _padded_batches(self) -> Iterator[Load]:
-        """Whether more chats run beside each other than a batch is to have, then one prompt after the other on top of
-        short chats, their number times its length in steps that are fine where it should die.
+        """Whether more chats run beside each other than a batch is to have, then one pair of prompts after the other on
+        top of short chats, their number times its length in steps that are fine where it should die.
         """
         batch, alive = self.setting.max_batch_size or loads.ROWS_CAP, loads.alive(self.pace.itl)
         if self.setting.max_batch_size is not None:
             yield replace(loads.rows(batch + loads.EXCESS), queued=loads.EXCESS, leave_after_tokens=2)
-        wanted = next_measurement(self.before, padded_history(*self._known_before))
-        read = wanted.read if wanted is not None and wanted.longest == self.longest else self.longest
-        known = [each.length for each in padded_budgets(self.before.evidence) if each.gap <= FINE]
-        least, expected = self._expected_batch(read, known)
-        sizes = self._padded_sizes(read, expected)
+        least, expected = self._expected_batch()
+        sizes = self._padded_sizes(expected, int(expected / max(least, -(-expected // self.longest))))
         steps = ((max(least, -(-size // self.longest)), size) for size in sizes)
         for rows, group in groupby(steps, key=lambda step: step[0]):
             if rows > batch:
@@ -224,36 +218,38 @@ class _Plan:
             lengths = sorted({max(1, size // rows) for _, size in group})
             for first in range(0, len(lengths), ON_TOP):
                 part = lengths[first : first + ON_TOP]
-                yield on_short_chats(rows, part, self.total, alive, None if read == self.longest else read)
+                yield on_short_chats(rows, part, self.total, alive)
 
-    def _expected_batch(self, read: int, known: Sequence[int]) -> tuple[int, float]:
-        """At least so many chats, and that number times their length, that should be left beside a prompt. read: of
-        this length; where that is the longest, the prompt is as long as the chats are, and as many are taken as make
-        another length than is known.
+    def _expected_batch(self) -> tuple[int, float]:
+        """At least so many chats, and that number times their length, that should be left beside a prompt of that
+        length: as many as make another length than is known, and one of which two are not read together.
         """
         curve = padded_curve(self.before.evidence, self.before.prior)
+        known = [each.length for each in padded_budgets(self.before.evidence) if each.gap <= FINE]
 
         def left(length: int) -> float:
             return max(curve.at(length), 1.0 * self.longest)
 
-        if read != self.longest:
-            return FEWEST_BESIDE, left(read)
-        for least in range(FEWEST_BESIDE, loads.ROWS_CAP + 1):
+        for least in range(PAIR, loads.ROWS_CAP + 1):
             expected = left(self.longest)
             for _ in range(SETTLES):
                 rows = max(least, -(-expected // self.longest))
                 expected = left(int(expected / rows))
-            if not any(abs(expected / least - each) <= NEAR * each for each in known):
+            new = not any(abs(expected / least - each) <= NEAR * each for each in known)
+            if new or expected / (least + 1) <= self.prefill / PAIR:
                 break
         return least, expected
 
-    def _padded_sizes(self, read: int, expected: float) -> Iterator[int]:
+    def _padded_sizes(self, expected: float, length: int) -> Iterator[int]:
         """Chats times length, rising from what surely holds; in fine steps from what should be left where the budget
-        falls fastest to a little above the expected.
+        falls fastest to a little above the expected. length: of the chats that are expected to be left.
         """
         guessed = not any(each.is_sharp for each in padded_budgets(self.before.evidence))
-        steepest = min(expected, padded_curve(self.before.evidence, self.before.prior).steepest.at(read))
+        steepest = min(expected, padded_curve(self.before.evidence, self.before.prior).steepest.at(length))
         low, high = (1 - EXACT) * steepest, (1 + EXACT) * expected
+        sharp = [each for each in padded_budgets(self.before.evidence) if each.is_sharp]
+        longer = max((each.low for each in sharp if each.length > length), default=low)
+        low = min(low, longer)  # beside a longer prompt so much was left
         fine = FINEST if guessed else min(SHARP_STEP, max(FINEST, (high - low) / expected / FINE_STEPS))
         size = max(1.01 * self.longest, GUESSED * expected if guessed else min(EXPECTED * expected, low))
         while size < OPEN_BUDGET:
@@ -261,11 +257,6 @@ class _Plan:
             off = abs(size - expected) / expected
             step = fine if low < size < high else SHARP_STEP if off < WIDE else ROUGH
             size += max(1.0, size * step)
-
-    @property
-    def _known_before(self) -> tuple[Evidence, ProbeGoal, Prior, int]:
-        before = self.before
-        return before.evidence, before.wish, before.prior, before.answer
 
     # sizes
 

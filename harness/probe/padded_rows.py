@@ -22,19 +22,20 @@ SHARP = 0.0045  # share between what held and what died, up to which a budget is
 ROUGH = 0.06  # the same, up to which it tells anything beside others
 NEAR = 0.03  # share by which a length may differ from one whose budget is known
 BEYOND = 1.25  # times the length of which a start died, up to which it tells of one that it was laid out for
-FINE = 0.0015  # the same where a history ends at which the budget has fallen by a share
+FINE = 0.003  # the same where a history ends at which the budget has fallen by a share
 CLOSE = 0.0005  # of a budget that is known at nearly this length, left free beside how closely it is known
 PROVED_LESS = 50  # which part of a number of chats that died in a proof is taken off, one at least
 
 
 @dataclass(frozen=True)
 class PaddedBudget:
-    """What one start found. longest: prompt that it was laid out for. length: of the prompt of which it died. low and
-    high: chats times the longest of them that held and that died.
+    """What one start found. longest: prompt that it was laid out for. length: of the prompt that padded the batch when
+    it died. read: of the one that was read on top. low and high: tokens of so long chats that held and that died.
     """
 
     longest: int
     length: int
+    read: int
     low: int
     high: int
 
@@ -76,7 +77,7 @@ def _budget_of(outcome: Outcome) -> PaddedBudget | None:
     held = [*alone, *(step.size for step in steps if step.held)]
     low = max((size for size in held if size < died.size), default=0)
     longest = outcome.setting.max_input_tokens or effective_prefill(outcome) or died.length
-    return PaddedBudget(longest, died.read, low, died.size)
+    return PaddedBudget(longest, died.length, died.read, low, died.size)
 
 
 def padded_points(evidence: Evidence) -> list[tuple[int, int]]:
@@ -85,7 +86,8 @@ def padded_points(evidence: Evidence) -> list[tuple[int, int]]:
     """
     budgets = padded_budgets(evidence)
     sharp = [each for each in budgets if each.is_sharp]
-    rough = [each for each in budgets if each.gap <= ROUGH] or budgets
+    beside = [each for each in budgets if each.read == each.length]  # the first start's hardly reads anything
+    rough = [each for each in beside if each.gap <= ROUGH] or beside or budgets
     points = _straightened(sharp) if len(sharp) > 1 else [(each.length, each.middle) for each in rough]
     failed = evidence.prefill.smallest_failed
     if failed is not None and points and BudgetCurve.through(points).at(failed) > failed:

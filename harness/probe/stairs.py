@@ -16,6 +16,8 @@ from harness.probe.setting import Load, Shape
 
 LEAST = 28  # tokens of the chat that makes up a size
 TURN = 3  # answer tokens of a short chat while one prompt is sent and read
+PAIR = 2  # prompts of a step: one that joins the short chats, and one that is read on top
+JOINS = 3  # answer tokens of the first: two when it has joined, one with the second on top of it
 LASTS = 4  # its answer tokens: two in the round in which it is read, one with the prefill on top of it, one to spare
 
 
@@ -68,30 +70,31 @@ def climb(
 
 
 def on_short_chats(rows: int, lengths: Sequence[int], total: int, alive: int, read: int | None = None) -> Load:
-    """One prompt after the other, each alone and over with its first token, on top of short chats that stay: where a
-    batch is as long as its longest, each step weighs what so many chats of that length do, and only it is read.
+    """Pairs of prompts, one pair after the other, on top of short chats that stay: the first joins them, the second is
+    read on top of them all and over with its first token. Where a batch is as long as its longest, each step weighs
+    what so many chats of that length do. One prompt would not do: TGI reads it in a batch of its own, and pads the
+    others when it joins them (server/text_generation_server/models/causal_lm.py, concatenate).
 
-    rows: chats with the prompt. lengths: rising. total: of one chat. alive: answer tokens that a short chat has beside
-    those which the prompts take. read: a shorter prompt, that is read on top of each of these instead.
+    rows: chats with the pair. lengths: rising. total: of one chat. alive: answer tokens that a short chat has beside
+    those which the prompts take. read: length of the second where it is not that of the first.
     """
-    each = 1 if read is None else 2
-    new = min(alive + TURN * each * len(lengths), total - loads.SHORT)
-    if rows < 2 or new < 1:
+    new = min(alive + TURN * PAIR * len(lengths), total - loads.SHORT)
+    if rows < PAIR or new < 1:
         return Load("onto", ())
-    short = (Shape(loads.SHORT, new),) * (rows - each)
-    steps = [[Shape(length, 1)] if read is None else [Shape(length, LASTS), Shape(read, 1)] for length in lengths]
-    kept, stairs = len(short) * (loads.SHORT + new), []
-    for index, shapes in enumerate(steps):
-        for at in range(1, each + 1):
-            there = kept + sum(shape.total for shape in shapes[:at])
-            stairs.append((len(short) + index * each + at, there, len(short) + at))
+    short = (Shape(loads.SHORT, new),) * (rows - PAIR)
+    pairs = [(Shape(length, JOINS), Shape(read or length, 1)) for length in lengths]
+    kept = len(short) * (loads.SHORT + new)
+    stairs = [
+        (len(short) + PAIR * number, kept + sum(shape.total for shape in pair), rows)
+        for number, pair in enumerate(pairs, 1)
+    ]
     return Load(
         "onto",
-        (*([short] if short else []), *map(tuple, steps)),
+        (*([short] if short else []), *pairs),
         chats=rows - 1,
         history=lengths[-1],
         leave_after_tokens=1,
-        min_tokens_before_next_wave=1 if read is None else LASTS,
+        min_tokens_before_next_wave=JOINS,
         stairs=tuple(stairs),
         stays=len(short),
     )

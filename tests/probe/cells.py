@@ -84,6 +84,10 @@ CELLS: dict[str, Make] = {
     "padded neighbour": _padded(states=lambda chance: (1.0, chance.uniform(0.7, 0.97))),
     "padded jitter": _padded(states=lambda chance: tuple(1 - chance.uniform(0, 0.004) for _ in range(8))),
     "padded longest": _padded(padded_rows=True),
+    "padded longest late": _padded(padded_rows=True, padded_late=True),
+    "padded longest late quadratic": _padded(
+        padded_rows=True, padded_late=True, activation=lambda chance: _quadratic(chance)
+    ),
     "padded longest admission": _padded(padded_rows=True, at_admission=True),
     "padded longest counted": _padded(padded_rows=True, counts_padding=True),
     "padded longest ignores batch": _padded(padded_rows=True, heeds_batch_size=False),

@@ -24,7 +24,8 @@ READ_RATE = 100_000.0  # tokens per second of a flash engine
 class ModelEngine:
     """memory: what is left for KV cache and activations. activation: of one prefill batch, by (rows, longest).
 
-    padded_rows: a long prompt pads its whole batch. at_admission: memory is taken for all that may be written.
+    padded_rows: a long prompt pads its whole batch; padded_late: not before it joins the others.
+    at_admission: memory is taken for all that may be written.
     row_cost: of each running chat. granule: tokens by which what is kept of a chat grows at a time. rows_die: chats at
     once that kill it. load_dies: tokens in flight that kill a flash engine; full_dies: share of its pool that does.
     states: shares of the memory that are free in each start, the last for all later ones. own_input: the engine's own
@@ -41,6 +42,7 @@ class ModelEngine:
     default_prefill: int = 4096
     activation: Callable[[int, int], float] = lambda rows, longest: 0.2 * rows * longest
     padded_rows: bool = False
+    padded_late: bool = False
     at_admission: bool = False
     row_cost: float = 0.0
     granule: int = 1
@@ -66,7 +68,8 @@ class ModelEngine:
     @property
     def law(self) -> MemoryLaw:
         free = self.memory * self.state
-        return MemoryLaw(free, self.activation, self.padded_rows, self.at_admission, self.row_cost, self.granule)
+        rows, late = self.padded_rows, self.padded_late
+        return MemoryLaw(free, self.activation, rows, self.at_admission, self.row_cost, self.granule, late)
 
     def budget(self, prefill: int, fraction: float | None = None, free: float | None = None) -> int:
         free = self.memory * self.state if free is None else free

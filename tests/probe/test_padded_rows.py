@@ -31,37 +31,54 @@ def sent(engine: ModelEngine, load: Load, longest: int, total: int, purpose: str
 
 @given(
     rows=st.integers(2, 40),
-    shorter=st.booleans(),
     share=st.floats(0.0, 0.9),
     at=st.integers(1, 10),
     at_admission=st.booleans(),
+    late=st.booleans(),
 )
 def test_a_death_brackets_what_is_left_beside_the_prompt(
-    rows: int, shorter: bool, share: float, at: int, at_admission: bool
+    rows: int, share: float, at: int, at_admission: bool, late: bool
 ) -> None:
-    """Of as many chats as it says, each as long as the longest, with the activations of the one that is read."""
+    """Of as many chats as it says, each as long as the longest, with the activations of the one that is read; whether a
+    prompt pads the others when it is read or when it joins them.
+    """
     lengths = [3000 + 30 * step for step in range(12)]
-    read = 1000 if shorter else None
     true = rows * (lengths[at] - 10)
     engine = ModelEngine(
-        0, "padded", padded_rows=True, at_admission=at_admission, activation=lambda n, top: share * top
+        0,
+        "padded",
+        padded_rows=True,
+        padded_late=late,
+        at_admission=at_admission,
+        activation=lambda n, top: share * top,
     )
-    engine.memory = int(true + engine.activation(1, read or lengths[at] - 10))
-    outcome = sent(engine, on_short_chats(rows, lengths, 4096, 40, read), 4000, 4096)
+    engine.memory = int(true + engine.activation(1, lengths[at] - 10))
+    outcome = sent(engine, on_short_chats(rows, lengths, 4096, 40), 4000, 4096)
     steps = list(padded_steps(outcome.loads[0]))
     assert not steps[-1].held
     (found,) = padded_budgets(gather([outcome]))
-    assert found.length == (read or lengths[at])
+    assert found.length == lengths[at]
     assert found.low <= true < found.high
-    assert found.high - found.low <= 30 * rows
+    assert found.high - found.low <= 33 * rows
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_long_prompt_that_pads_its_batch_is_noticed(late: bool) -> None:
+    """By prompts that join short chats, though the one that is read on top of them is short."""
+    engine = ModelEngine(20_000, "padded", padded_rows=True, padded_late=late)
+    load = on_short_chats(8, [2000, 2300, 2600, 2900, 3200], 4096, 40, 24)
+    assert max(size for _, size, _ in load.stairs) < 4_000
+    outcome = sent(engine, load, 4000, 4096)
+    (found,) = padded_budgets(gather([outcome]))
+    assert 0.8 * 20_000 <= found.low < found.high <= 1.1 * 20_000
 
 
 def test_short_chats_that_have_ended_prove_nothing() -> None:
     """A prompt that was read alone held, which says nothing of a batch."""
     load = on_short_chats(8, [1000, 1100], 4096, 40)
-    whole = LoadResult(load, "held", reads=(1000 + 7 * 30, 1100 + 7 * 31))
-    assert [step.size for step in padded_steps(whole)] == [8000, 8800]
-    assert [step.size for step in padded_steps(replace(whole, reads=(1000 + 7 * 30, 1100)))] == [8000]
+    whole = LoadResult(load, "held", reads=(2000 + 6 * 30, 2200 + 6 * 31))
+    assert [step.size for step in padded_steps(whole)] == [8007, 8807]
+    assert [step.size for step in padded_steps(replace(whole, reads=(2000 + 6 * 30, 2200)))] == [8007]
 
 
 def test_what_died_in_a_proof_gets_fewer_chats_or_a_shorter_history() -> None:
@@ -88,9 +105,10 @@ LAWS = {
 @pytest.mark.parametrize("goal", ["balanced", "history"])
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("memory", [20_000, 90_000])
-def test_history_and_chats_are_found_within_one_percent(memory: int, law: str, goal: str) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_history_and_chats_are_found_within_one_percent(memory: int, law: str, goal: str, late: bool) -> None:
     """However the activations grow; never more chats than survive."""
-    engine = ModelEngine(memory, "padded", padded_rows=True, activation=LAWS[law], context=131_072)
+    engine = ModelEngine(memory, "padded", padded_rows=True, padded_late=late, activation=LAWS[law], context=131_072)
     search = run(Search(ProbeGoal(goal=goal, answer_tokens=ANSWER), Prior(context=131_072)), engine)  # type: ignore[arg-type]
     assert search.proved is not None
     setting = search.proved.setting

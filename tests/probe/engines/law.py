@@ -28,7 +28,9 @@ class Row:
 @dataclass(frozen=True)
 class MemoryLaw:
     """memory: tokens of KV cache that fit where nothing is read. activation: of one prefill, by (rows, longest).
-    granule: tokens by which what is kept of a row grows at a time.
+    granule: tokens by which what is kept of a row grows at a time. padded_late: prompts are read as a batch of their
+    own, and padded with the others when all write the next token (server/text_generation_server/models/causal_lm.py,
+    concatenate).
     """
 
     memory: float
@@ -37,6 +39,7 @@ class MemoryLaw:
     at_admission: bool = False
     row_cost: float = 0.0
     granule: int = 1
+    padded_late: bool = False
 
     def exceeded(self, running: Sequence[Row], batch: Sequence[Row]) -> bool:
         """Whether so many rows, of which `batch` is just read, need more than there is."""
@@ -46,7 +49,10 @@ class MemoryLaw:
         lengths = [row.input + (row.new if self.at_admission else row.done) for row in rows]
         if self.granule > 1:
             lengths = [-(-length // self.granule) * self.granule for length in lengths]
-        kept = len(rows) * max(lengths) if self.padded_rows else sum(lengths)
+        kept = sum(lengths)
+        if self.padded_rows:
+            apart = len(running) if self.padded_late else 0
+            kept = sum(len(each) * max(each, default=0) for each in (lengths[:apart], lengths[apart:]))
         reading = self.activation(len(batch), max(row.input for row in batch)) if batch else 0.0
         return kept + reading + self.row_cost * len(rows) > self.memory
 
