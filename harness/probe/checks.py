@@ -68,10 +68,12 @@ def what_is_missing(result: LoadResult, *, flash: bool) -> str | None:
     flash: blocks are taken at admission, so being there is enough.
     """
     load = result.load
+    ended = f"the model ended {result.ended_early:,} of {load.rows:,} answers before they were as long as asked"
     if _must_be_together(load, flash=flash) and result.beside is not None and result.beside < load.rows:
-        return f"only {result.beside:,} of {load.rows:,} chats were in flight at once"
+        few = f"only {result.beside:,} of {load.rows:,} chats were in flight at once"
+        return f"{few}: {ended}" if result.ended_early else few
     if load.kind == "write" and result.ended_early:
-        return f"the model ended {result.ended_early:,} of {load.rows:,} answers before they were as long as asked"
+        return ended
     if load.kind == "overload" and not result.refused and (result.beside or load.rows) < load.rows:
         return f"only {result.beside:,} of {load.rows:,} chats were in flight at once, so that none was one too many"
     if load.target_tokens_in_flight is None or result.carried is None or result.carried >= WRITTEN * load.size:

@@ -60,6 +60,8 @@ def test_answers_that_the_model_ended_filled_nothing() -> None:
         (check,) = checks_of(gather(proof(LoadResult(load, "held", beside=4, ended_early=early))))
         assert (check.ran, check.held) == (ran, ran)
         assert ran or "ended 1 of 4 answers" in (check.why or "")
+    (check,) = checks_of(gather(proof(LoadResult(load, "held", beside=3, ended_early=1))))
+    assert (check.why or "").startswith("only 3 of 4 chats were in flight at once: the model ended 1 of 4 answers")
 
 
 def test_nobody_is_one_too_many_where_others_have_ended() -> None:
