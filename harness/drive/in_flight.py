@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 from harness.load.burst import BurstAnswer
 
@@ -26,15 +27,16 @@ def carried(begun: Sequence[BurstAnswer], *, to_end: bool = False) -> int | None
 
 
 def at_steps(answers: Sequence[BurstAnswer], ends: Sequence[int]) -> tuple[int, ...]:
-    """Tokens that were certainly in flight when the prompts of each step of a load that climbs were read, as far as it
-    came. answers: in the order of the requests. ends: requests up to and with those of each step.
+    """Tokens that were certainly in flight when the last prompt of each step of a load that climbs was read, as far as
+    it came. answers: in the order of the requests; within a step an engine may read them in another. ends: requests up
+    to and with those of each step.
     """
     begun = [each for each in answers if each.begun]
     found = []
-    for end in ends:
+    for start, end in pairwise([0, *ends]):
         if not all(each.begun for each in answers[:end]):
             break
-        found.append(_beside_a_prompt(begun, answers[end - 1].token_at[0]))
+        found.append(_beside_a_prompt(begun, max(each.token_at[0] for each in answers[start:end])))
     return tuple(found)
 
 

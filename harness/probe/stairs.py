@@ -17,7 +17,7 @@ from harness.probe.setting import Load, Shape
 LEAST = 28  # tokens of the chat that makes up a size
 TURN = 3  # answer tokens of a short chat while one prompt is sent and read
 PAIR = 2  # prompts of a step: one that joins the short chats, and one that is read on top
-JOINS = 3  # answer tokens of the first: two when it has joined, one with the second on top of it
+JOINS = 3  # answer tokens of each: two when it has joined, one with the other on top of it
 LASTS = 4  # its answer tokens: two in the round in which it is read, one with the prefill on top of it, one to spare
 
 
@@ -70,19 +70,21 @@ def climb(
 
 
 def on_short_chats(rows: int, lengths: Sequence[int], total: int, alive: int, read: int | None = None) -> Load:
-    """Pairs of prompts, one pair after the other, on top of short chats that stay: the first joins them, the second is
-    read on top of them all and over with its first token. Where a batch is as long as its longest, each step weighs
-    what so many chats of that length do. One prompt would not do: TGI reads it in a batch of its own, and pads the
-    others when it joins them (server/text_generation_server/models/causal_lm.py, concatenate).
+    """Pairs of prompts, one pair after the other, on top of short chats that stay: whichever is read first joins them,
+    and the other is read on top of them all. Where a batch is as long as its longest, each step weighs what so many
+    chats of that length do. One prompt would not do: TGI reads it in a batch of its own, and pads the others when it
+    joins them (server/text_generation_server/models/causal_lm.py, concatenate).
 
     rows: chats with the pair. lengths: rising. total: of one chat. alive: answer tokens that a short chat has beside
-    those which the prompts take. read: length of the second where it is not that of the first.
+    those which the prompts take. read: length of the second where it is not that of the first; it then ends with its
+    first token.
     """
     new = min(alive + TURN * PAIR * len(lengths), total - loads.SHORT)
     if rows < PAIR or new < 1:
         return Load("onto", ())
     short = (Shape(loads.SHORT, new),) * (rows - PAIR)
-    pairs = [(Shape(length, JOINS), Shape(read or length, 1)) for length in lengths]
+    last = None if read is None else Shape(read, 1)
+    pairs = [(Shape(length, JOINS), last or Shape(length, JOINS)) for length in lengths]
     kept = len(short) * (loads.SHORT + new)
     stairs = [
         (len(short) + PAIR * number, kept + sum(shape.total for shape in pair), rows)

@@ -87,6 +87,13 @@ def test_what_was_there_at_a_step_is_never_counted_too_high(rows: list[Row], tur
     assert at_steps([*in_order, silent], [len(rows), len(rows) + 1]) == found[-1:]
 
 
+def test_prompts_of_one_step_may_be_read_in_any_order() -> None:
+    """What counts is the moment at which both are there."""
+    for one, other in (([1.0, 2.0, 4.0], [3.0, 5.0, 6.0]), ([3.0, 5.0, 6.0], [1.0, 2.0, 4.0])):
+        pair = [BurstAnswer(Request("x", 500, 3), 0, 0.0, tokens, tokens[-1]) for tokens in (one, other)]
+        assert at_steps(pair, [2]) == (500 + 2 + 500,)
+
+
 @given(chats)
 def test_a_prompt_client_counts_all(rows: list[Row]) -> None:
     """One that reads each forward by itself counts what was there at the fullest prompt, to the token."""
