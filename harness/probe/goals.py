@@ -9,7 +9,7 @@ from harness.probe.evidence import gather
 from harness.probe.flash_limits import COSTLY, flash_curve
 from harness.probe.recommend import recommend
 from harness.probe.recommendation import LOW_PREFILL, Recommendation, first_prefill
-from harness.probe.setting import Goal, Outcome, Prior, effective_prefill
+from harness.probe.setting import Goal, Outcome, Prior, Setting, effective_prefill
 from harness.probe.state import SearchState
 
 DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
@@ -33,8 +33,8 @@ def goals_of(state: SearchState, found: Recommendation, budget: int | None, *, p
     figures: dict[str, GoalFigures] = {}
     for goal in get_args(Goal):
         if goal == state.wish.goal:
-            chats = found.setting.max_concurrent_requests
-            figures[goal] = GoalFigures(found.history, budget, chats, "measured" if proved else "estimated")
+            source: Literal["measured", "estimated"] = "measured" if proved else "estimated"
+            figures[goal] = GoalFigures(found.history, budget, _at_once(found.setting), source)
         else:
             figures[goal] = _estimate(state, goal)
     return figures
@@ -58,7 +58,12 @@ def _estimate(state: SearchState, goal: Goal) -> GoalFigures:
         budget = started.budget if evidence.tokens.smallest_failed is None else other.capacity
         if not started.chunking:
             budget = int(flash_curve(evidence, prior).at(setting.max_batch_prefill_tokens or LOW_PREFILL))
-    return GoalFigures(other.history, budget, setting.max_concurrent_requests, "estimated")
+    return GoalFigures(other.history, budget, _at_once(setting), "estimated")
+
+
+def _at_once(setting: Setting) -> int | None:
+    """Chats that run beside each other; those that wait beyond a batch do not count."""
+    return setting.most_at_once if setting.max_concurrent_requests else None
 
 
 def _as_if_started(state: SearchState, prior: Prior, goal: Goal) -> Outcome:

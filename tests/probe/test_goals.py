@@ -62,3 +62,16 @@ def test_a_budget_is_the_cache_also_where_few_chats_survive() -> None:
     assert search.found is not None
     told = goals_of(search.state, search.found, engine.budget(4096), proved=True)
     assert told["history"].max_batch_total_tokens == engine.budget(4096)
+
+
+def test_chats_that_wait_beyond_a_batch_are_not_at_once() -> None:
+    """Where a batch's size is what protects the engine, as many as it holds, for all goals."""
+    engine = ModelEngine(30_000, "padded", padded_rows=True, padded_late=True, context=8192)
+    search = run(Search(ProbeGoal(goal="history", answer_tokens=128), Prior(context=8192)), engine)
+    assert search.proved is not None
+    assert search.found is not None
+    setting = search.proved.setting
+    told = goals_of(search.state, search.found, None, proved=True)
+    assert told["history"].chats == setting.max_batch_size
+    assert (setting.max_concurrent_requests or 0) > max(each.chats or 0 for each in told.values())
+    assert (told["chats"].chats or 0) > (setting.max_batch_size or 0)
