@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
+from harness.probe.loads import PARTS
 from harness.probe.padded_rows import padded_points
 from harness.probe.row_cost import ALIKE, read_at_once
 from harness.probe.setting import Bracket, Outcome
@@ -44,7 +45,7 @@ def few_chats(evidence: Evidence, length: int) -> Bracket:
     failed = [each for each in points if each.died and each.longest <= length * (1 + ALIKE)]
     worst = min(failed, key=lambda each: each.died or 0, default=None)
     below = float("inf") if worst is None else worst.died or 0
-    held: dict[int, int] = {}
+    held: dict[float, int] = {}
     for each in points:
         if not each.held or each.held >= below or each.longest < length * (1 - ALIKE):
             continue
@@ -79,15 +80,16 @@ def few_weight(evidence: Evidence, length: int, cost: float) -> float | None:
     return max(held, default=None)
 
 
-def parts(point: FillPoint) -> int:
-    """Prompts in one prefill."""
-    return max(1, round(point.longest / max(1, point.length)))
+def parts(point: FillPoint) -> float:
+    """Prompts in one prefill, as nearly as one of the numbers that are tried."""
+    ratio = point.longest / max(1, point.length)
+    return min((1.0, *PARTS), key=lambda each: abs(each - ratio))
 
 
-def deadly_parts(evidence: Evidence) -> int:
+def deadly_parts(evidence: Evidence) -> float:
     """Prompts in one prefill with which few chats died in the last start in which they did."""
     died = [each for each in evidence.fill_points if each.died and not each.crowd and each.length > 1]
-    return parts(died[-1]) if died else 1
+    return parts(died[-1]) if died else 1.0
 
 
 def many_chats(evidence: Evidence, length: int) -> Bracket:

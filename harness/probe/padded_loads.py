@@ -331,7 +331,7 @@ class _Plan:
         """The longest prompt, and such as several fill one prefill; that of which it died before comes second."""
         killed = deadly_parts(self.before.evidence)
         counts = sorted({*loads.PARTS, killed} - {1}, key=lambda count: (count != killed, count))
-        chosen = [self.longest, *(self.prefill // count for count in counts)]
+        chosen = [self.longest, *(int(self.prefill / count) for count in counts)]
         return list(dict.fromkeys(each for each in chosen if 8 <= each <= self.longest))
 
     def _crowd(self, size: int) -> Iterator[Load]:

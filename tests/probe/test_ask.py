@@ -256,6 +256,19 @@ def test_what_is_kept_in_chunks_is_counted_for_every_chat_that_is_let_in(
     assert true * 0.97 <= (setting.max_batch_total_tokens or 0) <= true + chats
 
 
+def test_prompts_of_a_quarter_of_the_longest_may_need_most() -> None:
+    """What several prompts of a length take that is read together is found at lengths between those of halves too."""
+    engine = ModelEngine(
+        14_000,
+        "padded",
+        context=32_768,
+        activation=lambda rows, longest: rows * longest * (0.35 if 1950 < longest < 2800 else 0.2),
+    )
+    setting = proved(run(Search(ProbeGoal(), Prior(context=32_768)), engine))
+    true = budget(engine, setting.max_input_tokens or 1, 1)
+    assert (setting.max_batch_total_tokens or 0) <= true
+
+
 def test_a_memory_of_hundreds_of_full_chats_is_filled_by_them() -> None:
     """While nobody knows whether a long prompt pads its batch, loads are even: as many chats as need be, all long."""
     engine = ModelEngine(410_000, "padded", activation=lambda rows, n: 0.03 * rows * n, context=2048)
