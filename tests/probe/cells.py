@@ -245,7 +245,21 @@ def _flash_off(
         top = min(most - 1, engine.budget(prefill) - engine.block_size)
     alone = min(top + 1, engine.context) - answer
     best = alone if engine.chunking else best_history(engine, goal, answer)
+    top = in_reach(engine, top, best + answer)
     return (setting.max_input_tokens or 0) / max(1, best) - 1, in_flight / top - 1 if top else None, dies
+
+
+def in_reach(engine: ModelEngine, most: int, longest: int) -> int:
+    """The most tokens, of so many that survive, that a flash engine's flags can let in flight with the longest chats
+    that survive, or such as are shorter by a hundredth. Where it dies of a share of its cache, nothing but the number
+    of chats keeps that free, and they are whole ones.
+    """
+    if engine.rows_die is not None:
+        most = min(most, (engine.rows_die - 1) * longest)
+    if engine.full_dies is None:
+        return most
+    counts = range(max(1, most // longest), max(1, int(most / (0.99 * longest))) + 1)
+    return max(count * min(longest, most // count) for count in counts)
 
 
 @dataclass
