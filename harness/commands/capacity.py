@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.drive.bench_plan import AskedUsers, BenchPlan, Loads
+from harness.drive.bench_result import BenchResult
 from harness.drive.bench_run import PlannedRun
 from harness.drive.capacity_book import CapacityBook
 from harness.drive.capacity_plan import CapacityOptions, CapacityPlan, make_plan
@@ -54,18 +55,27 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
     """
     plan = make_plan(target, options)
     book = CapacityBook.open(plan, options, progress)
-    for result in run_series(_turns(target, plan, options.asked, book, progress), progress):
-        advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
-        if result.interrupted:
-            raise Interrupted(where=str(book.folder), advice=advice)
-        cut_off = CUT_OFF.get(next((each.ended_by or "" for each in reversed(result.summary.manifest.levels)), ""))
-        if cut_off is not None:
-            raise ServiceError(f"the search was ended: {cut_off}", where=str(book.folder), advice=advice)
+    try:
+        for result in run_series(_turns(target, plan, options.asked, book, progress), progress):
+            _require_whole(result, book)
+    except ServiceError:
+        book.leave_out_outage()
+        raise
     book.write()  # what options say of people may be new, though no level is
     report = book.report()
     nothing = all(each.search.answer().holds == 0 for each in report.histories)
     unmet = f"no load was found that holds the SLO ({plan.slo})" if nothing else None
     return CapacityResult(report, book.folder, unmet)
+
+
+def _require_whole(result: BenchResult, book: CapacityBook) -> None:
+    """Raises Interrupted and ServiceError where the run of a history was cut off."""
+    advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
+    if result.interrupted:
+        raise Interrupted(where=str(book.folder), advice=advice)
+    cut_off = CUT_OFF.get(next((each.ended_by or "" for each in reversed(result.summary.manifest.levels)), ""))
+    if cut_off is not None:
+        raise ServiceError(f"the search was ended: {cut_off}", where=str(book.folder), advice=advice)
 
 
 def _turns(

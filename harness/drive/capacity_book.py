@@ -12,13 +12,14 @@ from typing import Any
 from harness.drive.capacity_plan import CapacityOptions, CapacityPlan
 from harness.errors import UsageError
 from harness.input_files import read_json_object
+from harness.measure.records import read_parquet
 from harness.measure.run_folder import RunFolder, run_name, write_atomically
 from harness.serve.target import Say
 from harness.stats.binding import scaled_by_history
 from harness.stats.capacity_file import require_sound
 from harness.stats.capacity_report import CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch
-from harness.stats.outcome import Outcome
+from harness.stats.outcome import Outcome, unanswered_from
 from harness.stats.people import Flow
 from harness.stats.surface import Figures
 from harness.workload.habits import habits_told
@@ -36,6 +37,7 @@ class CapacityBook:
         self.flows: list[list[Flow]] = [[] for _ in plan.histories]
         self.figures: list[list[Figures]] = [[] for _ in plan.histories]
         self.habits = plan.habits
+        self._run: tuple[int, int, RunFolder] | None = None  # history, levels told before it, and where it lies
 
     @classmethod
     def open(cls, plan: CapacityPlan, options: CapacityOptions, progress: Say) -> CapacityBook:
@@ -57,7 +59,9 @@ class CapacityBook:
     def next_run(self, place: int) -> Path:
         """A folder for the run that comes: each start of the command has its own."""
         name = f"history-{self.plan.histories[place]}" if self.plan.histories[place] is not None else "levels"
-        return next(path for number in range(1000) if not (path := self.folder / f"{name}-{number:02d}").exists())
+        path = next(path for number in range(1000) if not (path := self.folder / f"{name}-{number:02d}").exists())
+        self._run = (place, len(self.searches[place].told), RunFolder(path))
+        return path
 
     def begin_at_what_is_known(self, place: int) -> None:
         """A further history begins where the limit of the one before it puts its own, by what binds there."""
@@ -85,6 +89,21 @@ class CapacityBook:
         """A level that was told to the search of this place."""
         self.flows[place].append(flow)
         self.figures[place].append(figures)
+        self.write()
+
+    def leave_out_outage(self) -> None:
+        """Take out the levels of the last run that ended while the service was away already: it takes seconds to be
+        sure of that, and what was refused meanwhile is no sign of the load.
+        """
+        if self._run is None or not self._run[2].records.exists():
+            return
+        place, before, folder = self._run
+        away = unanswered_from(read_parquet(folder.records))
+        if away is None:
+            return
+        search, kept = self.searches[place], before + away
+        self.searches[place] = CapacitySearch(search.goal, search.told[:kept])
+        del self.flows[place][kept:], self.figures[place][kept:]
         self.write()
 
     def report(self) -> CapacityReport:

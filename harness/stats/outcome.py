@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.catalog.slo import Slo
-from harness.measure.records import Records
+from harness.measure.records import COMPLETED, FAILED, Records
 from harness.measure.run_folder import Level
 from harness.stats.decision import BoundShare, Decision, bound_shares, decide, failures
 from harness.stats.steadiness import backlog_growth, growth_limit
@@ -147,3 +147,13 @@ def outcome_of(
         came=len(inside) / window.length if open_loop and len(inside) and window.length else None,
         due=len(inside),
     )
+
+
+def unanswered_from(records: Records) -> int | None:
+    """The first level with a request that failed after the last one that was completed; None where there is none.
+
+    records: of a whole run that the service put an end to: from then on nobody was answered.
+    """
+    last = float(records.finished_at[records.having(COMPLETED)].max(initial=-math.inf))
+    lost = records.having(FAILED) & (records.finished_at > last)
+    return int(records.level[lost].min()) if lost.any() else None
