@@ -354,8 +354,9 @@ def as_text(
     if document["emulated"] and filled is not None and filled < FILLED:
         proof += f", with {filled:.0%} of the cache filled (an emulated GPU is given no more time than that)"
     emulated = " (emulated)" if document["emulated"] else ""
+    fits = sentence(cells, found.setting.max_concurrent_requests)
     lines = [
-        f"{document['model']} on {document['gpu'] or 'this GPU'}{emulated}, {document['engine']}: {sentence(cells)}.",
+        f"{document['model']} on {document['gpu'] or 'this GPU'}{emulated}, {document['engine']}: {fits}.",
         f"{_starts(document['starts'])}; {proof}. Answers of {wish.answer_tokens:,} tokens are kept free.",
         "",
         "Set",

@@ -131,15 +131,20 @@ def meets(ttft: float | None, itl: float | None, wish: ProbeGoal) -> bool | None
     return all(value <= bound for value, bound in pairs if value is not None)
 
 
-def sentence(cells: Sequence[Cell]) -> str:
-    """`history up to 30,000 tokens for one chat; 12 chats at 2,000; 40 at 500`."""
+def sentence(cells: Sequence[Cell], let_in: int | None = None) -> str:
+    """`history up to 30,000 tokens for one chat; 12 chats at 2,000; 40 at 500`. let_in: chats that the limits allow at
+    once, however many the memory holds.
+    """
     if not cells:
         return "not even one chat fits"
-    longest = cells[-1]
-    parts = [f"history up to {longest.history_tokens:,} tokens for {_chats(longest.chats_fit)}"]
-    shorter = [cell for cell in cells[:-1] if cell.chats_fit > longest.chats_fit]
-    for cell in (shorter[len(shorter) // 2 : len(shorter) // 2 + 1] if len(shorter) > 2 else []) + shorter[:1]:
-        parts.append(f"{_chats(cell.chats_fit)} at {cell.history_tokens:,}")
+    fits = [(cell.history_tokens, min(cell.chats_fit, let_in or cell.chats_fit)) for cell in cells]
+    longest, most = fits[-1]
+    parts = [f"history up to {longest:,} tokens for {_chats(most)}"]
+    shorter = [(history, chats) for history, chats in fits[:-1] if chats > most]
+    for history, chats in (shorter[len(shorter) // 2 : len(shorter) // 2 + 1] if len(shorter) > 2 else []) + shorter[
+        :1
+    ]:
+        parts.append(f"{_chats(chats)} at {history:,}")
     return "; ".join(parts)
 
 

@@ -90,7 +90,7 @@ def sentence(figures: dict[str, GoalFigures], goal: str) -> str:
     for name in order:
         each = figures[name]
         of = f" of a budget of {each.max_batch_total_tokens:,}" if each.max_batch_total_tokens else ""
-        chats = f", {each.chats:,} chats" if each.chats else ""
+        chats = f", {each.chats:,} chat{'' if each.chats == 1 else 's'}" if each.chats else ""
         about = "about " if each.source == "estimated" else ""
         parts.append(f"{name} {about}{each.max_input_tokens:,}{of}{chats}")
     return "History by goal: " + "; ".join(parts) + "."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from harness.engines.base import EngineFacts
 from harness.probe.evidence import Evidence
 from harness.probe.flash_evidence import last_up_own_prefill
+from harness.probe.loads import SHORT
 from harness.probe.padded_evidence import pads_batch
 from harness.probe.recommendation import Flag
-from harness.probe.setting import Bracket, ProbeGoal, Setting
+from harness.probe.setting import ProbeGoal, Setting
 
 _READ_AGAIN = "a beginning that chats share is read again for each"
 _PINNED = (
@@ -50,7 +51,7 @@ def flash_flags(
             "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
             "the engine's own choice" if last_up_own_prefill(evidence) else f"for goal {wish.goal}",
         ),
-        _concurrency_flag(setting.max_concurrent_requests or 0, wish, evidence.rows),
+        _concurrency_flag(setting, usable, wish, evidence),
     ]
     if setting.prefix_caching is False:
         flags.append(
@@ -89,11 +90,18 @@ def _prefill_reason(prefill: int, started: EngineFacts, *, own_choice: bool) -> 
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
 
-def _concurrency_flag(chats: int, wish: ProbeGoal, rows: Bracket) -> Flag:
+def _concurrency_flag(setting: Setting, usable: int, wish: ProbeGoal, evidence: Evidence) -> Flag:
+    chats, rows = setting.max_concurrent_requests or 0, evidence.rows
+    short = f"short prompts and {wish.answer_tokens:,} answer tokens"
     reason = (
-        f"so many chats with short prompts and {wish.answer_tokens:,} answer tokens fill the KV cache; with longer"
-        " prompts the rest wait in a queue of bounded length"
+        f"so many chats with {short} fill the KV cache; with longer prompts the rest wait in a queue of bounded length"
     )
+    if chats * (wish.answer_tokens + SHORT) > usable:
+        reason = (
+            f"so many is what the engine lets in by itself, and they survived; of chats with {short} fewer fit at once"
+        )
+    if evidence.tokens.smallest_failed is not None and chats * (setting.max_total_tokens or 0) <= usable:
+        reason = "so many chats of full length stay below the tokens in flight that killed the engine"
     if rows.smallest_failed is not None and rows.largest_ok is not None:
         reason = (
             f"{rows.smallest_failed:,} short chats at once killed the engine and {rows.largest_ok:,} did not; the rest"

@@ -100,3 +100,5 @@ def test_the_sentence_names_the_longest_and_some_shorter() -> None:
     """What a newcomer asks first."""
     cells = [Cell(500, 1, 40), Cell(1000, 1, 25), Cell(2000, 1, 12), Cell(30_000, 1, 1)]
     assert sentence(cells) == "history up to 30,000 tokens for one chat; 25 chats at 1,000; 40 chats at 500"
+    assert sentence(cells, 30) == "history up to 30,000 tokens for one chat; 25 chats at 1,000; 30 chats at 500"
+    assert sentence(cells, 1) == "history up to 30,000 tokens for one chat"

@@ -47,3 +47,17 @@ def test_what_was_not_checked_is_said_with_what_would_help() -> None:
     )
     assert "PAYLOAD_LIMIT" in told[0]
     assert "Not proved" not in told[1]
+
+
+def test_the_reason_for_a_number_of_chats_is_the_one_that_bounds_it() -> None:
+    """Whether they fill the cache, are more than that, or are kept few for an engine that dies of its last blocks."""
+    words = {
+        "fill the KV cache": ModelEngine(60_000),
+        "lets in by itself": ModelEngine(6_000),
+        "stay below the tokens in flight": ModelEngine(30_000, full_dies=0.95),
+    }
+    for expected, engine in words.items():
+        search = run(Search(ProbeGoal(answer_tokens=128), Prior(context=131_072)), engine)
+        assert search.found is not None
+        (flag,) = (each for each in search.found.flags if each.name == "max_concurrent_requests")
+        assert expected in flag.reason

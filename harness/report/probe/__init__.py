@@ -23,7 +23,8 @@ SECTIONS: tuple[Callable[[ProbeFile], Section | None], ...] = (
 def probe_document(found: ProbeFile, name: str) -> Document:
     """name: of its folder."""
     what = f"Limits of {found.model} on {found.gpu or 'this GPU'}, {found.engine}"
-    proved, fits = found.verified_under_load, sentence(found.capacity)
+    let_in = found.limits.get("max_concurrent_requests")
+    proved, fits = found.verified_under_load, sentence(found.capacity, int(let_in) if let_in else None)
     return Document(
         title=f"Emulated probe: {what}" if found.emulated else what,
         about=" · ".join(part for part in (found.image, name) if part),
