@@ -23,7 +23,7 @@ from harness.probe.card import Card
 from harness.probe.evidence import Evidence, gather
 from harness.probe.flash_evidence import dies_when_full
 from harness.probe.recommend import recommend
-from harness.probe.recommendation import Recommendation, context_length, first_prefill
+from harness.probe.recommendation import DEFAULT_PREFILL, Recommendation, context_length, first_prefill
 from harness.probe.setting import (
     OPEN_FLAG,
     Failure,
@@ -40,7 +40,6 @@ from harness.probe.state import BAD, SearchState, survived
 
 __all__ = ["BAD", "MEASURING", "MIDDLE_HISTORY", "Search", "within"]
 
-DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
 LEAST_PREFILL = 64  # below it there is nothing left to lower
 MIDDLE_HISTORY = 2000  # tokens, of the chats whose speed is measured over their number
 MEASURING = 40.0  # seconds for measurements that prove nothing

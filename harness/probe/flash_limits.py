@@ -28,6 +28,7 @@ from harness.probe.recommendation import (
     Recommendation,
     context_length,
     first_prefill,
+    own_prefill,
     short_chats,
 )
 from harness.probe.setting import CHUNK, Prior, ProbeGoal, Setting, effective_prefill
@@ -147,8 +148,7 @@ def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, ans
     goal allows, by all that the starts told of T(P).
     """
     ran = effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
-    first = next((each for each in evidence.outcomes if each.came_up), None)
-    own = effective_prefill(first) if first is not None else None
+    own = own_prefill(evidence, wish.goal)
     if wish.goal in ("chats", "latency"):
         return min(ran, first_prefill(wish.goal) or ran)  # less than ran where another goal's starts went further
     if own is None:

@@ -8,11 +8,9 @@ from typing import Any, Literal, get_args
 from harness.probe.evidence import gather
 from harness.probe.flash_limits import COSTLY, flash_curve
 from harness.probe.recommend import recommend
-from harness.probe.recommendation import LOW_PREFILL, Recommendation, first_prefill
+from harness.probe.recommendation import DEFAULT_PREFILL, LOW_PREFILL, Recommendation, first_prefill
 from harness.probe.setting import Goal, Outcome, Prior, Setting, effective_prefill
 from harness.probe.state import SearchState
-
-DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,18 @@ from harness.probe.padded_rows import lone_chat_died, rows_at
 from harness.probe.reasons import padded_flags
 from harness.probe.recommendation import (
     CONTEXT,
+    DEFAULT_PREFILL,
     MARGIN,
     OWN_DEFAULT,
     PIECE,
     UNSURE,
     Recommendation,
     context_length,
+    own_prefill,
     short_chats,
 )
 from harness.probe.row_cost import ALIKE
-from harness.probe.setting import Prior, ProbeGoal, Setting, effective_prefill
+from harness.probe.setting import Goal, Prior, ProbeGoal, Setting
 
 LESS = 0.985  # of a prompt with which one chat alone died in a proof
 UNKNOWN_COST = 1.2  # times what a chat costs at least, where nothing tells how much at most
@@ -67,11 +69,13 @@ def padded_limits(
     )
 
 
-def own_length(evidence: Evidence, knowledge: Prior, answer: int) -> tuple[int, int]:
-    """The longest prompt that the engine's own prefill budget allows, and the longest that its context does."""
+def own_length(evidence: Evidence, knowledge: Prior, answer: int, goal: Goal = "history") -> tuple[int, int]:
+    """The longest prompt that the engine's own prefill budget allows, or the one that this goal began with, and the
+    longest that its context does.
+    """
     first = next(each for each in evidence.outcomes if each.came_up)
     told = first.started.max_total_tokens if first.started else None
-    own = effective_prefill(first) or told or 4096
+    own = own_prefill(evidence, goal) or told or DEFAULT_PREFILL
     context = context_length(evidence, knowledge) or default_total(evidence) or own + answer
     most = max(1, context - answer if context > answer else context // 2)
     return min(own, most), most
@@ -83,7 +87,7 @@ def padded_history(
     """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far, or by a curve
     through them.
     """
-    own, most = own_length(evidence, knowledge, answer)
+    own, most = own_length(evidence, knowledge, answer, wish.goal)
     curve = curve or padded_curve(evidence, knowledge)
     if not curve.points:
         return own

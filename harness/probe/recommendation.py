@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from harness.probe.evidence import Evidence
 from harness.probe.loads import ROWS_CAP, SHORT, slots
-from harness.probe.setting import CHUNK, Goal, Prior, ProbeGoal, Setting
+from harness.probe.setting import CHUNK, Goal, Prior, ProbeGoal, Setting, effective_prefill
 
 MARGIN = 0.005  # of the budget, left free so that the same flags start again when a little less memory is free
 UNSURE = 0.9  # of a cache that was only estimated
 SURE_OF_ROWS = 0.7  # of the chats that held where somewhat more died
 OWN_DEFAULT = 128  # requests that TGI takes at once where nothing is said (launcher/src/main.rs)
+DEFAULT_PREFILL = 4096  # TGI's own where nothing else is known
 LOW_PREFILL = 1024  # keeps a GPU busy and frees nearly all activation memory
 CONTEXT = "the model's context"
 PIECE = "the prefill budget, which must hold a whole prompt"
@@ -60,6 +61,18 @@ def answer_room(answer_tokens: int, version: tuple[int, int, int]) -> int:
 def first_prefill(goal: Goal) -> int | None:
     """The prefill budget of the first start; None leaves it to the engine, because `balanced` is defined by it."""
     return None if goal == "balanced" else LOW_PREFILL
+
+
+def own_prefill(evidence: Evidence, goal: Goal) -> int | None:
+    """The engine's own prefill budget, as far as the first start that came up told it: where another goal began with a
+    small one, what TGI takes by default.
+    """
+    first = next((each for each in evidence.outcomes if each.came_up), None)
+    if first is None:
+        return None
+    if first_prefill(goal) is None and first.setting.max_batch_prefill_tokens == LOW_PREFILL:
+        return DEFAULT_PREFILL
+    return effective_prefill(first)
 
 
 def context_length(evidence: Evidence, knowledge: Prior) -> int | None:

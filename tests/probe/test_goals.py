@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -75,3 +76,25 @@ def test_chats_that_wait_beyond_a_batch_are_not_at_once() -> None:
     assert told["history"].chats == setting.max_batch_size
     assert (setting.max_concurrent_requests or 0) > max(each.chats or 0 for each in told.values())
     assert (told["chats"].chats or 0) > (setting.max_batch_size or 0)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        lambda: ModelEngine(30_000, chunking=False),
+        lambda: ModelEngine(9_000, "padded", padded_rows=True, padded_late=True),
+    ],
+)
+def test_balanced_is_estimated_from_the_budget_that_the_engine_would_take_by_itself(
+    engine: Callable[[], ModelEngine],
+) -> None:
+    """Not from the small one that other goals begin with, which would leave more to take a tenth of."""
+
+    def found(goal: Goal) -> Search:
+        return run(Search(ProbeGoal(goal=goal, answer_tokens=128), Prior(context=131_072)), engine())
+
+    search, true = found("history"), found("balanced").found
+    assert search.found is not None
+    assert true is not None
+    told = goals_of(search.state, search.found, None, proved=True)["balanced"]
+    assert told.max_input_tokens == pytest.approx(true.history, rel=0.05)
