@@ -137,7 +137,7 @@ def _judged(
     everything = as_asked(reader.read().records, recorder.manifest)
     records = everything.select(everything.level == level.level)
     outcome = outcome_of(level, records, plan.slo, seconds=seconds, approach=ask.approach, brief=ask.brief)
-    flow = flow_of(ask.load, records, steady_window(level, records))
+    flow = flow_of(outcome.offered, records, steady_window(level, records))
     samples = recorder.sampled(level.started_at or 0.0)
     places = recorder.manifest.limits.get("max_batch_size")
     return outcome, flow, figures_of(level, records, outcome, flow, samples, places)

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from harness.catalog.slo import Slo
+from harness.measure.offered import arrived
 from harness.measure.records import COMPLETED, FAILED, Records
 from harness.measure.run_folder import Level
 from harness.stats.decision import BoundShare, Decision, bound_shares, decide, failures
 from harness.stats.steadiness import backlog_growth, growth_limit
 from harness.stats.trend import PACES, trends
-from harness.stats.window import steady_window
+from harness.stats.window import Window, steady_window
 
 Approach = Literal["below", "above"]
 
@@ -24,8 +27,8 @@ class Outcome:
     the level before was beyond the knee (`above`). saturated: its backlog grew to the end. drifts: it got slower or
     faster while it lasted, so its share is of no one state. brief: it was only to show on which side of the knee it is.
     failures: by kind, the share of those due that failed or were dropped; empty where an earlier version did not keep
-    it. came: requests per second that came in the window, where chance says when they come; None elsewhere. due:
-    requests in the window; 0 where an earlier version did not keep it.
+    it. came: requests, or conversations that began, per second of the window, where chance says when they come; None
+    elsewhere. due: requests in the window; 0 where an earlier version did not keep it.
     """
 
     load: float
@@ -144,9 +147,15 @@ def outcome_of(
         drifts=not outgrew and any(each.drifts and each.metric in PACES for each in trends(inside, window)),
         brief=brief,
         failures=failures(inside),
-        came=len(inside) / window.length if open_loop and len(inside) and window.length else None,
+        came=_rate_of(inside, window) if open_loop else None,
         due=len(inside),
     )
+
+
+def _rate_of(inside: Records, window: Window) -> float | None:
+    """Of the arrivals, whatever follows in the conversations that they begin; None where nothing came."""
+    count = int(np.count_nonzero(arrived(inside)))
+    return count / window.length if count and window.length else None
 
 
 def unanswered_from(records: Records) -> int | None:

@@ -39,8 +39,9 @@ NO_HABITS = "how often one person asks was not told: give `harness capacity` --t
 
 @dataclass(frozen=True)
 class Flow:
-    """What went through a level: requests per second answered, seconds that one took on average, answers at once as
-    counted over time, tokens generated per second, and prompt tokens of what was answered (NaN: not told).
+    """What went through a level: its load (of an open loop the rate that came), requests per second answered, seconds
+    that one took on average, answers at once as counted over time, tokens generated per second, and prompt tokens of
+    what was answered (NaN: not told).
     """
 
     load: float

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.measure.arrivals import POISSON
 from harness.measure.client import ClientSample
-from harness.measure.offered import changes, expected_arrivals
+from harness.measure.offered import arrived, changes, expected_arrivals
 from harness.measure.records import COMPLETED, DROPPED, FAILED, IN_FLIGHT, MISSING, Floats, Records
 from harness.measure.run_folder import Manifest
 from harness.stats.absence import Cause, whole
@@ -142,9 +142,7 @@ def sent_rate(evidence: Evidence) -> Iterator[Reason]:
     rate, length = evidence.level.rate, evidence.window.length
     if rate is None or length == 0:
         return
-    # An arrival begins a conversation: what follows in it comes when its answers do.
-    arrived = evidence.inside.select((evidence.inside.history_tokens == MISSING) | (evidence.inside.turn == 1))
-    sent = int(np.count_nonzero(~np.isnan(arrived.sent_at)))
+    sent = int(np.count_nonzero(arrived(evidence.inside) & ~np.isnan(evidence.inside.sent_at)))
     began = evidence.window.began
     expected = expected_arrivals(evidence.level, evidence.window.start - began, evidence.window.end - began)
     variance = expected / (evidence.level.arrival or POISSON).regularity

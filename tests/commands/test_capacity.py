@@ -62,6 +62,16 @@ def test_a_limit_that_is_known_is_found_and_a_search_goes_on(url: str, tmp_path:
         capacity(Target(url=url), options(tmp_path / "search", resume=True, unit="rate"), said.append)
 
 
+def test_people_of_a_rate_are_of_the_rate_that_came(url: str, tmp_path: Path) -> None:
+    """In a few seconds chance brings more requests than were asked for, or fewer: no more or fewer people for that."""
+    asked = options(tmp_path / "rate", unit="rate", slo="ttft_p95=1us", budget="5s", start=8.0, turns=4.0)
+    capacity(Target(url=url), asked, lambda text: None)
+    levels = json.loads((tmp_path / "rate/capacity.json").read_text())["levels"]
+    assert levels
+    loads = [(each["flow"]["load"], each["came"] or each["load"]) for each in levels]
+    assert all(of_flow == came for of_flow, came in loads), loads
+
+
 def test_a_service_that_goes_away_leaves_no_answer_but_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
