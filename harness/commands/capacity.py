@@ -25,7 +25,7 @@ from harness.measure.run_folder import Level
 from harness.report.capacity_text import level_line, to_text
 from harness.serve.target import Say, Target
 from harness.stats.absence import as_asked
-from harness.stats.capacity_report import CapacityReport
+from harness.stats.capacity_report import RATES, CapacityReport, unit_words
 from harness.stats.capacity_search import Ask, CapacitySearch
 from harness.stats.outcome import Outcome, outcome_of
 from harness.stats.people import Flow, flow_of
@@ -113,13 +113,13 @@ def _levels(
     book.learn_habits(recorder.manifest.workload)
     reader = JournalReader(recorder.folder.path)
     while (ask := search.ask()) is not None:
-        progress(_announced(plan, ask, search))
+        progress(_announced(book, ask, search))
         began = time.monotonic()
         yield _level(plan, ask, number)
         outcome, flow, figures = _judged(plan, recorder, reader, ask, time.monotonic() - began)
         search.tell(outcome)
         book.keep(place, flow, figures)
-        progress(level_line(outcome, plan.unit))
+        progress(level_line(outcome, book.unit))
         number += 1
 
 
@@ -143,8 +143,8 @@ def _judged(
     return outcome, flow, figures_of(level, records, outcome, flow, samples, places)
 
 
-def _announced(plan: CapacityPlan, ask: Ask, search: CapacitySearch) -> str:
-    left = max(0.0, plan.goal.budget - search.spent)
-    load = f"{ask.load:g} {plan.unit}" if plan.unit != "rate" else f"{ask.load:.3g} requests/s"
+def _announced(book: CapacityBook, ask: Ask, search: CapacitySearch) -> str:
+    left = max(0.0, book.plan.goal.budget - search.spent)
+    load = f"{ask.load:.3g} {unit_words(book.unit)}" if book.unit in RATES else f"{ask.load:g} {book.unit}"
     why = "to find where the limit lies" if ask.brief else "beside the limit"
     return f"level {len(search.told) + 1}: {load} for {ask.seconds:.0f} s, {why}; {left:.0f} s of the budget left"

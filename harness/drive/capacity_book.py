@@ -22,7 +22,7 @@ from harness.stats.capacity_search import CapacitySearch
 from harness.stats.outcome import Outcome, unanswered_from
 from harness.stats.people import Flow
 from harness.stats.surface import Figures
-from harness.workload.habits import habits_told
+from harness.workload.habits import converses, habits_told
 
 FILE = "capacity.json"
 SCHEMA = 2
@@ -37,6 +37,7 @@ class CapacityBook:
         self.flows: list[list[Flow]] = [[] for _ in plan.histories]
         self.figures: list[list[Figures]] = [[] for _ in plan.histories]
         self.habits = plan.habits
+        self.unit: str = plan.unit
         self._run: tuple[int, int, RunFolder] | None = None  # history, levels told before it, and where it lies
 
     @classmethod
@@ -78,7 +79,11 @@ class CapacityBook:
         self.searches[place] = CapacitySearch(replace(goal, start=start, guessed=True))
 
     def learn_habits(self, workload: Mapping[str, Any]) -> None:
-        """Turns and think time from what the manifest says of the workload, where no option did."""
+        """Turns and think time from what the manifest says of the workload, where no option did; and whether a rate is
+        one of conversations.
+        """
+        if self.plan.unit == "rate" and converses(workload):
+            self.unit = "conversations"
         told = habits_told(workload)
         if not self.plan.turns_told and told.turns is not None:
             self.habits = replace(self.habits, turns=told.turns)
@@ -112,7 +117,7 @@ class CapacityBook:
         histories = tuple(
             HistoryCapacity(history, search, tuple(flows), tuple(figures)) for history, search, flows, figures in parts
         )
-        answer = (plan.model, plan.unit, plan.slo, self.habits)
+        answer = (plan.model, self.unit, plan.slo, self.habits)
         return CapacityReport(*answer, plan.price, histories, plan.gpus, plan.money)
 
     def write(self) -> None:
@@ -146,6 +151,7 @@ class CapacityBook:
                         self.flows[place].append(Flow.from_dict(entry["flow"]))
                         self.figures[place].append(Figures.from_dict(entry["figures"]))
                 self._read_habits(document["habits"])
+                self.unit = str(document["unit"])
                 return
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UsageError(f"cannot be read: {error}", where=str(path)) from error

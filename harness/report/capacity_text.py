@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.document import Table
 from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
-from harness.stats.capacity_report import CapacityReport, HistoryCapacity, HistoryCost
+from harness.stats.capacity_report import CapacityReport, HistoryCapacity, HistoryCost, unit_words
 from harness.stats.outcome import Outcome
 from harness.stats.people import NO_HABITS, Flow
 from harness.units import format_count, format_duration, format_number, format_percent
@@ -39,7 +39,7 @@ def history_line(cost: HistoryCost, unit: str) -> str:
     """What a longer history costs, between which lengths that was seen, and how sure it is."""
     seen = f"Between {format_count(cost.shortest)} and {format_count(cost.longest)} tokens"
     low, high = ("no limit known" if end is None else format_number(end) for end in (cost.low, cost.high))
-    lost = f"{format_number(cost.loads)} {_unit(unit)}"
+    lost = f"{format_number(cost.loads)} {unit_words(unit)}"
     line = (
         f"{seen}, each further 1,000 tokens of history cost {lost}, by a line through the estimates; their intervals "
         f"allow {low} to {high}"
@@ -55,21 +55,23 @@ def sentence(each: HistoryCapacity, unit: str) -> str:
     if answer.best is None:
         if answer.holds == 0:
             return f"No load was found that holds the SLO ({sure})."
-        return f"At least {_load(answer.holds)} {_unit(unit)} hold the SLO ({sure}); no load was found that breaks it."
+        held = f"At least {_load(answer.holds)} {unit_words(unit)} hold the SLO ({sure})"
+        return f"{held}; no load was found that breaks it."
     above = "no load was found that surely breaks it" if answer.breaks is None else f"{_load(answer.breaks)} (breaks)"
     by = f", limited by {answer.limited_by}" if answer.limited_by else ""
     lower = f"{_load(answer.holds)} (holds)" if answer.holds else "0 (nothing is sure to hold)"
-    return f"Between {lower} and {above} {_unit(unit)}, best estimate {_load(answer.best)} ({sure}){by}."
+    return f"Between {lower} and {above} {unit_words(unit)}, best estimate {_load(answer.best)} ({sure}){by}."
 
 
 def level_line(outcome: Outcome, unit: str) -> str:
     """The outcome of a level, while the search runs."""
-    return f"{_load(outcome.load)} {_unit(unit)}: {_share(outcome)}, {_word(outcome)}"
+    return f"{_load(outcome.load)} {unit_words(unit)}: {_share(outcome)}, {_word(outcome)}"
 
 
 def level_table(each: HistoryCapacity, unit: str) -> Table:
     """A row for each level, in the order measured."""
-    columns = (unit.capitalize(), "Within the bound", "95 % interval", "Needed", "Decision", "Seconds", "From")
+    load = unit_words(unit).capitalize()
+    columns = (load, "Within the bound", "95 % interval", "Needed", "Decision", "Seconds", "From")
     rows = []
     for outcome in each.search.told:
         nearest = outcome.attainment
@@ -92,7 +94,7 @@ def level_table(each: HistoryCapacity, unit: str) -> Table:
 def surface_table(report: CapacityReport) -> Table | None:
     """A row for each history and load; what lies between measured cells is marked."""
     surface = report.surface
-    columns = ("History", report.unit.capitalize(), "TTFT p95", "ITL p95", "Waiting", "Tokens/s", "Binds")
+    columns = ("History", unit_words(report.unit).capitalize(), "TTFT p95", "ITL p95", "Waiting", "Tokens/s", "Binds")
     rows = []
     for history in surface.histories:
         for load in surface.loads:
@@ -120,7 +122,7 @@ def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
     found, ends, habits = report.people, report.people_range, report.habits
     at_once = f"{format_number(flow.by_little)} answers at once by Little's law, {format_number(flow.at_once)} counted"
     lines = [
-        f"At {_load(flow.load)} {_unit(report.unit)} {format_number(flow.requests_per_second)} requests/s were "
+        f"At {_load(flow.load)} {unit_words(report.unit)} {format_number(flow.requests_per_second)} requests/s were "
         f"answered in {format_duration(flow.answer_seconds)} on average: {at_once}."
     ]
     if abs(flow.by_little - flow.at_once) > LITTLE_OFF * max(flow.at_once, 1.0):
@@ -164,7 +166,3 @@ def _shown(share: float) -> float:
 
 def _load(load: float) -> str:
     return format_count(load) if load == int(load) else f"{load:.3g}"
-
-
-def _unit(unit: str) -> str:
-    return "requests/s" if unit == "rate" else unit

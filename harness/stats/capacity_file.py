@@ -11,7 +11,7 @@ from harness.catalog.slo import slo_from_mapping
 from harness.errors import UsageError
 from harness.input_files import as_type, numbers_in
 from harness.stats.binding import Binding
-from harness.stats.capacity_report import CapacityReport, HistoryCapacity
+from harness.stats.capacity_report import RATES, CapacityReport, HistoryCapacity
 from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.money import NOTHING_ASKED, MoneyQuestion, Price, price_of
 from harness.stats.outcome import Approach, Outcome
@@ -83,7 +83,7 @@ class _Cost:
 class _File:
     """What is computed with; keys beside these are passed over."""
 
-    unit: Literal["users", "chats", "rate"]
+    unit: Literal["users", "chats", "rate", "conversations"]
     model: str
     slo: dict[str, float]
     surface: list[_Cell]
@@ -112,7 +112,7 @@ def capacity_from(document: Mapping[str, Any], gpus: int = 1, asked: MoneyQuesti
     file does not tell. asked: what is to be known of money now. Raises KeyError, TypeError and ValueError for what it
     did not make.
     """
-    whole = document["unit"] != "rate"
+    whole = document["unit"] not in RATES
     histories = tuple(_history(entry, whole) for entry in document["surface"])
     if not histories:
         raise ValueError("no history was measured")

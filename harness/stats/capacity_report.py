@@ -20,6 +20,14 @@ NEIGHBOURS = 1.5
 
 Measured = tuple[Outcome, Figures]
 
+# Units of a report that are no whole numbers, in words. At a rate a workload of conversations begins so many of these.
+RATES = {"rate": "requests/s", "conversations": "conversations/s"}
+
+
+def unit_words(unit: str) -> str:
+    """`users`, `chats`, `requests/s`, `conversations/s`."""
+    return RATES.get(unit, unit)
+
 
 @dataclass(frozen=True)
 class HistoryCapacity:
@@ -103,7 +111,9 @@ class HistoryCost:
 
 @dataclass(frozen=True)
 class CapacityReport:
-    """unit: `users`, `chats` or `rate`. price: None where it is not known. gpus: of the deployment measured."""
+    """unit: `users`, `chats`, `rate` or `conversations`. price: None where it is not known. gpus: of the deployment
+    measured.
+    """
 
     model: str
     unit: str
@@ -124,7 +134,7 @@ class CapacityReport:
         """What the service does at each history and load."""
         told = [each.answer for each in self.histories if each.search.told]
         knees = [each.best if each.best is not None else each.holds for each in told]
-        return surface_of([each.row for each in self.histories], knees, whole=self.unit != "rate")
+        return surface_of([each.row for each in self.histories], knees, whole=self.unit not in RATES)
 
     @property
     def people(self) -> People | None:

@@ -29,6 +29,11 @@ def habits_told(workload: Mapping[str, Any]) -> HabitsTold:
     return HabitsTold(_mean([each.turns for each in told], weights), _mean([each.think for each in told], weights))
 
 
+def converses(workload: Mapping[str, Any]) -> bool:
+    """Whether it holds conversations, be it in part. workload: as the manifest describes it."""
+    return "mean_turns" in workload or any(converses(part) for part in workload.get("parts") or ())
+
+
 def _mean(values: list[float | None], weights: list[float]) -> float | None:
     """None where one of them is not known."""
     known = [value for value in values if value is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.drive.capacity_plan import CapacityOptions, make_plan
 from harness.errors import ServiceError, UsageError
 from harness.load import runner
 from harness.serve.target import Target
+from harness.stats.capacity_file import capacity_from
 from harness.stats.people import PROFILES
 from tests.emulator.conftest import Emulator
 
@@ -70,6 +72,25 @@ def test_people_of_a_rate_are_of_the_rate_that_came(url: str, tmp_path: Path) ->
     assert levels
     loads = [(each["flow"]["load"], each["came"] or each["load"]) for each in levels]
     assert all(of_flow == came for of_flow, came in loads), loads
+
+
+def test_a_rate_of_conversations_is_called_so(url: str, tmp_path: Path) -> None:
+    """Not requests, of which each brings several: in the file, on the way and in the answer, also when it goes on."""
+    workload = tmp_path / "talk.py"
+    workload.write_text(
+        "from harness.load.user import StreamUser\n"
+        "class Talk(StreamUser):\n"
+        "    workload, turns, input_tokens, output_tokens = 'questions', 3, 20, 2\n"
+    )
+    asked = plan_of(BenchOptions(slo="ttft_p95=1us", workload=str(workload), output=tmp_path / "talk", report=False))
+    said: list[str] = []
+    more = CapacityOptions(asked, unit="rate", budget="4s", level="2s", start=4.0)
+    for options_now in (more, dataclasses.replace(more, resume=True)):
+        found = capacity(Target(url=url), options_now, said.append)
+        assert "conversations/s" in found.as_text().splitlines()[2].lower()
+        document = json.loads((tmp_path / "talk/capacity.json").read_text())
+        assert document["unit"] == capacity_from(document).unit == "conversations"
+    assert any("4 conversations/s for" in line for line in said)
 
 
 def test_a_service_that_goes_away_leaves_no_answer_but_what_was_measured(

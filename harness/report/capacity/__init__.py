@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.report.capacity import bounds, curve, habits, levels, overload, settings, surface, validity, what_binds
-from harness.report.capacity.subject import SearchReport, answer, unit_of
+from harness.report.capacity.subject import SearchReport, answer
 from harness.report.document import Document, Notice, Section, Sheet, Verdict
 from harness.report.words import gpus, moment
+from harness.stats.capacity_report import unit_words
 from harness.units import format_count
 
 # In reading order. A new section is a file with a function `section`, and one line here.
@@ -75,7 +76,7 @@ def _notices(searched: SearchReport) -> list[Notice]:
 def _card(searched: SearchReport) -> tuple[tuple[str, str], ...]:
     report, manifest = searched.report, searched.manifest
     first = report.first.answer
-    unit = unit_of(report.unit)
+    unit = unit_words(report.unit)
     pairs = [
         ("Model", report.model),
         ("GPU", (gpus(manifest) if manifest is not None else "") or "not known"),

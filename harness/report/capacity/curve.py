@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from harness.report.capacity.subject import SearchReport, load_of, unit_of
+from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.document import Axis, Chart, Mark, Paragraph, Section, Series
-from harness.stats.capacity_report import HistoryCapacity
+from harness.stats.capacity_report import HistoryCapacity, unit_words
 from harness.units import format_count, format_duration, format_percent
 
 
@@ -53,7 +53,7 @@ def _share(searched: SearchReport) -> Chart | None:
         name="share-by-load",
         title="Share within the bound that breaks first",
         words="; ".join(said) + ".",
-        x=Axis(unit_of(searched.report.unit).capitalize(), low=0.0),
+        x=Axis(unit_words(searched.report.unit).capitalize(), low=0.0),
         y=Axis("Share within the bound", "share", high=1.0),
         series=tuple(series),
         marks=(*(Mark("y", each, "needed") for each in sorted(needed)), *_loads(searched)),
@@ -94,7 +94,7 @@ def _latency(searched: SearchReport) -> Chart | None:
         name="latency-by-load",
         title="TTFT and ITL by load",
         words="; ".join(said) + ".",
-        x=Axis(unit_of(searched.report.unit).capitalize(), low=0.0),
+        x=Axis(unit_words(searched.report.unit).capitalize(), low=0.0),
         y=Axis("Latency", "s", log=None),
         series=tuple(series),
         marks=tuple(Mark("y", each.limit, each.name) for each in bounds),

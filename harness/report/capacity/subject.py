@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.measure.run_folder import Manifest
 from harness.report.capacity_text import sentence
-from harness.stats.capacity_report import CapacityReport
+from harness.stats.capacity_report import CapacityReport, unit_words
 from harness.units import format_count
 
 
@@ -39,12 +39,7 @@ def answer(searched: SearchReport) -> str:
     return " ".join(parts)
 
 
-def unit_of(unit: str) -> str:
-    """`users`, `chats`, `requests/s`."""
-    return "requests/s" if unit == "rate" else unit
-
-
 def load_of(load: float, unit: str) -> str:
     """`41 users`, `2.35 requests/s`."""
     number = format_count(load) if load == int(load) else f"{load:.3g}"
-    return f"{number} {unit_of(unit)}"
+    return f"{number} {unit_words(unit)}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import SearchReport, load_of, unit_of
+from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.capacity_text import history_line, surface_table
 from harness.report.document import Axis, Block, Chart, Paragraph, Section, Series
+from harness.stats.capacity_report import unit_words
 from harness.units import format_count
 
 
@@ -31,7 +32,7 @@ def _chart(searched: SearchReport) -> Chart:
             points.append((float(history), found.best))
             intervals.append((float(history), found.holds, found.breaks if found.breaks is not None else found.best))
             said.append(f"{format_count(history)} tokens {load_of(found.best, report.unit)}")
-    unit = unit_of(report.unit)
+    unit = unit_words(report.unit)
     return Chart(
         name="capacity-by-history",
         title="Capacity by history",

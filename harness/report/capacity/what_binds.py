@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.report.capacity.subject import SearchReport, load_of
 from harness.report.document import Block, Bullets, Paragraph, Section
-from harness.stats.capacity_report import HistoryCapacity
+from harness.stats.capacity_report import RATES, HistoryCapacity
 from harness.stats.gains import Gain, gains
 from harness.stats.outcome import Outcome
 from harness.units import format_count
@@ -88,13 +88,13 @@ def _command(searched: SearchReport, setting: str, each: HistoryCapacity) -> str
     """The comparison with this setting at the load that one without it is estimated to hold."""
     load = each.answer.best or each.answer.holds or 1.0
     unit = searched.report.unit
-    asked = f"--rate {load:.3g}" if unit == "rate" else f"--users {max(1, round(load))}"
+    asked = f"--rate {load:.3g}" if unit in RATES else f"--users {max(1, round(load))}"
     history = "" if each.history is None else f" --input-tokens {each.history}"
     return f"`harness ab {searched.report.model} --b {setting} {asked}{history}`"
 
 
 def _rounded(load: float, unit: str) -> float:
-    return load if unit == "rate" else float(round(load))
+    return load if unit in RATES else float(round(load))
 
 
 def _short(load: float, unit: str) -> str:
