@@ -49,12 +49,18 @@ class HistoryCapacity:
 
     @property
     def at_capacity(self) -> Flow | None:
-        """What went through the level nearest to the estimate, of those that neither drift nor are over-saturated."""
+        """What went through the level nearest to the estimate, of those that neither drift nor are over-saturated; of a
+        brief one, half of which is warm-up, only where there is none else. The longest of several at one load.
+        """
         answer = self.answer
         load = answer.best if answer.best is not None else answer.holds
         told = zip(self.search.told, self.flows, strict=True)
-        fit = [flow for each, flow in told if not each.drifts and not each.saturated and flow.requests_per_second > 0]
-        return min(fit, key=lambda flow: abs(flow.load - load)) if fit and load else None
+        fit = [
+            (each.brief, abs(flow.load - load), -each.seconds, flow)
+            for each, flow in told
+            if not each.drifts and not each.saturated and flow.requests_per_second > 0
+        ]
+        return min(fit, key=lambda each: each[:3])[3] if fit and load else None
 
     @property
     def beside_the_limit(self) -> tuple[Measured, ...]:

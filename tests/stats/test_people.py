@@ -64,6 +64,19 @@ def history(tokens: int | None, knee: float) -> HistoryCapacity:
     return HistoryCapacity(tokens, search, tuple(flows), tuple(figures))
 
 
+def test_people_are_told_by_a_level_that_lasted() -> None:
+    """Not by a brief one at the same load, half of which is warm-up, whichever was first; of two the longer one."""
+    search, lengths = CapacitySearch(Goal(1.0, True)), [(10.0, True), (60.0, False), (80.0, False), (10.0, True)]
+    share = BoundShare(SLO.bounds[0], 0.99, 2000, 2000.0, (0.98, 0.995))
+    for seconds, brief in lengths:
+        search.tell(Outcome(8.0, (share,), seconds, brief=brief))
+    flows = [Flow(8.0, seconds, 1.0, 8.0, 100.0) for seconds, _ in lengths]
+    figures = (Figures(0.1, 0.02, 0.0, 100.0, None, Binding(None, "made up")),) * len(lengths)
+    assert HistoryCapacity(None, search, tuple(flows), figures).at_capacity == flows[2]
+    only_brief = CapacitySearch(search.goal, search.told[:1])
+    assert HistoryCapacity(None, only_brief, tuple(flows[:1]), figures[:1]).at_capacity == flows[0]
+
+
 def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
     """40 users at 2,000 tokens and 28 at 8,000, with one request in a hundred that misses at any load."""
     parts = (history(2000, 40.5), history(8000, 28.5))
