@@ -77,6 +77,20 @@ def test_people_are_told_by_a_level_that_lasted() -> None:
     assert HistoryCapacity(None, only_brief, tuple(flows[:1]), figures[:1]).at_capacity == flows[0]
 
 
+def test_margins_are_those_of_the_level_that_tells_most() -> None:
+    """Of three at one load: not of the first one, which was too short to decide."""
+    search, names = CapacitySearch(Goal(1.0, True)), ("ttft_p95", "1.00 s", "99.0 % (98.0 % to 99.5 %)")
+    for size, low, high in ((60.0, 0.6, 1.0), (2000.0, 0.98, 0.995), (300.0, 0.93, 0.999)):
+        search.tell(Outcome(8.0, (BoundShare(SLO.bounds[0], 0.99, 2000, size, (low, high)),), 60.0))
+    flows, figures = (Flow(8.0, 1.0, 8.0, 8.0, 100.0),), Figures(0.1, 0.02, 0.0, 100.0, None, Binding(None, "made up"))
+    part = HistoryCapacity(None, search, flows * 3, (figures,) * 3)
+    report = CapacityReport("m", "users", SLO, Habits(), None, (part,))
+    text = to_markdown(capacity_document(SearchReport(report, report.as_dict(), None, "x")))
+    row = next(line for line in text.splitlines() if names[0] in line and names[1] in line)
+    assert names[2] in row
+    assert row.rstrip("| ").endswith("holds")
+
+
 def test_each_further_thousand_tokens_of_history_has_a_price() -> None:
     """40 users at 2,000 tokens and 28 at 8,000, with one request in a hundred that misses at any load."""
     parts = (history(2000, 40.5), history(8000, 28.5))

@@ -38,6 +38,6 @@ def section(searched: SearchReport) -> Section | None:
 
 
 def _nearest(told: list[Outcome], load: float) -> Outcome | None:
-    """The longest level nearest to a load."""
-    known = [each for each in told if each.attainment is not None]
-    return min(known, key=lambda each: (abs(each.load - load), each.brief), default=None)
+    """The level nearest to a load; of several there the one with most independent samples behind it."""
+    known = [(abs(each.load - load), -each.attainment.size, each) for each in told if each.attainment is not None]
+    return min(known, key=lambda each: each[:2])[2] if known else None
