@@ -41,13 +41,15 @@ def _wanted(state: SearchState, history: int, tried: Callable[[int], bool]) -> i
     curve = padded_curve(evidence, prior)
     left = curve.at(history)
     by_share = wish.goal == "balanced" and own < history < most * (1 - ALIKE) and history + answer < left * (1 - ALIKE)
+    shorter = [each.high for each in padded_budgets(evidence) if each.length < history]
+    may_cost = wish.goal == "balanced" and own < history and left < (1 - wish.history_share) * max(shorter, default=0)
     closely = FINE if by_share else SHARP
 
     def known(length: int) -> bool:
         gap = measured(evidence, length)
         return gap is not None and (gap <= closely or tried(length))
 
-    if by_share and 2 * own < NEARLY * curve.at(own) and not known(own):
+    if (by_share or may_cost) and 2 * own < NEARLY * curve.at(own) and not known(own):
         return own
     budgets = [each for each in padded_budgets(evidence) if each.is_sharp]
     sharp = sorted(each.length for each in budgets if each.gap <= closely or tried(each.longest))
