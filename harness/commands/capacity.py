@@ -22,10 +22,10 @@ from harness.load.runner import CUT_OFF
 from harness.measure.arrivals import POISSON
 from harness.measure.journal import JournalReader
 from harness.measure.run_folder import Level
-from harness.report.capacity_text import level_line, to_text
+from harness.report.capacity_text import level_line, load_of, to_text
 from harness.serve.target import Say, Target
 from harness.stats.absence import as_asked
-from harness.stats.capacity_report import RATES, CapacityReport, unit_words
+from harness.stats.capacity_report import CapacityReport
 from harness.stats.capacity_search import Ask, CapacitySearch
 from harness.stats.outcome import Outcome, outcome_of
 from harness.stats.people import Flow, flow_of
@@ -145,6 +145,6 @@ def _judged(
 
 def _announced(book: CapacityBook, ask: Ask, search: CapacitySearch) -> str:
     left = max(0.0, book.plan.goal.budget - search.spent)
-    load = f"{ask.load:.3g} {unit_words(book.unit)}" if book.unit in RATES else f"{ask.load:g} {book.unit}"
     why = "to find where the limit lies" if ask.brief else "beside the limit"
+    load = load_of(ask.load, book.unit)
     return f"level {len(search.told) + 1}: {load} for {ask.seconds:.0f} s, {why}; {left:.0f} s of the budget left"

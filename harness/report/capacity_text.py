@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.document import Table
 from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
-from harness.stats.capacity_report import CapacityReport, HistoryCapacity, HistoryCost, unit_words
+from harness.stats.capacity_report import RATES, CapacityReport, HistoryCapacity, HistoryCost, unit_words
 from harness.stats.outcome import Outcome
 from harness.stats.people import NO_HABITS, Flow
 from harness.units import format_count, format_duration, format_number, format_percent
@@ -65,7 +65,7 @@ def sentence(each: HistoryCapacity, unit: str) -> str:
 
 def level_line(outcome: Outcome, unit: str) -> str:
     """The outcome of a level, while the search runs."""
-    return f"{_load(outcome.load)} {unit_words(unit)}: {_share(outcome)}, {_word(outcome)}"
+    return f"{load_of(outcome.load, unit)}: {_share(outcome)}, {_word(outcome)}"
 
 
 def level_table(each: HistoryCapacity, unit: str) -> Table:
@@ -122,7 +122,7 @@ def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
     found, ends, habits = report.people, report.people_range, report.habits
     at_once = f"{format_number(flow.by_little)} answers at once by Little's law, {format_number(flow.at_once)} counted"
     lines = [
-        f"At {_load(flow.load)} {unit_words(report.unit)} {format_number(flow.requests_per_second)} requests/s were "
+        f"At {load_of(flow.load, report.unit)} {format_number(flow.requests_per_second)} requests/s were "
         f"answered in {format_duration(flow.answer_seconds)} on average: {at_once}."
     ]
     if abs(flow.by_little - flow.at_once) > LITTLE_OFF * max(flow.at_once, 1.0):
@@ -162,6 +162,12 @@ def _word(outcome: Outcome) -> str:
 def _shown(share: float) -> float:
     """0 where it is next to nothing."""
     return 0.0 if share < 1e-4 else share
+
+
+def load_of(load: float, unit: str) -> str:
+    """`41 users`, `1 chat`, `2.35 requests/s`."""
+    words = unit_words(unit)
+    return f"{_load(load)} {words.removesuffix('s') if load == 1 and unit not in RATES else words}"
 
 
 def _load(load: float) -> str:

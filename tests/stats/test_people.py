@@ -10,7 +10,7 @@ import pytest
 from harness.catalog.slo import parse_slo
 from harness.report.capacity import capacity_document
 from harness.report.capacity.subject import SearchReport
-from harness.report.capacity_text import to_text
+from harness.report.capacity_text import load_of, to_text
 from harness.report.to_markdown import to_markdown
 from harness.stats.binding import Binding
 from harness.stats.capacity_file import capacity_from
@@ -89,6 +89,20 @@ def test_margins_are_those_of_the_level_that_tells_most() -> None:
     row = next(line for line in text.splitlines() if names[0] in line and names[1] in line)
     assert names[2] in row
     assert row.rstrip("| ").endswith("holds")
+
+
+@pytest.mark.parametrize(
+    ("load", "unit", "words"),
+    [
+        (1.0, "users", "1 user"),
+        (41.0, "chats", "41 chats"),
+        (1.0, "rate", "1 requests/s"),
+        (2.346, "conversations", "2.35 conversations/s"),
+    ],
+)
+def test_a_load_in_words(load: float, unit: str, words: str) -> None:
+    """One of it is singular; a rate never is."""
+    assert load_of(load, unit) == words
 
 
 def test_each_further_thousand_tokens_of_history_has_a_price() -> None:

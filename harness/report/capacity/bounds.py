@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import SearchReport, load_of
+from harness.report.capacity.subject import SearchReport
+from harness.report.capacity_text import load_of
 from harness.report.document import Paragraph, Section, Table
 from harness.stats.outcome import Outcome
 from harness.units import format_count, format_duration, format_percent

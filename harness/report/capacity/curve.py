@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from harness.report.capacity.subject import SearchReport, load_of
+from harness.report.capacity.subject import SearchReport
+from harness.report.capacity_text import load_of
 from harness.report.document import Axis, Chart, Mark, Paragraph, Section, Series
 from harness.stats.capacity_report import HistoryCapacity, unit_words
 from harness.units import format_count, format_duration, format_percent

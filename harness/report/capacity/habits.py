@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import SearchReport, load_of
+from harness.report.capacity.subject import SearchReport
+from harness.report.capacity_text import load_of
 from harness.report.document import Bullets, Facts, Section
 from harness.report.money_words import money_lines, price_words, usd
 from harness.stats.people import NO_HABITS

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import SearchReport, load_of
+from harness.report.capacity.subject import SearchReport
+from harness.report.capacity_text import load_of
 from harness.report.document import Bullets, Section
 from harness.stats.capacity_report import HistoryCapacity
 from harness.units import format_count, format_duration, format_number, format_percent

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.measure.run_folder import Manifest
 from harness.report.capacity_text import sentence
-from harness.stats.capacity_report import CapacityReport, unit_words
+from harness.stats.capacity_report import CapacityReport
 from harness.units import format_count
 
 
@@ -37,9 +37,3 @@ def answer(searched: SearchReport) -> str:
         told = sentence(each, report.unit)
         parts.append(told if each.history is None else f"With {format_count(each.history)} tokens of history: {told}")
     return " ".join(parts)
-
-
-def load_of(load: float, unit: str) -> str:
-    """`41 users`, `2.35 requests/s`."""
-    number = format_count(load) if load == int(load) else f"{load:.3g}"
-    return f"{number} {unit_words(unit)}"

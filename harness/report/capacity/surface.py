@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import SearchReport, load_of
-from harness.report.capacity_text import history_line, surface_table
+from harness.report.capacity.subject import SearchReport
+from harness.report.capacity_text import history_line, load_of, surface_table
 from harness.report.document import Axis, Block, Chart, Paragraph, Section, Series
 from harness.stats.capacity_report import unit_words
 from harness.units import format_count

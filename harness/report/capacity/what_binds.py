@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.report.capacity.subject import SearchReport, load_of
+from harness.report.capacity.subject import SearchReport
+from harness.report.capacity_text import load_of
 from harness.report.document import Block, Bullets, Paragraph, Section
 from harness.stats.capacity_report import RATES, HistoryCapacity
 from harness.stats.gains import Gain, gains
