@@ -66,7 +66,7 @@ def row_cost(points: Iterable[FillPoint]) -> RowCost:
 def read_at_once(point: FillPoint) -> int:
     """Tokens that were read at once when it was fullest: of many short chats all, where they are one prefill."""
     whole = point.rows * point.length
-    return max(point.length, whole) if whole <= point.longest * (1 + ALIKE) else point.length
+    return max(point.length, whole) if whole <= point.longest else point.length
 
 
 def _edge(few: list[FillPoint], *, held: bool) -> dict[int, FillPoint]:

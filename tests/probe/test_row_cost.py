@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.probe.fills import FillPoint
-from harness.probe.row_cost import row_cost
+from harness.probe.row_cost import read_at_once, row_cost
 
 
 def few(longest: int, *, held: int, died: int, rows: int = 4) -> list[FillPoint]:
@@ -53,3 +53,9 @@ def test_many_short_prompts_say_nothing_of_a_long_one() -> None:
     """What held while little was read is no bound from above where much is read."""
     weak = FillPoint(30, 4000, 24_000, 50, crowd=True, held=24_000)
     assert row_cost([*few(4000, held=25_000, died=25_100), weak]).most is None
+
+
+def test_chats_that_are_a_token_too_many_for_one_prefill_are_not_read_at_once() -> None:
+    """The last of them is read alone, and what held then says nothing of a whole prefill."""
+    assert read_at_once(FillPoint(1500, 9000, 9000, 6, crowd=True, held=9000)) == 9000
+    assert read_at_once(FillPoint(1501, 9000, 9006, 6, crowd=True, held=9006)) == 1501
