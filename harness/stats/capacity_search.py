@@ -242,8 +242,8 @@ class CapacitySearch:
         if not held:
             least = min(broke)
             if (goal.whole and least <= 1) or least <= goal.start / LOWEST:
-                tries = sum(each.load == least for each in told)
-                return (least if tries < 2 else None), False  # once more, at length, before it is given up
+                at_length = any(each.load == least and not each.brief for each in told)
+                return (None if at_length else least), False  # at length, before it is given up
             return self._rounded(least / self._step), True
         below = max(held)
         above = min((load for load in broke if load > below), default=below)

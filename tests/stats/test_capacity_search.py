@@ -162,13 +162,18 @@ def test_an_open_loop_tells_of_the_rate_that_came() -> None:
 
 
 def test_a_service_that_never_holds_is_given_up() -> None:
-    """With 0 as what holds and nothing as the estimate; one user twice, as once may be chance."""
+    """With 0 as what holds and nothing as the estimate; one user also at length, as a brief level may be chance, be it
+    the second one.
+    """
     search = CapacitySearch(Goal(8.0, True))
     while (ask := search.ask()) is not None:
-        search.tell(told(ask.load, 0.2, seconds=ask.seconds))
+        search.tell(told(ask.load, 0.2, seconds=ask.seconds, brief=ask.brief))
+        if ask.load == 1.0 and ask.brief:
+            search.tell(search.told[-1])
     answer = search.answer()
     assert (answer.holds, answer.best, answer.narrow) == (0.0, None, False)
-    assert [each.load for each in search.told] == [8, 4, 2, 1, 1]
+    assert [each.load for each in search.told] == [8, 4, 2, 1, 1, 1]
+    assert not search.told[-1].brief
     assert "Not even 1 held" in answer.notes[0]
 
 
