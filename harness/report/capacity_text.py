@@ -7,7 +7,7 @@ from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
 from harness.stats.capacity_report import RATES, CapacityReport, HistoryCapacity, HistoryCost, unit_words
 from harness.stats.outcome import Outcome
-from harness.stats.people import NO_HABITS, Flow
+from harness.stats.people import Flow
 from harness.units import format_count, format_duration, format_number, format_percent
 
 LITTLE_OFF = 0.1  # of the answers at once: by more the count and the law should not differ in a level of one state
@@ -125,10 +125,12 @@ def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
         f"At {load_of(flow.load, report.unit)} {format_number(flow.requests_per_second)} requests/s were "
         f"answered in {format_duration(flow.answer_seconds)} on average: {at_once}."
     ]
+    if not flow.adds_up:
+        return [*lines, f"How many people that serves, and at what cost, is not known: {report.no_people}."]
     if abs(flow.by_little - flow.at_once) > LITTLE_OFF * max(flow.at_once, 1.0):
         lines.append("Note: the two differ, as where a level is short beside an answer; a longer --level tells more.")
     if found is None or ends is None:
-        return [*lines, f"How many people that serves is not known: {NO_HABITS}."]
+        return [*lines, f"How many people that serves is not known: {report.no_people}."]
     low, best, high = ends
     about = best if best is not None else low
     upper = "" if high is None else f" ({format_count(round(low))} to {format_count(round(high))})"

@@ -12,7 +12,7 @@ from harness.catalog.slo import Slo
 from harness.stats.capacity_search import Answer, CapacitySearch
 from harness.stats.money import NOTHING_ASKED, PEOPLE, Money, MoneyQuestion, Price, money
 from harness.stats.outcome import Outcome
-from harness.stats.people import NO_HABITS, Flow, Habits, People, people
+from harness.stats.people import NO_HABITS, TOO_SHORT, Flow, Habits, People, people
 from harness.stats.surface import Figures, HistoryRow, Surface, row_of, surface_of
 
 # Times the limit, or that part of it: how far away a level may be whose resource is told as that of the limit.
@@ -144,8 +144,15 @@ class CapacityReport:
 
     @property
     def people(self) -> People | None:
+        """None where no level can speak for the capacity, or that one does not add up."""
         flow = self.first.at_capacity
-        return people(flow, self.habits) if flow else None
+        return people(flow, self.habits) if flow and flow.adds_up else None
+
+    @property
+    def no_people(self) -> str:
+        """Why nobody knows how many people that serves."""
+        flow = self.first.at_capacity
+        return TOO_SHORT if flow and not flow.adds_up else NO_HABITS
 
     @property
     def people_range(self) -> tuple[float, float | None, float | None] | None:
@@ -165,10 +172,12 @@ class CapacityReport:
     def money(self) -> Money:
         """At the level nearest to the estimate; users are those of the busy hour at what is sure to hold."""
         flow, ends = self.first.at_capacity, self.people_range
+        if flow is not None and not flow.adds_up:
+            return money(self.asked, self.price, self.gpus, None, None, no_flow=TOO_SHORT)
         tokens = None if flow is None else (flow.input_tokens_per_second, flow.output_tokens_per_second)
         held = ends[0] if ends else None
         used = self.habits.utilisation
-        return money(self.asked, self.price, self.gpus, tokens, held, used, PEOPLE, NO_HABITS)
+        return money(self.asked, self.price, self.gpus, tokens, held, used, PEOPLE, self.no_people)
 
     @property
     def history_cost(self) -> HistoryCost | None:

@@ -251,15 +251,16 @@ def money(
     utilisation: float = 1.0,
     who: str = AS_ASKED,
     no_users: str = "the load was not measured in users",
+    no_flow: str = "no load was found that holds the SLO",
 ) -> Money:
     """flow: prompt and generated tokens per second at the most load that holds the SLO, None where none does. held:
-    users of that, None where it is not known; who: these are; no_users: why they are not known.
+    users of that, None where it is not known; who: these are; no_users, no_flow: why they are not known.
     """
     cost = Cost(price, *flow, utilisation) if price is not None and flow is not None else None
     against = break_even(cost, asked.api) if cost is not None and asked.api is not None else None
     why = None
     if flow is None and (asked.for_users is not None or asked.api is not None):
-        why = "no load was found that holds the SLO"
+        why = no_flow
     elif asked.for_users is not None and not held:
         why = no_users if held is None else "no load is sure to hold the SLO"
     elif asked.api is not None and price is None:

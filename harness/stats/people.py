@@ -34,6 +34,8 @@ PROFILES: Mapping[str, tuple[float, ...]] = {
 }  # fmt: skip
 
 
+TOO_SHORT = "the levels were so short beside an answer that Little's law does not hold: give a longer --level"
+MOST_APART = 2.0  # times: beyond it what ended in a level is no measure of what came
 NO_HABITS = "how often one person asks was not told: give `harness capacity` --turns or --sessions-per-hour"
 
 
@@ -55,6 +57,12 @@ class Flow:
     def by_little(self) -> float:
         """Answers at once, by Little's law."""
         return self.requests_per_second * self.answer_seconds
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether Little's law and the count agree, to within a factor; one answer more or less is chance."""
+        low, high = sorted((self.by_little, self.at_once))
+        return high <= MOST_APART * low + 1
 
     def as_dict(self) -> dict[str, Any]:
         return {name: value if math.isfinite(value) else None for name, value in self.__dict__.items()}

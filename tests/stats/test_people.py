@@ -19,7 +19,7 @@ from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.decision import BoundShare
 from harness.stats.money import MoneyQuestion, Price
 from harness.stats.outcome import Outcome
-from harness.stats.people import NO_HABITS, PROFILES, Flow, Habits, flow_of, people
+from harness.stats.people import NO_HABITS, PROFILES, TOO_SHORT, Flow, Habits, flow_of, people
 from harness.stats.surface import Figures
 from harness.stats.window import steady_window
 from tests.report.subjects import searched_history
@@ -75,6 +75,22 @@ def test_people_are_told_by_a_level_that_lasted() -> None:
     assert HistoryCapacity(None, search, tuple(flows), figures).at_capacity == flows[2]
     only_brief = CapacitySearch(search.goal, search.told[:1])
     assert HistoryCapacity(None, only_brief, tuple(flows[:1]), figures[:1]).at_capacity == flows[0]
+
+
+@pytest.mark.parametrize(("answered", "known"), [(2.0, False), (44.0, False), (60.0, True), (190.0, True)])
+def test_levels_shorter_than_an_answer_tell_of_no_people(answered: float, known: bool) -> None:
+    """Of 100 answers at once, each of a second, so many end in a second: by less than half nobody and nothing costs."""
+    search = CapacitySearch(Goal(1.0, True))
+    share = BoundShare(SLO.bounds[0], 0.99, 2000, 2000.0, (0.98, 0.995))
+    search.tell(Outcome(100.0, (share,), 60.0))
+    figures = (Figures(0.1, 0.02, 0.0, 100.0, None, Binding(None, "made up")),)
+    part = HistoryCapacity(None, search, (Flow(100.0, answered, 1.0, 100.0, 100.0, 300.0),), figures)
+    asked = MoneyQuestion(for_users=500)
+    report = CapacityReport("m", "users", SLO, Habits(turns=4), Price(0.8, 1), (part,), asked=asked)
+    document, text = report.as_dict(), to_markdown(capacity_document(SearchReport(report, report.as_dict(), None, "x")))
+    assert (document["users"] is not None, document["cost"] is not None) == (known, known)
+    assert (f"not known: {TOO_SHORT}" in text, f"has no answer: {TOO_SHORT}" in text) == (not known, not known)
+    assert (f"not known: {TOO_SHORT}" in to_text(report)) is not known
 
 
 def test_margins_are_those_of_the_level_that_tells_most() -> None:

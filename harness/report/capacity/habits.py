@@ -6,7 +6,6 @@ from harness.report.capacity.subject import SearchReport
 from harness.report.capacity_text import load_of
 from harness.report.document import Bullets, Facts, Section
 from harness.report.money_words import money_lines, price_words, usd
-from harness.stats.people import NO_HABITS
 from harness.units import format_count, format_duration, format_number
 
 
@@ -14,7 +13,7 @@ def section(searched: SearchReport) -> Section | None:
     """None where no level can speak for the capacity."""
     report = searched.report
     flow, found, ends = report.first.at_capacity, report.people, report.people_range
-    if flow is None or found is None:
+    if flow is None:
         return None
     pairs = [
         ("At", load_of(flow.load, report.unit)),
@@ -24,14 +23,15 @@ def section(searched: SearchReport) -> Section | None:
         ),
         ("Generated", f"{format_number(flow.output_tokens_per_second)} tokens/s"),
     ]
-    if ends is None:
-        pairs.append(("People in the busy hour", f"not known: {NO_HABITS}"))
+    if found is None or ends is None:
+        pairs.append(("People in the busy hour", f"not known: {report.no_people}"))
     else:
         low, best, high = (None if end is None else format_count(round(end)) for end in ends)
         about = f"{best or low} ({low} to {high})" if high is not None else f"{best or low} ({low} or more)"
         pairs.append(("People in the busy hour", about))
         pairs.append(("Of them talking at once", format_number(found.talking)))
-    lines = tuple(money_lines(report.money)) or ("Cost: not known, as no price is told: give --price.",)
+    why = "no price is told: give --price" if flow.adds_up else report.no_people
+    lines = tuple(money_lines(report.money)) or (f"Cost: not known, as {why}.",)
     return Section("People, GPUs and cost", (Facts(tuple(pairs)), Bullets(lines)))
 
 
@@ -39,7 +39,7 @@ def card(searched: SearchReport) -> list[tuple[str, str]]:
     """What one million generated tokens cost, and the GPUs for the users that were asked for."""
     money = searched.report.money
     if money.cost is None:
-        return [("Cost", "no price known")]
+        return [("Cost", "no price known" if searched.report.people else "not known")]
     cost = money.cost
     pairs = [
         ("Price", price_words(cost.price)),
