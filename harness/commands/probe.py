@@ -72,7 +72,7 @@ class _Probe:
         self.engine = engine_of(model)
         version = self.engine.version(model.engine.version)
         bounds = {bound.name: bound.limit for bound in model.slo.bounds}
-        self.wish = ProbeGoal(
+        self.asked = ProbeGoal(
             goal=options.goal,
             answer_tokens=options.answer_tokens or model.answer_tokens or DEFAULT_ANSWER,
             max_starts=options.max_starts,
@@ -85,7 +85,7 @@ class _Probe:
         names = frozenset(self.engine.limit_names(version))
         on_full = self.engine.on_full_cache
         pooled = on_full in ("preempts", "retracts", "ends answers")
-        self.search = PoolSearch(self.wish, prior, names, on_full) if pooled else Search(self.wish, prior)
+        self.search = PoolSearch(self.asked, prior, names, on_full) if pooled else Search(self.asked, prior)
         self.folder = _folder(options, model)
         self.seen = CarryOver()
 
@@ -106,7 +106,7 @@ class _Probe:
 
     def _require_room(self) -> None:
         """An answer that takes all that one chat can have leaves nothing to search for."""
-        most, answer = self.search.longest_chat, self.wish.answer_tokens
+        most, answer = self.search.longest_chat, self.asked.answer_tokens
         if most is not None and answer >= most:
             raise UsageError(
                 f"an answer of {answer:,} tokens leaves no room for a prompt: one chat has at most {most:,} in all",
@@ -122,10 +122,10 @@ class _Probe:
             "engine": self.model.engine.version,
             "runtime": self.runtime,
             "gpu": self.model.gpu,
-            "goal": self.wish.goal,
-            "history_share": self.wish.history_share,
-            "answer_tokens": self.wish.answer_tokens,
-            "quick": self.wish.quick,
+            "goal": self.asked.goal,
+            "history_share": self.asked.history_share,
+            "answer_tokens": self.asked.answer_tokens,
+            "quick": self.asked.quick,
         }
 
     def _tell_resumed(self) -> None:
@@ -151,9 +151,9 @@ class _Probe:
         document, cells = self._document(found)
         path = self.folder / "probe.json"
         write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
-        version = self.search.knowledge.version
+        version = self.search.prior.version
         names = {name: name.upper() for name in NO_LIMITS}
-        text = as_text(document, found, cells, self.wish, {**names, **self.engine.limit_names(version)})
+        text = as_text(document, found, cells, self.asked, {**names, **self.engine.limit_names(version)})
         write_atomically(self.folder / "probe.md", (text + "\n").encode())
         write_page(self.folder)
         if self.options.write:
@@ -164,12 +164,12 @@ class _Probe:
         evidence = self.search.evidence
         started = evidence.started
         assert started is not None
-        card = Card(started, found.setting, self.wish.answer_tokens, self.search.knowledge.version)
-        cells = measured(card.cells(), measured_cells(evidence, card), self.wish)
+        card = Card(started, found.setting, self.asked.answer_tokens, self.search.prior.version)
+        cells = measured(card.cells(), measured_cells(evidence, card), self.asked)
         cells, contradictions = corrected(cells, evidence)
         checks = checks_of(evidence) if self.search.proved is not None or evidence.last_proof else []
         proved = self.search.proved is not None and all_held(checks)
-        limits = limits_of(found, card, evidence, self.wish)
+        limits = limits_of(found, card, evidence, self.asked)
         version = self.engine.version(started.version or self.model.engine.version)
         speed = speed_of(evidence)
         mixed = (
@@ -189,7 +189,7 @@ class _Probe:
             "image": started.image,
             "gpu": self.model.gpu,
             "emulated": started.emulated,
-            "goal": self.wish.goal,
+            "goal": self.asked.goal,
             "goals": {name: each.as_json() for name, each in goals.items()},
             "kind": started.kind,
             "starts": evidence.starts,
@@ -210,7 +210,7 @@ class _Probe:
             "reasons": {flag.name: " ".join(filter(None, (flag.reason + ".", flag.cost))) for flag in found.flags},
             "mix": mixed.as_json() if mixed else None,
             "advice": [
-                *([sentence_of_goals(goals, self.wish.goal)] if goals else []),
+                *([sentence_of_goals(goals, self.asked.goal)] if goals else []),
                 *advice_of(self.search, found, mixed),
                 *contradictions,
                 *([f"{doubt}."] if doubt else []),
@@ -229,7 +229,7 @@ class _Probe:
     def _prompt_advice(self) -> list[str]:
         """What is assumed where the engine's tokenizer could not be asked, or does not add up."""
         loaded = any(each.loads for each in self.search.evidence.outcomes)
-        if self.wish.quick or not loaded or self.seen.begun == 0:
+        if self.asked.quick or not loaded or self.seen.begun == 0:
             return []
         said = self.seen.lengths.sentence(self.seen.ruler)
         return [said] if said else []
@@ -250,7 +250,7 @@ class _Probe:
     def _not_written(self) -> str | None:
         """Why `--write` leaves the entry as it is; None where it does not."""
         started = self.search.evidence.started
-        if self.wish.quick and started is not None and started.kind != "pool" and not started.chunking:
+        if self.asked.quick and started is not None and started.kind != "pool" and not started.chunking:
             # One start without load is at the engine's own lengths, which are not what the goal asks for.
             return "nothing was written, because --quick has not searched for the history"
         return None
@@ -268,7 +268,7 @@ class _Probe:
         """What the proof was given beside limits, by the engine's own names."""
         off = found.setting.prefix_caching is False
         return {
-            **(self.engine.without_prefix_cache(self.search.knowledge.version) if off else {}),
+            **(self.engine.without_prefix_cache(self.search.prior.version) if off else {}),
             **(self.engine.exploring(proving=True) if self.search.joins_at_once(found.setting) else {}),
         }
 
@@ -345,7 +345,7 @@ def as_text(
     document: Mapping[str, Any],
     found: Recommendation,
     cells: Sequence[Cell],
-    wish: ProbeGoal,
+    asked: ProbeGoal,
     names: Mapping[str, str],
 ) -> str:
     """The result for people: what fits, what to set and why, how sure."""
@@ -357,7 +357,7 @@ def as_text(
     fits = sentence(cells, found.setting.max_concurrent_requests)
     lines = [
         f"{document['model']} on {document['gpu'] or 'this GPU'}{emulated}, {document['engine']}: {fits}.",
-        f"{_starts(document['starts'])}; {proof}. Answers of {wish.answer_tokens:,} tokens are kept free.",
+        f"{_starts(document['starts'])}; {proof}. Answers of {asked.answer_tokens:,} tokens are kept free.",
         "",
         "Set",
     ]

@@ -52,36 +52,36 @@ LONG_CHAT = 512  # tokens
 class Search:
     """The whole search as a function of the outcomes told so far; telling them again resumes it."""
 
-    def __init__(self, wish: ProbeGoal, knowledge: Prior) -> None:
-        self.wish, self.knowledge = wish, knowledge
+    def __init__(self, asked: ProbeGoal, prior: Prior) -> None:
+        self.asked, self.prior = asked, prior
         self._outcomes: list[Outcome] = []
         self.evidence: Evidence = gather(())
 
     @property
     def state(self) -> SearchState:
-        return SearchState(self.evidence, self.wish, self.knowledge, self.fast_rows)
+        return SearchState(self.evidence, self.asked, self.prior, self.fast_rows)
 
     @property
     def fast_rows(self) -> int | None:
         """For the goal `latency`: most chats at once that held the SLO at every history measured; 1 if not even one."""
-        if self.wish.goal != "latency" or (self.wish.itl is None and self.wish.ttft is None):
+        if self.asked.goal != "latency" or (self.asked.itl is None and self.asked.ttft is None):
             return None
         known = points(result for each in self._outcomes for result in each.loads)
         curves = [of_history(known, history) for history in {point.history_tokens for point in known}]
-        return min((largest_within(curve, self.wish) or 1 for curve in curves if curve), default=None)
+        return min((largest_within(curve, self.asked) or 1 for curve in curves if curve), default=None)
 
     @property
     def recommendation(self) -> Recommendation | None:
         """What to set, as good as the evidence allows; None before any start came up."""
         evidence = self.evidence
-        return recommend(evidence, self.wish, self.knowledge, self.fast_rows) if evidence.started else None
+        return recommend(evidence, self.asked, self.prior, self.fast_rows) if evidence.started else None
 
     @property
     def longest_chat(self) -> int | None:
         """Tokens that one chat can have in all, as far as is known."""
         started = self.evidence.started
         usable = started.usable if started is not None and started.kind == "flash" else None
-        known = [each for each in (context_length(self.evidence, self.knowledge), usable) if each is not None]
+        known = [each for each in (context_length(self.evidence, self.prior), usable) if each is not None]
         return min(known, default=None)
 
     @property
@@ -172,7 +172,7 @@ class Search:
         last = evidence.last
         if last is None:
             return self._first()
-        if evidence.starts >= self.wish.max_starts or self.fatal is not None:
+        if evidence.starts >= self.asked.max_starts or self.fatal is not None:
             return None
         if not last.came_up:
             return self._after_failed_start(evidence, last)
@@ -184,10 +184,10 @@ class Search:
         """The engine's own limits; with a prefill budget of ours all of them, because its own default for the longest
         prompt may be above that (1,024 of 2,048 in 1.x, up to 4,095 in 2.x, where it must not be).
         """
-        prefill = first_prefill(self.wish.goal)
-        context = self.knowledge.context
+        prefill = first_prefill(self.asked.goal)
+        context = self.prior.context
         total = None
-        if self.knowledge.version < (2, 0, 0) or (prefill is not None and self.knowledge.version < (3, 0, 0)):
+        if self.prior.version < (2, 0, 0) or (prefill is not None and self.prior.version < (3, 0, 0)):
             total = min(prefill or DEFAULT_PREFILL, context or DEFAULT_PREFILL)
         return self._opening(prefill, total)
 
@@ -208,7 +208,7 @@ class Search:
             return last.setting  # once more: it may have been chance
         if failure.cause == "argument":  # limits of ours against defaults of the engine: name them all
             prefill = last.setting.max_batch_prefill_tokens or DEFAULT_PREFILL
-            return self._opening(last.setting.max_batch_prefill_tokens, min(prefill, self.knowledge.context or prefill))
+            return self._opening(last.setting.max_batch_prefill_tokens, min(prefill, self.prior.context or prefill))
         if last.setting.purpose != "learn" and evidence.started is not None:
             after = flash.after_failed_start if evidence.kind == "flash" else padded.after_failed_start
             return after(self.state, last, failure)
@@ -237,7 +237,7 @@ class Search:
 
     def next_load(self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
         """The next load for a start that is up, given what came of the earlier ones; None when it may be stopped."""
-        if self.wish.quick or (results and results[-1].verdict == "died"):
+        if self.asked.quick or (results and results[-1].verdict == "died"):
             return None
         if any(each.verdict == "stalled" for each in results):
             return self._shorter_chat(setting, results)
@@ -294,7 +294,7 @@ class Search:
 
         The last ones are left before their answers end, so nothing that must be exact comes after them.
         """
-        card = Card(started, setting, self.wish.answer_tokens, self.knowledge.version)
+        card = Card(started, setting, self.asked.answer_tokens, self.prior.version)
         concurrency = setting.max_concurrent_requests or 1
         longest = card.longest_history()
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, longest // 4))

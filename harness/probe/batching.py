@@ -70,11 +70,11 @@ def knee(curve: Sequence[BatchPoint]) -> int | None:
     return None
 
 
-def largest_within(curve: Sequence[BatchPoint], wish: ProbeGoal) -> int | None:
+def largest_within(curve: Sequence[BatchPoint], asked: ProbeGoal) -> int | None:
     """The most chats at once that held the SLO with all smaller numbers; None without an SLO or if not even one did."""
     best = None
     for point in curve:
-        verdict = meets(point.ttft_p95, point.itl_p95, wish)
+        verdict = meets(point.ttft_p95, point.itl_p95, asked)
         if verdict is None:
             continue
         if not verdict:

@@ -109,23 +109,23 @@ def _by_blocks(started: EngineFacts, total: int) -> int:
 
 
 def measured(
-    cells: Sequence[Cell], figures: Iterable[tuple[int, float | None, float | None]], wish: ProbeGoal
+    cells: Sequence[Cell], figures: Iterable[tuple[int, float | None, float | None]], asked: ProbeGoal
 ) -> list[Cell]:
     """The cells with what was measured of some of them: (history, ttft_p95, itl_p95)."""
     known = {history: (ttft, itl) for history, ttft, itl in figures}
     return [
-        _with_figures(cell, *known[cell.history_tokens], wish) if cell.history_tokens in known else cell
+        _with_figures(cell, *known[cell.history_tokens], asked) if cell.history_tokens in known else cell
         for cell in cells
     ]
 
 
-def _with_figures(cell: Cell, ttft: float | None, itl: float | None, wish: ProbeGoal) -> Cell:
-    return replace(cell, ttft_p95=ttft, itl_p95=itl, meets_slo=meets(ttft, itl, wish))
+def _with_figures(cell: Cell, ttft: float | None, itl: float | None, asked: ProbeGoal) -> Cell:
+    return replace(cell, ttft_p95=ttft, itl_p95=itl, meets_slo=meets(ttft, itl, asked))
 
 
-def meets(ttft: float | None, itl: float | None, wish: ProbeGoal) -> bool | None:
+def meets(ttft: float | None, itl: float | None, asked: ProbeGoal) -> bool | None:
     """Whether both bounds hold; None where nothing is asked, or what is asked was not measured."""
-    pairs = [(value, bound) for value, bound in ((ttft, wish.ttft), (itl, wish.itl)) if bound is not None]
+    pairs = [(value, bound) for value, bound in ((ttft, asked.ttft), (itl, asked.itl)) if bound is not None]
     if not pairs or any(value is None for value, _ in pairs):
         return None
     return all(value <= bound for value, bound in pairs if value is not None)

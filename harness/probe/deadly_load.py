@@ -50,7 +50,7 @@ def is_sought(state: SearchState) -> bool:
         and (gap is None or gap > KNOWN * (1 + looked))
         and (died <= NEARLY_ALL * whole or gap is None or gap > WIDE)
         and looked < MOST_STARTS
-        and state.wish.max_starts - evidence.starts > 1
+        and state.asked.max_starts - evidence.starts > 1
         and not dies_when_full(evidence)
     )
 

@@ -22,7 +22,7 @@ TOO_LARGE = "length limit exceeded"  # of a request's body, in the words of TGI'
 MOVED = 0.01  # share of a budget by which starts must differ to be worth a word
 
 
-def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: ProbeGoal) -> dict[str, int | None]:
+def limits_of(found: Recommendation, card: Card, evidence: Evidence, asked: ProbeGoal) -> dict[str, int | None]:
     """The limits with the recommended flags. max_batch_size: the most chats that held the SLO, else the knee.
 
     The cache of an engine that died of what was in it counts as far as the chats that are let in can fill it.
@@ -31,7 +31,7 @@ def limits_of(found: Recommendation, card: Card, evidence: Evidence, wish: Probe
     budget = started.budget if started.kind in ("flash", "pool") else setting.max_batch_total_tokens
     if started.kind == "flash" and evidence.tokens.smallest_failed is not None and found.capacity is not None:
         budget = min(budget or found.capacity, found.capacity)
-    most, reasonable = setting.max_concurrent_requests, reasonable_batch(evidence, wish)
+    most, reasonable = setting.max_concurrent_requests, reasonable_batch(evidence, asked)
     batch = min((each for each in (reasonable, most) if each is not None), default=None)
     return {
         "max_batch_total_tokens": budget,
@@ -49,11 +49,11 @@ def curves(evidence: Evidence) -> list[list[BatchPoint]]:
     return [of_history(known, history) for history in sorted({point.history_tokens for point in known})]
 
 
-def reasonable_batch(evidence: Evidence, wish: ProbeGoal) -> int | None:
+def reasonable_batch(evidence: Evidence, asked: ProbeGoal) -> int | None:
     """Of the longest history that was measured at several sizes: the largest batch within the SLO, else the knee."""
     for curve in reversed(curves(evidence)):
         if len(curve) >= 3:
-            return largest_within(curve, wish) or knee(curve)
+            return largest_within(curve, asked) or knee(curve)
     return None
 
 
@@ -130,9 +130,9 @@ def corrected(cells: Sequence[Cell], evidence: Evidence) -> tuple[list[Cell], li
 
 def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[str]:
     """What the reader should know beside the flags, most important first."""
-    evidence, wish = search.evidence, search.wish
+    evidence, asked = search.evidence, search.asked
     if isinstance(search, PoolSearch):
-        return [*search.advice(found), *_batch_advice(evidence, wish)]
+        return [*search.advice(found), *_batch_advice(evidence, asked)]
     lines = [
         _case(evidence, found.setting),
         *_bracket(evidence, found),
@@ -140,9 +140,9 @@ def advice_of(search: Search, found: Recommendation, mixed: Mix | None) -> list[
         *_proof(search),
         *_overload(found, evidence.refused_fast),
     ]
-    lines += _batch_advice(evidence, wish)
+    lines += _batch_advice(evidence, asked)
     lines += _prefill_advice(search, found)
-    if wish.answer_tokens > 1024:
+    if asked.answer_tokens > 1024:
         lines.append(
             f"Answers above 1,024 tokens are generated in pieces that queue again; each chat holds up to"
             f" {found.answer:,} tokens for its answer."
@@ -215,7 +215,7 @@ def _proof(search: Search) -> list[str]:
         ]
         lines = [f"Not proved, because not every check ran and held: {'; '.join(missing)}."] if missing else []
         return lines + (too_large if any(TOO_LARGE in each for each in missing) else [])
-    if search.wish.quick:
+    if search.asked.quick:
         return ["Not proved: --quick sends no load. A start that succeeds may still die under load."]
     return [
         "Not proved: the search ended before a setting survived every load. `--resume` with a larger --max-starts goes"
@@ -234,18 +234,18 @@ def _overload(found: Recommendation, rejected_fast: bool | None) -> list[str]:
     ]
 
 
-def _batch_advice(evidence: Evidence, wish: ProbeGoal) -> list[str]:
+def _batch_advice(evidence: Evidence, asked: ProbeGoal) -> list[str]:
     lines = []
     for curve in curves(evidence):
         if len(curve) < 3:
             continue
-        best, bend = largest_within(curve, wish), knee(curve)
+        best, bend = largest_within(curve, asked), knee(curve)
         history = f"{curve[0].history_tokens:,}"
         if best is not None:
             lines.append(
                 f"With {history} tokens of history, {_chats(best)} at once hold{'s' if best == 1 else ''} the SLO."
             )
-        elif wish.itl or wish.ttft:
+        elif asked.itl or asked.ttft:
             alone = f"TTFT p95 {format_duration(curve[0].ttft_p95)}, ITL p95 {format_duration(curve[0].itl_p95)}"
             lines.append(f"With {history} tokens of history, not even a chat alone holds the SLO: {alone}.")
         if bend is not None:
@@ -258,7 +258,7 @@ def _chats(count: int) -> str:
 
 
 def _prefill_advice(search: Search, found: Recommendation) -> list[str]:
-    started, share = search.evidence.started, search.knowledge.prefill_share
+    started, share = search.evidence.started, search.prior.prefill_share
     prefill = found.setting.max_batch_prefill_tokens or 0
     if started is None or not started.chunking or share is None or prefill < 2 * LOW_PREFILL:
         return []

@@ -34,7 +34,7 @@ LESS = (0.97, 0.9, 0.75, 0.5)  # of a total that was refused, where the engine d
 
 def next_setting(state: SearchState, last: Outcome) -> Setting | None:
     """The next start, or None when nothing is left to learn or to prove."""
-    if state.wish.quick:
+    if state.asked.quick:
         return None
     advice = state.advice
     if survived(last) and (same_limits(last.setting, advice.setting) or _is_settled(state, last, advice)):
@@ -55,7 +55,7 @@ def is_worth_proving(state: SearchState, setting: Setting) -> bool:
         return True
     better = state.advice.setting
     wanted, given = better.max_batch_prefill_tokens or 1, setting.max_batch_prefill_tokens or 1
-    return state.evidence.starts >= state.wish.max_starts or abs(wanted - given) <= state.wish.precision * given
+    return state.evidence.starts >= state.asked.max_starts or abs(wanted - given) <= state.asked.precision * given
 
 
 def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> Setting:
@@ -123,7 +123,7 @@ def _with_pieces(state: SearchState, advice: Recommendation) -> Setting:
     started = state.evidence.started
     pieces = _pieces(prefill)
     if (
-        state.wish.goal != "balanced"
+        state.asked.goal != "balanced"
         or share is None
         or started is None
         or not started.chunking
@@ -147,9 +147,9 @@ def _is_settled(state: SearchState, last: Outcome, advice: Recommendation) -> bo
     """Proved limits stand unless the same start has shown that more than the precision is left unused."""
     verified, better = last.setting, advice.setting
     if better.cuda_memory_fraction != verified.cuda_memory_fraction:  # its cache is above what held, or well below
-        return state.evidence.starts >= state.wish.max_starts
+        return state.evidence.starts >= state.asked.max_starts
     gain = (better.max_total_tokens or 0) / max(1, verified.max_total_tokens or 1) - 1
-    return gain <= state.wish.precision
+    return gain <= state.asked.precision
 
 
 def _smaller_pieces(state: SearchState, last: Outcome) -> Setting | None:
@@ -157,7 +157,7 @@ def _smaller_pieces(state: SearchState, last: Outcome) -> Setting | None:
     prefill, started, share = effective_prefill(last), last.started, state.prior.prefill_share
     if started is None or started.usable is None or prefill is None or not started.chunking:
         return None
-    if state.wish.goal != "balanced" or share is None or prefill <= MIDDLE_PREFILL:
+    if state.asked.goal != "balanced" or share is None or prefill <= MIDDLE_PREFILL:
         return None
     if last.setting.max_batch_prefill_tokens is not None:
         return None
@@ -204,7 +204,7 @@ def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadRe
     plan = rows(loads.row_steps(few, fine=16))
     plan += [_part_filled(started, usable, share) for share in _shares(results[len(plan) :], usable)]
     plan += rows(count for count in loads.row_steps(most, fine=16) if count > few)
-    if state.wish.goal == "latency":
+    if state.asked.goal == "latency":
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, usable // 8))
         plan += [loads.batch(count, middle) for count in loads.row_steps(usable // (middle + state.answer), fine=4)]
     limits = Setting(started.max_input_tokens or usable, started.max_total_tokens or usable)

@@ -58,24 +58,24 @@ class _Room:
 
 
 def flash_limits(
-    evidence: Evidence, started: EngineFacts, wish: ProbeGoal, knowledge: Prior, answer: int, fast_rows: int | None
+    evidence: Evidence, started: EngineFacts, asked: ProbeGoal, prior: Prior, answer: int, fast_rows: int | None
 ) -> Recommendation:
     last = evidence.last_up
     assert last is not None
     prefill = effective_prefill(last) or 4096
     if not started.chunking:
-        prefill = unchunked_prefill(evidence, wish, knowledge, answer)
+        prefill = unchunked_prefill(evidence, asked, prior, answer)
     if (deadly := deadly_prefill(evidence)) is not None:
         prefill = min(prefill, max(LEAST_SAFE_PREFILL, deadly // 2))
     if not started.chunking and evidence.tokens.smallest_failed is not None and evidence.tokens.largest_ok:
         prefill = min(prefill, max(1, int(evidence.tokens.largest_ok * SURE_OF_CARRIED * (1 - MARGIN)) - answer))
     fraction = last.setting.cuda_memory_fraction
     usable = _usable(evidence, started, prefill, fraction)
-    total, bound_by = _longest_total(evidence, started, knowledge, usable)
+    total, bound_by = _longest_total(evidence, started, prior, usable)
     if not started.chunking and total - answer > prefill:
         total, bound_by = prefill + answer, PIECE
-    room = _Room(usable, total, short_chats(evidence, usable, answer, wish, fast_rows), fraction, bound_by)
-    room = _below_death(room, evidence, started, wish, knowledge, prefill, answer, fast_rows)
+    room = _Room(usable, total, short_chats(evidence, usable, answer, asked, fast_rows), fraction, bound_by)
+    room = _below_death(room, evidence, started, asked, prior, prefill, answer, fast_rows)
     usable, total = room.usable, room.total
     answer = min(answer, max(1, total - 1))
     history = max(1, total - answer)
@@ -91,7 +91,7 @@ def flash_limits(
         if _is_better_without_prefix_cache(evidence, started, usable, history + answer - min(answer, CHUNK), total)
         else None,
     )
-    flags = flash_flags(setting, started, room.bound_by, usable, wish, evidence)
+    flags = flash_flags(setting, started, room.bound_by, usable, asked, evidence)
     return Recommendation(setting, flags, history, answer, room.capacity, room.bound_by)
 
 
@@ -99,8 +99,8 @@ def _below_death(
     room: _Room,
     evidence: Evidence,
     started: EngineFacts,
-    wish: ProbeGoal,
-    knowledge: Prior,
+    asked: ProbeGoal,
+    prior: Prior,
     prefill: int,
     answer: int,
     fast_rows: int | None,
@@ -108,7 +108,7 @@ def _below_death(
     """With what was in flight kept below what killed it: by a smaller cache, else by the number of chats."""
     if evidence.tokens.smallest_failed is None:
         return room
-    context = context_length(evidence, knowledge)
+    context = context_length(evidence, prior)
     if dies_when_full(evidence):  # then nothing but the number of chats keeps the last blocks free
         whole = max((tokens for each, tokens in caches(evidence) if each >= prefill), default=room.usable)
         most = int(share_that_held(evidence) * max(room.usable, whole))
@@ -120,17 +120,17 @@ def _below_death(
         return room
     if ignores_fraction(evidence):
         total = min(carried, context or carried)
-        if wish.goal in ("chats", "latency"):
+        if asked.goal in ("chats", "latency"):
             total = min(total, prefill + answer)
         return _Room(whole, total, min(room.chats, max(1, carried // total)), None, DEADLY)
     measured = caches_by_fraction(evidence, prefill)
     fraction = settled_fraction(measured, carried)
-    known = caches_at(evidence, prefill, knowledge, COSTLY)
+    known = caches_at(evidence, prefill, prior, COSTLY)
     sure = len(set(measured.values())) > 1 or len(set(known.values())) > 2
     if fraction is None:
-        fraction = fraction_for(known, carried * SURE_OF_CARRIED, knowledge)
+        fraction = fraction_for(known, carried * SURE_OF_CARRIED, prior)
     if fraction in measured:
-        total, bound_by = _longest_total(evidence, started, knowledge, measured[fraction])
+        total, bound_by = _longest_total(evidence, started, prior, measured[fraction])
         usable = measured[fraction]
     else:  # what a fraction leaves is a guess until two have told; the next start goes to its edge
         usable = int(carried * SURE_OF_CARRIED)
@@ -139,27 +139,27 @@ def _below_death(
             total, bound_by = context, CONTEXT
     if not started.chunking:
         total = min(total, prefill + answer)
-    chats = short_chats(evidence, usable, answer, wish, fast_rows)
+    chats = short_chats(evidence, usable, answer, asked, fast_rows)
     return _Room(usable, total, chats, None if fraction == 1.0 else fraction, bound_by)
 
 
-def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int) -> int:
+def unchunked_prefill(evidence: Evidence, asked: ProbeGoal, prior: Prior, answer: int) -> int:
     """The prefill budget for an engine that reads a prompt in one piece, so that it bounds the history: as large as the
     goal allows, by all that the starts told of T(P).
     """
     ran = effective_prefill(evidence.last_up) or 4096  # type: ignore[arg-type]
-    own = own_prefill(evidence, wish.goal)
-    if wish.goal in ("chats", "latency"):
-        return min(ran, first_prefill(wish.goal) or ran)  # less than ran where another goal's starts went further
+    own = own_prefill(evidence, asked.goal)
+    if asked.goal in ("chats", "latency"):
+        return min(ran, first_prefill(asked.goal) or ran)  # less than ran where another goal's starts went further
     if own is None:
         return ran
-    curve = flash_curve(evidence, knowledge, COSTLY if wish.goal == "history" else None)
-    context = context_length(evidence, knowledge)
+    curve = flash_curve(evidence, prior, COSTLY if asked.goal == "history" else None)
+    context = context_length(evidence, prior)
     most = min(int(curve.at(own)), context - answer if context is not None else int(curve.at(own)))
     budget = curve.at(own)
     if evidence.tokens.smallest_failed is not None and evidence.tokens.largest_ok:
         budget = min(budget, evidence.tokens.largest_ok)  # of a larger cache nothing can be used
-    floor = (1 - wish.history_share) * budget if wish.goal == "balanced" else 0.0
+    floor = (1 - asked.history_share) * budget if asked.goal == "balanced" else 0.0
     if context is not None and own > context - answer:
         return min(own, max(1, context - answer))
     fitting = min(own, max(1, int(curve.at(own) * (1 - MARGIN)) - answer))
@@ -172,13 +172,13 @@ def unchunked_prefill(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, ans
     return curve.longest(fitting, min(most, max(held, (held + failed) // 2)), floor, answer, MARGIN)
 
 
-def flash_curve(evidence: Evidence, knowledge: Prior, guess: float | None = None) -> BudgetCurve:
+def flash_curve(evidence: Evidence, prior: Prior, guess: float | None = None) -> BudgetCurve:
     """T(P) as the starts told it. guess: tokens of cache that a prefill token takes where only one start told, and the
     model does not.
     """
-    share = guess if knowledge.prefill_share is None else knowledge.prefill_share
+    share = guess if prior.prefill_share is None else prior.prefill_share
     if any(each.setting.cuda_memory_fraction is not None for each in evidence.outcomes):
-        share = prefill_cost(evidence, knowledge, COSTLY)
+        share = prefill_cost(evidence, prior, COSTLY)
     return BudgetCurve.through(caches(evidence), None if share is None else -share)
 
 
@@ -208,7 +208,7 @@ def spread(evidence: Evidence, prefill: int | None, fraction: float | None) -> f
     return (max(budgets) - min(budgets)) / max(budgets) if budgets else 0.0
 
 
-def _longest_total(evidence: Evidence, started: EngineFacts, knowledge: Prior, usable: int) -> tuple[int, str]:
+def _longest_total(evidence: Evidence, started: EngineFacts, prior: Prior, usable: int) -> tuple[int, str]:
     last = evidence.last_up
     assert last is not None
     differed = spread(evidence, effective_prefill(last), last.setting.cuda_memory_fraction)
@@ -219,7 +219,7 @@ def _longest_total(evidence: Evidence, started: EngineFacts, knowledge: Prior, u
     if evidence.single.smallest_failed is not None:
         held = evidence.single.largest_ok or int(evidence.single.smallest_failed * 0.9)
         room = min(room, max(held, int(evidence.single.smallest_failed * 0.9)) - started.block_size)
-    context = context_length(evidence, knowledge)
+    context = context_length(evidence, prior)
     if context is not None and context <= room:
         return context, CONTEXT
     return max(2, room), "KV memory"

@@ -30,7 +30,7 @@ def goals_of(state: SearchState, found: Recommendation, budget: int | None, *, p
     """By goal. budget: with the limits that were found."""
     figures: dict[str, GoalFigures] = {}
     for goal in get_args(Goal):
-        if goal == state.wish.goal:
+        if goal == state.asked.goal:
             source: Literal["measured", "estimated"] = "measured" if proved else "estimated"
             figures[goal] = GoalFigures(found.history, budget, _at_once(found.setting), source)
         else:
@@ -49,7 +49,7 @@ def _estimate(state: SearchState, goal: Goal) -> GoalFigures:
     if started is not None and started.kind == "flash" and started.chunking:
         evidence = gather([*evidence.outcomes, _as_if_started(state, prior, goal)])
         started = evidence.started
-    other = recommend(evidence, replace(state.wish, goal=goal), prior, state.fast_rows)
+    other = recommend(evidence, replace(state.asked, goal=goal), prior, state.fast_rows)
     setting = other.setting
     budget = setting.max_batch_total_tokens
     if started is not None and started.kind == "flash":

@@ -50,15 +50,15 @@ TRIES = 2  # starts at one length
 
 def next_setting(state: SearchState, last: Outcome) -> Setting | None:
     """The next start, or None when the recommendation is proved."""
-    if state.wish.quick:
+    if state.asked.quick:
         return None
     if survived(last):
         return _with_room(state, last)
     evidence, advice = state.evidence, state.advice
     if last.setting.purpose == "verify" and same_limits(last.setting, advice.setting):
         return _lower(last, advice.setting)
-    history = padded_history(evidence, state.wish, state.prior, state.answer)
-    left = state.wish.max_starts - evidence.starts
+    history = padded_history(evidence, state.asked, state.prior, state.answer)
+    left = state.asked.max_starts - evidence.starts
     if left <= proofs(evidence) or queues(evidence):
         return advice.setting
     if pads_batch(evidence):
@@ -96,12 +96,12 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     setting = last.setting
     if not _leaves_budget_open(state) and setting.max_batch_total_tokens == OPEN_FLAG:
         return replace(setting, max_batch_total_tokens=None)
-    if state.wish.max_starts - state.evidence.starts <= proofs(state.evidence):
+    if state.asked.max_starts - state.evidence.starts <= proofs(state.evidence):
         return state.advice.setting  # the last start is for the proof
     tried = setting.max_input_tokens or LEAST_PREFILL
     if pads_batch(state.evidence) and setting.purpose == "verify":
         return state.advice.setting
-    history = padded_history(state.evidence, state.wish, state.prior, state.answer)
+    history = padded_history(state.evidence, state.asked, state.prior, state.answer)
     if history >= tried:
         history = max(LEAST_PREFILL, tried * 9 // 10)
     return exploring(state, history)
@@ -125,7 +125,7 @@ def _is_known(state: SearchState, history: int) -> bool:
         return False
     if sum(each.setting.purpose != "verify" for each in near) > TRIES:
         return True
-    few, close = few_chats(evidence, history), CLOSE * state.wish.precision
+    few, close = few_chats(evidence, history), CLOSE * state.asked.precision
     if few.largest_ok is None:
         return False
     between = between_costs(evidence, state.prior, history, state.answer)
@@ -141,7 +141,7 @@ def _is_known(state: SearchState, history: int) -> bool:
         return False
     if few.smallest_failed is None and not any(each.setting.purpose == "explore" for each in near):
         return False
-    if padded_concurrency(evidence, few.largest_ok, history, state.answer, state.wish, state.fast_rows) <= loads.FEW:
+    if padded_concurrency(evidence, few.largest_ok, history, state.answer, state.asked, state.fast_rows) <= loads.FEW:
         return True
     lengths = {_longest(each) for each in near}
     tried = max((each.size for each in evidence.fill_points if each.crowd and each.longest in lengths), default=0)
@@ -160,7 +160,7 @@ def _with_room(state: SearchState, last: Outcome) -> Setting | None:
     together with the answers of all (server/text_generation_server/models/causal_lm.py, from_pb). None where not.
     """
     setting, rows = last.setting, last.setting.max_batch_size
-    if rows is None or state.wish.max_starts - state.evidence.starts < TRIES:
+    if rows is None or state.asked.max_starts - state.evidence.starts < TRIES:
         return None
     total = setting.max_total_tokens or 2
     roomy = replace(setting, max_batch_total_tokens=rows * (total + rows * min(CHUNK, total)))

@@ -36,13 +36,13 @@ def next_measurement(state: SearchState, history: int) -> int | None:
 
 
 def _wanted(state: SearchState, history: int, tried: Callable[[int], bool]) -> int | None:
-    evidence, wish, prior, answer = state.evidence, state.wish, state.prior, state.answer
+    evidence, asked, prior, answer = state.evidence, state.asked, state.prior, state.answer
     own, most = own_length(evidence, prior, answer)
     curve = padded_curve(evidence, prior)
     left = curve.at(history)
-    by_share = wish.goal == "balanced" and own < history < most * (1 - ALIKE) and history + answer < left * (1 - ALIKE)
+    by_share = asked.goal == "balanced" and own < history < most * (1 - ALIKE) and history + answer < left * (1 - ALIKE)
     shorter = [each.high for each in padded_budgets(evidence) if each.length < history]
-    may_cost = wish.goal == "balanced" and own < history and left < (1 - wish.history_share) * max(shorter, default=0)
+    may_cost = asked.goal == "balanced" and own < history and left < (1 - asked.history_share) * max(shorter, default=0)
     closely = FINE if by_share else SHARP
 
     def known(length: int) -> bool:
@@ -53,7 +53,7 @@ def _wanted(state: SearchState, history: int, tried: Callable[[int], bool]) -> i
         return own
     budgets = [each for each in padded_budgets(evidence) if each.is_sharp]
     sharp = sorted(each.length for each in budgets if each.gap <= closely or tried(each.longest))
-    further = min(history, padded_history(evidence, wish, prior, answer, curve.steepest))
+    further = min(history, padded_history(evidence, asked, prior, answer, curve.steepest))
     if left >= 2 * (history + answer):
         if known(history):
             return None

@@ -43,15 +43,15 @@ UNKNOWN_COST = 1.2  # times what a chat costs at least, where nothing tells how 
 
 
 def padded_limits(
-    evidence: Evidence, started: EngineFacts, wish: ProbeGoal, knowledge: Prior, answer: int, fast_rows: int | None
+    evidence: Evidence, started: EngineFacts, asked: ProbeGoal, prior: Prior, answer: int, fast_rows: int | None
 ) -> Recommendation:
-    history = padded_history(evidence, wish, knowledge, answer)
+    history = padded_history(evidence, asked, prior, answer)
     bound = at_length(evidence, history)
-    context = context_length(evidence, knowledge) or default_total(evidence)
-    capacity = padded_capacity(evidence, wish, knowledge, history, answer)
+    context = context_length(evidence, prior) or default_total(evidence)
+    capacity = padded_capacity(evidence, asked, prior, history, answer)
     total = min(each for each in (history + answer, context, capacity) if each)
     history = max(1, min(history, total - answer if total > answer else total // 2))
-    chats = padded_concurrency(evidence, capacity, total, answer, wish, fast_rows)
+    chats = padded_concurrency(evidence, capacity, total, answer, asked, fast_rows)
     # A long prompt makes its batch as long: so many chats may run, and where the engine heeds it the others may wait.
     batch = chats if pads_batch(evidence) and not ignores_batch_size(evidence) else None
     setting = Setting(
@@ -69,43 +69,43 @@ def padded_limits(
     )
 
 
-def own_length(evidence: Evidence, knowledge: Prior, answer: int, goal: Goal = "history") -> tuple[int, int]:
+def own_length(evidence: Evidence, prior: Prior, answer: int, goal: Goal = "history") -> tuple[int, int]:
     """The longest prompt that the engine's own prefill budget allows, or the one that this goal began with, and the
     longest that its context does.
     """
     first = next(each for each in evidence.outcomes if each.came_up)
     told = first.started.max_total_tokens if first.started else None
     own = own_prefill(evidence, goal) or told or DEFAULT_PREFILL
-    context = context_length(evidence, knowledge) or default_total(evidence) or own + answer
+    context = context_length(evidence, prior) or default_total(evidence) or own + answer
     most = max(1, context - answer if context > answer else context // 2)
     return min(own, most), most
 
 
 def padded_history(
-    evidence: Evidence, wish: ProbeGoal, knowledge: Prior, answer: int, curve: BudgetCurve | None = None
+    evidence: Evidence, asked: ProbeGoal, prior: Prior, answer: int, curve: BudgetCurve | None = None
 ) -> int:
     """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far, or by a curve
     through them.
     """
-    own, most = own_length(evidence, knowledge, answer, wish.goal)
-    curve = curve or padded_curve(evidence, knowledge)
+    own, most = own_length(evidence, prior, answer, asked.goal)
+    curve = curve or padded_curve(evidence, prior)
     if not curve.points:
         return own
-    budget = _budget_at(evidence, wish, curve, answer)
-    if wish.goal in ("chats", "latency"):
+    budget = _budget_at(evidence, asked, curve, answer)
+    if asked.goal in ("chats", "latency"):
         return longest_within(budget, own, 0.0, answer)
     failed = evidence.prefill.smallest_failed
     if failed is not None and failed <= most:
         held = max((each for each in evidence.prefills_up if each < failed), default=failed // 2)
-        if wish.max_starts - evidence.starts <= proofs(evidence):
+        if asked.max_starts - evidence.starts <= proofs(evidence):
             most = held  # the last start is for the proof
         elif pads_batch(evidence) and len(curve.points) > 1:
             most = int(failed * 0.99)
         else:
-            most = max(held, min(int(failed * 0.99), _below_failure(evidence, wish, curve, answer, held, failed)))
+            most = max(held, min(int(failed * 0.99), _below_failure(evidence, asked, curve, answer, held, failed)))
     if pads_batch(evidence) and (died := lone_chat_died(evidence)) is not None:
         most = min(most, int(LESS * died))
-    floor = (1 - wish.history_share) * budget(own) if wish.goal == "balanced" else 0.0
+    floor = (1 - asked.history_share) * budget(own) if asked.goal == "balanced" else 0.0
     if pads_batch(evidence):
         return longest_within(budget, most, min(floor, budget(1)), answer, MARGIN / 2)
     best = longest_within(budget, most, min(floor, budget(1)), answer)
@@ -114,14 +114,16 @@ def padded_history(
     return max(near, default=best)
 
 
-def _below_failure(evidence: Evidence, wish: ProbeGoal, curve: BudgetCurve, answer: int, held: int, failed: int) -> int:
+def _below_failure(
+    evidence: Evidence, asked: ProbeGoal, curve: BudgetCurve, answer: int, held: int, failed: int
+) -> int:
     """A prompt to try between one that held and one that failed: where two lengths have told how the budget falls, what
     it would be if it fell with the square alone, which is the fastest; else one in the middle, which tells it.
     """
     middle = (held + failed) // 2
     if len(curve.points) < 2:
         return middle
-    steep = longest_within(_budget_at(evidence, wish, curve.steepest, answer), failed, 0.0, answer)
+    steep = longest_within(_budget_at(evidence, asked, curve.steepest, answer), failed, 0.0, answer)
     return steep if held * (1 + ALIKE) < steep < failed * (1 - ALIKE) else middle
 
 
@@ -139,12 +141,12 @@ def longest_within(budget: Callable[[int], float], most: int, floor: float, answ
     return low
 
 
-def _budget_at(evidence: Evidence, wish: ProbeGoal, curve: BudgetCurve, answer: int) -> Callable[[int], float]:
+def _budget_at(evidence: Evidence, asked: ProbeGoal, curve: BudgetCurve, answer: int) -> Callable[[int], float]:
     """The budget over the longest prompt. One chat alone bounds the history where nothing but that is asked for; else
     as many chats as are let in take their part of the memory first.
     """
     cost = evidence.row_cost.likely
-    if wish.goal == "history":
+    if asked.goal == "history":
         return lambda length: curve.at(length) - cost
     return lambda length: shared(curve.at(length), cost, answer)
 
@@ -154,9 +156,9 @@ def shared(memory: float, cost: float, answer: int) -> float:
     return max(memory / (1 + cost / (answer + SHORT)), memory - cost * ROWS_CAP)
 
 
-def padded_curve(evidence: Evidence, knowledge: Prior) -> BudgetCurve:
+def padded_curve(evidence: Evidence, prior: Prior) -> BudgetCurve:
     """Tokens that are left beside the longest prompt, as the loads of the starts so far found them."""
-    share = knowledge.prefill_share
+    share = prior.prefill_share
     return BudgetCurve.through(budget_points(evidence), None if share is None else -share)
 
 
@@ -170,31 +172,31 @@ def default_total(evidence: Evidence) -> int | None:
     return max(totals, default=None)
 
 
-def padded_capacity(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, history: int, answer: int) -> int:
+def padded_capacity(evidence: Evidence, asked: ProbeGoal, prior: Prior, history: int, answer: int) -> int:
     """Tokens in flight that survived every load with prompts of this length, less a margin for memory that differs from
     start to start. Where no load was sent, what the memory model expects, and without one the engine's own default.
     """
     if pads_batch(evidence) and (rows := rows_at(evidence, history, history + answer)) is not None:
         return rows * (history + answer)
     if not evidence.fill_points:
-        return int((knowledge.budget or 16000) * 0.8)
+        return int((prior.budget or 16000) * 0.8)
     few = few_chats(evidence, history)
     if few.largest_ok is None:
-        guess = padded_curve(evidence, knowledge).at(history)
+        guess = padded_curve(evidence, prior).at(history)
         by_few = min(int(guess * UNSURE), few.smallest_failed or int(guess))
     elif few.smallest_failed is None:
         by_few = few.largest_ok
     else:
         by_few = math.floor(few.largest_ok * (1 - MARGIN / 2))
-    by_many = _by_many(evidence, knowledge, history, answer)
+    by_many = _by_many(evidence, prior, history, answer)
     by_many = by_few if by_many is None else min(by_few, by_many)
     # The longest history of all leaves room for one chat of that length at least, and for others what that leaves.
-    return max(2, by_many if wish.goal != "history" else max(by_many, min(by_few, history + answer)))
+    return max(2, by_many if asked.goal != "history" else max(by_many, min(by_few, history + answer)))
 
 
-def _by_many(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> int | None:
+def _by_many(evidence: Evidence, prior: Prior, history: int, answer: int) -> int | None:
     """The budget that as many chats as it lets in survive, where each costs something by itself; None where not."""
-    between = between_costs(evidence, knowledge, history, answer)
+    between = between_costs(evidence, prior, history, answer)
     if between is None:
         return None
     many, by_law = many_chats(evidence, history).largest_ok or 0, int(between[0])
@@ -205,14 +207,14 @@ def _by_many(evidence: Evidence, knowledge: Prior, history: int, answer: int) ->
     return max(by_law, many) if carried >= AS_MANY * min(ROWS_CAP, many / (answer + SHORT)) else by_law
 
 
-def between_costs(evidence: Evidence, knowledge: Prior, history: int, answer: int) -> tuple[float, float] | None:
+def between_costs(evidence: Evidence, prior: Prior, history: int, answer: int) -> tuple[float, float] | None:
     """The least and the most that the budget can be beside chats that cost something, by what few chats carried and by
     how closely that cost is known; None where it costs nothing.
     """
     cost = evidence.row_cost
     if cost.least <= 0:
         return None
-    curve = padded_curve(evidence, knowledge)
+    curve = padded_curve(evidence, prior)
     most = cost.most if cost.most is not None else cost.least * UNKNOWN_COST
     low = few_weight(evidence, history, most)
     if low is None or few_chats(evidence, history).smallest_failed is None:
@@ -222,17 +224,17 @@ def between_costs(evidence: Evidence, knowledge: Prior, history: int, answer: in
 
 
 def padded_concurrency(
-    evidence: Evidence, capacity: int, total: int, answer: int, wish: ProbeGoal, fast_rows: int | None
+    evidence: Evidence, capacity: int, total: int, answer: int, asked: ProbeGoal, fast_rows: int | None
 ) -> int:
     """Chats at once with so many tokens in flight. Where a long prompt makes the whole batch as long, only their number
     bounds the memory; where each chat costs something, no more than can have a whole answer.
     """
     if pads_batch(evidence):
         chats = rows_at(evidence, total - answer, total) or max(1, capacity // total)
-        return min(chats, fast_rows) if wish.goal == "latency" and fast_rows else chats
-    chats = short_chats(evidence, capacity, answer, wish, fast_rows)
+        return min(chats, fast_rows) if asked.goal == "latency" and fast_rows else chats
+    chats = short_chats(evidence, capacity, answer, asked, fast_rows)
     cost = evidence.row_cost
-    if cost.least <= 0 and wish.goal != "history":
+    if cost.least <= 0 and asked.goal != "history":
         return chats
     carried = rows_carried(evidence, total - answer, capacity)
     if cost.least <= 0:

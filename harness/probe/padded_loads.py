@@ -67,7 +67,7 @@ def next_load(before: SearchState, state: SearchState, results: Sequence[LoadRes
 def is_for_one_chat(state: SearchState, length: int) -> bool:
     """Whether a history is bounded by one chat alone, so that the others get what this one leaves."""
     _, most = own_length(state.evidence, state.prior, state.answer)
-    return state.wish.goal == "history" and length < most * (1 - ALIKE)
+    return state.asked.goal == "history" and length < most * (1 - ALIKE)
 
 
 class _Plan:
@@ -133,8 +133,8 @@ class _Plan:
         most = max(2, min(loads.ROWS_CAP, evidence.rows.largest_ok or 2))  # so many were not too many by their number
         counts = [2, *(each for power in range(3, 20) if (each := round(2 ** (power / 2))) <= most)]
         for rows, more in pairwise([*counts, 2 * counts[-1]]):
-            asked = ASKED if more / rows < FARTHEST else 2 * ASKED
-            steps = [0.5 * (more / rows) ** (step / asked) for step in range(1, asked + 1)]
+            prompts = ASKED if more / rows < FARTHEST else 2 * ASKED
+            steps = [0.5 * (more / rows) ** (step / prompts) for step in range(1, prompts + 1)]
             lengths = [int(self.longest * step) for step in steps]
             load = on_short_chats(rows, lengths, self.total, loads.alive(self.pace.itl), loads.SHORT)
             if not load.shapes or max(size for _, size, _ in load.stairs) + _may_cost(rows) > carried:
@@ -179,8 +179,8 @@ class _Plan:
 
     def _is_last_length(self) -> bool:
         """Whether the history will hardly move any more, so that it pays to see how many chats its budget carries."""
-        evidence, wish = self.before.evidence, self.before.wish
-        if wish.goal in ("chats", "latency"):
+        evidence, asked = self.before.evidence, self.before.asked
+        if asked.goal in ("chats", "latency"):
             return True
         if evidence.last_up is None:
             context = self.state.context
@@ -363,7 +363,7 @@ class _Plan:
 
     def _chats(self, size: int) -> int:
         state = self.state
-        return max(2, padded_concurrency(state.evidence, size, self.total, state.answer, state.wish, state.fast_rows))
+        return max(2, padded_concurrency(state.evidence, size, self.total, state.answer, state.asked, state.fast_rows))
 
 
 def _may_cost(rows: int) -> int:

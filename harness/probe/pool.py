@@ -42,9 +42,9 @@ WORDS = {
 class PoolSearch(Search):
     """Two starts where nothing goes wrong: one to learn the pool, one to prove what follows from it."""
 
-    def __init__(self, wish: ProbeGoal, knowledge: Prior, names: frozenset[str], on_full: OnFullCache) -> None:
+    def __init__(self, asked: ProbeGoal, prior: Prior, names: frozenset[str], on_full: OnFullCache) -> None:
         """names: limits that the engine has an option for. on_full: what it does when the pool is full."""
-        super().__init__(wish, knowledge)
+        super().__init__(asked, prior)
         self.names, self.on_full = names, on_full
 
     @property
@@ -70,11 +70,11 @@ class PoolSearch(Search):
         last = evidence.last
         if last is None:
             return self._first()
-        if evidence.starts >= self.wish.max_starts:
+        if evidence.starts >= self.asked.max_starts:
             return None
         if not last.came_up:
             return None if last.failure is None else self._retry(last, last.failure)
-        if self.wish.quick or self.proved is not None:
+        if self.asked.quick or self.proved is not None:
             return None
         advice = self.recommendation
         if advice is None:
@@ -128,13 +128,13 @@ class PoolSearch(Search):
         prefill = setting.max_batch_prefill_tokens or 2048
         if "max_batch_prefill_tokens" in self.names and prefill > LEAST_PREFILL:
             return replace(setting, max_batch_prefill_tokens=prefill // 2)
-        total = setting.max_total_tokens or self.knowledge.context or 0
+        total = setting.max_total_tokens or self.prior.context or 0
         if "max_total_tokens" in self.names and total // 2 >= LEAST_CONTEXT:
             return self._shorter(setting, total // 2)
         return None
 
     def _shorter(self, setting: Setting, total: int) -> Setting:
-        prompt = max(1, total - min(self.wish.answer_tokens, total - 1))
+        prompt = max(1, total - min(self.asked.answer_tokens, total - 1))
         return self._sayable(replace(setting, max_total_tokens=total, max_input_tokens=prompt))
 
     def _sayable(self, setting: Setting) -> Setting:
@@ -157,7 +157,7 @@ class PoolSearch(Search):
 
     def _longest_total(self, evidence: Evidence, started: EngineFacts) -> tuple[int, str]:
         """Most tokens that one chat can have in all, and what bounds it."""
-        context = self.knowledge.context or started.context
+        context = self.prior.context or started.context
         # Of starts that were not told how long: some engines keep a few tokens of the context for themselves.
         own = [
             each.started.max_total_tokens
@@ -172,8 +172,8 @@ class PoolSearch(Search):
 
     def _recommend(self, evidence: Evidence, started: EngineFacts) -> Recommendation:
         total, bound_by = self._longest_total(evidence, started)
-        answer = min(self.wish.answer_tokens, max(1, total - 1))
-        if self.wish.goal in ("chats", "latency"):
+        answer = min(self.asked.answer_tokens, max(1, total - 1))
+        if self.asked.goal in ("chats", "latency"):
             total = min(total, MIDDLE_HISTORY + answer)
         pool = self._pool(evidence, started)
         chats = max(1, pool // started.block_size // blocks_of(total, started.block_size))
@@ -216,7 +216,7 @@ class PoolSearch(Search):
     def _flags(self, setting: Setting, total: int, chats: int, pool: int, bound_by: str) -> tuple[Flag, ...]:
         reasons = {
             "max_total_tokens": (f"bounded by {bound_by}", "longer requests are refused (400)"),
-            "max_input_tokens": (f"leaves {self.wish.answer_tokens:,} tokens for the answer", ""),
+            "max_input_tokens": (f"leaves {self.asked.answer_tokens:,} tokens for the answer", ""),
             "max_batch_prefill_tokens": ("what the pool was measured with: more would take memory from it", ""),
             "max_batch_size": (
                 f"so many chats of {total:,} tokens fit into a pool of {pool:,}; with one more the engine"
@@ -233,7 +233,7 @@ class PoolSearch(Search):
 
     def next_load(self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]) -> Load | None:
         """Nothing while learning; in a proof the worst that the flags admit, then what speed is measured with."""
-        if setting.purpose != "verify" or self.wish.quick or any(each.verdict in BAD for each in results):
+        if setting.purpose != "verify" or self.asked.quick or any(each.verdict in BAD for each in results):
             return None
         plan = self._proof(setting, started, results)
         if len(results) >= len(plan):
@@ -266,7 +266,7 @@ class PoolSearch(Search):
         return plan
 
     def _measurements(self, setting: Setting, started: EngineFacts, results: Sequence[LoadResult]) -> list[Load]:
-        card = Card(started, setting, self.wish.answer_tokens, self.knowledge.version)
+        card = Card(started, setting, self.asked.answer_tokens, self.prior.version)
         most, longest = setting.max_batch_size or started.rows or 1, card.longest_history()
         middle = max(loads.SHORT, min(MIDDLE_HISTORY, longest // 4))
         itl = results[0].itl_p95 if results else None
@@ -287,7 +287,7 @@ class PoolSearch(Search):
             f"The engine told a pool of {started.budget:,} tokens of KV cache, in which running chats grow. When it is"
             f" full the engine {WORDS[self.on_full]}; with these flags it cannot become full."
         ]
-        card = Card(started, found.setting, self.wish.answer_tokens, self.knowledge.version)
+        card = Card(started, found.setting, self.asked.answer_tokens, self.prior.version)
         short = next((each for each in card.cells() if each.chats_fit > (found.setting.max_batch_size or 0)), None)
         if short is not None and not started.split and "max_batch_size" in self.names:
             lines.append(
@@ -306,7 +306,7 @@ class PoolSearch(Search):
             )
         if self.proved is None:
             why = (
-                "--quick sends no load" if self.wish.quick else "the search ended before a setting survived every load"
+                "--quick sends no load" if self.asked.quick else "the search ended before a setting survived every load"
             )
             lines.append(f"Not proved: {why}.")
         return lines

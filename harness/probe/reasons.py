@@ -32,7 +32,7 @@ _WHOLE_PROMPT = "chunked prefill is off for this model, so it must hold the long
 
 
 def flash_flags(
-    setting: Setting, started: EngineFacts, bound_by: str, usable: int, wish: ProbeGoal, evidence: Evidence
+    setting: Setting, started: EngineFacts, bound_by: str, usable: int, asked: ProbeGoal, evidence: Evidence
 ) -> tuple[Flag, ...]:
     total, prefill = setting.max_total_tokens or 0, setting.max_batch_prefill_tokens or 0
     flags = [
@@ -40,18 +40,18 @@ def flash_flags(
         Flag(
             "max_input_tokens",
             setting.max_input_tokens or 0,
-            f"the longest prompt that still leaves {wish.answer_tokens:,} tokens for the answer",
+            f"the longest prompt that still leaves {asked.answer_tokens:,} tokens for the answer",
             "longer prompts are refused at once (422) instead of being cut short",
-            f"leaves {wish.answer_tokens:,} tokens for the answer",
+            f"leaves {asked.answer_tokens:,} tokens for the answer",
         ),
         Flag(
             "max_batch_prefill_tokens",
             prefill,
             _prefill_reason(prefill, started, own_choice=last_up_own_prefill(evidence)),
             "its activation memory is taken from the KV cache; running chats pause while so many tokens are read in",
-            "the engine's own choice" if last_up_own_prefill(evidence) else f"for goal {wish.goal}",
+            "the engine's own choice" if last_up_own_prefill(evidence) else f"for goal {asked.goal}",
         ),
-        _concurrency_flag(setting, usable, wish, evidence),
+        _concurrency_flag(setting, usable, asked, evidence),
     ]
     if setting.prefix_caching is False:
         flags.append(
@@ -90,13 +90,13 @@ def _prefill_reason(prefill: int, started: EngineFacts, *, own_choice: bool) -> 
     return "small pieces: nearly all activation memory goes to the KV cache, and running chats pause only briefly"
 
 
-def _concurrency_flag(setting: Setting, usable: int, wish: ProbeGoal, evidence: Evidence) -> Flag:
+def _concurrency_flag(setting: Setting, usable: int, asked: ProbeGoal, evidence: Evidence) -> Flag:
     chats, rows = setting.max_concurrent_requests or 0, evidence.rows
-    short = f"short prompts and {wish.answer_tokens:,} answer tokens"
+    short = f"short prompts and {asked.answer_tokens:,} answer tokens"
     reason = (
         f"so many chats with {short} fill the KV cache; with longer prompts the rest wait in a queue of bounded length"
     )
-    if chats * (wish.answer_tokens + SHORT) > usable:
+    if chats * (asked.answer_tokens + SHORT) > usable:
         reason = (
             f"so many is what the engine lets in by itself, and they survived; of chats with {short} fewer fit at once"
         )
@@ -107,10 +107,10 @@ def _concurrency_flag(setting: Setting, usable: int, wish: ProbeGoal, evidence: 
             f"{rows.smallest_failed:,} short chats at once killed the engine and {rows.largest_ok:,} did not; the rest"
             " is kept for what comes on top of them"
         )
-    if wish.goal == "latency":
+    if asked.goal == "latency":
         reason = "most chats at once that held the SLO when measured"
     refused = f"request number {chats + 1:,} is refused at once (429)"
-    return Flag("max_concurrent_requests", chats, reason, refused, f"for goal {wish.goal}; beyond it 429")
+    return Flag("max_concurrent_requests", chats, reason, refused, f"for goal {asked.goal}; beyond it 429")
 
 
 def padded_flags(setting: Setting, evidence: Evidence, bound_by: str) -> tuple[Flag, ...]:

@@ -9,11 +9,11 @@ from harness.probe.recommendation import Recommendation, answer_room
 from harness.probe.setting import Prior, ProbeGoal
 
 
-def recommend(evidence: Evidence, wish: ProbeGoal, knowledge: Prior, fast_rows: int | None = None) -> Recommendation:
+def recommend(evidence: Evidence, asked: ProbeGoal, prior: Prior, fast_rows: int | None = None) -> Recommendation:
     """What to set next, as good as the evidence allows. fast_rows: most chats at once that held the SLO."""
     started = evidence.started
     assert started is not None
-    answer = answer_room(wish.answer_tokens, knowledge.version)
+    answer = answer_room(asked.answer_tokens, prior.version)
     if started.kind == "flash" and started.usable is not None:
-        return flash_limits(evidence, started, wish, knowledge, answer, fast_rows)
-    return padded_limits(evidence, started, wish, knowledge, answer, fast_rows)
+        return flash_limits(evidence, started, asked, prior, answer, fast_rows)
+    return padded_limits(evidence, started, asked, prior, answer, fast_rows)

@@ -75,10 +75,10 @@ def own_prefill(evidence: Evidence, goal: Goal) -> int | None:
     return effective_prefill(first)
 
 
-def context_length(evidence: Evidence, knowledge: Prior) -> int | None:
+def context_length(evidence: Evidence, prior: Prior) -> int | None:
     """The model's own maximum: from the catalogue, else from an engine that chose less than its memory allows."""
-    if knowledge.context is not None:
-        return knowledge.context
+    if prior.context is not None:
+        return prior.context
     for each in evidence.outcomes:
         seen = each.started
         if (
@@ -94,7 +94,7 @@ def context_length(evidence: Evidence, knowledge: Prior) -> int | None:
     return None
 
 
-def short_chats(evidence: Evidence, usable: int, answer: int, wish: ProbeGoal, fast_rows: int | None) -> int:
+def short_chats(evidence: Evidence, usable: int, answer: int, asked: ProbeGoal, fast_rows: int | None) -> int:
     """As many chats as could be in flight at once if each had a short prompt, less where so many did not survive."""
     block = evidence.started.block_size if evidence.started is not None else 1
     fitting = max(1, usable // slots(answer + SHORT, block))
@@ -104,6 +104,6 @@ def short_chats(evidence: Evidence, usable: int, answer: int, wish: ProbeGoal, f
         survived = evidence.rows.largest_ok or evidence.rows.smallest_failed // 2
         # Well below what held alone, because other loads come on top; not below half of what may survive.
         chats = min(chats, survived, max(int(survived * SURE_OF_ROWS), evidence.rows.smallest_failed // 2 + 1))
-    if wish.goal == "latency" and fast_rows is not None:
+    if asked.goal == "latency" and fast_rows is not None:
         chats = min(chats, fast_rows)
     return max(1, chats)

@@ -31,14 +31,14 @@ class SearchState:
     """fast_rows: most chats at once that held the SLO, for the goal `latency`; else None."""
 
     evidence: Evidence
-    wish: ProbeGoal
+    asked: ProbeGoal
     prior: Prior
     fast_rows: int | None = None
 
     @property
     def answer(self) -> int:
         """Tokens that a chat keeps for its answer."""
-        return answer_room(self.wish.answer_tokens, self.prior.version)
+        return answer_room(self.asked.answer_tokens, self.prior.version)
 
     @property
     def context(self) -> int | None:
@@ -46,7 +46,7 @@ class SearchState:
 
     @property
     def advice(self) -> Recommendation:
-        return recommend(self.evidence, self.wish, self.prior, self.fast_rows)
+        return recommend(self.evidence, self.asked, self.prior, self.fast_rows)
 
     def pace(self, results: Sequence[LoadResult]) -> Pace:
         """In this start, or else before."""

@@ -56,9 +56,9 @@ class Pool:
         return "preempted" if min(blocks, at_once) > most else "held"
 
 
-def run(engine: Pool, goal: str = "balanced", names: frozenset[str] = NAMES, **wish: object) -> PoolSearch:
+def run(engine: Pool, goal: str = "balanced", names: frozenset[str] = NAMES, **more: object) -> PoolSearch:
     """The whole search."""
-    asked = ProbeGoal(goal=goal, answer_tokens=128, **wish)  # type: ignore[arg-type]
+    asked = ProbeGoal(goal=goal, answer_tokens=128, **more)  # type: ignore[arg-type]
     search = PoolSearch(asked, Prior(context=engine.context), names, "preempts")
     number = 0
     while (setting := search.ask()) is not None:
