@@ -141,9 +141,8 @@ def sentence(cells: Sequence[Cell], let_in: int | None = None) -> str:
     longest, most = fits[-1]
     parts = [f"history up to {longest:,} tokens for {_chats(most)}"]
     shorter = [(history, chats) for history, chats in fits[:-1] if chats > most]
-    for history, chats in (shorter[len(shorter) // 2 : len(shorter) // 2 + 1] if len(shorter) > 2 else []) + shorter[
-        :1
-    ]:
+    middle = [shorter[len(shorter) // 2]] if len(shorter) > 2 else []
+    for history, chats in [*middle, *shorter[:1]]:
         parts.append(f"{_chats(chats)} at {history:,}")
     return "; ".join(parts)
 
