@@ -104,10 +104,15 @@ def died_early(outcome: Outcome, result: LoadResult) -> bool:
 
 
 def _steps(outcome: Outcome, result: LoadResult) -> Iterable[FillPoint]:
-    """Of a load that climbs: what was written at each step that it survived, and what was reserved at the next one."""
+    """Of a load that climbs: what was written at each step that it survived, and what was reserved at the next one. One
+    that weighs less than the step before is not blamed for a hang: that may have come of what was written last there.
+    """
     load = result.load
     longest = outcome.setting.max_input_tokens or load.history or load.longest
+    hung = outcome.failure is not None and outcome.failure.cause == "hang"
     for index, (end, size, rows) in enumerate(load.stairs):
+        if hung and index == len(result.reads) > 0 and size < load.stairs[index - 1][1]:
+            end, size, rows = load.stairs[index - 1]
         length = load.shapes[end - 1].input_tokens
         if index < len(result.reads):
             yield FillPoint(length, longest, size, rows, held=min(size, result.reads[index]))
