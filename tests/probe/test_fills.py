@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.engines.base import EngineFacts
+from harness.engines.base import EngineFacts, FailureCause
 from harness.probe import loads
 from harness.probe.fills import fill_points
-from harness.probe.setting import LoadResult, Outcome, Setting
+from harness.probe.setting import Failure, LoadResult, Outcome, Setting
+from harness.probe.stairs import climb
 
 SETTING = Setting(10_089, 10_601, 10_089, purpose="explore")
 
@@ -30,3 +31,17 @@ def test_nobody_leads_where_nobody_has_to_arrive() -> None:
     load = loads.stacked(10_094, 10_086, 10_089, 10_089, 10_601, rows=128, equal=True)
     assert len(load.shapes) == 1
     assert load.leading == 0
+
+
+@pytest.mark.parametrize(("cause", "blamed"), [("hang", 1), ("memory", 2)])
+def test_a_hang_is_not_blamed_on_a_step_that_weighs_less_than_the_one_before(cause: FailureCause, blamed: int) -> None:
+    """It may have come of the last token written there, and shows when the next, shorter prompt gets none; what ran out
+    of memory died of the prompt that was read.
+    """
+    load = climb([9_900, 9_950], [4092, 3069], prefill=4092, longest=4092, total=4220)
+    sizes = [size for _, size, _ in load.stairs]
+    assert sizes[2] < sizes[1]
+    result = LoadResult(load, "died", 5, 0, reads=(9_890, 9_940), reason="gone")
+    outcome = Outcome(SETTING, EngineFacts("padded"), True, Failure("under load", cause, "gone", 4), (result,))
+    (died,) = [each for each in fill_points([(outcome, result)]) if each.died]
+    assert (died.died, died.length) == (sizes[blamed], load.shapes[load.stairs[blamed][0] - 1].input_tokens)
