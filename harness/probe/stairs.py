@@ -96,7 +96,7 @@ def on_short_chats(rows: int, lengths: Sequence[int], total: int, alive: int, re
         chats=rows - 1,
         history=lengths[-1],
         leave_after_tokens=1,
-        min_tokens_before_next_wave=JOINS,
+        min_tokens_before_next_wave=JOINS + 1,  # more than a pair has: it is to be over, or three would be in one batch
         stairs=tuple(stairs),
         stays=len(short),
     )
