@@ -35,14 +35,7 @@ LEADING = 0.025  # of the chats that are let in, whose places leading requests m
 MOST_BRIEF = 64
 SETTLES = 30  # times, at most, that prompts and answers of a load are fitted to each other
 LASTING = 768  # answer tokens of a chat that holds its place until it is left
-PARTS = (
-    4 / 3,
-    2,
-    3,
-    4,
-    6,
-    8,
-)  # prompts in one prefill, beside one alone; the first is one that is shorter by a quarter
+PARTS = (4 / 3, 2, 3, 4, 6, 8)  # prompts in one prefill, beside one alone; the first is one shorter by a quarter
 BLOCKS = (128, 64, 32, 16)  # tokens of a block
 WHOLE_ANSWER = 3.0  # seconds
 
@@ -438,9 +431,9 @@ def _stacked_fills(
         yield grown(concurrency, longest, total)
 
 
-def lengths(longest: int, prefill: int) -> list[int]:
-    """Prompt lengths to top a full cache with: the longest, and such as several fill one prefill exactly."""
-    chosen = [longest, *(int(prefill / parts) for parts in PARTS)]
+def lengths(longest: int, prefill: int, parts: Sequence[float] = PARTS) -> list[int]:
+    """Prompt lengths to top a full cache with: the longest, and such as so many fill one prefill exactly."""
+    chosen = [longest, *(int(prefill / count) for count in parts)]
     return list(dict.fromkeys(each for each in chosen if 8 <= each <= longest))
 
 

@@ -113,7 +113,8 @@ class _Plan:
         """
         if self.state.evidence.rows.smallest_failed is not None:
             return
-        room, known, always = max(8, self.total - loads.SHORT - 7), self._rows_before, self._rows_to_try()
+        room, always = max(8, self.total - loads.SHORT - 7), self._rows_to_try()
+        known = self.before.evidence.rows.largest_ok or 0  # ran beside each other in earlier starts
         for count in loads.row_steps(min(loads.ROWS_CAP, max(always, self._chats(carried))), fine=16):
             load = loads.rows(count, loads.at_once(count, self.pace.itl, room))
             cost = 0 if count <= always else _may_cost(count)
@@ -331,8 +332,7 @@ class _Plan:
         """The longest prompt, and such as several fill one prefill; that of which it died before comes second."""
         killed = deadly_parts(self.before.evidence)
         counts = sorted({*loads.PARTS, killed} - {1}, key=lambda count: (count != killed, count))
-        chosen = [self.longest, *(int(self.prefill / count) for count in counts)]
-        return list(dict.fromkeys(each for each in chosen if 8 <= each <= self.longest))
+        return loads.lengths(self.longest, self.prefill, counts)
 
     def _crowd(self, size: int) -> Iterator[Load]:
         """As many chats as this size would let in."""
@@ -350,11 +350,6 @@ class _Plan:
         length = min(length or self.longest, size - 2 * loads.SPARE)
         first = 1 if rows is None else loads.leads(rows, self.longest, self.pace.read_rate)
         return loads.stacked(size, max(1, length), self.prefill, self.longest, self.total, rows=rows, leads=first)
-
-    @property
-    def _rows_before(self) -> int:
-        """Chats that ran beside each other in earlier starts."""
-        return self.before.evidence.rows.largest_ok or 0
 
     def _rows_to_try(self) -> int:
         """Short chats worth trying: what the expected budget holds, the engine's own default at least."""
