@@ -279,14 +279,18 @@ def stretched(load: Load, more: int) -> Load:
 
 
 def lasting(load: Load, more: int, most: int) -> Load:
-    """The same prompts with so many more answer tokens for all but the longest, as far as `most` of one chat allow."""
+    """The same prompts with so many more answer tokens for all but the longest, as far as `most` of one chat allow. Of
+    a load that climbs only those that stay get more: its steps must be over before the next, or both would be there.
+    """
 
     def longer(shape: Shape) -> Shape:
         added = 0 if shape.input_tokens > most else max(0, min(more, most - shape.total))
         return Shape(shape.input_tokens, shape.max_new_tokens + added)
 
     waves = [tuple(longer(shape) for shape in wave) for wave in load.waves]
-    return replace(load, waves=(waves[0], *load.waves[1:]) if load.stairs else tuple(waves))
+    if load.stairs:
+        return replace(load, waves=(waves[0], *load.waves[1:])) if load.stays else load
+    return replace(load, waves=tuple(waves))
 
 
 def _longer(load: Load, shapes: Sequence[Shape], more: int) -> Iterator[Shape]:

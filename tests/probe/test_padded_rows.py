@@ -12,6 +12,7 @@ from harness.engines.base import EngineFacts
 from harness.probe.ask import Search
 from harness.probe.evidence import gather
 from harness.probe.fills import padded_steps
+from harness.probe.loads import lasting
 from harness.probe.padded_rows import lone_chat_died, padded_budgets, rows_at
 from harness.probe.setting import Failure, Load, LoadResult, Outcome, Prior, ProbeGoal, Setting
 from harness.probe.stairs import on_short_chats
@@ -71,6 +72,19 @@ def test_a_long_prompt_that_pads_its_batch_is_noticed(late: bool) -> None:
     outcome = sent(engine, load, 4000, 4096)
     (found,) = padded_budgets(gather([outcome]))
     assert 0.8 * 20_000 <= found.low < found.high <= 1.1 * 20_000
+
+
+@given(rows=st.integers(2, 20), more=st.integers(1, 64))
+def test_a_pair_is_over_before_the_next_however_often_it_is_sent(rows: int, more: int) -> None:
+    """Chats that stay may get more to write where they ended too early, but no prompt of a pair: it would still be in
+    the batch with the next pair, and what that died of would be put down to fewer chats.
+    """
+    load = on_short_chats(rows, [1000, 1100, 1200], 4096, 40)
+    again = lasting(load, more, 2048)
+    pairs = again.waves[-len(load.stairs) :]
+    assert pairs == load.waves[-len(load.stairs) :]
+    assert all(shape.max_new_tokens < load.min_tokens_before_next_wave for pair in pairs for shape in pair)
+    assert again.tokens == load.tokens + more * load.stays
 
 
 def test_short_chats_that_have_ended_prove_nothing() -> None:
