@@ -10,6 +10,10 @@ from harness.stats.outcome import Outcome
 from harness.stats.people import Flow
 from harness.units import format_count, format_duration, format_number, format_percent
 
+CAME = (
+    "Came: the rate of a level's arrivals, which chance makes more or fewer than were asked for. The limit, people and "
+    "all figures are told for the rate that came."
+)
 LITTLE_OFF = 0.1  # of the answers at once: by more the count and the law should not differ in a level of one state
 _WORDS = {"holds": "holds", "breaks": "breaks", "undecided": "not decided"}
 
@@ -19,6 +23,8 @@ def to_text(report: CapacityReport) -> str:
     lines = [f"{report.model}: {report.unit}, SLO {report.slo}", ""]
     for each in report.histories:
         lines += [*aligned(level_table(each, report.unit)), ""]
+    if chance_came(report):
+        lines += [CAME, ""]
     for each in report.histories:
         name = "" if each.history is None else f"{format_count(each.history)} tokens of history: "
         lines.append(f"{name}{sentence(each, report.unit)}")
@@ -65,13 +71,23 @@ def sentence(each: HistoryCapacity, unit: str) -> str:
 
 def level_line(outcome: Outcome, unit: str) -> str:
     """The outcome of a level, while the search runs."""
-    return f"{load_of(outcome.load, unit)}: {_share(outcome)}, {_word(outcome)}"
+    load = load_of(outcome.load, unit)
+    if outcome.came is not None:
+        load = f"{load} asked for, {_load(outcome.came)} came"
+    return f"{load}: {_share(outcome)}, {_word(outcome)}"
+
+
+def chance_came(report: CapacityReport) -> bool:
+    """Whether chance made the loads of levels other than they were asked for, as at a rate."""
+    return any(outcome.came is not None for each in report.histories for outcome in each.search.told)
 
 
 def level_table(each: HistoryCapacity, unit: str) -> Table:
-    """A row for each level, in the order measured."""
-    load = unit_words(unit).capitalize()
-    columns = (load, "Within the bound", "95 % interval", "Needed", "Decision", "Seconds", "From")
+    """A row for each level, in the order measured; with the rate that came where chance says when requests come."""
+    chance = any(outcome.came is not None for outcome in each.search.told)
+    name = unit_words(unit).capitalize()
+    loads = (f"{name} asked for", "Came") if chance else (name,)
+    columns = (*loads, "Within the bound", "95 % interval", "Needed", "Decision", "Seconds", "From")
     rows = []
     for outcome in each.search.told:
         nearest = outcome.attainment
@@ -80,6 +96,7 @@ def level_table(each: HistoryCapacity, unit: str) -> Table:
         rows.append(
             (
                 _load(outcome.load),
+                *((_load(outcome.offered),) if chance else ()),
                 format_percent(nearest.share) if nearest else "–",
                 f"{format_percent(_shown(low))} to {format_percent(high)}" if known else "–",
                 f"{format_percent(nearest.needed)} ({nearest.bound.name})" if nearest else "–",
@@ -88,7 +105,7 @@ def level_table(each: HistoryCapacity, unit: str) -> Table:
                 outcome.approach,
             )
         )
-    return Table(columns, tuple(rows), frozenset({0, 1, 2, 5}))
+    return Table(columns, tuple(rows), frozenset({*range(len(loads) + 2), len(columns) - 2}))
 
 
 def surface_table(report: CapacityReport) -> Table | None:

@@ -73,12 +73,12 @@ class HistoryCapacity:
             return ()
 
         def distance(each: Measured) -> tuple[float, bool]:
-            return abs(math.log(each[0].load / limit)), each[0].brief
+            return abs(math.log(each[0].offered / limit)), each[0].brief
 
         levels = sorted(zip(self.search.told, self.figures, strict=True), key=distance)
         near = [each for each in levels if distance(each)[0] <= math.log(NEIGHBOURS) + 1e-9]
         tell = [each for each in near if each[1].binds.resource is not None]
-        sides = (next((each for each in tell if (each[0].load > limit) is above), None) for above in (False, True))
+        sides = (next((each for each in tell if (each[0].offered > limit) is above), None) for above in (False, True))
         found = sorted((each for each in sides if each is not None), key=distance)
         return tuple(found) or (levels[0],)
 

@@ -65,7 +65,7 @@ def itl_line(found: HistoryCapacity) -> ItlLine | None:
     """By least squares through the levels whose queue did not grow; None with fewer than LEAST_LEVELS loads."""
     told = zip(found.search.told, found.figures, strict=True)
     points = [
-        (outcome.load, figures.itl_p95)
+        (outcome.offered, figures.itl_p95)
         for outcome, figures in told
         if not outcome.saturated and not outcome.drifts and math.isfinite(figures.itl_p95)
     ]

@@ -127,7 +127,8 @@ class Surface:
 
 
 def row_of(history: int | None, told: Sequence[tuple[Outcome, Figures]]) -> HistoryRow:
-    last = {outcome.load: (outcome, figures) for outcome, figures in told}
+    """Loads are those that came."""
+    last = {outcome.offered: (outcome, figures) for outcome, figures in told}
     cells = []
     for load, (outcome, figures) in sorted(last.items()):
         nearest = outcome.attainment

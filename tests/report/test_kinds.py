@@ -16,6 +16,7 @@ from harness import cli
 from harness.drive.kinds import kind_of
 from harness.errors import UsageError
 from harness.report.capacity import capacity_document
+from harness.report.capacity_text import to_text as text_of
 from harness.report.comparison_page import comparison_document
 from harness.report.document import Table
 from harness.report.drawing import svg
@@ -24,6 +25,7 @@ from harness.report.side_by_side import labels, side_by_side
 from harness.report.to_markdown import to_markdown
 from harness.report.to_text import to_text
 from harness.stats.capacity_file import capacity_from
+from harness.stats.capacity_search import CapacitySearch, Goal
 from harness.stats.good_share import GOOD_SHARE
 from harness.stats.money import NOTHING_ASKED
 from harness.stats.run_figure import THROUGHPUT
@@ -253,3 +255,27 @@ def test_overload_is_told_from_the_level_at_one_and_a_half_times() -> None:
     assert "the queue grew to the end" in text
     assert to_text(DOCUMENTS["capacity"]()).splitlines()[0].startswith("Emulated: capacity")
     assert find_format("csv").render(DOCUMENTS["capacity"]()).count("\n") == 13
+
+
+def test_a_rate_is_told_as_it_came_beside_the_one_that_was_asked_for() -> None:
+    """Chance sends more or fewer than were asked for: the table of levels has both, all else speaks of what came."""
+    plain = searched()
+    of_first = plain.report.first
+    told = [replace(each, came=round(each.load * 1.04, 2)) for each in of_first.search.told]
+    flows = tuple(replace(flow, load=level.offered) for flow, level in zip(of_first.flows, told, strict=True))
+    history = replace(of_first, history=None, search=CapacitySearch(Goal(1.0, False), told), flows=flows)
+    report = replace(plain.report, unit="rate", histories=(history,))
+    document = capacity_document(replace(plain, report=report, document=report.as_dict()))
+    for text in (to_markdown(document), text_of(report), find_format("html").render(document)):
+        words = " ".join(text.replace("|", " ").split())
+        assert "Requests/s asked for Came" in words or "Requests/s asked for</th>" in text
+        assert "which chance makes more or fewer than were asked for" in text
+    page = to_markdown(document)
+    assert "| 39 | 40.6 | 97.5 % |" in page
+    assert "at 62.4 requests/s (1.5 times the estimate)" in page
+    for section in ("## SLO and margins", "## Curve", "## History card", "## Overload"):
+        part = page.partition(section)[2].partition("\n## ")[0]
+        assert not any(asked in part for asked in ("60 requests/s", "| 60 |")), section
+    rows = list(csv.DictReader(io.StringIO(find_format("csv").render(document))))
+    assert [(float(row["load"]), float(row["came"])) for row in rows] == [(each.load, each.came) for each in told]
+    assert "Came" not in to_markdown(DOCUMENTS["capacity"]())

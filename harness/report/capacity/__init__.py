@@ -98,6 +98,7 @@ def _sheet(searched: SearchReport) -> Sheet:
         "unit",
         "history_tokens",
         "load",
+        "came",
         "share",
         "low",
         "high",
@@ -112,7 +113,7 @@ def _sheet(searched: SearchReport) -> Sheet:
             nearest = outcome.attainment
             share = (nearest.share, *nearest.interval, nearest.needed, nearest.bound.name) if nearest else (None,) * 5
             rows.append((
-                searched.report.model, searched.report.unit, each.history, outcome.load, *share, outcome.decision,
-                outcome.seconds,
+                searched.report.model, searched.report.unit, each.history, outcome.load, outcome.came, *share,
+                outcome.decision, outcome.seconds,
             ))  # fmt: skip
     return Sheet(columns, tuple(rows))

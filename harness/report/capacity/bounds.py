@@ -22,7 +22,7 @@ def section(searched: SearchReport) -> Section | None:
             margin = (share.share - share.needed) * 100
             rows.append((
                 "as asked" if each.history is None else format_count(each.history),
-                load_of(outcome.load, searched.report.unit) if outcome is not None else "",
+                load_of(outcome.offered, searched.report.unit) if outcome is not None else "",
                 share.bound.name,
                 format_duration(share.bound.limit),
                 f"{format_percent(share.share)} ({format_percent(low)} to {format_percent(high)})",
@@ -40,5 +40,5 @@ def section(searched: SearchReport) -> Section | None:
 
 def _nearest(told: list[Outcome], load: float) -> Outcome | None:
     """The level nearest to a load; of several there the one with most independent samples behind it."""
-    known = [(abs(each.load - load), -each.attainment.size, each) for each in told if each.attainment is not None]
+    known = [(abs(each.offered - load), -each.attainment.size, each) for each in told if each.attainment is not None]
     return min(known, key=lambda each: each[:2])[2] if known else None

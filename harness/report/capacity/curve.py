@@ -32,7 +32,7 @@ def _share(searched: SearchReport) -> Chart | None:
     series, said, needed = [], [], set()
     for each in searched.report.histories:
         known = sorted(
-            ((outcome.load, outcome.attainment) for outcome in each.search.told if outcome.attainment is not None),
+            ((outcome.offered, outcome.attainment) for outcome in each.search.told if outcome.attainment is not None),
             key=lambda pair: pair[0],
         )
         if not known:
@@ -75,7 +75,7 @@ def _latency(searched: SearchReport) -> Chart | None:
     for each in searched.report.histories:
         for label, of in (("TTFT p95", "ttft_p95"), ("ITL p95", "itl_p95")):
             found = {
-                outcome.load: getattr(figures, of)
+                outcome.offered: getattr(figures, of)
                 for outcome, figures in zip(each.search.told, each.figures, strict=True)
                 if math.isfinite(getattr(figures, of))
             }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.report.capacity.subject import SearchReport
-from harness.report.capacity_text import level_table
-from harness.report.document import Section
+from harness.report.capacity_text import CAME, chance_came, level_table
+from harness.report.document import Paragraph, Section
 from harness.units import format_count
 
 
@@ -21,4 +21,7 @@ def section(searched: SearchReport) -> Section | None:
         for each in report.histories
         if each.search.told
     ]
-    return Section("Levels", tuple(tables), detail=True) if tables else None
+    if not tables:
+        return None
+    came = (Paragraph(CAME, soft=True),) if chance_came(report) else ()
+    return Section("Levels", (*tables, *came), detail=True)

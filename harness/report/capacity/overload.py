@@ -23,11 +23,11 @@ def _line(searched: SearchReport, each: HistoryCapacity) -> str:
     beyond = [
         (outcome, flow, figures)
         for outcome, flow, figures in zip(each.search.told, each.flows, each.figures, strict=True)
-        if LEAST * best <= outcome.load <= MOST * best
+        if LEAST * best <= outcome.offered <= MOST * best
     ]
     if not beyond:
         return f"{where}not measured: no level lay between {LEAST:g} and {MOST:g} times the estimate."
-    outcome, flow, figures = min(beyond, key=lambda found: abs(found[0].load - TIMES * best))
+    outcome, flow, figures = min(beyond, key=lambda found: abs(found[0].offered - TIMES * best))
     share = outcome.attainment
     parts = [
         f"{format_percent(share.share)} within {share.bound.name}" if share is not None else "nothing could be judged",
@@ -36,5 +36,5 @@ def _line(searched: SearchReport, each: HistoryCapacity) -> str:
         f"{format_number(flow.output_tokens_per_second)} tokens/s",
     ]
     grew = ", and the queue grew to the end" if outcome.saturated else ""
-    times = f"{outcome.load / best:.2g} times the estimate"
-    return f"{where}at {load_of(outcome.load, searched.report.unit)} ({times}) {', '.join(parts)}{grew}."
+    times = f"{outcome.offered / best:.2g} times the estimate"
+    return f"{where}at {load_of(outcome.offered, searched.report.unit)} ({times}) {', '.join(parts)}{grew}."

@@ -43,14 +43,14 @@ def _binds(searched: SearchReport, each: HistoryCapacity) -> list[str]:
     if not found:
         return []
     outcome, figures = found[0]
-    at = f"At {load_of(outcome.load, unit)}{_side(each, outcome)}"
+    at = f"At {load_of(outcome.offered, unit)}{_side(each, outcome)}"
     if figures.binds.resource is None:
         return [f"{at} it is not known what binds: {figures.binds.why}."]
     lines = [f"{at} {figures.binds.resource} binds: {figures.binds.why}. {CHANGES[figures.binds.resource]}"]
     for further, told in found[1:]:
         resource = told.binds.resource
         if resource is not None and resource != figures.binds.resource:
-            at = f"At {load_of(further.load, unit)}{_side(each, further)}"
+            at = f"At {load_of(further.offered, unit)}{_side(each, further)}"
             lines.append(f"{at} it is {resource}: {told.binds.why}. {CHANGES[resource]}")
     return lines
 
@@ -58,9 +58,9 @@ def _binds(searched: SearchReport, each: HistoryCapacity) -> list[str]:
 def _side(each: HistoryCapacity, outcome: Outcome) -> str:
     """Where the level lies, if it is not at the limit itself."""
     best = each.answer.best
-    if best is None or outcome.load == best:
+    if best is None or outcome.offered == best:
         return ""
-    return ", above the limit," if outcome.load > best else ", below the limit,"
+    return ", above the limit," if outcome.offered > best else ", below the limit,"
 
 
 def _gains(searched: SearchReport, each: HistoryCapacity) -> list[str]:
