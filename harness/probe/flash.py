@@ -198,7 +198,8 @@ def next_load(state: SearchState, started: EngineFacts, results: Sequence[LoadRe
     itl = state.pace(results).itl
 
     def rows(counts: Iterable[int]) -> list[Load]:
-        return [loads.rows(count, loads.at_once(count, itl, state.answer)) for count in counts]
+        answers = ((count, loads.short_answer(usable, count, block, state.answer)) for count in counts)
+        return [loads.rows(count, loads.at_once(count, itl, answer)) for count, answer in answers]
 
     few = min(most, _part_filled(started, usable, 1.0).rows)
     plan = rows(loads.row_steps(few, fine=16))

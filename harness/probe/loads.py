@@ -45,9 +45,14 @@ def slots(tokens: int, block: int) -> int:
     return max(1, -(-tokens // block)) * block
 
 
+def short_answer(room: int, count: int, block: int, most: int) -> int:
+    """Answer tokens, at most so many, with which `count` short chats, each in whole blocks, fit into so many tokens."""
+    return max(2, min(most, room // count // block * block - SHORT - 7))
+
+
 def at_once(count: int, itl: float | None, most: int) -> int:
     """Answer tokens, at most so many, with which the first of `count` chats still runs when the last has come."""
-    return max(8, min(most, MOST_BRIEF, BRIEF + math.ceil(count * SENDING / itl))) if itl else BRIEF
+    return max(8, min(most, MOST_BRIEF, BRIEF + (math.ceil(count * SENDING / itl) if itl else 0)))
 
 
 def rows(count: int, new: int = BRIEF) -> Load:
@@ -379,10 +384,10 @@ def proof(
     concurrency = setting.most_at_once
     slack = 1 - started.speculate if started.kind == "flash" else -started.speculate
     room = capacity if capacity is not None else concurrency * total
-    brief = at_once(concurrency, itl, max(2, min(total, room // concurrency) - SHORT - 7))
+    brief = at_once(concurrency, itl, short_answer(room, concurrency, started.block_size, total - SHORT - 7))
     # Long enough for the first to be there still when the last has come; those that do not fit wait, which counts too.
     lasting = max(1, min(LASTING, total - SHORT - 7))
-    fitting = min(concurrency, max(1, room // (SHORT + 7 + lasting) - 1))
+    fitting = min(concurrency, max(1, room // slots(SHORT + 7 + lasting, started.block_size) - 1))
     loads = [rows(concurrency, brief)]
     prefill = setting.max_batch_prefill_tokens or started.prefill_tokens or history
     loads.append(_join(concurrency, history, total, room, slack, prefill, started.block_size))

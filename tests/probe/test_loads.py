@@ -97,6 +97,18 @@ def test_a_proof_asks_for_nothing_that_the_setting_refuses(total: int, permits: 
             assert shape.total <= total or shape.total <= 100
 
 
+@given(st.integers(2, 400), st.sampled_from([1, 16, 256]), st.integers(56, 300), st.floats(0.0005, 0.1))
+def test_short_chats_of_a_proof_fit_beside_each_other(permits: int, block: int, each: int, itl: float) -> None:
+    """In whole blocks, whatever pace was measured: of chats that cannot all be there the check would never run."""
+    usable = permits * max(each, loads.slots(56, block))
+    setting = Setting(usable - 128, usable, 4096, None, permits)
+    started = EngineFacts("flash", True, usable + block, block, None, 4096)
+    rows = loads.proof(setting, started, usable, itl)[0]
+    taken = sum(loads.slots(shape.reserved(), block) for shape in rows.shapes)
+    assert (rows.kind, rows.rows) == ("rows", permits)
+    assert taken <= usable
+
+
 @given(usable=st.integers(2_000, 100_000), permits=st.integers(2, 1024), share=st.floats(0.2, 1.0))
 def test_a_long_prompt_joins_half_a_cache_of_short_chats(usable: int, permits: int, share: float) -> None:
     """What a flash engine's flags admit at the worst: many rows and a long prefill, with hardly a block left."""
