@@ -363,3 +363,10 @@ def test_mistakes_are_shown_in_whole_lines_however_long_the_path(tmp_path: Path,
     assert all(line.startswith(f"{shown}:") and "unknown key" in line for line in lines)
     assert lines
     assert last == f"{shown}: and {len(refused.value.mistakes) - len(lines)} more"
+
+
+def test_a_single_mistake_is_shown_however_long_it_is() -> None:
+    """Cut at the end rather than counted as one of many that nobody sees."""
+    (shown,) = mistakes(entry(f"{'wrong' * 204}: 1"))
+    assert shown.startswith("models.yaml:4: models/m/wrongwrong")
+    assert shown.endswith("…")
