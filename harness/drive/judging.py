@@ -22,6 +22,8 @@ def judge(load: Load, burst: Burst) -> LoadResult:
     verdict, reason = _verdict(burst, wrong, len(refused), load)
     dead = verdict in ("died", "stalled")
     gaps = [after - before for each in begun for before, after in pairwise(each.token_at)]
+    ends = [end for end, *_ in load.stairs]
+    reads = at_steps(answers, ends)
     firsts = [each.token_at[0] - each.sent_at for each in begun if each.sent_at is not None]
     return LoadResult(
         load=load,
@@ -30,7 +32,8 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
         carried=running_at_death(begun) if dead else carried(meant, to_end=load.kind == "write"),
         beside=beside(begun),
-        reads=at_steps(answers, [end for end, *_ in load.stairs]),
+        reads=reads,
+        overtaken=any(each.begun for end in ends[len(reads) : len(reads) + 1] for each in answers[end:]),
         completed=sum(each.ok and not each.left for each in answers),
         ended_early=sum(_ended_early(each) for each in answers),
         refused=len(refused),

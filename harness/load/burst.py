@@ -31,6 +31,8 @@ _LOOK = 0.05  # seconds between two looks of the watchdog
 _LOOK_BETWEEN = 0.005  # the same while a wave is awaited that should follow at a certain moment
 _AFTER_DEATH = 3.0  # seconds that an engine gets to end after a failed generation, before it counts as alive
 _GATHERING = 10.0  # seconds for all requests of a wave to be ready
+_FEW = 4  # requests of a wave, up to which it does not matter which is taken first
+_SETTLING = 0.02, 0.5  # seconds, at least and at most, in which a server reads what was sent of them
 _GIVE_UP = 2.0  # seconds for open answers to be cut off
 
 
@@ -138,9 +140,20 @@ class _Gate:
     async def open_when_all_are_there(self) -> None:
         """At the latest after a while: a server may not let this many connect."""
         if self.count > 1:
+            began = time.monotonic()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all.wait(), _GATHERING)
+            if self.count > _FEW:
+                await asyncio.sleep(_settling(time.monotonic() - began))
         self.opened.set()
+
+
+def _settling(sending: float) -> float:
+    """Seconds until a server that is as slow as its client has read all but the last bytes: of a long body that it
+    still reads it would find the end later than that of a short one, which was sent after it.
+    """
+    least, most = _SETTLING
+    return min(most, max(least, sending))
 
 
 class _Sender:

@@ -106,6 +106,7 @@ def died_early(outcome: Outcome, result: LoadResult) -> bool:
 def _steps(outcome: Outcome, result: LoadResult) -> Iterable[FillPoint]:
     """Of a load that climbs: what was written at each step that it survived, and what was reserved at the next one. One
     that weighs less than the step before is not blamed for a hang: that may have come of what was written last there.
+    Where requests were not read step by step, more was in flight at a death than any step has.
     """
     load = result.load
     longest = outcome.setting.max_input_tokens or load.history or load.longest
@@ -116,7 +117,7 @@ def _steps(outcome: Outcome, result: LoadResult) -> Iterable[FillPoint]:
         length = load.shapes[end - 1].input_tokens
         if index < len(result.reads):
             yield FillPoint(length, longest, size, rows, held=min(size, result.reads[index]))
-        elif result.verdict == "died":
+        elif result.verdict == "died" and not result.overtaken:
             yield FillPoint(length, longest, size, rows, died=size, how=how_it_ended(result))
             return
 

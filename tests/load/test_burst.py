@@ -14,7 +14,8 @@ import pytest
 
 from harness.engines import APIS
 from harness.engines.endpoint import Endpoint
-from harness.load.burst import Burst, BurstAnswer, Patience, _Gate, send_burst
+from harness.load import burst as bursting
+from harness.load.burst import Burst, BurstAnswer, Patience, _Gate, _settling, send_burst
 from harness.workload.request import Request
 
 Handler = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
@@ -267,3 +268,32 @@ def test_the_gate_opens_when_the_last_request_is_there() -> None:
         return [*seen, gate.opened.is_set()]
 
     assert asyncio.run(main()) == [False, False, False, True]
+
+
+@pytest.mark.parametrize(("count", "settles"), [(2, 0), (4, 0), (5, 1)])
+def test_a_gate_that_keeps_an_order_lets_the_server_read_first(
+    count: int, settles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the last bytes, of as many requests as are read one after another; a pair may be taken either way."""
+    waits = []
+
+    def settling(sending: float) -> float:
+        waits.append(sending)
+        return 0.0
+
+    monkeypatch.setattr(bursting, "_settling", settling)
+
+    async def main() -> None:
+        gate, answers = _Gate(count), [BurstAnswer(each, 0) for each in ask(count)]
+        for each in answers:
+            gate.arrive(each)
+        await gate.open_when_all_are_there()
+
+    asyncio.run(main())
+    assert len(waits) == settles
+
+
+@pytest.mark.parametrize(("sending", "seconds"), [(0.001, 0.02), (0.08, 0.08), (9.0, 0.5)])
+def test_a_server_gets_as_long_to_read_as_its_client_took_to_send(sending: float, seconds: float) -> None:
+    """It runs on the same machine, or one that is no slower; a server that lets few connect is not waited for."""
+    assert _settling(sending) == seconds

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from harness.drive.judging import judge
 from harness.engines.base import EngineFacts, FailureCause
+from harness.load.burst import Burst, BurstAnswer
 from harness.probe import loads
 from harness.probe.fills import fill_points
 from harness.probe.setting import Failure, LoadResult, Outcome, Setting
 from harness.probe.stairs import climb
+from harness.workload.request import Request
 
 SETTING = Setting(10_089, 10_601, 10_089, purpose="explore")
 
@@ -45,3 +48,18 @@ def test_a_hang_is_not_blamed_on_a_step_that_weighs_less_than_the_one_before(cau
     outcome = Outcome(SETTING, EngineFacts("padded"), True, Failure("under load", cause, "gone", 4), (result,))
     (died,) = [each for each in fill_points([(outcome, result)]) if each.died]
     assert (died.died, died.length) == (sizes[blamed], load.shapes[load.stairs[blamed][0] - 1].input_tokens)
+
+
+@pytest.mark.parametrize(("begun", "died"), [((0, 1, 2), 9_950), ((0, 1, 3), None), ((0, 1, 2, 4, 5), None)])
+def test_a_death_is_not_blamed_on_a_step_that_was_overtaken(begun: tuple[int, ...], died: int | None) -> None:
+    """An engine that still reads a long request takes shorter ones first; it comes on top of all of them then, which no
+    step weighs. Its steps are requests 0 to 2, 3 and 4, 5 and 6.
+    """
+    load = climb([9_900, 9_950], [5000, 2500], prefill=5000, longest=5000, total=5200)
+    assert [end for end, *_ in load.stairs][:2] == [3, 5]
+    answers = [BurstAnswer(Request("x", shape.input_tokens, shape.max_new_tokens), 0, 0.0) for shape in load.shapes]
+    for at in begun:
+        answers[at].token_at = [1.0 + at]
+    result = judge(load, Burst(tuple(answers), "died", 3.0))
+    points = list(fill_points([(Outcome(SETTING, EngineFacts("padded"), True, None, (result,)), result)]))
+    assert [each.died for each in points if each.died] == [died] * (died is not None)
