@@ -173,6 +173,8 @@ def _share(outcome: Outcome) -> str:
 
 def _word(outcome: Outcome) -> str:
     extra = [name for name, has in (("over-saturated", outcome.saturated), ("drifts", outcome.drifts)) if has]
+    if outcome.outage:
+        extra.append(f"the service was away for {format_duration(outcome.outage)}")
     if outcome.main_failure is not None:
         extra.append(f"{format_percent(outcome.failed)} of the requests failed (mostly {outcome.main_failure})")
     return ", ".join([_WORDS[outcome.decision], *extra])

@@ -54,6 +54,7 @@ class _Level:
     failures: dict[str, float] = field(default_factory=dict)
     came: float | None = None
     due: int = 0
+    outage: float = 0.0
     figures: _Figures | None = None
 
 

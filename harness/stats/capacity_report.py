@@ -39,9 +39,15 @@ class HistoryCapacity:
     figures: tuple[Figures, ...]
 
     @property
+    def counted(self) -> list[tuple[Outcome, Flow, Figures]]:
+        """The levels that the answer rests on."""
+        told, without = zip(self.search.told, self.flows, self.figures, strict=True), self.search.left_out
+        return [each for place, each in enumerate(told) if place not in without]
+
+    @property
     def row(self) -> HistoryRow:
         """Of the surface."""
-        return row_of(self.history, list(zip(self.search.told, self.figures, strict=True)))
+        return row_of(self.history, [(outcome, figures) for outcome, _, figures in self.counted])
 
     @property
     def answer(self) -> Answer:
@@ -54,10 +60,9 @@ class HistoryCapacity:
         """
         answer = self.answer
         load = answer.best if answer.best is not None else answer.holds
-        told = zip(self.search.told, self.flows, strict=True)
         fit = [
             (each.brief, abs(flow.load - load), -each.seconds, flow)
-            for each, flow in told
+            for each, flow, _ in self.counted
             if not each.drifts and not each.saturated and flow.requests_per_second > 0
         ]
         return min(fit, key=lambda each: each[:3])[3] if fit and load else None
@@ -69,13 +74,14 @@ class HistoryCapacity:
         """
         answer = self.answer
         limit = answer.best or answer.holds or answer.breaks
-        if not limit or not self.search.told:
+        levels: list[Measured] = [(outcome, figures) for outcome, _, figures in self.counted]
+        if not limit or not levels:
             return ()
 
         def distance(each: Measured) -> tuple[float, bool]:
             return abs(math.log(each[0].offered / limit)), each[0].brief
 
-        levels = sorted(zip(self.search.told, self.figures, strict=True), key=distance)
+        levels.sort(key=distance)
         near = [each for each in levels if distance(each)[0] <= math.log(NEIGHBOURS) + 1e-9]
         tell = [each for each in near if each[1].binds.resource is not None]
         sides = (next((each for each in tell if (each[0].offered > limit) is above), None) for above in (False, True))

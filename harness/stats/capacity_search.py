@@ -23,7 +23,7 @@ from typing import Any
 from harness.stats.failure_floor import NO_FLOOR, Floor, floor_of
 from harness.stats.knee import Dose, Knee, KneeFit
 from harness.stats.outcome import Approach, Outcome
-from harness.units import format_percent
+from harness.units import format_duration, format_percent
 
 CONFIDENCE = 0.95  # what is promised
 # What the fit is asked for, of the whole interval and of its lower end: the least favourable slope makes it wider than
@@ -34,6 +34,7 @@ ENOUGH_CONFIDENCE = 0.985  # at which it is to be narrow before a search ends wi
 BRIEF, SHORT = 0.35, 1 / 6
 LEAST_SECONDS = 10.0  # of a level: a shorter one is all warm-up
 MOST_LEVELS = 80
+MOST_OUTAGES = 1  # that a search lets pass
 NOTABLE_FLOOR = 0.1  # of what the SLO allows to miss
 MISSES_IN_LEVEL = 0.5  # independent ones, that a level beside the knee is to show
 MOST_OF_BUDGET = 1 / 6  # that one level may take to show them
@@ -111,6 +112,20 @@ class CapacitySearch:
         self.told.append(outcome)
 
     @property
+    def left_out(self) -> frozenset[int]:
+        """Places in `told` of levels whose outage is no sign of the load: it is measured again at once, and where the
+        service goes away again, at that load or another, the load may be why.
+        """
+        away = frozenset(place for place, each in enumerate(self.told) if each.outage)
+        return away if len(away) <= MOST_OUTAGES else frozenset()
+
+    @property
+    def counted(self) -> list[Outcome]:
+        """Those of `told` that the answer rests on."""
+        without = self.left_out
+        return [each for place, each in enumerate(self.told) if place not in without]
+
+    @property
     def spent(self) -> float:
         """Seconds."""
         return sum(each.seconds for each in self.told)
@@ -125,7 +140,7 @@ class CapacitySearch:
         least = min(LEAST_SECONDS, BRIEF * self.goal.level)
         if load is None or seconds < least * 0.999 or len(self.told) >= MOST_LEVELS:
             return None
-        last = self._levels[-1] if self.told else None
+        last = self._levels[-1] if self._levels else None
         above = last is not None and last.tells and not last.seems_to_hold
         return Ask(load, seconds, "above" if above else "below", brief)
 
@@ -160,7 +175,7 @@ class CapacitySearch:
         name, first = min(knees.items(), key=lambda each: each[1].best)
         low, high = (min(getattr(each, end) for each in knees.values()) for end in ("low", "high"))
         low, high = self._with_what_was_decided(low, high)
-        notes = []
+        notes = self._outages()
         for way in self._either_way(name):
             low, high = min(low, way.low), max(high, way.high)
         apart = self._apart(name)
@@ -178,6 +193,17 @@ class CapacitySearch:
             notes.append(f"{always}: they take up {format_percent(part)} of what the SLO allows to miss.")
         return self._rounded_answer(name, first, low, high, notes)
 
+    def _outages(self) -> list[str]:
+        """What became of levels in which the service was away."""
+        away = [each for each in self.told if each.outage]
+        if not away:
+            return []
+        spans = ", ".join(f"{format_duration(each.outage)} at {each.load:.3g}" for each in away)
+        what = "that level is left out, and its load was measured again"
+        if not self.left_out:
+            what = "as that was more than once, the load may be why, and these levels count"
+        return [f"The service was away and answered nobody for {spans}: {what}."]
+
     def _with_what_was_decided(self, low: float, high: float) -> tuple[float, float]:
         """Wider where levels speak against the fitted interval: no load breaks at which more levels are decided to hold
         than to break, and none holds at which more break. Such as where some requests miss at any load, and the curve
@@ -193,13 +219,13 @@ class CapacitySearch:
         return min(low, max(broke, 0.0)), max(high, held)
 
     def _rounded_answer(self, name: str, first: Knee, low: float, high: float, notes: list[str]) -> Answer:
-        whole, tried = self.goal.whole, max(each.load for each in self.told)
+        whole, tried = self.goal.whole, max(each.load for each in self._levels)
         holds = float(math.floor(low)) if whole else low
         if all(each.seems_to_hold for each in self._levels if each.tells):
             notes.insert(0, f"Every level up to {tried:g} held: the limit lies above what was tried.")
             return Answer(min(holds, tried), None, None, None, False, tuple(notes))
         if not any(each.seems_to_hold for each in self._levels):
-            least = min(each.load for each in self.told)
+            least = min(each.load for each in self._levels)
             notes.insert(0, f"Not even {least:g} held.")
             by = self._limited_by(name, least)
             return Answer(0.0, None if math.isinf(high) else least, None, by, False, tuple(notes))
@@ -227,6 +253,8 @@ class CapacitySearch:
     def _next(self) -> tuple[float | None, bool]:
         """The next load, None when nothing is left to do; and whether a brief level is enough."""
         goal = self.goal
+        if len(self.told) - 1 in self.left_out:
+            return self.told[-1].load, self.told[-1].brief  # the service was away
         told = [each for each in self._levels if each.tells or not each.brief]
         if self.told and self.told[-1].brief and not self.told[-1].tells:
             return self.told[-1].load, False  # once more, at length
@@ -311,8 +339,9 @@ class CapacitySearch:
     @property
     def _floor_and_levels(self) -> tuple[Floor, Sequence[Outcome]]:
         if self._level[0] != len(self.told):
-            floor = floor_of(self.told, self._least_allowed)
-            self._level = (len(self.told), (floor, [floor.levelled(each) for each in self.told]))
+            counted = self.counted
+            floor = floor_of(counted, self._least_allowed)
+            self._level = (len(self.told), (floor, [floor.levelled(each) for each in counted]))
         return self._level[1]
 
     @property
@@ -333,7 +362,7 @@ class CapacitySearch:
         of no one state: both count only as long as there is nothing better.
         """
         steady = [each for each in self._levels if not each.drifts]
-        levels = steady if 2 * len(steady) >= len(self.told) else self._levels
+        levels = steady if 2 * len(steady) >= len(self._levels) else self._levels
         long = [each.load for each in levels if not each.brief]
         if len(long) < _LONG_ENOUGH:
             return levels

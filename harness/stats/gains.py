@@ -63,10 +63,9 @@ class ItlLine:
 
 def itl_line(found: HistoryCapacity) -> ItlLine | None:
     """By least squares through the levels whose queue did not grow; None with fewer than LEAST_LEVELS loads."""
-    told = zip(found.search.told, found.figures, strict=True)
     points = [
         (outcome.offered, figures.itl_p95)
-        for outcome, figures in told
+        for outcome, _, figures in found.counted
         if not outcome.saturated and not outcome.drifts and math.isfinite(figures.itl_p95)
     ]
     if len({load for load, _ in points}) < LEAST_LEVELS:

@@ -14,6 +14,7 @@ from harness.measure.offered import arrived
 from harness.measure.records import COMPLETED, FAILED, Records
 from harness.measure.run_folder import Level
 from harness.stats.decision import BoundShare, Decision, bound_shares, decide, failures
+from harness.stats.outage import outage_seconds
 from harness.stats.steadiness import backlog_growth, growth_limit
 from harness.stats.trend import PACES, trends
 from harness.stats.window import Window, steady_window
@@ -28,7 +29,8 @@ class Outcome:
     faster while it lasted, so its share is of no one state. brief: it was only to show on which side of the knee it is.
     failures: by kind, the share of those due that failed or were dropped; empty where an earlier version did not keep
     it. came: requests, or conversations that began, per second of the window, where chance says when they come; None
-    elsewhere. due: requests in the window; 0 where an earlier version did not keep it.
+    elsewhere. due: requests in the window; 0 where an earlier version did not keep it. outage: seconds in which the
+    service was away and nobody was answered (outage.py).
     """
 
     load: float
@@ -41,6 +43,7 @@ class Outcome:
     failures: Mapping[str, float] = field(default_factory=dict)
     came: float | None = None
     due: int = 0
+    outage: float = 0.0
 
     @property
     def offered(self) -> float:
@@ -59,7 +62,7 @@ class Outcome:
         if self.saturated:
             return "breaks"
         found = decide(self.shares)
-        return "undecided" if self.drifts and found == "holds" else found
+        return "undecided" if self.outage or (self.drifts and found == "holds") else found
 
     @property
     def attainment(self) -> BoundShare | None:
@@ -108,6 +111,7 @@ class Outcome:
             "failures": dict(self.failures),
             "came": self.came,
             "due": self.due,
+            "outage": self.outage,
         }
 
     @classmethod
@@ -123,6 +127,7 @@ class Outcome:
             brief=bool(entry["brief"]),
             came=None if entry.get("came") is None else float(entry["came"]),
             due=int(entry.get("due", 0)),
+            outage=float(entry.get("outage", 0.0)),
             failures={str(kind): float(share) for kind, share in entry.get("failures", {}).items()},
         )
 
@@ -149,6 +154,7 @@ def outcome_of(
         failures=failures(inside),
         came=_rate_of(inside, window) if open_loop else None,
         due=len(inside),
+        outage=0.0 if outgrew else outage_seconds(records, window, slo),
     )
 
 

@@ -13,6 +13,8 @@ from harness.stats.window import Window
 
 # Requests; their Poisson deviations; a share of them.
 GROWTH_LEAST, GROWTH_SIGMAS, GROWTH_SHARE = 3.0, 0.4, 0.1
+STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; where first tokens take long, more
+STALL_WAITS = 3.0  # this many times the median TTFT: with a few users their waits alone are silences
 MOST_BINS = 1_000_000  # of time, in which a silence is looked for
 
 
@@ -36,6 +38,11 @@ def longest_silence(records: Records, until: float | None = None, resolution: fl
     silent = np.concatenate([[False], waiting & (busy == 0), [False]]).astype(np.int8)
     runs = np.flatnonzero(np.diff(silent) == -1) - np.flatnonzero(np.diff(silent) == 1)
     return float(runs.max(initial=0)) * resolution
+
+
+def stall_limit(wait: float) -> float:
+    """Seconds beyond which a silence is none of a service that works. wait: median TTFT; NaN where there is none."""
+    return STALL_MOST if math.isnan(wait) else max(STALL_MOST, STALL_WAITS * wait)
 
 
 def rank_sum(first: Floats, second: Floats) -> float:

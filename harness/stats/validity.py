@@ -26,7 +26,7 @@ from harness.stats.machine import busy_machine, gpu_slowed, why_late
 from harness.stats.metrics import BY_NAME, ttft
 from harness.stats.quantile import quantile
 from harness.stats.slo import QUANTILES
-from harness.stats.steadiness import backlog_growth, enough_for, growth_limit, longest_silence, rank_sum
+from harness.stats.steadiness import backlog_growth, enough_for, growth_limit, longest_silence, rank_sum, stall_limit
 from harness.stats.trend import RATIO, trends
 from harness.units import format_count, format_duration, format_number, format_percent
 
@@ -40,8 +40,6 @@ DROPPED_MOST, ERRORS_MOST, OPEN_MOST = 0.01, 0.01, 0.01
 RATE_OFF, RATE_SIGMAS = 0.05, 4.0
 WARMUP_RATIO, WARMUP_SIGMAS, WARMUP_LEAST = 1.25, 4.0, 8
 LENGTH_OFF, LENGTH_TOKENS = 0.10, 32.0
-STALL_MOST = 10.0  # seconds without a token to anyone while requests wait; where first tokens take long, more
-STALL_WAITS = 3.0  # this many times the median TTFT: with a few users their waits alone are silences
 GLUED_MOST = 0.10
 FROM_CACHE_MOST = 0.02  # of the prompt tokens; what begins every prompt, such as a template, comes to less
 CUT_MOST = 0.25  # of the conversations of a level
@@ -176,7 +174,7 @@ def stalled(evidence: Evidence) -> Iterator[Reason]:
     if not evidence.manifest.stream or mostly(whole(evidence.records)):
         return  # an answer that comes whole is silent until its end
     wait = evidence.figures["ttft"].quantiles["p50"]
-    limit = STALL_MOST if math.isnan(wait) else max(STALL_MOST, STALL_WAITS * wait)
+    limit = stall_limit(wait)
     longest = longest_silence(evidence.records, evidence.level.ended_at)
     if evidence.level.ended_by == "stalled" or longest > limit:
         found = f"no token to anyone for {format_duration(longest)} while requests were waiting"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -52,19 +52,36 @@ def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.
     return Records(**plain)
 
 
+def away(records: Records, start: float, end: float) -> Records:
+    """As if the service had been down from start to end: what was in flight breaks, and who asks is refused."""
+    due, counts = records.scheduled_at, np.diff(records.offsets)
+    lost = (due < end) & (np.where(due < start, records.finished_at, end) > start)
+    kept = np.repeat(~lost, counts)
+    return replace(
+        records,
+        token_at=records.token_at[kept],
+        token_count=records.token_count[kept],
+        offsets=np.concatenate([[0], np.cumsum(counts * ~lost)]),
+        finished_at=np.where(lost, np.maximum(due, start) + 0.002, records.finished_at),
+        status=np.where(lost, FAILED, records.status).astype(np.int8),
+        error_kind=np.where(lost, np.where(due < start, "stream_broken", "refused"), records.error_kind),
+    )
+
+
 @dataclass(frozen=True)
 class MadeUp:
     """What all have in common.
 
     noise: standard deviation of a level's own speed (log). drift: how much slower the service is at the end of a level
     than at its begin, 0.2 for 20 %. step: the same, all at once at half time. hysteresis: how much slower it is after a
-    level that was beyond its knee.
+    level that was beyond its knee. down: share of a level, from a third of it on, in which the service is away.
     """
 
     noise: float = 0.0
     drift: float = 0.0
     step: float = 0.0
     hysteresis: float = 0.0
+    down: float = 0.0
     slo: Slo = field(default_factory=lambda: parse_slo("ttft_p95=1s"))
     open_loop = False
     whole = True
@@ -84,6 +101,8 @@ class MadeUp:
         slower = math.exp(random.normal(0, self.noise)) if self.noise else 1.0
         slower *= 1 + self.hysteresis if spoilt else 1.0
         records = self._records(load, seconds, random, slower)
+        if self.down:
+            records = away(records, seconds / 3, seconds * (1 / 3 + self.down))
         if self.open_loop:
             return open_level(0, load, 0.0, seconds), records
         return closed_level(0, int(load), 0.0, seconds), records

@@ -16,6 +16,7 @@ from harness.stats.outcome import Outcome, outcome_of
 from tests.stats.made_up import KvBound, MadeUp, ManyServers, PrefillQueue, Slots, Soft
 
 TWELVE_MINUTES = 720.0
+Odd = Callable[[MadeUp, float], MadeUp]
 STRICT = parse_slo("ttft_p95=200ms,itl_p95=60ms")
 
 
@@ -24,14 +25,15 @@ def measured(service: MadeUp, ask: Ask, random: np.random.Generator, spoilt: boo
     return outcome_of(level, records, service.slo, seconds=ask.seconds, approach=ask.approach, brief=ask.brief)
 
 
-def searched(service: MadeUp, seed: int, *, sometimes: Callable[[MadeUp], MadeUp] | None = None) -> CapacitySearch:
-    """A search of twelve minutes by levels of one. sometimes: what one level in four is like."""
+def searched(
+    service: MadeUp, seed: int, *, level: float = 60.0, budget: float = TWELVE_MINUTES, odd: Odd | None = None
+) -> CapacitySearch:
+    """level, budget: seconds. odd: what the service is like at a level, by its load."""
     random = np.random.default_rng(seed)
-    search = CapacitySearch(Goal(1.0, service.whole, budget=TWELVE_MINUTES))
+    search = CapacitySearch(Goal(1.0, service.whole, budget, level))
     while (ask := search.ask()) is not None:
         spoilt = bool(search.told) and search.told[-1].load > service.knee * 1.02
-        odd = sometimes is not None and random.uniform() < 0.25
-        search.tell(measured(sometimes(service) if odd and sometimes else service, ask, random, spoilt))
+        search.tell(measured(odd(service, ask.load) if odd else service, ask, random, spoilt))
     return search
 
 
@@ -55,6 +57,7 @@ SERVICES: dict[str, tuple[MadeUp, float]] = {
 # Of other shapes, limits and sizes: nothing of the search was chosen by these.
 HELD_OUT: dict[str, MadeUp] = {
     "queue of 4/s": PrefillQueue(capacity=4, slo=parse_slo("ttft_p95=3s")),
+    "queue of 16/s": PrefillQueue(capacity=16, slo=parse_slo("ttft_p95=1500ms")),
     "queue of 420/s": PrefillQueue(capacity=420, slo=parse_slo("ttft_p95=150ms")),
     "queue, p99": PrefillQueue(capacity=25, slo=parse_slo("ttft_p99=1s")),
     "queue, 1 % fail": PrefillQueue(capacity=40, always=0.01, slo=parse_slo("ttft_p95=500ms")),
@@ -96,13 +99,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--level", type=float, default=60.0, help="seconds")
+    parser.add_argument("--budget", type=float, default=TWELVE_MINUTES, help="seconds")
     known = {**{name: service for name, (service, _) in SERVICES.items()}, **HELD_OUT}
     parser.add_argument("kinds", nargs="*", default=list(SERVICES), metavar="KIND", help=", ".join(known))
     asked = parser.parse_args()
     print("kind              knee  holds the truth  claims above  width p50    p90  at most 10 %  bound")
     for kind in asked.kinds:
         service = known[kind]
-        answers = [searched(service, asked.first + seed).answer() for seed in range(asked.seeds)]
+        seeds = range(asked.first, asked.first + asked.seeds)
+        answers = [searched(service, seed, level=asked.level, budget=asked.budget).answer() for seed in seeds]
         widths = np.array([width(each) for each in answers])
         held = sum(holds_the_truth(each, service.knee) for each in answers)
         above = sum(each.holds > service.knee for each in answers)

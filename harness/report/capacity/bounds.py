@@ -16,7 +16,7 @@ def section(searched: SearchReport) -> Section | None:
     """Of each history; None where nothing was measured."""
     rows = []
     for each in searched.report.histories:
-        outcome = _nearest(each.search.told, each.answer.holds or each.answer.best or 0.0)
+        outcome = _nearest(each.search.counted, each.answer.holds or each.answer.best or 0.0)
         for share in outcome.shares if outcome is not None else ():
             low, high = share.interval
             margin = (share.share - share.needed) * 100

@@ -31,10 +31,8 @@ def _name(each: HistoryCapacity) -> str:
 def _share(searched: SearchReport) -> Chart | None:
     series, said, needed = [], [], set()
     for each in searched.report.histories:
-        known = sorted(
-            ((outcome.offered, outcome.attainment) for outcome in each.search.told if outcome.attainment is not None),
-            key=lambda pair: pair[0],
-        )
+        told = ((outcome.offered, outcome.attainment) for outcome in each.search.counted)
+        known = sorted(((load, share) for load, share in told if share is not None), key=lambda pair: pair[0])
         if not known:
             continue
         needed |= {share.needed for _, share in known}
@@ -76,7 +74,7 @@ def _latency(searched: SearchReport) -> Chart | None:
         for label, of in (("TTFT p95", "ttft_p95"), ("ITL p95", "itl_p95")):
             found = {
                 outcome.offered: getattr(figures, of)
-                for outcome, figures in zip(each.search.told, each.figures, strict=True)
+                for outcome, _, figures in each.counted
                 if math.isfinite(getattr(figures, of))
             }
             if found:

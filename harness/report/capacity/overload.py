@@ -22,7 +22,7 @@ def _line(searched: SearchReport, each: HistoryCapacity) -> str:
     where = "" if each.history is None else f"With {format_count(each.history)} tokens of history: "
     beyond = [
         (outcome, flow, figures)
-        for outcome, flow, figures in zip(each.search.told, each.flows, each.figures, strict=True)
+        for outcome, flow, figures in each.counted
         if LEAST * best <= outcome.offered <= MOST * best
     ]
     if not beyond:
