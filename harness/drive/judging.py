@@ -24,6 +24,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
     gaps = [after - before for each in begun for before, after in pairwise(each.token_at)]
     ends = [end for end, *_ in load.stairs]
     reads = at_steps(answers, ends)
+    later = answers[ends[len(reads)] :] if len(reads) < len(ends) else ()
     firsts = [each.token_at[0] - each.sent_at for each in begun if each.sent_at is not None]
     return LoadResult(
         load=load,
@@ -33,7 +34,7 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         carried=running_at_death(begun) if dead else carried(meant, to_end=load.kind == "write"),
         beside=beside(begun),
         reads=reads,
-        overtaken=any(each.begun for end in ends[len(reads) : len(reads) + 1] for each in answers[end:]),
+        overtaken=sum(each.request.input_tokens + each.request.max_new_tokens for each in later if each.begun),
         completed=sum(each.ok and not each.left for each in answers),
         ended_early=sum(_ended_early(each) for each in answers),
         refused=len(refused),

@@ -11,6 +11,7 @@ from harness.probe.stairs import JOINS, PAIR
 
 EARLY = 0.6  # of the cache
 UNSEEN = 2  # tokens of each chat that may be on their way to the client
+OVERTAKEN = 0.02  # of a step, up to which a death there is blamed on it and what came before its turn
 GROWN = 16  # answer tokens, from which on a death is of what was written
 
 Results = Iterable[tuple[Outcome, LoadResult]]
@@ -106,7 +107,8 @@ def died_early(outcome: Outcome, result: LoadResult) -> bool:
 def _steps(outcome: Outcome, result: LoadResult) -> Iterable[FillPoint]:
     """Of a load that climbs: what was written at each step that it survived, and what was reserved at the next one. One
     that weighs less than the step before is not blamed for a hang: that may have come of what was written last there.
-    Where requests were not read step by step, more was in flight at a death than any step has.
+    Where requests of later steps were read before, more was in flight at a death than the step has: nobody knows how
+    much where that may be a good part of it.
     """
     load = result.load
     longest = outcome.setting.max_input_tokens or load.history or load.longest
@@ -117,8 +119,10 @@ def _steps(outcome: Outcome, result: LoadResult) -> Iterable[FillPoint]:
         length = load.shapes[end - 1].input_tokens
         if index < len(result.reads):
             yield FillPoint(length, longest, size, rows, held=min(size, result.reads[index]))
-        elif result.verdict == "died" and not result.overtaken:
-            yield FillPoint(length, longest, size, rows, died=size, how=how_it_ended(result))
+        elif result.verdict == "died":
+            if result.overtaken <= OVERTAKEN * size:
+                died = size + result.overtaken
+                yield FillPoint(length, longest, size, rows, died=died, how=how_it_ended(result))
             return
 
 

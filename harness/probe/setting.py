@@ -172,11 +172,11 @@ class LoadResult:
     begun: requests that had their first token; begun_tokens: their prompts and answers together, which at a death is
     what the engine was known to carry. carried: most tokens in flight while a prompt was read, as the client saw them,
     None where nobody looked; at a death, what was in flight then. reads: the same at each step of a load that climbs,
-    as far as it came. overtaken: one of a later step had begun before all of an earlier one. beside: most requests in
-    flight while a prompt of the last wave was read. ended_early: answers that the model ended before they were as
-    long as asked. refused: answers 429. ttft_p95, itl_p95: over all its
-    requests, None without a value. rate: answer tokens per second while all were running. preempted: chats that the
-    engine put back meanwhile by its own count, None where it has none. reason: of a verdict other than `held`.
+    as far as it came. overtaken: prompts and answers of later steps that had begun before all of the next one. beside:
+    most requests in flight while a prompt of the last wave was read. ended_early: answers that the model ended before
+    they were as long as asked. refused: answers 429. ttft_p95, itl_p95: over all its requests, None without a value.
+    rate: answer tokens per second while all were running. preempted: chats that the engine put back meanwhile by its
+    own count, None where it has none. reason: of a verdict other than `held`.
     """
 
     load: Load
@@ -186,7 +186,7 @@ class LoadResult:
     carried: int | None = None
     beside: int | None = None
     reads: tuple[int, ...] = ()
-    overtaken: bool = False
+    overtaken: int = 0
     completed: int = 0
     ended_early: int = 0
     refused: int = 0
