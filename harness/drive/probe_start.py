@@ -248,10 +248,10 @@ class _Loading:
 
     def _lasting(self, load: Load, more: int) -> Load:
         """The load with this many answer tokens more for each chat: of a budget that is filled, instead of prompt."""
-        if load.kind == "fill":
-            return loads.stretched(load, more) if len(load.waves) == 1 else load
         started, setting = self.started, self.setting
         total = setting.max_total_tokens or started.max_total_tokens or 0
+        if load.kind == "fill":
+            return loads.stretched(load, more, total) if len(load.waves) == 1 else load
         room = (started.usable if started.kind == "flash" else setting.max_batch_total_tokens) or 0
         long = load.longest if load.kind == "onto" else 0
         most = (room - long) // max(1, load.rows) // started.block_size * started.block_size

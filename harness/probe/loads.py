@@ -33,6 +33,7 @@ MOST_LEADS = 8
 LET_IN = ROWS_CAP + MOST_LEADS + 1  # requests at once while a boundary is sought: most chats, and what goes before
 LEADING = 0.025  # of the chats that are let in, whose places leading requests may take
 MOST_BRIEF = 64
+BEHIND = 16  # answer tokens more of the last chat of a load that is sent again
 SETTLES = 30  # times, at most, that prompts and answers of a load are fitted to each other
 LASTING = 768  # answer tokens of a chat that holds its place until it is left
 PARTS = (4 / 3, 2, 3, 4, 6, 8)  # prompts in one prefill, beside one alone; the first is one shorter by a quarter
@@ -273,14 +274,23 @@ def _turns(prompts: Sequence[int], prefill: int, *, together: bool, gate: int) -
     return turns
 
 
-def stretched(load: Load, more: int) -> Load:
-    """The same tokens in all, with so many more of them in answers: for chats that ended before the last were read."""
+def stretched(load: Load, more: int, most: int) -> Load:
+    """The same tokens in all, with so many more of them in answers: for chats that ended before the last were read. The
+    last one by itself has the same prompt, and as far as `most` of one chat allow more answer too, by a token from each
+    of the others: of these one may come just behind it.
+    """
     (shapes,) = load.waves
     if load.stairs:
         return replace(load, waves=((*_longer(load, shapes[: load.stays], more), *shapes[load.stays :]),))
     tops = next((at for at, shape in enumerate(reversed(shapes)) if shape != shapes[-1]), len(shapes) - load.leading)
-    kept = len(shapes) - tops if tops == 1 else len(shapes)  # several last ones may be read one after the other too
-    return replace(load, waves=((*_longer(load, shapes[:kept], more), *shapes[kept:]),))
+    if tops > 1:  # they may be read one after the other too
+        return replace(load, waves=(tuple(_longer(load, shapes, more)),))
+    before, last = list(_longer(load, shapes[:-1], more)), shapes[-1]
+    givers = [at for at, shape in enumerate(before) if not load.leads(shape.max_new_tokens) and shape.input_tokens > 8]
+    givers = givers[: max(0, min(more, BEHIND, most - last.total))]
+    for at in givers:
+        before[at] = Shape(before[at].input_tokens - 1, before[at].max_new_tokens)
+    return replace(load, waves=((*before, Shape(last.input_tokens, last.max_new_tokens + len(givers))),))
 
 
 def lasting(load: Load, more: int, most: int) -> Load:

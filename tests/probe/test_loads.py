@@ -37,7 +37,12 @@ def test_a_crowd_has_all_chats_and_one_whole_prefill_on_top(
     assert all(shape.total <= total for shape in load.shapes)
     assert size * 0.98 - 2 * rows <= load.size <= size
     assert not equal or len(set(load.shapes[load.leading : -tops])) == 1
-    longer = loads.stretched(load, 5)
+    longer = loads.stretched(load, 5, total)
+    assert all(shape.total <= total for shape in longer.shapes)
+    others = rows - 1 - sum(shape.input_tokens - 5 <= 8 for shape in load.shapes[load.leading : -1])
+    assert tops > 1 or longer.shapes[-1].max_new_tokens >= load.shapes[-1].max_new_tokens + min(
+        5, others, total - load.shapes[-1].total
+    )
     assert longer.tokens == load.tokens
     assert longer.name == load.name
     assert tops > 1 or longer.closing == load.closing
