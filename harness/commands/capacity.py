@@ -60,7 +60,10 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
             _require_whole(result, book)
     except ServiceError:
         book.leave_out_outage()
+        book.discard_if_empty()
         raise
+    except Interrupted as told:
+        raise Interrupted(where=str(book.folder), advice=_go_on(book)) from told
     book.write()  # what options say of people may be new, though no level is
     report = book.report()
     nothing = all(each.search.answer().holds == 0 for each in report.histories)
@@ -70,12 +73,15 @@ def capacity(target: Target, options: CapacityOptions, progress: Say) -> Capacit
 
 def _require_whole(result: BenchResult, book: CapacityBook) -> None:
     """Raises Interrupted and ServiceError where the run of a history was cut off."""
-    advice = f"`--resume --output {book.folder}` goes on without repeating a level that ended."
     if result.interrupted:
-        raise Interrupted(where=str(book.folder), advice=advice)
+        raise Interrupted
     cut_off = CUT_OFF.get(next((each.ended_by or "" for each in reversed(result.summary.manifest.levels)), ""))
     if cut_off is not None:
-        raise ServiceError(f"the search was ended: {cut_off}", where=str(book.folder), advice=advice)
+        raise ServiceError(f"the search was ended: {cut_off}", where=str(book.folder), advice=_go_on(book))
+
+
+def _go_on(book: CapacityBook) -> str:
+    return f"The same command with `--resume --output {book.folder}` goes on without repeating a level that ended."
 
 
 def _turns(

@@ -96,6 +96,14 @@ class CapacityBook:
         self.figures[place].append(figures)
         self.write()
 
+    def discard_if_empty(self) -> None:
+        """Leave no folder in the way of the next try where the service was not even found."""
+        if any(each.told for each in self.searches) or any(any(run.iterdir()) for run in self.folder.glob("*/")):
+            return
+        (self.folder / FILE).unlink(missing_ok=True)
+        for run in self.folder.glob("*/"):
+            run.rmdir()
+
     def leave_out_outage(self) -> None:
         """Take out the levels of the last run that ended while the service was away already: it takes seconds to be
         sure of that, and what was refused meanwhile is no sign of the load.

@@ -139,9 +139,14 @@ def _histories(text: str | None) -> tuple[int | None, ...]:
         return (None,)
     found = []
     for part in text.split(","):
-        length = parse_lengths(part)
-        if length.longest is None or length.longest < 1 or not part.strip()[:1].isdigit():
+        try:
+            length = parse_lengths(part)
+        except UsageError:
+            length = None
+        if length is None or length.longest is None or length.longest < 1 or not part.strip()[:1].isdigit():
             raise UsageError(f"expected tokens such as 2000 or 2k,8k, found {text!r}", where="--history")
+        if int(length.longest) in found:
+            raise UsageError(f"a history is there twice: {text!r}", where="--history")
         found.append(int(length.longest))
     return tuple(found)
 

@@ -30,8 +30,14 @@ def url() -> Iterator[str]:
     emulator.stop()
 
 
-def options(folder: Path | None = None, *, slo: str | None = "ttft_p95=1s", **changes: Any) -> CapacityOptions:
-    asked = plan_of(BenchOptions(slo=slo, input_tokens="20", output_tokens="6", output=folder, report=False))
+def options(
+    folder: Path | None = None,
+    *,
+    slo: str | None = "ttft_p95=1s",
+    input_tokens: str | None = "20",
+    **changes: Any,
+) -> CapacityOptions:
+    asked = plan_of(BenchOptions(slo=slo, input_tokens=input_tokens, output_tokens="6", output=folder, report=False))
     return CapacityOptions(asked, **{"unit": "chats", "budget": "16s", "level": "2s", "start": 2.0, **changes})
 
 
@@ -116,6 +122,19 @@ def test_a_service_that_goes_away_leaves_no_answer_but_what_was_measured(
     assert len(manifest["levels"]) > 3
 
 
+def test_a_service_that_is_not_there_leaves_the_folder_for_the_next_try(url: str, tmp_path: Path) -> None:
+    """As after a wrong port; what was measured by then is never removed."""
+    for wrong in ("http://127.0.0.1:1", f"{url}/nowhere"):
+        with pytest.raises(ServiceError):
+            capacity(Target(url=wrong), options(tmp_path / "search"), lambda text: None)
+        assert not list((tmp_path / "search").iterdir())
+    capacity(Target(url=url), options(tmp_path / "search", budget="4s"), lambda text: None)
+    before = (tmp_path / "search/capacity.json").read_bytes()
+    with pytest.raises(UsageError, match="not empty"):
+        capacity(Target(url="http://127.0.0.1:1"), options(tmp_path / "search"), lambda text: None)
+    assert (tmp_path / "search/capacity.json").read_bytes() == before
+
+
 def test_a_service_that_never_holds_ends_with_what_was_asked_for_unmet(url: str, tmp_path: Path) -> None:
     """No first token comes within a microsecond."""
     asked = options(tmp_path / "never", slo="ttft_p95=1us", budget="5s")
@@ -140,6 +159,9 @@ def test_a_service_that_never_holds_ends_with_what_was_asked_for_unmet(url: str,
         ({"most": float("nan")}, "--most"),
         ({"start": 8.0, "most": 4.0}, "lies beyond"),
         ({"history": "2k"}, "Give one of them"),
+        ({"history": "", "input_tokens": None}, "--history: expected tokens"),
+        ({"history": "2k,,8k", "input_tokens": None}, "--history: expected tokens"),
+        ({"history": "2k,8k,2k", "input_tokens": None}, "a history is there twice"),
         ({"turns": 0.0}, "--turns"),
         ({"sessions_per_hour": float("nan")}, "--sessions-per-hour"),
         ({"profile": "weekend"}, "no such profile"),
