@@ -257,8 +257,11 @@ def _alone(rows: list[Spec]) -> list[Spec]:
 def _marks(chart: Chart, x: _Scale, y: _Scale) -> list[Spec]:
     layers: list[Spec] = []
     ink = COLOURS["ink"]
+    upright = [mark for mark in chart.marks if mark.axis == "x"]
     for mark in chart.marks:
-        scale, other, end, down = (x, "y", "height", -6) if mark.axis == "x" else (y, "x", 4, 10)
+        # Of upright ones one name above the other, as their lines may be close.
+        down = 10 if mark.axis == "y" else -6 - 13 * upright.index(mark)
+        scale, other, end = (x, "y", "height") if mark.axis == "x" else (y, "x", 4)
         rows = [{"at": scale.value(mark.value), "name": mark.name}]
         place: Spec = {mark.axis: scale.encoding("at")}
         layers += _layer(rows, {"type": "rule", "strokeDash": [5, 4], "opacity": 0.7, "color": ink}, place)

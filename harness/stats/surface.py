@@ -29,6 +29,7 @@ from harness.stats.series import waiting_for_first
 from harness.stats.server import server_figures
 from harness.stats.window import steady_window
 
+SAME = 0.02  # of the logarithm of a rate: so near a measured one none is interpolated beside it
 COLUMNS = 6  # loads of the grid
 _INTERPOLATED = ("ttft_p95", "itl_p95", "waiting", "output_tokens_per_second")
 
@@ -157,8 +158,16 @@ def _loads(rows: Sequence[HistoryRow], knees: Sequence[float], whole: bool) -> t
         return ()
     spread = np.geomspace(min(told), max(told), COLUMNS)
     measured = np.array(sorted(set(told)))
-    near = [float(measured[np.abs(np.log(measured / wanted)).argmin()]) for wanted in spread]
-    return tuple(sorted({*near, *(float(round(each)) if whole else each for each in knees if each > 0)}))
+    near = [_nearest(measured, wanted) for wanted in spread]
+    known = [each for each in knees if each > 0]
+    asked = [float(round(each)) for each in known] if whole else [_nearest(measured, each, SAME) for each in known]
+    return tuple(sorted({*near, *asked}))
+
+
+def _nearest(measured: Floats, wanted: float, within: float = math.inf) -> float:
+    """The measured load that is nearest by factors; the wanted one where none is so near."""
+    away = np.abs(np.log(measured / wanted))
+    return float(measured[away.argmin()]) if away.min() <= within else wanted
 
 
 def _cell(history: int | None, load: float, lower: HistoryRow, upper: HistoryRow, between: float) -> Cell:

@@ -65,3 +65,22 @@ def test_the_nearest_level_that_tells_is_read(by_load: dict[int, Resource], line
     said = [line for line in bullets.lines if line.startswith("At ")]  # the others estimate what a change buys
     assert len(said) == len(lines)
     assert all(line.startswith(start) for line, start in zip(said, lines, strict=True)), said
+
+
+def test_a_service_at_a_url_is_not_compared_by_entry() -> None:
+    """`harness ab` starts variants of an entry, and it has none; nor does a rate that came lie beside the limit by a
+    thousandth.
+    """
+    history = told({39: "prefill"})
+    levels = [replace(each, came=39.01 if each.load == 39 else None) for each in history.search.told]
+    whole = searched()
+    report = replace(whole.report, histories=(replace(history, search=Decided(history.search.goal, levels)),))
+    document = {**report.as_dict(), "question": {"url": "http://127.0.0.1:1"}}
+    found = section(SearchReport(report, document, None, "made-up"))
+    assert found is not None
+    bullets = found.blocks[0]
+    assert isinstance(bullets, Bullets)
+    words = " ".join(bullets.lines)
+    assert "harness capacity --url http://127.0.0.1:1" in words
+    assert "harness ab" not in words
+    assert words.startswith("At 39 chats prefill binds")

@@ -112,3 +112,11 @@ def test_where_a_longer_history_puts_the_limit(resource: Resource | None, factor
     """From 2,000 to 8,000 tokens, and back."""
     assert scaled_by_history(resource, 2000, 8000) == pytest.approx(factor)
     assert scaled_by_history(resource, 8000, 2000) == pytest.approx(1 / factor)
+
+
+def test_no_rate_is_interpolated_beside_one_that_was_measured() -> None:
+    """The limit of a rate is never quite one that came; users are whole."""
+    row = row_of(2000, [told(4.0), told(16.0), told(64.0)])
+    assert surface_of([row], [16.1], whole=False).loads == (4.0, 16.0, 64.0)
+    assert surface_of([row], [17.0], whole=False).loads == (4.0, 16.0, 17.0, 64.0)
+    assert surface_of([row], [16.0, 17.0], whole=True).loads == (4.0, 16.0, 17.0, 64.0)

@@ -10,6 +10,8 @@ from harness.stats.gains import Gain, gains
 from harness.stats.outcome import Outcome
 from harness.units import format_count
 
+SAME = 0.01  # of the limit: a rate that came is never quite another
+
 # What to change first, by the resource that binds.
 CHANGES = {
     "client": "Give the client more: a higher --processes, or a machine of its own; this limit is the client's.",
@@ -58,7 +60,7 @@ def _binds(searched: SearchReport, each: HistoryCapacity) -> list[str]:
 def _side(each: HistoryCapacity, outcome: Outcome) -> str:
     """Where the level lies, if it is not at the limit itself."""
     best = each.answer.best
-    if best is None or outcome.offered == best:
+    if best is None or abs(outcome.offered / best - 1) < SAME:
         return ""
     return ", above the limit," if outcome.offered > best else ", below the limit,"
 
@@ -86,10 +88,15 @@ def _gain(searched: SearchReport, gain: Gain, each: HistoryCapacity) -> str:
 
 
 def _command(searched: SearchReport, setting: str, each: HistoryCapacity) -> str:
-    """The comparison with this setting at the load that one without it is estimated to hold."""
+    """The comparison with this setting at the load that one without it is estimated to hold; of a service that someone
+    else runs, which has no entry to start a variant of, the search of the other one.
+    """
     load = each.answer.best or each.answer.holds or 1.0
     unit = searched.report.unit
     asked = f"--rate {load:.3g}" if unit in RATES else f"--users {max(1, round(load))}"
+    url = searched.document.get("question", {}).get("url")
+    if url is not None:
+        return f"the same search of the changed service (`harness capacity --url {url}`, with the options of this one)"
     history = "" if each.history is None else f" --input-tokens {each.history}"
     return f"`harness ab {searched.report.model} --b {setting} {asked}{history}`"
 
