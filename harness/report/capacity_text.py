@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.report.document import Table
 from harness.report.money_words import money_lines
 from harness.report.to_text import aligned
+from harness.report.words import plural
 from harness.stats.capacity_report import RATES, CapacityReport, HistoryCapacity, HistoryCost, unit_words
 from harness.stats.outcome import Outcome
 from harness.stats.people import Flow
@@ -44,11 +45,13 @@ def to_text(report: CapacityReport) -> str:
 def history_line(cost: HistoryCost, unit: str) -> str:
     """What a longer history costs, between which lengths that was seen, and how sure it is."""
     seen = f"Between {format_count(cost.shortest)} and {format_count(cost.longest)} tokens"
-    low, high = ("no limit known" if end is None else format_number(end) for end in (cost.low, cost.high))
-    lost = f"{format_number(cost.loads)} {unit_words(unit)}"
+    # Not by more tokens than the histories are apart: that would be a guess beyond them.
+    step = next((each for each in (1000, 100, 10) if each <= cost.longest - cost.shortest), 1)
+    low, high = ("no limit known" if end is None else format_number(end * step / 1000) for end in (cost.low, cost.high))
+    lost = f"{format_number(cost.loads * step / 1000)} {unit_words(unit)}"
     line = (
-        f"{seen}, each further 1,000 tokens of history cost {lost}, by a line through the estimates; their intervals "
-        f"allow {low} to {high}"
+        f"{seen}, each further {plural(step, 'token')} of history cost {lost}, by a line through the estimates; "
+        f"their intervals allow {low} to {high}"
     )
     doubt = ", so that it is not sure that a longer history costs any" if cost.low is None or cost.low <= 0 else ""
     return f"{line}{doubt}."

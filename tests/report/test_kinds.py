@@ -279,3 +279,12 @@ def test_a_rate_is_told_as_it_came_beside_the_one_that_was_asked_for() -> None:
     rows = list(csv.DictReader(io.StringIO(find_format("csv").render(document))))
     assert [(float(row["load"]), float(row["came"])) for row in rows] == [(each.load, each.came) for each in told]
     assert "Came" not in to_markdown(DOCUMENTS["capacity"]())
+
+
+def test_the_cost_of_a_history_is_not_told_beyond_the_histories() -> None:
+    """By 1,000 tokens only where they are so far apart: 100 and 400 tokens do not tell what 1,000 more cost."""
+    far, near = capacity_report((2000, 40.0), (8000, 20.0)), capacity_report((100, 40.0), (400, 20.0))
+    costs = [text_of(each).partition("each further ")[2].partition(", by")[0] for each in (far, near)]
+    assert costs == ["1,000 tokens of history cost 3.17 chats", "100 tokens of history cost 6.33 chats"]
+    assert near.history_cost is not None
+    assert near.as_dict()["per_thousand_history_tokens"] == pytest.approx(63.33, rel=1e-3)
