@@ -141,8 +141,9 @@ def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
     """Who is behind the load."""
     found, ends, habits = report.people, report.people_range, report.habits
     at_once = f"{format_number(flow.by_little)} answers at once by Little's law, {format_number(flow.at_once)} counted"
+    where = f"With {history_words(report)} of history, at" if len(report.histories) > 1 else "At"
     lines = [
-        f"At {load_of(flow.load, report.unit)} {format_number(flow.requests_per_second)} requests/s were "
+        f"{where} {load_of(flow.load, report.unit)} {format_number(flow.requests_per_second)} requests/s were "
         f"answered in {format_duration(flow.answer_seconds)} on average: {at_once}."
     ]
     if not flow.adds_up:
@@ -161,6 +162,11 @@ def people_lines(report: CapacityReport, flow: Flow) -> list[str]:
         "conversation at once."
     )
     return lines
+
+
+def history_words(report: CapacityReport) -> str:
+    """Of which history people and cost are told: the first."""
+    return "as asked" if report.first.history is None else plural(report.first.history, "token")
 
 
 def _many(number: float, word: str) -> str:

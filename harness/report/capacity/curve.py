@@ -17,10 +17,13 @@ def section(searched: SearchReport) -> Section | None:
     shown = tuple(chart for chart in charts if chart is not None)
     if not shown:
         return None
-    how = (
-        "Every level that was measured. The dashed lines are the share that is needed, and the loads that are sure to "
-        "hold (run here), estimated as the limit (knee), and sure to break."
-    )
+    lines = "The dashed lines are the share that is needed, and the limits of the SLO."
+    if len(searched.report.histories) == 1:
+        lines = (
+            "The dashed lines are the share that is needed, and the loads that are sure to hold (run here), estimated "
+            "as the limit (knee), and sure to break."
+        )
+    how = f"Every level that was measured. {lines}"
     return Section("Curve, knee and where to run", (Paragraph(how, soft=True), *shown))
 
 

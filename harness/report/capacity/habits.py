@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.report.capacity.subject import SearchReport
-from harness.report.capacity_text import load_of
+from harness.report.capacity_text import history_words, load_of
 from harness.report.document import Bullets, Facts, Section
 from harness.report.money_words import money_lines, price_words, usd
 from harness.units import format_count, format_duration, format_number
@@ -16,6 +16,7 @@ def section(searched: SearchReport) -> Section | None:
     if flow is None:
         return None
     pairs = [
+        *([("History", history_words(report))] if len(report.histories) > 1 else []),
         ("At", load_of(flow.load, report.unit)),
         (
             "Answered",
