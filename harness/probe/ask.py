@@ -130,8 +130,7 @@ class Search:
 
     def _can_name_limits(self, last: Outcome) -> bool:
         """Whether limits that contradict defaults of the engine have not all been given by name yet."""
-        setting = last.setting
-        return len(self._outcomes) < 2 and (setting.max_input_tokens is None or setting.max_total_tokens is None)
+        return last.setting.max_input_tokens is None or last.setting.max_total_tokens is None
 
     def joins_at_once(self, setting: Setting) -> bool:
         """Whether a waiting prompt should join a full batch at once in this start. While a boundary is sought it
@@ -222,7 +221,14 @@ class Search:
         return self._with_prefill(last.setting, max(LEAST_PREFILL, int(prefill * part)))
 
     def _with_prefill(self, setting: Setting, prefill: int) -> Setting:
-        """The setting with a smaller prefill budget, which lengths that were given must not exceed."""
+        """The setting with a smaller prefill budget, which lengths that were given must not exceed, nor an engine's own
+        that do not follow from it.
+        """
+        if setting.max_input_tokens is None and self.prior.version < (3, 0, 0):
+            total = min(prefill, self.prior.context or prefill)
+            return replace(
+                setting, max_input_tokens=total - 1, max_total_tokens=total, max_batch_prefill_tokens=prefill
+            )
         if setting.max_input_tokens is None or setting.max_input_tokens < prefill:
             return replace(setting, max_batch_prefill_tokens=prefill)
         answer = (setting.max_total_tokens or setting.max_input_tokens + 1) - setting.max_input_tokens

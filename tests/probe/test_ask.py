@@ -393,6 +393,20 @@ def test_a_failed_default_prefill_is_lowered() -> None:
     assert search.evidence.prefill.smallest_failed == 8192
 
 
+@pytest.mark.parametrize("version", [(2, 3, 1), (3, 3, 7)])
+def test_a_prefill_that_is_lowered_below_the_longest_prompt_names_that_too(version: tuple[int, int, int]) -> None:
+    """An engine whose own longest prompt does not follow from the prefill budget refuses a smaller one by itself; told
+    beforehand where the release is known to be such, else after the first refusal.
+    """
+    engine = ModelEngine(5_000, "padded", own_input=4095, context=4096)
+    search = run(Search(ProbeGoal(answer_tokens=ANSWER), Prior(context=4096, version=version)), engine)
+    setting = proved(search)
+    refused = [each for each in search.evidence.outcomes if each.failure and each.failure.cause == "argument"]
+    assert len(refused) == (version >= (3, 0, 0))
+    left = engine.memory - engine.activation(1, setting.max_input_tokens or 0)
+    assert 0.97 * left <= (setting.max_batch_total_tokens or 0) <= left
+
+
 def test_quick_starts_once_and_sends_nothing() -> None:
     """Without proof one start of a flash model is enough."""
     engine = ModelEngine(30_000)
