@@ -51,7 +51,11 @@ def outage_seconds(records: Records, window: Window, slo: Slo) -> float:
         return 0.0
     began = float(signs[place - 1]) if place else window.began
     ended = float(signs[place]) if place < len(signs) else window.end
-    before = records.select(window.holds(records.scheduled_at) & (records.finished_at <= began))
+    # An outage may spare what runs already: it began after the last request that was sent and answered.
+    asked = float(records.sent_at[done & (records.sent_at <= began)].max(initial=window.began))
+    before = records.select(
+        window.holds(records.scheduled_at) & (records.finished_at <= began) & (records.sent_at <= asked)
+    )
     held = all(math.isnan(each.share) or each.share >= each.needed for each in bound_shares(before, slo))
     return max(ended - began, 0.0) if held and ended > window.start else 0.0
 

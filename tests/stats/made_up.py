@@ -52,10 +52,13 @@ def records_of(due: np.ndarray, first: np.ndarray, gaps: np.ndarray, failed: np.
     return Records(**plain)
 
 
-def away(records: Records, start: float, end: float) -> Records:
-    """As if the service had been down from start to end: what was in flight breaks, and who asks is refused."""
+def away(records: Records, start: float, end: float, *, spared: bool = False) -> Records:
+    """As if the service had been down from start to end: who asks is refused, and what was in flight breaks, if it is
+    not spared.
+    """
     due, counts = records.scheduled_at, np.diff(records.offsets)
     lost = (due < end) & (np.where(due < start, records.finished_at, end) > start)
+    lost &= (due >= start) | (not spared)
     kept = np.repeat(~lost, counts)
     return replace(
         records,

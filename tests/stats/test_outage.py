@@ -14,7 +14,7 @@ from harness.stats.capacity_search import MOST_OUTAGES, CapacitySearch, Goal
 from harness.stats.outage import outage_seconds
 from harness.stats.outcome import Outcome, outcome_of
 from harness.stats.window import steady_window
-from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots
+from tests.stats.made_up import KvBound, MadeUp, PrefillQueue, Slots, away
 from tests.stats.searches import searched
 
 QUEUE = PrefillQueue(capacity=16, slo=parse_slo("ttft_p95=1500ms"))
@@ -39,6 +39,13 @@ def test_a_span_without_any_answer_is_an_outage(service: MadeUp, load: float) ->
         assert outcome.decision == "undecided"
         assert Outcome.from_dict(outcome.as_dict()).outage == outcome.outage
     assert not any(seen(service, *made(service, load, seed)) for seed in range(20))
+
+
+def test_an_outage_may_spare_what_runs_already() -> None:
+    """A proxy that refuses while answers end: nobody else is answered until it is back."""
+    for service, load in SERVICES[1:]:
+        level, records = made(service, load, 1, 60.0)
+        assert seen(service, level, away(records, 20.0, 32.0, spared=True)) > 4.0
 
 
 def refusing(records: Records, kind: str, most: int) -> Records:
