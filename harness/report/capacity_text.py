@@ -66,10 +66,12 @@ def sentence(each: HistoryCapacity, unit: str) -> str:
             return f"No load was found that holds the SLO ({sure})."
         held = f"At least {_load(answer.holds)} {unit_words(unit)} hold the SLO ({sure})"
         return f"{held}; no load was found that breaks it."
-    above = "no load was found that surely breaks it" if answer.breaks is None else f"{_load(answer.breaks)} (breaks)"
     by = f", limited by {answer.limited_by}" if answer.limited_by else ""
     lower = f"{_load(answer.holds)} (holds)" if answer.holds else "0 (nothing is sure to hold)"
-    return f"Between {lower} and {above} {unit_words(unit)}, best estimate {_load(answer.best)} ({sure}){by}."
+    words = f"{unit_words(unit)}, best estimate {_load(answer.best)} ({sure}){by}"
+    if answer.breaks is None:
+        return f"At least {lower} {words}; no load was found that surely breaks it."
+    return f"Between {lower} and {_load(answer.breaks)} (breaks) {words}."
 
 
 def level_line(outcome: Outcome, unit: str) -> str:

@@ -16,6 +16,7 @@ from harness import cli
 from harness.drive.kinds import kind_of
 from harness.errors import UsageError
 from harness.report.capacity import capacity_document
+from harness.report.capacity_text import sentence
 from harness.report.capacity_text import to_text as text_of
 from harness.report.comparison_page import comparison_document
 from harness.report.document import Table
@@ -288,3 +289,15 @@ def test_the_cost_of_a_history_is_not_told_beyond_the_histories() -> None:
     assert costs == ["1,000 tokens of history cost 3.17 chats", "100 tokens of history cost 6.33 chats"]
     assert near.history_cost is not None
     assert near.as_dict()["per_thousand_history_tokens"] == pytest.approx(63.33, rel=1e-3)
+
+
+def test_a_limit_without_an_upper_end_is_a_sentence() -> None:
+    """As where the levels beyond it were too short to decide."""
+    first = capacity_report((None, 40.0)).first
+    few = [tuple(replace(share, size=2.0) for share in each.shares) for each in first.search.told[:4]]
+    told = [replace(each, shares=shares) for each, shares in zip(first.search.told, few, strict=False)]
+    history = replace(first, search=CapacitySearch(Goal(1.0, True), told), flows=first.flows[:4])
+    assert history.answer.breaks is None
+    assert sentence(history, "users").startswith("At least ")
+    assert "users, best estimate" in sentence(history, "users")
+    assert sentence(history, "users").endswith("; no load was found that surely breaks it.")
