@@ -62,9 +62,13 @@ def next_setting(state: SearchState, last: Outcome) -> Setting | None:
     if left <= proofs(evidence) or queues(evidence):
         return advice.setting
     if pads_batch(evidence):
-        wanted = next_measurement(state, history)
-        return advice.setting if wanted is None else exploring(state, wanted)
+        return _measuring(state, history)
     return advice.setting if _is_known(state, history) else exploring(state, history)
+
+
+def _measuring(state: SearchState, history: int) -> Setting:
+    wanted = next_measurement(state, history)
+    return state.advice.setting if wanted is None else exploring(state, wanted)
 
 
 def exploring(state: SearchState, history: int) -> Setting:
@@ -99,9 +103,9 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     if state.asked.max_starts - state.evidence.starts <= proofs(state.evidence):
         return state.advice.setting  # the last start is for the proof
     tried = setting.max_input_tokens or LEAST_PREFILL
-    if pads_batch(state.evidence) and setting.purpose == "verify":
-        return state.advice.setting
     history = padded_history(state.evidence, state.asked, state.prior, state.answer)
+    if pads_batch(state.evidence):
+        return _measuring(state, history)
     if history >= tried:
         history = max(LEAST_PREFILL, tried * 9 // 10)
     return exploring(state, history)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
 from harness.probe.loads import PARTS
-from harness.probe.padded_rows import padded_points
 from harness.probe.row_cost import ALIKE, read_at_once
 from harness.probe.setting import Bracket, Outcome
 
@@ -129,8 +128,6 @@ def budget_points(evidence: Evidence) -> list[tuple[int, int]]:
     """(longest prompt, tokens that were left beside it) in the order of the starts, for each length that one of them
     was laid out for: by few chats, with what these cost.
     """
-    if pads_batch(evidence):
-        return padded_points(evidence)
     cost = evidence.row_cost.likely
     seen = [each for each in evidence.fill_points if not each.crowd and each.length > 1]
     # Starts that died of something else, so that few chats were still far below what they can carry.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from harness.engines.base import EngineFacts
-from harness.probe.curve import BudgetCurve
+from harness.probe.curve import GUESSED_SLOPE, BudgetCurve
 from harness.probe.evidence import Evidence
 from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.padded_evidence import (
@@ -21,7 +21,8 @@ from harness.probe.padded_evidence import (
     proofs,
     rows_carried,
 )
-from harness.probe.padded_rows import lone_chat_died, rows_at
+from harness.probe.padded_law import PaddedLaw
+from harness.probe.padded_rows import lone_chat_died, padded_law, rows_at
 from harness.probe.reasons import padded_flags
 from harness.probe.recommendation import (
     CONTEXT,
@@ -82,7 +83,7 @@ def own_length(evidence: Evidence, prior: Prior, answer: int, goal: Goal = "hist
 
 
 def padded_history(
-    evidence: Evidence, asked: ProbeGoal, prior: Prior, answer: int, curve: BudgetCurve | None = None
+    evidence: Evidence, asked: ProbeGoal, prior: Prior, answer: int, curve: BudgetCurve | PaddedLaw | None = None
 ) -> int:
     """The longest prompt that the goal allows, by all budgets that were found at lengths tried so far, or by a curve
     through them.
@@ -97,16 +98,19 @@ def padded_history(
     failed = evidence.prefill.smallest_failed
     if failed is not None and failed <= most:
         held = max((each for each in evidence.prefills_up if each < failed), default=failed // 2)
-        if asked.max_starts - evidence.starts <= proofs(evidence):
-            most = held  # the last start is for the proof
-        elif pads_batch(evidence) and len(curve.points) > 1:
-            most = int(failed * 0.99)
+        last = asked.max_starts - evidence.starts <= proofs(evidence)  # it is for the proof
+        if pads_batch(evidence):
+            most = max(held, _surely_longest(evidence, answer)) if last else int(failed * 0.99)
+        elif last:
+            most = held
         else:
             most = max(held, min(int(failed * 0.99), _below_failure(evidence, asked, curve, answer, held, failed)))
     if pads_batch(evidence) and (died := lone_chat_died(evidence)) is not None:
         most = min(most, int(LESS * died))
     floor = (1 - asked.history_share) * budget(own) if asked.goal == "balanced" else 0.0
     if pads_batch(evidence):
+        law = padded_law(evidence)
+        most = most if law.slope is not None else min(most, int(law.likely_longest(answer)))
         return longest_within(budget, most, min(floor, budget(1)), answer, MARGIN / 2)
     best = longest_within(budget, most, min(floor, budget(1)), answer)
     # One just below it is as good, and its budget is known; what was found there does not hold above it.
@@ -114,8 +118,14 @@ def padded_history(
     return max(near, default=best)
 
 
+def _surely_longest(evidence: Evidence, answer: int) -> int:
+    """The longest prompt that every law admits which agrees with what was found; less where a proof failed by them."""
+    wrong = evidence.last is not None and evidence.last.setting.purpose == "verify"
+    return int(padded_law(evidence).longest(answer)[0] * (UNSURE if wrong else 1))
+
+
 def _below_failure(
-    evidence: Evidence, asked: ProbeGoal, curve: BudgetCurve, answer: int, held: int, failed: int
+    evidence: Evidence, asked: ProbeGoal, curve: BudgetCurve | PaddedLaw, answer: int, held: int, failed: int
 ) -> int:
     """A prompt to try between one that held and one that failed: where two lengths have told how the budget falls, what
     it would be if it fell with the square alone, which is the fastest; else one in the middle, which tells it.
@@ -141,7 +151,9 @@ def longest_within(budget: Callable[[int], float], most: int, floor: float, answ
     return low
 
 
-def _budget_at(evidence: Evidence, asked: ProbeGoal, curve: BudgetCurve, answer: int) -> Callable[[int], float]:
+def _budget_at(
+    evidence: Evidence, asked: ProbeGoal, curve: BudgetCurve | PaddedLaw, answer: int
+) -> Callable[[int], float]:
     """The budget over the longest prompt. One chat alone bounds the history where nothing but that is asked for; else
     as many chats as are let in take their part of the memory first.
     """
@@ -156,9 +168,11 @@ def shared(memory: float, cost: float, answer: int) -> float:
     return max(memory / (1 + cost / (answer + SHORT)), memory - cost * ROWS_CAP)
 
 
-def padded_curve(evidence: Evidence, prior: Prior) -> BudgetCurve:
+def padded_curve(evidence: Evidence, prior: Prior) -> BudgetCurve | PaddedLaw:
     """Tokens that are left beside the longest prompt, as the loads of the starts so far found them."""
     share = prior.prefill_share
+    if pads_batch(evidence):
+        return padded_law(evidence, GUESSED_SLOPE if share is None else -share)
     return BudgetCurve.through(budget_points(evidence), None if share is None else -share)
 
 

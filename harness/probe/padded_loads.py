@@ -6,6 +6,7 @@ cost something by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from harness.probe.padded_evidence import (
     queues,
     rows_carried,
 )
-from harness.probe.padded_limits import own_length, padded_concurrency, padded_curve, shared
+from harness.probe.padded_limits import longest_within, own_length, padded_concurrency, padded_curve, shared
 from harness.probe.padded_rows import FINE, NEAR, padded_budgets
 from harness.probe.recommendation import OWN_DEFAULT
 from harness.probe.row_cost import ALIKE
@@ -49,7 +50,6 @@ EXPECTED, GUESSED = 0.85, 0.5  # of the expected budget of a padded batch: where
 FINEST, SHARP_STEP, ROUGH = 0.0008, 0.003, 0.03  # one step of chats times length: where it should die, near it, far
 EXACT, WIDE = 0.02, 0.4  # off the expected: up to which steps are finest, and up to which they are rough
 FINE_STEPS = 40
-SETTLES = 4  # rounds in which the expected budget is found at the length that so many chats make of it
 
 
 def next_load(before: SearchState, state: SearchState, results: Sequence[LoadResult]) -> Load | None:
@@ -228,18 +228,16 @@ class _Plan:
         curve = padded_curve(self.before.evidence, self.before.prior)
         known = [each.length for each in padded_budgets(self.before.evidence) if each.gap <= FINE]
 
-        def left(length: int) -> float:
-            return max(curve.at(length), 1.0 * self.longest)
+        def length_of(rows: int) -> int:
+            return longest_within(lambda length: curve.at(length) / rows, self.longest, 0.0, 0, 0.0)
 
-        for least in range(PAIR, loads.ROWS_CAP + 1):
-            expected = left(self.longest)
-            for _ in range(SETTLES):
-                rows = max(least, -(-expected // self.longest))
-                expected = left(int(expected / rows))
-            new = not any(abs(expected / least - each) <= NEAR * each for each in known)
-            if new or expected / (least + 1) <= self.prefill / PAIR:
+        least = max(PAIR, math.ceil(curve.at(self.longest) / self.longest))
+        for rows in range(least, loads.ROWS_CAP + 1):
+            length = length_of(rows)
+            new = not any(abs(length - each) <= NEAR * each for each in known)
+            if new or length_of(rows + 1) <= self.prefill / PAIR:
                 break
-        return least, expected
+        return rows, max(rows * length, 1.0 * self.longest)
 
     def _padded_sizes(self, expected: float, length: int) -> Iterator[int]:
         """Chats times length, rising from what surely holds; in fine steps from what should be left where the budget

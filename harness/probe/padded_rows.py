@@ -9,17 +9,16 @@ budget at one length; a line or a parabola through several tells it at others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
-from harness.probe.curve import BudgetCurve
+from harness.probe.curve import GUESSED_SLOPE
 from harness.probe.evidence import Evidence
 from harness.probe.fills import padded_steps
+from harness.probe.padded_law import Bound, PaddedLaw, corners_of
 from harness.probe.recommendation import MARGIN
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import Outcome, Setting, effective_prefill
 
 SHARP = 0.0045  # share between what held and what died, up to which a budget is known well enough to count chats by it
-ROUGH = 0.06  # the same, up to which it tells anything beside others
 NEAR = 0.03  # share by which a length may differ from one whose budget is known
 BEYOND = 1.25  # times the length of which a start died, up to which it tells of one that it was laid out for
 FINE = 0.003  # the same where a history ends at which the budget has fallen by a share
@@ -80,35 +79,42 @@ def _budget_of(outcome: Outcome) -> PaddedBudget | None:
     return PaddedBudget(longest, died.length, died.read, low, died.size)
 
 
-def padded_points(evidence: Evidence) -> list[tuple[int, int]]:
-    """(length of a prompt, tokens left beside it). Where two are known sharply, what is known roughly does not count. A
-    prompt that was too long for the memory alone leaves less than itself.
+def padded_law(evidence: Evidence, slope: float = GUESSED_SLOPE) -> PaddedLaw:
+    """What may be left beside a prompt of any length, by all that held and died. slope: of the budget, where no more
+    than one start has told of it.
     """
     budgets = padded_budgets(evidence)
-    sharp = [each for each in budgets if each.is_sharp]
-    beside = [each for each in budgets if each.read == each.length]  # the first start's hardly reads anything
-    rough = [each for each in beside if each.gap <= ROUGH] or beside or budgets
-    points = _straightened(sharp) if len(sharp) > 1 else [(each.length, each.middle) for each in rough]
-    failed = evidence.prefill.smallest_failed
-    if failed is not None and points and BudgetCurve.through(points).at(failed) > failed:
-        if len(sharp) > 1:
-            return [*points, (failed, failed)]
-        held = max((each for each in evidence.prefills_up if each < failed), default=0)
-        middle = (max(held, failed // 2) + failed) // 2
-        points.append((middle, middle))
-    return points
+    points = tuple((each.length, each.middle) for each in budgets)
+    return PaddedLaw(corners_of(padded_bounds(evidence)), points, slope if len(points) < 2 else None)
 
 
-def _straightened(budgets: list[PaddedBudget]) -> list[tuple[int, int]]:
-    """Their middles; where a straight line through two of them is within the bounds of all, what it says instead: how
-    the budget bends is not to be told from less than what is known.
+def padded_bounds(evidence: Evidence) -> tuple[Bound, ...]:
+    """What is left beside prompts, by all that held and died; what held in the order of the starts."""
+    bounds = [Bound(length, least=tokens) for length, tokens in _held(evidence)]
+    for each in padded_budgets(evidence):
+        # A prompt that is shorter than those beside it may be padded to them when it is read, or when it joins them.
+        bounds.append(Bound(each.length, most=each.high + each.length - each.read))
+    if (failed := evidence.prefill.smallest_failed) is not None:
+        bounds.append(Bound(failed, most=failed))
+    for died in _died(evidence):
+        if died.most_at_once == 1 and died.max_input_tokens and died.max_total_tokens:
+            bounds.append(Bound(died.max_input_tokens, most=died.max_total_tokens))
+    return tuple(bounds)
+
+
+def _held(evidence: Evidence) -> list[tuple[int, int]]:
+    """(length of a prompt that was read, tokens that held beside it), of one chat alone and of several, but for those
+    that another says too which is not older.
     """
-    for one, other in sorted(combinations(budgets, 2), key=lambda pair: -abs(pair[0].length - pair[1].length)):
-        slope = (other.middle - one.middle) / ((other.length - one.length) or 1)
-        line = [one.middle + slope * (each.length - one.length) for each in budgets]
-        if all(each.low <= tokens <= each.high for each, tokens in zip(budgets, line, strict=True)):
-            return [(each.length, int(tokens)) for each, tokens in zip(budgets, line, strict=True)]
-    return [(each.length, each.middle) for each in budgets]
+    kept: list[tuple[int, int]] = []
+    for outcome in reversed(evidence.outcomes):
+        alone = [each.load for each in outcome.loads if each.load.kind == "longest" and each.verdict == "held"]
+        steps = [step for result in outcome.loads for step in padded_steps(result) if step.held]
+        found = {(load.longest, load.longest) for load in alone} | {(step.read, step.size) for step in steps}
+        for length, tokens in sorted(found, reverse=True):
+            if not any(longer >= length * (1 - ALIKE) and more >= tokens for longer, more in kept):
+                kept.append((length, tokens))
+    return kept[::-1]
 
 
 def measured(evidence: Evidence, length: int) -> float | None:
@@ -130,11 +136,11 @@ def rows_at(evidence: Evidence, length: int, total: int) -> int | None:
     """Chats of so many tokens in all, with a prompt of this length, that fit beside each other while the last of them
     is read; None where nothing is known.
     """
-    points = padded_points(evidence)
-    if not points:
+    law = padded_law(evidence)
+    if not law.points:
         return None
     gap = measured(evidence, length)
-    left = BudgetCurve.through(points).at(length) * (1 - (MARGIN if gap is None else gap / 2 + CLOSE))
+    left = law.at(length) * (1 - (MARGIN if gap is None else gap / 2 + CLOSE))
     died = [each.most_at_once for each in _died(evidence) if (each.max_total_tokens or 0) <= total * (1 + ALIKE)]
     fewer = [rows - max(1, rows // PROVED_LESS) for rows in died]
     return max(1, min([int(left // total), *fewer]))

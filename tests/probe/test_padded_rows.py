@@ -113,6 +113,7 @@ LAWS = {
     "linear": lambda n, top: 0.3 * n * top,
     "steep": lambda n, top: 0.6 * n * top,
     "with the square": lambda n, top: 0.05 * n * top + 2e-5 * n * top**2,
+    "square above all": lambda n, top: 0.2 * n * top + 5e-4 * n * top**2,
 }
 
 
