@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.stats.failure_floor import NO_FLOOR, Floor, floor_of
-from harness.stats.knee import Dose, Knee, KneeFit
+from harness.stats.knee import NEGLIGIBLE, Dose, Knee, KneeFit
 from harness.stats.outcome import Approach, Outcome
 from harness.units import format_duration, format_percent
 
@@ -38,6 +38,9 @@ MOST_OUTAGES = 1  # that a search lets pass
 NOTABLE_FLOOR = 0.1  # of what the SLO allows to miss
 MISSES_IN_LEVEL = 0.5  # independent ones, that a level beside the knee is to show
 MOST_OF_BUDGET = 1 / 6  # that one level may take to show them
+# Independent samples that a level beside the knee is to show, if that takes no longer than LONG_LEVEL: in shorter ones
+# most of the time is spent before a queue is what it will be.
+INDEPENDENT, LONG_LEVEL = 20.0, 60.0
 GUESS_STEP = 1.4  # away from a first load that is near the limit
 LOWEST = 64  # the lowest load that is tried is this part of the first
 _AWAY = 0.2  # of the interval's width: how far from its middle levels are measured
@@ -159,7 +162,8 @@ class CapacitySearch:
         if not any(not each.brief for each in self.told) or not (knees := self._knees()):
             return level
         name = min(knees.items(), key=lambda each: each[1].best)[0]
-        needed = self._fitted[1][name].seconds_for(MISSES_IN_LEVEL)
+        fit = self._fitted[1][name]
+        needed = max(fit.seconds_for(MISSES_IN_LEVEL), min(INDEPENDENT * fit.memory, LONG_LEVEL))
         return max(level, min(needed, self.goal.budget * MOST_OF_BUDGET))
 
     def answer(self) -> Answer:
@@ -186,6 +190,10 @@ class CapacitySearch:
                 f"Coming from a higher load the limit is about {above.best:.3g}, from a lower one {below.best:.3g}: "
                 "the service does not recover from an overload at once."
             )
+        fit = self._fitted[1][name]
+        if empty_start := fit.empty_start():
+            low *= math.exp(-empty_start)
+            notes.append(_too_short(fit))
         floor, _ = self._floor_and_levels
         part = floor.share / self._least_allowed
         if part > NOTABLE_FLOOR:
@@ -403,6 +411,16 @@ class CapacitySearch:
 
     def _rounded(self, load: float) -> float:
         return max(1.0, float(round(load))) if self.goal.whole else load
+
+
+def _too_short(fit: KneeFit) -> str:
+    """Why the lower end is lower than the levels say, and what would help."""
+    enough = f"{math.ceil(fit.memory / NEGLIGIBLE / 10) * 10}s"
+    return (
+        f"Beside the limit a level lasted {format_duration(fit.length)} and the service remembers for about "
+        f"{format_duration(fit.memory)}: as a level begins with an empty queue, the estimate may be high, and what "
+        f"surely holds is lowered for it. --level {enough} and a longer --budget would tell more."
+    )
 
 
 def _by_chance(outcome: Outcome) -> bool:

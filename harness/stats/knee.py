@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, log_ndtr, logit, stdtrit, xlogy
 
 from harness.measure.records import Floats
@@ -51,6 +52,7 @@ FEW = 8.0  # misses, or requests that met the bound: below, their logit is not n
 _MEAN = np.sqrt(1 + 0.346 * (_SLOPES[:, None] * _SPREADS[None, :]) ** 2)[None]
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
+NEGLIGIBLE = 0.1  # of a level's length: a shorter memory biases the level's mean by less than chance does
 FAR_BEYOND = 0.3  # share of misses
 _SMOOTH = 0.1  # of the logarithm of the load: how far neighbours reach
 # Degrees of freedom that the levels' own word on their independent samples counts for beside what the levels scatter by
@@ -184,12 +186,43 @@ class KneeFit:
         """Levels that say how far from the knee they are."""
         return int(np.count_nonzero(~(self.beyond | self.below)))
 
+    @property
+    def memory(self) -> float:
+        """Seconds that amount to one independent sample in levels that tell of the knee."""
+        told = self._telling
+        return float(np.median(self._seconds[told] / self.size[told]))
+
+    @property
+    def length(self) -> float:
+        """Seconds that such a level lasts, in the middle of them."""
+        return float(np.median(self._seconds[self._telling]))
+
+    @property
+    def _telling(self) -> NDArray[np.bool_]:
+        """The levels near the knee; where there are none the longer ones of those that are not beyond it, else all."""
+        near, before = ~(self.beyond | self.below), ~self.beyond
+        if near.any() or not before.any():
+            return near if near.any() else np.ones(len(self.loads), dtype=np.bool_)
+        return before & (self._seconds >= self._seconds[before].max() / 2)
+
     def seconds_for(self, misses: float) -> float:
         """How long a level near the knee is to last to show so many independent misses; 0 where none is near."""
-        near = ~(self.beyond | self.below)
-        if not near.any():
+        return misses / self.allowed * self.memory if self.near else 0.0
+
+    def empty_start(self) -> float:
+        """By how much of its logarithm the knee may lie lower, as levels begin with an empty queue and end before they
+        forget it.
+
+        The mean over a level differs from that in the long run by about the time that the queue remembers over the
+        level's length (W. Whitt, "Planning Queueing Simulations", Management Science 35 (1989) 1341-1366); the load
+        has to differ by that over the slope to make up for it. 0 where levels are long beside it.
+        """
+        part = self.memory / self.length if self.length else 0.0
+        if part <= NEGLIGIBLE:
             return 0.0
-        return misses / self.allowed * float(np.median(self._seconds[near] / self.size[near]))
+        slope = float(self._rough.slopes[int(self._rough.likelihood.argmax())])
+        # Few short levels tell the slope badly; it is not taken to be steeper than a queue's.
+        return -math.log1p(-min(part, 0.5)) / min(max(slope, _USUAL_SLOPE / 2), _USUAL_SLOPE)
 
     def _rescale(self, profile: _Profile) -> None:
         """Correct the levels' sizes by how far they really lie from the line: a level is too short to tell how long its

@@ -324,3 +324,38 @@ def test_the_last_level_takes_what_is_left() -> None:
     ask = CapacitySearch(Goal(1.0, True, budget=400.0), levels).ask()
     assert ask is not None
     assert ask.seconds == 85.0
+
+
+def test_levels_too_short_for_a_queue_are_made_longer() -> None:
+    """Until they show twenty independent samples, up to a minute: most of a shorter one is spent before the queue is
+    what it will be. Where the service remembers little they stay as asked.
+    """
+    asked = []
+    for size in (400.0, 8.0, 2.0):
+        levels = [told(load, share, size, seconds=15.0) for load, share in ((40.0, 0.96), (44.0, 0.94), (42.0, 0.95))]
+        ask = CapacitySearch(Goal(1.0, True, budget=720.0, level=15.0), levels).ask()
+        assert ask is not None
+        asked.append(ask.seconds)
+    assert asked[0] == 15.0
+    assert asked[1] == pytest.approx(20 * 15 / 8, rel=0.3)
+    assert asked[2] >= 60.0
+
+
+def test_what_holds_is_lowered_where_levels_end_before_a_queue_forgets_its_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the answer says how long levels would have to be; not where they are long beside that."""
+    shares = [(40.0, 0.985), (42.0, 0.965), (44.0, 0.94), (46.0, 0.9)] * 2
+    short, long = (
+        [replace(told(load, share, seconds / 3), seconds=seconds) for load, share in shares]
+        for seconds in (15.0, 240.0)
+    )
+    answers = [CapacitySearch(Goal(1.0, False), levels).answer() for levels in (short, long)]
+    said = [[note for note in answer.notes if "remembers for about" in note] for answer in answers]
+    assert said[1] == []
+    assert "--level 30s" in said[0][0] or "--level 40s" in said[0][0]
+    monkeypatch.setattr(knee, "NEGLIGIBLE", 1.0)
+    plain = [CapacitySearch(Goal(1.0, False), levels).answer() for levels in (short, long)]
+    assert answers[0].holds < 0.99 * plain[0].holds
+    assert answers[0].breaks == plain[0].breaks
+    assert answers[1] == plain[1]
