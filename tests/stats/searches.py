@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--level", type=float, default=60.0, help="seconds")
     parser.add_argument("--budget", type=float, default=TWELVE_MINUTES, help="seconds")
     known = {**{name: service for name, (service, _) in SERVICES.items()}, **HELD_OUT}
-    parser.add_argument("kinds", nargs="*", default=list(SERVICES), metavar="KIND", help=", ".join(known))
+    names = ", ".join(known).replace("%", "%%")
+    parser.add_argument("kinds", nargs="*", default=list(SERVICES), metavar="KIND", help=names)
     asked = parser.parse_args()
     print("kind              knee  holds the truth  claims above  width p50    p90  at most 10 %  bound")
     for kind in asked.kinds:
