@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.probe.loads import SHORT
-from harness.probe.setting import LoadResult, Outcome, effective_prefill
+from harness.probe.setting import Load, LoadResult, Outcome, effective_prefill
 from harness.probe.stairs import JOINS, PAIR
 
 EARLY = 0.6  # of the cache
@@ -23,6 +23,8 @@ class FillPoint:
     filled it. longest: prompt that the start was laid out for. size: tokens that were meant. rows: chats that were
     beside each other, or were to be where it died; crowd: as many as would be let in. held: tokens that were written
     when it held; died: tokens that were reserved when it died.
+    read: prompt tokens of the last ones together, padded to the longest of them, as many as are one prefill; 0 where
+    they are nothing but the one.
     """
 
     length: int
@@ -33,6 +35,7 @@ class FillPoint:
     held: int | None = None
     died: int | None = None
     how: str | None = None
+    read: int = 0
 
 
 def fill_points(results: Results) -> Iterable[FillPoint]:
@@ -170,4 +173,18 @@ def _point(outcome: Outcome, result: LoadResult, *, held: int | None = None, die
         held,
         died,
         how_it_ended(result) if died else None,
+        _read_last(load, longest),
     )
+
+
+def _read_last(load: Load, prefill: int) -> int:
+    """Tokens of the last prompts of a load as they are read, padded to the longest of them."""
+    if load.chats is None or load.kind == "write":
+        return 0
+    read = widest = 0
+    for count, shape in enumerate(reversed(load.shapes), 1):
+        widest = max(widest, shape.input_tokens)
+        if count * widest > prefill:
+            break
+        read = count * widest
+    return read

@@ -14,7 +14,6 @@ from harness.probe import loads
 from harness.probe.checks import what_is_missing
 from harness.probe.padded_evidence import (
     few_chats,
-    many_chats,
     pads_batch,
     proofs,
     queues,
@@ -24,9 +23,11 @@ from harness.probe.padded_lengths import next_measurement
 from harness.probe.padded_limits import (
     between_costs,
     default_total,
+    few_curve,
     padded_concurrency,
     padded_curve,
     padded_history,
+    shared,
 )
 from harness.probe.padded_loads import is_for_one_chat
 from harness.probe.row_cost import ALIKE
@@ -129,14 +130,17 @@ def _is_known(state: SearchState, history: int) -> bool:
         return False
     if sum(each.setting.purpose != "verify" for each in near) > TRIES:
         return True
-    few, close = few_chats(evidence, history), CLOSE * state.asked.precision
+    few, close, answer = few_chats(evidence, history), CLOSE * state.asked.precision, state.answer
+    if evidence.row_cost.least > 0:
+        if not few_curve(evidence, state.prior).points:
+            return False
+        if is_for_one_chat(state, history):
+            alone, _ = between_costs(evidence, state.prior, history, lambda left, cost: left - cost)
+            return alone >= (history + answer) * (1 - close)
+        low, high = between_costs(evidence, state.prior, history, lambda left, cost: shared(left, cost, answer))
+        return high - low <= close * high
     if few.largest_ok is None:
         return False
-    between = between_costs(evidence, state.prior, history, state.answer)
-    if between is not None and not is_for_one_chat(state, history):
-        many = many_chats(evidence, history)
-        sharp = evidence.row_cost.most is not None and between[1] - between[0] <= close * between[1]
-        return sharp or (many.gap is not None and many.gap <= close)
     if is_for_one_chat(state, history):
         carried = rows_carried(evidence, history, history + state.answer)
         if carried.smallest_failed is not None and (carried.largest_ok or 1) * 2 < carried.smallest_failed:
@@ -145,7 +149,8 @@ def _is_known(state: SearchState, history: int) -> bool:
         return False
     if few.smallest_failed is None and not any(each.setting.purpose == "explore" for each in near):
         return False
-    if padded_concurrency(evidence, few.largest_ok, history, state.answer, state.asked, state.fast_rows) <= loads.FEW:
+    chats = padded_concurrency(evidence, state.prior, few.largest_ok, history, answer, state.asked, state.fast_rows)
+    if chats <= loads.FEW:
         return True
     lengths = {_longest(each) for each in near}
     tried = max((each.size for each in evidence.fill_points if each.crowd and each.longest in lengths), default=0)

@@ -6,10 +6,13 @@ are together at most the memory. Few chats tell what is left beside a prompt, ma
 
 from __future__ import annotations
 
+import math
+
+from harness.probe.curve import BudgetCurve
 from harness.probe.evidence import Evidence
 from harness.probe.fills import FillPoint
 from harness.probe.loads import PARTS
-from harness.probe.row_cost import ALIKE, read_at_once
+from harness.probe.row_cost import ALIKE, TOLD_BY, read_at_once
 from harness.probe.setting import Bracket, Outcome
 
 KNOWN = 0.02  # share between what held and what died, below which a budget is known
@@ -57,26 +60,39 @@ def few_chats(evidence: Evidence, length: int) -> Bracket:
     return Bracket(largest or None, *((None, None) if worst is None else (worst.died, worst.how)))
 
 
+def left_beside(evidence: Evidence, length: int, cost: float, curve: BudgetCurve, margin: float) -> tuple[float, float]:
+    """Tokens beside a prompt of this length that held at most and that died at least, 0 and infinite where none did, of
+    few chats and of many with what they cost by themselves, so that several shorter prompts weigh more than one. The
+    first is above the second where a chat cannot cost so much, or not so little.
+
+    What many carried beside other prompts counts as if it had been beside this one, by a curve that few have told.
+    margin: share of what few held to be left out; each of many has a token still to write, which is a margin too.
+    """
+    known = len(curve.points) >= TOLD_BY
+
+    def weight(each: FillPoint, tokens: float) -> float:
+        moved = curve.at(length) - curve.at(read_at_once(each)) if known and each.crowd else 0.0
+        return tokens + cost * each.rows + moved
+
+    points = [each for each in evidence.fill_points if each.length > 1]
+    held = (
+        weight(each, each.held * (1 if each.crowd else 1 - margin))
+        for each in points
+        if each.held and ((known and each.crowd) or each.length >= length * (1 - ALIKE))
+    )
+    died = (
+        weight(each, each.died)
+        for each in points
+        if each.died and ((known and each.crowd) or each.longest <= length * (1 + ALIKE))
+    )
+    return max(held, default=0.0), min(died, default=math.inf)
+
+
 def is_bracketed(evidence: Evidence, length: int) -> bool:
     """Whether few chats held just below where few died, with whatever prompts."""
     died = few_chats(evidence, length).smallest_failed
     points = [each for each in evidence.fill_points if not each.crowd and each.longest >= length * (1 - ALIKE)]
     return died is not None and any(each.held and died * (1 - KNOWN) < each.held < died for each in points)
-
-
-def few_weight(evidence: Evidence, length: int, cost: float) -> float | None:
-    """Tokens that held in few chats with a longest prompt of this length, with what these chats cost by themselves."""
-    most = few_chats(evidence, length).largest_ok
-    held = [
-        each.held + cost * each.rows
-        for each in evidence.fill_points
-        if each.held
-        and not each.crowd
-        and each.length > 1
-        and each.longest >= length * (1 - ALIKE)
-        and each.held <= (most or 0)
-    ]
-    return max(held, default=None)
 
 
 def parts(point: FillPoint) -> float:
@@ -124,11 +140,11 @@ def at_length(evidence: Evidence, length: int) -> Bracket:
     return many
 
 
-def budget_points(evidence: Evidence) -> list[tuple[int, int]]:
+def budget_points(evidence: Evidence, cost: float | None = None) -> list[tuple[int, int]]:
     """(longest prompt, tokens that were left beside it) in the order of the starts, for each length that one of them
-    was laid out for: by few chats, with what these cost.
+    was laid out for: by few chats, with what these cost, if need be as is likely.
     """
-    cost = evidence.row_cost.likely
+    cost = evidence.row_cost.likely if cost is None else cost
     seen = [each for each in evidence.fill_points if not each.crowd and each.length > 1]
     # Starts that died of something else, so that few chats were still far below what they can carry.
     cut_off = {

@@ -10,13 +10,11 @@ from harness.probe.curve import GUESSED_SLOPE, BudgetCurve
 from harness.probe.evidence import Evidence
 from harness.probe.loads import ROWS_CAP, SHORT
 from harness.probe.padded_evidence import (
-    AS_MANY,
     at_length,
     budget_points,
     few_chats,
-    few_weight,
     ignores_batch_size,
-    many_chats,
+    left_beside,
     pads_batch,
     proofs,
     rows_carried,
@@ -39,8 +37,8 @@ from harness.probe.recommendation import (
 from harness.probe.row_cost import ALIKE
 from harness.probe.setting import Goal, Prior, ProbeGoal, Setting
 
+SAME = 0.001  # of a load's tokens, by which one that held may weigh more than one that died
 LESS = 0.985  # of a prompt with which one chat alone died in a proof
-UNKNOWN_COST = 1.2  # times what a chat costs at least, where nothing tells how much at most
 
 
 def padded_limits(
@@ -52,7 +50,7 @@ def padded_limits(
     capacity = padded_capacity(evidence, asked, prior, history, answer)
     total = min(each for each in (history + answer, context, capacity) if each)
     history = max(1, min(history, total - answer if total > answer else total // 2))
-    chats = padded_concurrency(evidence, capacity, total, answer, asked, fast_rows)
+    chats = padded_concurrency(evidence, prior, capacity, total, answer, asked, fast_rows)
     # A long prompt makes its batch as long: so many chats may run, and where the engine heeds it the others may wait.
     batch = chats if pads_batch(evidence) and not ignores_batch_size(evidence) else None
     setting = Setting(
@@ -173,7 +171,13 @@ def padded_curve(evidence: Evidence, prior: Prior) -> BudgetCurve | PaddedLaw:
     share = prior.prefill_share
     if pads_batch(evidence):
         return padded_law(evidence, GUESSED_SLOPE if share is None else -share)
-    return BudgetCurve.through(budget_points(evidence), None if share is None else -share)
+    return few_curve(evidence, prior)
+
+
+def few_curve(evidence: Evidence, prior: Prior, cost: float | None = None) -> BudgetCurve:
+    """The same by few chats and what they cost by themselves, if need be as is likely."""
+    share = prior.prefill_share
+    return BudgetCurve.through(budget_points(evidence, cost), None if share is None else -share)
 
 
 def default_total(evidence: Evidence) -> int | None:
@@ -202,43 +206,36 @@ def padded_capacity(evidence: Evidence, asked: ProbeGoal, prior: Prior, history:
         by_few = few.largest_ok
     else:
         by_few = math.floor(few.largest_ok * (1 - MARGIN / 2))
-    by_many = _by_many(evidence, prior, history, answer)
-    by_many = by_few if by_many is None else min(by_few, by_many)
+    if evidence.row_cost.least <= 0:
+        return max(2, by_few)
+    capacity = int(between_costs(evidence, prior, history, lambda left, cost: shared(left, cost, answer))[0])
     # The longest history of all leaves room for one chat of that length at least, and for others what that leaves.
-    return max(2, by_many if asked.goal != "history" else max(by_many, min(by_few, history + answer)))
+    alone = int(between_costs(evidence, prior, history, lambda left, cost: left - cost)[0])
+    return max(2, capacity if asked.goal != "history" else max(capacity, min(alone, history + answer)))
 
 
-def _by_many(evidence: Evidence, prior: Prior, history: int, answer: int) -> int | None:
-    """The budget that as many chats as it lets in survive, where each costs something by itself; None where not."""
-    between = between_costs(evidence, prior, history, answer)
-    if between is None:
-        return None
-    many, by_law = many_chats(evidence, history).largest_ok or 0, int(between[0])
-    # Each of many has a token left to write at its fullest, which is a margin too.
-    spare = min(MARGIN / 2, 1 / (answer + SHORT))
-    many = math.floor(many * (1 - (MARGIN / 2 - spare)))
-    carried = rows_carried(evidence, history, many).largest_ok or 0
-    return max(by_law, many) if carried >= AS_MANY * min(ROWS_CAP, many / (answer + SHORT)) else by_law
-
-
-def between_costs(evidence: Evidence, prior: Prior, history: int, answer: int) -> tuple[float, float] | None:
-    """The least and the most that the budget can be beside chats that cost something, by what few chats carried and by
-    how closely that cost is known; None where it costs nothing.
+def between_costs(
+    evidence: Evidence, prior: Prior, history: int, figure: Callable[[float, float], float]
+) -> tuple[float, float]:
+    """The least and the most that a figure can be, of the memory that is left beside a prompt and of what a chat costs,
+    whatever that is.
     """
-    cost = evidence.row_cost
-    if cost.least <= 0:
-        return None
-    curve = padded_curve(evidence, prior)
-    most = cost.most if cost.most is not None else cost.least * UNKNOWN_COST
-    low = few_weight(evidence, history, most)
-    if low is None or few_chats(evidence, history).smallest_failed is None:
-        low = max(low or 0.0, curve.at(history) * (1 - MARGIN))
-    high = max(low, curve.at(history))
-    return shared(low * (1 - MARGIN / 2), most, answer), shared(high, cost.least, answer)
+    bounds = []
+    for cost in evidence.row_cost.possible:
+        curve = few_curve(evidence, prior, cost)
+        held, died = left_beside(evidence, history, cost, curve, MARGIN / 2)
+        expected = curve.at(history)
+        low = held if held and died < math.inf else max(held, expected * (1 - MARGIN))
+        low, high = min(low, died), max(low, min(died, expected))
+        bounds.append((held / died, figure(low, cost), figure(high, cost)))
+    # Loads that contradict each other, if a chat costs so much, say that it does not.
+    likely = max(1.0, min(apart for apart, _, _ in bounds)) + SAME
+    possible = [(low, high) for apart, low, high in bounds if apart <= likely]
+    return min(low for low, _ in possible), max(high for _, high in possible)
 
 
 def padded_concurrency(
-    evidence: Evidence, capacity: int, total: int, answer: int, asked: ProbeGoal, fast_rows: int | None
+    evidence: Evidence, prior: Prior, capacity: int, total: int, answer: int, asked: ProbeGoal, fast_rows: int | None
 ) -> int:
     """Chats at once with so many tokens in flight. Where a long prompt makes the whole batch as long, only their number
     bounds the memory; where each chat costs something, no more than can have a whole answer.
@@ -247,13 +244,16 @@ def padded_concurrency(
         chats = rows_at(evidence, total - answer, total) or max(1, capacity // total)
         return min(chats, fast_rows) if asked.goal == "latency" and fast_rows else chats
     chats = short_chats(evidence, capacity, answer, asked, fast_rows)
-    cost = evidence.row_cost
-    if cost.least <= 0 and asked.goal != "history":
-        return chats
-    carried = rows_carried(evidence, total - answer, capacity)
+    cost, carried = evidence.row_cost, rows_carried(evidence, total - answer, capacity)
     if cost.least <= 0:
-        return chats if carried.smallest_failed is None else min(chats, max(1, carried.largest_ok or 1))
-    most = cost.most or UNKNOWN_COST * cost.least
-    left = (few_weight(evidence, total - answer, most) or capacity) - capacity
-    by_law = 0 if cost.most is None and carried.largest_ok else int(left / most)
-    return max(1, min(chats, capacity // (answer + SHORT), max(carried.largest_ok or 0, by_law)))
+        if asked.goal != "history" or carried.smallest_failed is None:
+            return chats
+        return min(chats, max(1, carried.largest_ok or 1))
+    most = min(ROWS_CAP, capacity // (answer + SHORT), fast_rows if asked.goal == "latency" and fast_rows else ROWS_CAP)
+    if asked.goal == "history" and capacity <= total:  # one whole chat; the others get what it leaves
+        left, _ = between_costs(evidence, prior, total - answer, lambda left, cost: (left - capacity) / max(cost, 1e-9))
+        most = min(most, int(left))
+        if cost.most is None:  # nothing tells yet how much dearer than that a chat is
+            died = [each.rows for each in evidence.fill_points if each.crowd and each.died]
+            most = min(most, carried.largest_ok or min(died, default=2) // 2)
+    return max(1, most)

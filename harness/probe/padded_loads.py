@@ -7,7 +7,7 @@ cost something by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain, groupby, pairwise
@@ -22,10 +22,10 @@ from harness.probe.padded_evidence import (
     queues,
     rows_carried,
 )
-from harness.probe.padded_limits import longest_within, own_length, padded_concurrency, padded_curve, shared
+from harness.probe.padded_limits import few_curve, longest_within, own_length, padded_concurrency, padded_curve, shared
 from harness.probe.padded_rows import FINE, NEAR, padded_budgets
 from harness.probe.recommendation import OWN_DEFAULT
-from harness.probe.row_cost import ALIKE
+from harness.probe.row_cost import ALIKE, TOLD_BY
 from harness.probe.setting import OPEN_BUDGET, Load, LoadResult, Outcome, effective_prefill
 from harness.probe.stairs import LEAST, PAIR, climb, on_short_chats
 from harness.probe.state import Pace, SearchState
@@ -166,17 +166,27 @@ class _Plan:
         crowded = self._is_last_length()
         alone = crowded and is_for_one_chat(self.before, self.longest)
         many = self._crowd_sizes() if crowded and not alone else iter(())
-        next_crowd = next(many, None)
+        next_crowd, costs = next(many, None), self.before.evidence.row_cost.least > 0
         for sizes in chain(self._sizes(crowded=crowded), [[]]):
             yield from self._short_chats(self.climbed)
             yield from self._padding_asked()
             if alone and self.climbed >= max(self.total, NEARLY * self._expected):
                 yield from self._more_chats(self.total)
-            while next_crowd is not None and next_crowd <= (sizes[0] if sizes else self.climbed):
+            climbs = list(self._climbs(sizes)) if sizes else []
+            while next_crowd is not None and (
+                self._lighter(next_crowd, climbs) if costs else next_crowd <= (sizes[0] if sizes else self.climbed)
+            ):
                 yield from self._crowd(next_crowd)
                 next_crowd = next(many, None)
-            if sizes:
-                yield from self._climbs(sizes)
+            yield from climbs
+
+    def _lighter(self, many: int, few: Iterable[Load]) -> bool:
+        """Whether so many tokens of many chats surely weigh less than these loads of few: where a chat costs something,
+        it is many that should die, which tells the budget.
+        """
+        cost = self.before.evidence.row_cost
+        climbed = (size + cost.likely * rows for load in few for _, size, rows in load.stairs)
+        return many + cost.least * self._chats(many) <= max(climbed, default=0)
 
     def _is_last_length(self) -> bool:
         """Whether the history will hardly move any more, so that it pays to see how many chats its budget carries."""
@@ -187,10 +197,11 @@ class _Plan:
             context = self.state.context
             return context is not None and context - self.state.answer <= self.longest * (1 + ALIKE)
         costs = evidence.row_cost.least > 0 or evidence.rows.smallest_failed is not None
-        if costs and not is_bracketed(evidence, self.longest):
+        points = few_curve(evidence, self.before.prior).points
+        told = sum(is_bracketed(evidence, length) for length, _ in points)
+        if costs and told < TOLD_BY and not is_bracketed(evidence, self.longest):
             return False  # what few of them carry tells more of that cost
         _, most = own_length(evidence, self.before.prior, self.before.answer)
-        points = padded_curve(evidence, self.before.prior).points
         return self.longest >= most * (1 - ALIKE) or len(points) > 1 or self.before.prior.prefill_share is not None
 
     def _more_chats(self, size: int) -> Iterator[Load]:
@@ -312,8 +323,9 @@ class _Plan:
         rows = self.state.evidence.rows
         most = loads.ROWS_CAP if rows.smallest_failed is None else rows.largest_ok or 1
         # More than these would be uneven, and who knows yet whether each is padded to the longest.
-        even = -(-sizes[-1] // self.longest) + 1
-        most = min(most, max(FEWEST, even, self._surely_not_padded()))
+        even = max(FEWEST, -(-sizes[-1] // self.longest) + 1)
+        # Beside one chat of the longest history there will not be many of shorter prompts.
+        most = min(most, even if is_for_one_chat(self.state, self.longest) else max(even, self._surely_not_padded()))
         always = 2 if deadly_parts(self.before.evidence) > 1 else 1
         lengths = self._lengths()
         yield climb(
@@ -334,11 +346,10 @@ class _Plan:
 
     def _crowd(self, size: int) -> Iterator[Load]:
         """As many chats as this size would let in."""
-        rows, beside = (
-            min(self._chats(size), self._surely_not_padded()),
-            (size - self.longest - loads.TOP_SPARE) // LEAST_CHAT,
-        )
-        if min(rows, beside) >= ENOUGH:
+        rows = min(self._chats(size), self._surely_not_padded())
+        beside = (size - self.longest - loads.TOP_SPARE) // LEAST_CHAT
+        costs = self.before.evidence.row_cost.least > 0
+        if rows >= ENOUGH and beside >= (rows if costs else ENOUGH):
             yield self._stack(size, rows=min(rows, beside))
         elif rows > loads.FEW:
             first = loads.leads(rows, self.longest, self.pace.read_rate)
@@ -356,7 +367,12 @@ class _Plan:
 
     def _chats(self, size: int) -> int:
         state = self.state
-        return max(2, padded_concurrency(state.evidence, size, self.total, state.answer, state.asked, state.fast_rows))
+        return max(
+            2,
+            padded_concurrency(
+                state.evidence, state.prior, size, self.total, state.answer, state.asked, state.fast_rows
+            ),
+        )
 
 
 def _may_cost(rows: int) -> int:

@@ -12,6 +12,8 @@ ALIKE = 0.01  # share by which prompt lengths may differ to count as the same
 MANY = 2  # times the chats of one load, that another must have to tell the cost of one
 GUESS = 0.015  # share by which what few chats carry may be misjudged from other lengths
 TOLD_BY = 2  # lengths
+UNKNOWN = 1.2  # times what a chat costs at least, where nothing tells how much at most
+STEPS = 9  # costs that are looked at between the least and the most
 FURTHER = 1.6  # times the longest of them
 
 
@@ -21,6 +23,12 @@ class RowCost:
 
     least: float = 0.0
     most: float | None = None
+
+    @property
+    def possible(self) -> list[float]:
+        """From the least to the most that a chat may cost."""
+        most = UNKNOWN * self.least if self.most is None else self.most
+        return [self.least + step / (STEPS - 1) * (most - self.least) for step in range(STEPS)]
 
     @property
     def likely(self) -> float:
@@ -65,6 +73,8 @@ def row_cost(points: Iterable[FillPoint]) -> RowCost:
 
 def read_at_once(point: FillPoint) -> int:
     """Tokens that were read at once when it was fullest: of many short chats all, where they are one prefill."""
+    if point.read:
+        return point.read
     whole = point.rows * point.length
     return max(point.length, whole) if whole <= point.longest else point.length
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.probe.fills import FillPoint
+from harness.engines.base import EngineFacts
+from harness.probe.ask import Search
+from harness.probe.fills import FillPoint, fill_points
 from harness.probe.row_cost import read_at_once, row_cost
+from harness.probe.setting import Load, LoadResult, Outcome, Prior, ProbeGoal, Setting, Shape
+from tests.probe.cells import budget
+from tests.probe.model_engine import ModelEngine, run
 
 
 def few(longest: int, *, held: int, died: int, rows: int = 4) -> list[FillPoint]:
@@ -59,3 +64,25 @@ def test_chats_that_are_a_token_too_many_for_one_prefill_are_not_read_at_once() 
     """The last of them is read alone, and what held then says nothing of a whole prefill."""
     assert read_at_once(FillPoint(1500, 9000, 9000, 6, crowd=True, held=9000)) == 9000
     assert read_at_once(FillPoint(1501, 9000, 9006, 6, crowd=True, held=9006)) == 1501
+
+
+def test_what_many_read_last_is_told_by_all_of_their_prompts() -> None:
+    """The last prompt may be shorter than the others that are read with it."""
+    last = Load("fill", ((Shape(4000, 1), *[Shape(60, 4)] * 9, Shape(30, 2)),), chats=10, budget=606, leading=1)
+    started = EngineFacts("padded", False, None)
+    outcome = Outcome(Setting(max_input_tokens=500), started, True, None, (LoadResult(last, "held", carried=570),))
+    (point,) = fill_points([(outcome, outcome.loads[0])])
+    assert read_at_once(point) == 8 * 60
+
+
+def test_the_budget_beside_chats_that_cost_something_is_what_many_carried() -> None:
+    """84 chats of 45 tokens each, where few chats alone leave a range of a tenth."""
+    engine = ModelEngine(
+        19_243, "padded", context=4096, row_cost=45.0, activation=lambda rows, top: 0.3276 * rows * top
+    )
+    search = run(Search(ProbeGoal(answer_tokens=128), Prior(context=4096)), engine)
+    assert search.proved is not None
+    setting = search.proved.setting
+    true = budget(engine, setting.max_input_tokens or 0, setting.max_concurrent_requests or 0)
+    assert 0.985 * true < (setting.max_batch_total_tokens or 0) <= true + (setting.max_concurrent_requests or 0)
+    assert engine.starts <= 5
