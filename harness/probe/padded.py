@@ -74,8 +74,10 @@ def _measuring(state: SearchState, history: int) -> Setting:
 
 def exploring(state: SearchState, history: int) -> Setting:
     """Lengths as they will be recommended, with the budget left open: the load is raised instead. The prefill budget is
-    the longest prompt: a larger one would only let several prompts need more memory than one.
+    the longest prompt: a larger one would only let several prompts need more memory than one. Where an answer leaves
+    room for no prompt, a short one tells what there is.
     """
+    history = max(LEAST_PREFILL, history)
     context = state.context or default_total(state.evidence)
     total = history + state.answer
     total = max(history + 1, min(total, context) if context else total)

@@ -72,7 +72,7 @@ def _to_tell_the_longest(state: SearchState, most: int) -> int | None:
     """
     bounds, budgets = padded_bounds(state.evidence), padded_budgets(state.evidence)
     law = PaddedLaw(corners_of(bounds))
-    low, high = (min(each, most) for each in law.longest(state.answer))
+    low, high = _within(law, state.answer, most)
     if high <= low * KNOWN:
         return None
     up, down = (min(each, most) for each in law.longest())
@@ -94,6 +94,12 @@ def _unsure_with(bounds: tuple[Bound, ...], length: float, answer: int, most: in
     least, largest = PaddedLaw(corners_of(bounds)).span(length)
     for left in (least, (least + largest) / 2, largest):
         told = Bound(int(length), left * (1 - SHARP / 2), left * (1 + SHARP / 2))
-        low, high = (min(each, most) for each in PaddedLaw(corners_of((*bounds, told))).longest(answer))
+        low, high = _within(PaddedLaw(corners_of((*bounds, told))), answer, most)
         ratios.append(high / low)
     return max(ratios)
+
+
+def _within(law: PaddedLaw, answer: int, most: int) -> tuple[float, float]:
+    """The longest prompt at least and at most, up to so many tokens; one where its answer leaves room for none."""
+    low, high = law.longest(answer)
+    return max(1.0, min(low, most)), max(1.0, min(high, most))

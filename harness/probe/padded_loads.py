@@ -242,7 +242,7 @@ class _Plan:
         def length_of(rows: int) -> int:
             return longest_within(lambda length: curve.at(length) / rows, self.longest, 0.0, 0, 0.0)
 
-        least = max(PAIR, math.ceil(curve.at(self.longest) / self.longest))
+        least = max(PAIR, min(loads.ROWS_CAP, math.ceil(curve.at(self.longest) / self.longest)))
         for rows in range(least, loads.ROWS_CAP + 1):
             length = length_of(rows)
             new = not any(abs(length - each) <= NEAR * each for each in known)

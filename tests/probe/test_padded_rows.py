@@ -109,6 +109,25 @@ def test_what_died_in_a_proof_gets_fewer_chats_or_a_shorter_history() -> None:
         assert lone_chat_died(gather([learned, proof])) == (3500 if at_once == 1 else None)
 
 
+@pytest.mark.parametrize(("memory", "answer"), [(600, 1024), (2000, 4096)])
+@pytest.mark.parametrize("square", [0.0, 2e-4])
+def test_an_answer_that_leaves_no_room_for_a_prompt_ends_a_search_in_order(
+    memory: int, answer: int, square: float
+) -> None:
+    """Nothing is called proved by a load that was refused."""
+    engine = ModelEngine(
+        memory,
+        "padded",
+        padded_rows=True,
+        padded_late=True,
+        activation=lambda n, top: 0.05 * n * top + square * n * top**2,
+        context=4096,
+    )
+    search = run(Search(ProbeGoal(goal="history", answer_tokens=answer), Prior(context=4096)), engine)
+    assert engine.starts <= 8
+    assert any(result.verdict == "refused" for result in search.evidence.outcomes[-1].loads)
+
+
 LAWS = {
     "linear": lambda n, top: 0.3 * n * top,
     "steep": lambda n, top: 0.6 * n * top,
