@@ -313,7 +313,8 @@ def test_the_figures_are_those_of_the_records_counted_anew(tmp_path: Path) -> No
     start, end = summary["levels"][0]["window"]
     inside = [row for row in rows if row["status"] == "completed" and start <= row["scheduled_at"] <= end]
     ttft = [row["token_at"][0] - row["scheduled_at"] for row in inside]
-    gaps = np.concatenate([np.diff(row["token_at"]) for row in inside])
+    # On a busy machine an answer may come in one piece, which has no gaps.
+    gaps = np.concatenate([np.diff(row["token_at"]) for row in inside if row["token_at"][-1] > row["token_at"][0]])
     assert summary["metrics"]["ttft"]["p50"] == pytest.approx(np.quantile(ttft, 0.5))
     assert summary["metrics"]["itl"]["p99"] == pytest.approx(np.quantile(gaps, 0.99))
     assert summary["client"]["floor"]["ttft"] > 0
