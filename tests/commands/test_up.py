@@ -22,7 +22,6 @@ from harness.errors import MissingError, UsageError
 from harness.serve.serving import open_service
 from harness.serve.target import Target
 from harness.stack import state
-from harness.stack.plan import FIRST_PORT
 from harness.stack.ports import ports_from
 from harness.stack.readiness import StartFailed
 from tests.stack.conftest import STAND_IN, launcher  # noqa: F401 - a fixture
@@ -313,13 +312,17 @@ def test_doctor_without_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["ports"].verdict in ("ok", "warn")
 
 
-def test_entry_that_cannot_be_started_reserves_no_port(target: Target, catalogue: Path) -> None:
+def test_entry_that_cannot_be_started_reserves_no_port(
+    target: Target, catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another `up` may have the port that was chosen for it."""
     catalogue.write_text(catalogue.read_text().replace("a/two, ", "a/two, listen: 192.0.2.7, "))
-    first = ports_from(FIRST_PORT, 1)
+    first_port = 28_080  # no other test's, which may come and go meanwhile
+    monkeypatch.setattr("harness.commands.up.FIRST_PORT", first_port)
+    first = ports_from(first_port, 1)
     with pytest.raises(UsageError, match=r"192\.0\.2\.7"):
         up(named(target, "two"))
-    assert ports_from(FIRST_PORT, 1) == first
+    assert ports_from(first_port, 1) == first
 
 
 def begin_up(target: Target, catalogue: Path, *names: str, **environment: str) -> subprocess.Popen[str]:
