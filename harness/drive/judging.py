@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from harness.drive.in_flight import at_steps, beside, carried, running_at_death
@@ -30,11 +30,11 @@ def judge(load: Load, burst: Burst) -> LoadResult:
         load=load,
         verdict=verdict,
         begun=len(begun),
-        begun_tokens=sum(each.request.input_tokens + each.request.max_new_tokens for each in begun),
+        begun_tokens=_reserved(begun),
         carried=running_at_death(begun) if dead else carried(meant, to_end=load.kind == "write"),
         beside=beside(begun),
         reads=reads,
-        overtaken=sum(each.request.input_tokens + each.request.max_new_tokens for each in later if each.begun),
+        overtaken=_reserved(each for each in later if each.begun),
         completed=sum(each.ok and not each.left for each in answers),
         ended_early=sum(_ended_early(each) for each in answers),
         refused=len(refused),
@@ -61,6 +61,10 @@ def _verdict(burst: Burst, wrong: Sequence[BurstAnswer], refused: int, load: Loa
     if refused > load.expected_rejections:
         return "refused", f"{refused} of {len(burst.answers)} requests were refused as too many"
     return "held", None
+
+
+def _reserved(answers: Iterable[BurstAnswer]) -> int:
+    return sum(each.request.input_tokens + each.request.max_new_tokens for each in answers)
 
 
 def _ended_early(each: BurstAnswer) -> bool:

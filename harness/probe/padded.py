@@ -13,6 +13,7 @@ from dataclasses import replace
 from harness.probe import loads
 from harness.probe.checks import what_is_missing
 from harness.probe.padded_evidence import (
+    budget_points,
     few_chats,
     pads_batch,
     proofs,
@@ -21,13 +22,12 @@ from harness.probe.padded_evidence import (
 )
 from harness.probe.padded_lengths import next_measurement
 from harness.probe.padded_limits import (
-    between_costs,
+    alone_between,
+    budget_between,
     default_total,
-    few_curve,
     padded_concurrency,
     padded_curve,
     padded_history,
-    shared,
 )
 from harness.probe.padded_loads import is_for_one_chat
 from harness.probe.row_cost import ALIKE
@@ -110,7 +110,7 @@ def after_failed_start(state: SearchState, last: Outcome, failure: Failure) -> S
     if pads_batch(state.evidence):
         return _measuring(state, history)
     if history >= tried:
-        history = max(LEAST_PREFILL, tried * 9 // 10)
+        history = tried * 9 // 10
     return exploring(state, history)
 
 
@@ -134,12 +134,11 @@ def _is_known(state: SearchState, history: int) -> bool:
         return True
     few, close, answer = few_chats(evidence, history), CLOSE * state.asked.precision, state.answer
     if evidence.row_cost.least > 0:
-        if not few_curve(evidence, state.prior).points:
+        if not budget_points(evidence):
             return False
         if is_for_one_chat(state, history):
-            alone, _ = between_costs(evidence, state.prior, history, lambda left, cost: left - cost)
-            return alone >= (history + answer) * (1 - close)
-        low, high = between_costs(evidence, state.prior, history, lambda left, cost: shared(left, cost, answer))
+            return alone_between(evidence, state.prior, history)[0] >= (history + answer) * (1 - close)
+        low, high = budget_between(evidence, state.prior, history, answer)
         return high - low <= close * high
     if few.largest_ok is None:
         return False

@@ -9,7 +9,6 @@ keep every bound (https://en.wikipedia.org/wiki/Linear_programming: at the corne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -48,7 +47,8 @@ class PaddedLaw:
 
     def span(self, length: float) -> tuple[float, float]:
         """The least and the most that may be left beside a prompt of this length."""
-        return _span(self.corners, length)
+        left = [start - linear * length - square * length * length for start, linear, square in self.corners]
+        return min(left, default=0.0), max(left, default=0.0)
 
     def at(self, length: float) -> float:
         """What is likely to be left: the middle of what may be, of straight lines where one keeps all bounds; what is
@@ -82,11 +82,6 @@ class PaddedLaw:
             half, room = (rows + linear) / 2, max(0.0, start - rows * answer)
             found.append(room / (half + (half * half + square * room) ** 0.5))
         return min(found, default=0.0), max(found, default=0.0)
-
-
-def _span(corners: Sequence[tuple[float, float, float]], length: float) -> tuple[float, float]:
-    left = [start - linear * length - square * length * length for start, linear, square in corners]
-    return min(left, default=0.0), max(left, default=0.0)
 
 
 @lru_cache(maxsize=512)

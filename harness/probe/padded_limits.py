@@ -198,6 +198,11 @@ def padded_capacity(evidence: Evidence, asked: ProbeGoal, prior: Prior, history:
         return rows * (history + answer)
     if not evidence.fill_points:
         return int((prior.budget or 16000) * 0.8)
+    if evidence.row_cost.least > 0:
+        capacity = int(budget_between(evidence, prior, history, answer)[0])
+        alone = int(alone_between(evidence, prior, history)[0])
+        # The longest history of all leaves room for one chat of that length at least, and for others what that leaves.
+        return max(2, capacity if asked.goal != "history" else max(capacity, min(alone, history + answer)))
     few = few_chats(evidence, history)
     if few.largest_ok is None:
         guess = padded_curve(evidence, prior).at(history)
@@ -206,15 +211,20 @@ def padded_capacity(evidence: Evidence, asked: ProbeGoal, prior: Prior, history:
         by_few = few.largest_ok
     else:
         by_few = math.floor(few.largest_ok * (1 - MARGIN / 2))
-    if evidence.row_cost.least <= 0:
-        return max(2, by_few)
-    capacity = int(between_costs(evidence, prior, history, lambda left, cost: shared(left, cost, answer))[0])
-    # The longest history of all leaves room for one chat of that length at least, and for others what that leaves.
-    alone = int(between_costs(evidence, prior, history, lambda left, cost: left - cost)[0])
-    return max(2, capacity if asked.goal != "history" else max(capacity, min(alone, history + answer)))
+    return max(2, by_few)
 
 
-def between_costs(
+def budget_between(evidence: Evidence, prior: Prior, history: int, answer: int) -> tuple[float, float]:
+    """The least and the most that the budget can be where each of the chats that it lets in costs something."""
+    return _between_costs(evidence, prior, history, lambda left, cost: shared(left, cost, answer))
+
+
+def alone_between(evidence: Evidence, prior: Prior, history: int) -> tuple[float, float]:
+    """The same of one chat by itself."""
+    return _between_costs(evidence, prior, history, lambda left, cost: left - cost)
+
+
+def _between_costs(
     evidence: Evidence, prior: Prior, history: int, figure: Callable[[float, float], float]
 ) -> tuple[float, float]:
     """The least and the most that a figure can be, of the memory that is left beside a prompt and of what a chat costs,
@@ -251,7 +261,9 @@ def padded_concurrency(
         return min(chats, max(1, carried.largest_ok or 1))
     most = min(ROWS_CAP, capacity // (answer + SHORT), fast_rows if asked.goal == "latency" and fast_rows else ROWS_CAP)
     if asked.goal == "history" and capacity <= total:  # one whole chat; the others get what it leaves
-        left, _ = between_costs(evidence, prior, total - answer, lambda left, cost: (left - capacity) / max(cost, 1e-9))
+        left, _ = _between_costs(
+            evidence, prior, total - answer, lambda left, cost: (left - capacity) / max(cost, 1e-9)
+        )
         most = min(most, int(left))
         if cost.most is None:  # nothing tells yet how much dearer than that a chat is
             died = [each.rows for each in evidence.fill_points if each.crowd and each.died]

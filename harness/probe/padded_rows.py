@@ -3,7 +3,7 @@ chats of full length that holds.
 
 What is kept is the number of chats times the length of the longest, so a single long prompt on top of short chats
 weighs as much as if all were as long. Each start raises that product in small steps until it dies, which tells the
-budget at one length; a line or a parabola through several tells it at others.
+budget at one length; what that leaves possible at others is in padded_law.py.
 """
 
 from __future__ import annotations
